@@ -1,0 +1,910 @@
+"""The snapshot: the one data format that everything reads and writes.
+
+A snapshot is a directory with four data files and a manifest (schema version 1):
+
+``snapshot.json``
+    Schema version, name, source, note, counts, and bytes and SHA-256 of every file.
+``models.parquet``
+    One row a model: ``model_id`` and whatever is known of it; unknown is null.
+``items.parquet``
+    One row a column of the responses: ``item_id``, ``benchmark``, ``subtask``, ``n_trials``.
+``lineage.parquet``
+    ``parent``, ``child``, ``relation``. Parents without a row in models are unscored ancestors.
+``responses.npy``
+    ``(n_models, n_items)``: ``uint8`` answers 0/1 with 255 = not evaluated, or ``float32``
+    proportions in [0, 1] with NaN = not evaluated.
+
+Loading reports all problems at once; saving is atomic and its bytes depend on the content only.
+"""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+RELATIONS = ("finetune", "merge", "adapter", "quantized")
+MISSING = 255
+
+MANIFEST_FILE = "snapshot.json"
+RESPONSES_FILE = "responses.npy"
+TABLE_FILES = {
+    "models": "models.parquet",
+    "items": "items.parquet",
+    "lineage": "lineage.parquet",
+}
+DATA_FILES = (*TABLE_FILES.values(), RESPONSES_FILE)
+REQUIRED_COLUMNS = {
+    "models": ("model_id",),
+    "items": ("item_id", "benchmark", "subtask", "n_trials"),
+    "lineage": ("parent", "child", "relation"),
+}
+MODEL_FLAGS = ("merged", "moe", "chat_template")
+MODEL_NUMBERS = ("params_b", "likes")
+MODEL_TEXTS = ("revision", "architecture", "precision", "type", "license")
+
+_COUNTS = {"n_models": "models", "n_items": "items", "n_edges": "lineage"}
+_MANIFEST_KEYS = ("schema_version", "name", "source", "note", *_COUNTS, "files")
+_DAMAGED = "the file was damaged or changed: restore it or write the snapshot anew"
+_BLOCK_BYTES = 2**23
+_N_EXAMPLES = 3
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:[/\\]")
+
+
+class SnapshotError(ValueError):
+    """A snapshot that cannot be read, or data that cannot become one.
+
+    Attributes
+    ----------
+    problems : list of str
+        Every problem found; each names the file, the column or id, and the way out.
+    """
+
+    def __init__(self, problems: list[str] | str, where: str | os.PathLike | None = None):
+        self.problems = [problems] if isinstance(problems, str) else list(problems)
+        self.where = None if where is None else os.fspath(where)
+        super().__init__(self.problems, self.where)
+
+    def __str__(self) -> str:
+        prefix = "" if self.where is None else f"{self.where}: "
+        if len(self.problems) == 1:
+            return prefix + self.problems[0]
+        listed = "".join(f"\n  - {problem}" for problem in self.problems)
+        return f"{prefix}{len(self.problems)} problems{listed}"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Snapshot:
+    """Models, items, lineage and responses of one simulated or collected leaderboard.
+
+    Attributes
+    ----------
+    name, source, note : str
+        What it is, where it comes from (``simulated``, ``hub``, ``public-leaderboard``, ...), and
+        anything a reader of its results should know.
+    models : DataFrame, n_models rows
+    items : DataFrame, n_items rows
+    lineage : DataFrame, n_edges rows
+        As recorded: `lrmf.Lineage` removes self-loops, duplicates and cycles and reports them.
+    responses : ndarray of shape (n_models, n_items)
+        ``uint8`` (255 = not evaluated) or ``float32`` (NaN = not evaluated); a read-only
+        memory map when loaded.
+    provenance : dict
+        Further keys of the manifest, such as a crawl's endpoint, revisions and time.
+    """
+
+    name: str
+    source: str
+    note: str
+    models: pd.DataFrame
+    items: pd.DataFrame
+    lineage: pd.DataFrame
+    responses: np.ndarray
+    provenance: dict = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        return (
+            f"Snapshot({self.name!r}, source={self.source!r}, n_models={self.n_models}, "
+            f"n_items={self.n_items}, n_edges={self.n_edges})"
+        )
+
+    @property
+    def n_models(self) -> int:
+        return len(self.models)
+
+    @property
+    def n_items(self) -> int:
+        return len(self.items)
+
+    @property
+    def n_edges(self) -> int:
+        return len(self.lineage)
+
+    @property
+    def is_binary(self) -> bool:
+        """Whether the responses are 0/1 answers rather than proportions."""
+        return self.responses.dtype == np.uint8
+
+    @property
+    def benchmarks(self) -> list[str]:
+        """Benchmarks in the order in which the columns first mention them."""
+        return list(dict.fromkeys(self.items["benchmark"]))
+
+    def summary(self) -> dict:
+        """Counts that describe the snapshot, as plain values and small frames.
+
+        Returns
+        -------
+        dict
+            ``name, source, note, responses`` ("answers" or "proportions"); ``n_models, n_items,
+            n_edges, n_observed``; ``density`` (share of cells observed); ``n_unobserved_models``;
+            ``n_with_parent, share_with_parent`` (models with at least one known parent);
+            ``n_unscored_ancestors`` (lineage ids without a row in models); ``by_benchmark``
+            (DataFrame: benchmark, n_items, n_trials, n_models observed at all, density, mean score
+            over those models); ``by_relation`` (DataFrame: relation, n_edges, n_children).
+        """
+        model_ids = set(self.models["model_id"])
+        linked = self.lineage[self.lineage["parent"] != self.lineage["child"]]
+        n_with_parent = len(model_ids.intersection(linked["child"]))
+        outside = {*self.lineage["parent"], *self.lineage["child"]} - model_ids
+        counts = _observed_by_benchmark(self.responses, self.items)
+        n_observed = int(counts.sum())
+        return {
+            "name": self.name,
+            "source": self.source,
+            "note": self.note,
+            "responses": "answers" if self.is_binary else "proportions",
+            "n_models": self.n_models,
+            "n_items": self.n_items,
+            "n_edges": self.n_edges,
+            "n_observed": n_observed,
+            "density": n_observed / (self.n_models * self.n_items),
+            "n_unobserved_models": int((counts.sum(axis=1) == 0).sum()),
+            "n_with_parent": n_with_parent,
+            "share_with_parent": n_with_parent / self.n_models,
+            "n_unscored_ancestors": len(outside),
+            "by_benchmark": self._by_benchmark(counts),
+            "by_relation": self._by_relation(),
+        }
+
+    def _by_benchmark(self, counts: np.ndarray) -> pd.DataFrame:
+        groups = self.items.groupby("benchmark", sort=False)
+        n_items = groups.size().to_numpy()
+        scores = benchmark_scores(self.responses, self.items)
+        return pd.DataFrame(
+            {
+                "benchmark": self.benchmarks,
+                "n_items": n_items,
+                "n_trials": groups["n_trials"].sum().to_numpy(),
+                "n_models": (counts > 0).sum(axis=0),
+                "density": counts.sum(axis=0) / (n_items * self.n_models),
+                "mean_score": scores.mean().to_numpy(),
+            }
+        )
+
+    def _by_relation(self) -> pd.DataFrame:
+        groups = self.lineage.groupby("relation")["child"]
+        frame = pd.DataFrame({"n_edges": groups.size(), "n_children": groups.nunique()})
+        frame = frame.reindex(list(RELATIONS), fill_value=0).astype(int)
+        return frame.rename_axis("relation").reset_index()
+
+
+def observed(responses: np.ndarray) -> np.ndarray:
+    """Mask of the evaluated cells, for ``uint8``/255 and float/NaN responses of any shape."""
+    responses = np.asarray(responses)
+    if np.issubdtype(responses.dtype, np.floating):
+        return ~np.isnan(responses)
+    return responses != MISSING
+
+
+def benchmark_scores(
+    responses: np.ndarray, items: pd.DataFrame, rows: np.ndarray | None = None
+) -> pd.DataFrame:
+    """Score of each model on each benchmark over the items it was evaluated on.
+
+    ``score[u, b] = sum_i n_i z_ui / sum_i n_i`` over the observed items i of benchmark b, where n_i
+    is the number of trials behind column i. Computed in row blocks: a memory-mapped matrix is never
+    copied as a whole.
+
+    Parameters
+    ----------
+    responses : ndarray of shape (n_models, n_items)
+    items : DataFrame with n_items rows and columns ``benchmark`` and ``n_trials``
+    rows : array of int or bool, optional
+        Models to score; all by default.
+
+    Returns
+    -------
+    DataFrame of shape (len(rows), n_benchmarks)
+        Benchmarks in order of first appearance, indexed by row of ``responses``; NaN where no item
+        of the benchmark was observed.
+    """
+    weights, benchmarks = _benchmark_weights(responses, items, by_trials=True)
+    rows = _row_indices(rows, len(responses))
+    earned = np.zeros((len(rows), len(benchmarks)))
+    possible = np.zeros_like(earned)
+    for block, seen, part in _blocks_with_mask(responses, rows):
+        earned[part] = np.where(seen, block, 0).astype(weights.dtype) @ weights
+        possible[part] = seen.astype(weights.dtype) @ weights
+    with np.errstate(invalid="ignore"):
+        scores = earned / possible
+    return pd.DataFrame(scores, index=rows, columns=benchmarks)
+
+
+def load_snapshot(path: str | os.PathLike, *, verify_checksums: bool = True) -> Snapshot:
+    """Read and check a snapshot; the responses stay on disk as a read-only memory map.
+
+    Parameters
+    ----------
+    path : path of the snapshot's directory
+    verify_checksums : bool
+        Compare the SHA-256 of every file with the manifest. Sizes are always compared.
+
+    Raises
+    ------
+    SnapshotError
+        With every problem found in the manifest, the files, the ids and the values.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        raise SnapshotError(_not_a_directory(folder), path)
+    manifest, problems = _read_manifest(folder / MANIFEST_FILE)
+    problems += _file_problems(folder, manifest, verify_checksums=verify_checksums)
+    tables = {}
+    for table, file in TABLE_FILES.items():
+        tables[table] = _read_or_report(_read_table, folder / file, problems)
+    responses = _read_or_report(_read_responses, folder / RESPONSES_FILE, problems)
+    problems += _content_problems(tables, responses)
+    problems += _count_problems(manifest, tables)
+    if problems:
+        raise SnapshotError(problems, path)
+    return Snapshot(
+        name=manifest["name"],
+        source=manifest["source"],
+        note=manifest["note"],
+        responses=responses,
+        provenance={key: manifest[key] for key in manifest if key not in _MANIFEST_KEYS},
+        **tables,
+    )
+
+
+def save_snapshot(
+    path: str | os.PathLike,
+    *,
+    models: pd.DataFrame,
+    items: pd.DataFrame,
+    lineage: pd.DataFrame,
+    responses: np.ndarray,
+    name: str,
+    source: str,
+    note: str = "",
+    provenance: dict | None = None,
+    overwrite: bool = False,
+) -> Snapshot:
+    """Check the data and write them as a snapshot: completely, or not at all.
+
+    Everything is written to a hidden directory beside ``path`` and renamed when complete, so an
+    error or Ctrl-C leaves neither a partial snapshot nor a damaged old one. The same content gives
+    the same bytes.
+
+    Parameters
+    ----------
+    path : path of the directory to create
+    models, items, lineage : DataFrame
+    responses : ndarray of shape (n_models, n_items), ``uint8`` or ``float32``, may be memory-mapped
+    name, source, note : str
+    provenance : dict, optional
+        Further manifest keys, JSON-serialisable.
+    overwrite : bool
+        Replace an existing snapshot at ``path``. Anything else at ``path`` is never replaced.
+
+    Returns
+    -------
+    Snapshot
+        The written snapshot, memory-mapped from its new place.
+
+    Raises
+    ------
+    SnapshotError
+        If the data are not a valid snapshot or the place cannot be written.
+    """
+    manifest = {
+        "schema_version": SCHEMA_VERSION,
+        "name": name,
+        "source": source,
+        "note": note,
+        **dict(sorted((provenance or {}).items())),
+    }
+    problems = _header_problems(manifest, provenance)
+    problems += find_problems(models, items, lineage, responses)
+    target = Path(path).resolve()
+    problems += _target_problems(target, overwrite=overwrite)
+    if problems:
+        raise SnapshotError(problems, path)
+    tables = {"models": models, "items": items, "lineage": lineage}
+    for count, table in _COUNTS.items():
+        manifest[count] = len(tables[table])
+    try:
+        _write_atomically(target, manifest, tables, responses)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SnapshotError(
+            f"cannot be written ({reason}); choose a writable folder with enough space",
+            path,
+        ) from error
+    return load_snapshot(path, verify_checksums=False)
+
+
+def find_problems(
+    models: pd.DataFrame,
+    items: pd.DataFrame,
+    lineage: pd.DataFrame,
+    responses: np.ndarray,
+) -> list[str]:
+    """Everything that keeps these tables and responses from being a valid snapshot.
+
+    Returns
+    -------
+    list of str
+        Empty if all is well. Each entry names the file and the column or id, and says what to do;
+        long lists of culprits are abbreviated. Self-loops, duplicate edges, cycles and children
+        without a row in models are no problem: the lineage builder reports them.
+    """
+    problems = []
+    tables = {"models": models, "items": items, "lineage": lineage}
+    for table, frame in tables.items():
+        if not isinstance(frame, pd.DataFrame):
+            kind = type(frame).__name__
+            problems.append(f"{TABLE_FILES[table]}: expected a pandas DataFrame, got {kind}")
+            tables[table] = None
+    if not isinstance(responses, np.ndarray):
+        kind = type(responses).__name__
+        problems.append(f"{RESPONSES_FILE}: expected a NumPy array, got {kind}")
+        responses = None
+    return problems + _content_problems(tables, responses)
+
+
+# Reading
+
+
+def _not_a_directory(folder: Path) -> str:
+    if folder.exists():
+        return "is a file; give the directory that holds snapshot.json"
+    return "does not exist; create a snapshot there with `lrmf simulate`, or check the path"
+
+
+def _read_manifest(path: Path) -> tuple[dict, list[str]]:
+    try:
+        manifest = json.loads(path.read_bytes().decode("utf-8"))
+    except OSError as error:
+        reason = error.strerror or error
+        return {}, [f"{path.name}: cannot be read ({reason}); is this a snapshot directory?"]
+    except (ValueError, RecursionError) as error:
+        return {}, [f"{path.name}: is not valid JSON ({error}); restore the file"]
+    if not isinstance(manifest, dict):
+        kind = type(manifest).__name__
+        return {}, [f"{path.name}: expected a JSON object, got {kind}; restore the file"]
+    return manifest, _manifest_problems(manifest)
+
+
+def _manifest_problems(manifest: dict) -> list[str]:
+    missing = [key for key in _MANIFEST_KEYS if key not in manifest]
+    problems = []
+    if missing:
+        problems.append(f"{MANIFEST_FILE}: lacks {_some(missing)}; restore the file")
+    problems += _header_problems({key: value for key, value in manifest.items()}, None)
+    for count in _COUNTS:
+        if count in manifest and not _is_count(manifest[count]):
+            got = _quote(manifest[count])
+            problems.append(f"{MANIFEST_FILE}: {count} must be a whole number, got {got}")
+    return problems
+
+
+def _header_problems(manifest: dict, provenance: dict | None) -> list[str]:
+    problems = []
+    version = manifest.get("schema_version", SCHEMA_VERSION)
+    if version != SCHEMA_VERSION or isinstance(version, bool):
+        problems.append(
+            f"{MANIFEST_FILE}: schema_version is {_quote(version)}, this version of lrmf reads "
+            f"{SCHEMA_VERSION}; update lrmf or write the snapshot anew"
+        )
+    for key in ("name", "source", "note"):
+        value = manifest.get(key, key)
+        if not isinstance(value, str) or not (value.strip() or key == "note"):
+            problems.append(f"{MANIFEST_FILE}: {key} must be a text, got {_quote(value)}")
+    reserved = [key for key in provenance or {} if key in _MANIFEST_KEYS]
+    if reserved:
+        problems.append(
+            f"{MANIFEST_FILE}: provenance must not set {_some(reserved)}; use another key"
+        )
+    try:
+        json.dumps(manifest, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        problems.append(
+            f"{MANIFEST_FILE}: cannot be stored as JSON ({error}); use plain texts, numbers, lists"
+        )
+    return problems
+
+
+def _file_problems(folder: Path, manifest: dict, *, verify_checksums: bool) -> list[str]:
+    """Existence, size and checksum of the data files."""
+    listed = manifest.get("files", {})
+    problems = []
+    if not isinstance(listed, dict):
+        problems.append(f"{MANIFEST_FILE}: files must be an object {{name: {{bytes, sha256}}}}")
+        listed = {}
+    for file in DATA_FILES:
+        path = folder / file
+        if not path.is_file():
+            what = "is not a file" if path.exists() else "is missing"
+            problems.append(f"{file}: {what}; restore it or write the snapshot anew")
+            continue
+        if "files" not in manifest:
+            continue
+        entry = listed.get(file)
+        if not _is_file_entry(entry):
+            problems.append(f"{MANIFEST_FILE}: files lacks bytes and sha256 of {file}")
+            continue
+        try:
+            problems += _integrity_problems(path, entry, verify_checksums)
+        except OSError as error:
+            problems.append(f"{file}: cannot be read ({error.strerror or error})")
+    return problems
+
+
+def _is_file_entry(entry: object) -> bool:
+    return (
+        isinstance(entry, dict)
+        and _is_count(entry.get("bytes"))
+        and isinstance(entry.get("sha256"), str)
+    )
+
+
+def _integrity_problems(path: Path, entry: dict, verify_checksums: bool) -> list[str]:
+    size = path.stat().st_size
+    if size != entry["bytes"]:
+        return [
+            f"{path.name}: has {size} bytes instead of the {entry['bytes']} of {MANIFEST_FILE}; "
+            + _DAMAGED
+        ]
+    if verify_checksums and _sha256(path) != entry["sha256"].lower():
+        return [f"{path.name}: its sha256 is not the one in {MANIFEST_FILE}; " + _DAMAGED]
+    return []
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read_or_report(read, path: Path, problems: list[str]):
+    """What ``read`` returns, or None and a problem; a missing file is reported elsewhere."""
+    if not path.is_file():
+        return None
+    try:
+        return read(path)
+    # Damaged files make the parsers raise nearly anything, from OverflowError to SyntaxError.
+    except Exception as error:  # noqa: BLE001
+        reason = " ".join(str(error).split())[:200]
+        problems.append(
+            f"{path.name}: cannot be read ({reason}); restore it or write the snapshot anew"
+        )
+        return None
+
+
+def _read_table(path: Path) -> pd.DataFrame:
+    # Through a buffer: an Arrow file handle would keep the file open and its errors name the path.
+    table = pq.read_table(pa.BufferReader(path.read_bytes()))
+    table.validate(full=True)
+    # The pandas metadata describe the writer's index, which means nothing here.
+    frame = table.to_pandas(ignore_metadata=True)
+    for column in frame.select_dtypes("category"):
+        frame[column] = frame[column].astype(frame[column].cat.categories.dtype)
+    return frame
+
+
+def _read_responses(path: Path) -> np.memmap:
+    # Unlike np.load this opens nothing but a plain array: no pickle, no archive.
+    return np.lib.format.open_memmap(path, mode="r")
+
+
+def _count_problems(manifest: dict, tables: dict) -> list[str]:
+    problems = []
+    for count, table in _COUNTS.items():
+        frame, said = tables[table], manifest.get(count)
+        if frame is not None and _is_count(said) and said != len(frame):
+            problems.append(
+                f"{MANIFEST_FILE}: {count} is {said}, but {TABLE_FILES[table]} has {len(frame)} "
+                "rows; write the snapshot anew"
+            )
+    return problems
+
+
+# Checking
+
+
+def _content_problems(tables: dict, responses: np.ndarray | None) -> list[str]:
+    """Problems of the tables and responses that could be read (None = could not)."""
+    checks = {
+        "models": _model_problems,
+        "items": _item_problems,
+        "lineage": _lineage_problems,
+    }
+    problems = []
+    for table, frame in tables.items():
+        if frame is not None:
+            missing = _column_problems(table, frame)
+            problems += missing or checks[table](frame)
+    if responses is None:
+        return problems
+    malformed = _matrix_problems(responses, tables)
+    return problems + (malformed or _value_problems(responses, tables))
+
+
+def _column_problems(table: str, frame: pd.DataFrame) -> list[str]:
+    file = TABLE_FILES[table]
+    problems = []
+    repeated = [str(column) for column in frame.columns[frame.columns.duplicated()].unique()]
+    if repeated:
+        problems.append(f"{file}: repeats column {_some(repeated)}; keep one of each")
+    missing = [column for column in REQUIRED_COLUMNS[table] if column not in frame.columns]
+    if missing:
+        problems.append(f"{file}: lacks column {_some(missing)}; add it")
+    return problems
+
+
+def _model_problems(models: pd.DataFrame) -> list[str]:
+    file = TABLE_FILES["models"]
+    if not len(models):
+        return [f"{file}: has no rows; a snapshot needs at least one model"]
+    problems = _id_problems(file, models["model_id"], unique=True)
+    for column in MODEL_NUMBERS:
+        if column in models:
+            problems += _number_problems(file, models[column])
+    for column in MODEL_FLAGS:
+        if column in models:
+            bad = [
+                value for value in models[column].dropna() if not isinstance(value, np.bool | bool)
+            ]
+            problems += _type_problem(file, column, bad, "true, false or null")
+    for column in MODEL_TEXTS:
+        if column in models:
+            bad = [value for value in models[column].dropna() if not isinstance(value, str)]
+            problems += _type_problem(file, column, bad, "texts or null")
+    return problems
+
+
+def _item_problems(items: pd.DataFrame) -> list[str]:
+    file = TABLE_FILES["items"]
+    if not len(items):
+        return [f"{file}: has no rows; a snapshot needs at least one item"]
+    problems = _id_problems(file, items["item_id"], unique=True)
+    for column in ("benchmark", "subtask"):
+        problems += _id_problems(file, items[column], unique=False)
+    trials = items["n_trials"]
+    if not pd.api.types.is_integer_dtype(trials.dtype):
+        problems.append(
+            f"{file}: column 'n_trials' must hold integers, got {trials.dtype}; "
+            "1 for an instance, the number of questions for a whole benchmark"
+        )
+    else:
+        bad = items["item_id"][~(trials.fillna(0) > 0)].tolist()
+        if bad:
+            problems.append(
+                f"{file}: column 'n_trials' must be positive, but is not for {_some(bad)}; "
+                "1 for an instance, the number of questions for a whole benchmark"
+            )
+    return problems
+
+
+def _lineage_problems(lineage: pd.DataFrame) -> list[str]:
+    file = TABLE_FILES["lineage"]
+    problems = []
+    for column in ("parent", "child"):
+        problems += _id_problems(file, lineage[column], unique=False)
+    known = lineage["relation"].isin(RELATIONS)
+    if not known.all():
+        unknown = lineage["relation"][~known]
+        first = unknown.index[0]
+        edge = f"{_quote(lineage['parent'][first])} -> {_quote(lineage['child'][first])}"
+        problems.append(
+            f"{file}: column 'relation': {len(unknown)} unknown relation(s) "
+            f"{_some(unknown.drop_duplicates())}, first at {edge}; use {', '.join(RELATIONS)}"
+        )
+    return problems
+
+
+def _id_problems(file: str, column: pd.Series, *, unique: bool) -> list[str]:
+    culprits: dict[str, list[str]] = {}
+    values = column.tolist()
+    for row, value in enumerate(values):
+        fault = _id_fault(value)
+        if fault:
+            culprits.setdefault(fault, []).append(f"{_quote(value)} in row {row}")
+    problems = [
+        f"{file}: column '{column.name}': {len(places)} {fault}: {_some(places, quote=False)}"
+        for fault, places in culprits.items()
+    ]
+    if unique and not culprits:
+        repeated = column[column.duplicated()].drop_duplicates().tolist()
+        if repeated:
+            problems.append(
+                f"{file}: column '{column.name}': {len(repeated)} id(s) appear more than once: "
+                f"{_some(repeated)}; keep one row of each"
+            )
+    return problems
+
+
+def _id_fault(value: object) -> str | None:
+    """Why a value cannot name a model, item, benchmark or subtask, with the way out."""
+    if not isinstance(value, str):
+        return "null or not a text (name every row)"
+    if not value.strip():
+        return "empty (name every row)"
+    if value != value.strip():
+        return "with spaces around (strip them)"
+    if _CONTROL.search(value):
+        return "with control characters (remove them)"
+    if _ABSOLUTE.match(value) or ".." in re.split(r"[/\\]", value):
+        return "like a file path (use org/name)"
+    return None
+
+
+def _number_problems(file: str, column: pd.Series) -> list[str]:
+    if column.isna().all():
+        return []
+    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
+    if not is_number:
+        bad = column.dropna().tolist()
+        return _type_problem(file, column.name, bad, "numbers or null")
+    values = column.dropna().to_numpy(dtype=float)
+    return _type_problem(file, column.name, values[np.isinf(values)].tolist(), "finite numbers")
+
+
+def _type_problem(file: str, column: str, bad: list, wanted: str) -> list[str]:
+    if not bad:
+        return []
+    return [f"{file}: column '{column}' must hold {wanted}, got {_some(bad)}; unknown is null"]
+
+
+def _matrix_problems(responses: np.ndarray, tables: dict) -> list[str]:
+    problems = []
+    if responses.dtype not in (np.uint8, np.float32):
+        problems.append(
+            f"{RESPONSES_FILE}: expected uint8 answers (0, 1, {MISSING}) or float32 proportions, "
+            f"got {responses.dtype}; convert with astype"
+        )
+    if responses.ndim != 2:
+        problems.append(
+            f"{RESPONSES_FILE}: expected a matrix (n_models, n_items), got shape {responses.shape}"
+        )
+        return problems
+    for axis, table in enumerate(("models", "items")):
+        frame = tables[table]
+        if frame is not None and responses.shape[axis] != len(frame):
+            problems.append(
+                f"{RESPONSES_FILE}: has {responses.shape[axis]} {('rows', 'columns')[axis]}, but "
+                f"{TABLE_FILES[table]} has {len(frame)} rows; they must agree, in the same order"
+            )
+    return problems
+
+
+def _value_problems(responses: np.ndarray, tables: dict) -> list[str]:
+    """Values outside {0, 1, 255} or [0, 1], or no value at all; looked for in row blocks."""
+    n_bad, first, any_observed = 0, None, False
+    for start, block in _row_blocks(responses):
+        if block.dtype == np.uint8:
+            # 255 wraps to 0, so the three legal values become 0, 1 and 2.
+            bad = block + np.uint8(1) > 2
+        else:
+            bad = ~((block >= 0) & (block <= 1) | np.isnan(block))
+        any_observed = any_observed or bool(observed(block).any())
+        n_bad += int(np.count_nonzero(bad))
+        if first is None and n_bad:
+            row, column = np.argwhere(bad)[0]
+            first = (start + row, column, block[row, column])
+    if n_bad:
+        legal = f"0, 1 or {MISSING}" if responses.dtype == np.uint8 else "in [0, 1] or NaN"
+        where = _cell(first[0], first[1], tables)
+        problem = f"{n_bad} value(s) not {legal}, first {first[2]} at {where}"
+        return [f"{RESPONSES_FILE}: {problem}; correct them or mark them as not evaluated"]
+    if responses.size and not any_observed:
+        return [f"{RESPONSES_FILE}: every value is missing; at least one answer is needed"]
+    return []
+
+
+def _cell(row: int, column: int, tables: dict) -> str:
+    """Model and item of a cell by id where the tables know them."""
+    names = []
+    for table, key, index in (
+        ("models", "model_id", row),
+        ("items", "item_id", column),
+    ):
+        frame = tables[table]
+        known = frame is not None and key in frame and index < len(frame)
+        names.append(f"{key} {_quote(frame[key].iloc[index])}" if known else f"{table} row {index}")
+    return ", ".join(names)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _quote(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def _some(values, *, quote: bool = True) -> str:
+    """The first few values as text, and how many more there are."""
+    values = list(values)
+    shown = [_quote(value) if quote else value for value in values[:_N_EXAMPLES]]
+    rest = len(values) - len(shown)
+    return ", ".join(shown) + (f" and {rest} more" if rest else "")
+
+
+# Writing
+
+
+def _target_problems(target: Path, *, overwrite: bool) -> list[str]:
+    """Why ``target`` must not be replaced: it exists unasked, or is not a snapshot."""
+    if not target.exists():
+        return []
+    if not target.is_dir():
+        return ["is an existing file; choose another folder"]
+    entries = {entry.name for entry in target.iterdir()}
+    if not entries:
+        return []
+    if not overwrite:
+        return ["already exists; choose another folder or allow overwriting (overwrite=True)"]
+    foreign = sorted(e for e in entries - {MANIFEST_FILE, *DATA_FILES} if not e.startswith("."))
+    if foreign or MANIFEST_FILE not in entries:
+        what = f"holds {_some(foreign)}" if foreign else f"has no {MANIFEST_FILE}"
+        return [f"{what}, so it is not only a snapshot and is not overwritten; move it away"]
+    return []
+
+
+def _write_atomically(target: Path, manifest: dict, tables: dict, responses: np.ndarray) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    token = secrets.token_hex(4)
+    partial = target.with_name(f".{target.name}.{token}.partial")
+    retired = target.with_name(f".{target.name}.{token}.old")
+    try:
+        partial.mkdir()
+        _write_files(partial, manifest, tables, responses)
+        _swap_in(partial, target, retired)
+        _sync(target.parent)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if target.exists():
+            shutil.rmtree(retired, ignore_errors=True)
+
+
+def _swap_in(partial: Path, target: Path, retired: Path) -> None:
+    """Put ``partial`` in the place of ``target``; on any failure put the old one back."""
+    try:
+        if target.exists():
+            os.rename(target, retired)
+        os.rename(partial, target)
+    except BaseException:
+        if retired.exists() and not target.exists():
+            os.rename(retired, target)
+        raise
+
+
+def _write_files(folder: Path, manifest: dict, tables: dict, responses: np.ndarray) -> None:
+    for table, file in TABLE_FILES.items():
+        _write_table(folder / file, tables[table])
+    _write_responses(folder / RESPONSES_FILE, responses)
+    files = {}
+    for file in DATA_FILES:
+        path = folder / file
+        files[file] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
+    text = json.dumps({**manifest, "files": files}, indent=1, ensure_ascii=False)
+    (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+    for file in (MANIFEST_FILE, *DATA_FILES):
+        _sync(folder / file)
+    _sync(folder)
+
+
+def _write_table(path: Path, frame: pd.DataFrame) -> None:
+    """Parquet whose bytes depend on the values only: no index, no pandas or Arrow metadata."""
+    try:
+        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
+    except (pa.ArrowException, ValueError, TypeError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise SnapshotError(
+            f"{path.name}: a column has no single type ({reason}); use one type and null"
+        ) from error
+    for index, column in enumerate(table.schema):
+        if pa.types.is_large_string(column.type):
+            table = table.set_column(index, column.name, table.column(index).cast(pa.string()))
+    pq.write_table(table, path, compression="zstd", store_schema=False)
+
+
+def _write_responses(path: Path, responses: np.ndarray) -> None:
+    header = {
+        "descr": responses.dtype.str,
+        "fortran_order": False,
+        "shape": responses.shape,
+    }
+    with path.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for _, block in _row_blocks(responses):
+            file.write(np.ascontiguousarray(block).data)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+# Row blocks
+
+
+def _rows_per_block(responses: np.ndarray, bytes_per_cell: int) -> int:
+    return max(1, _BLOCK_BYTES // max(1, responses.shape[1] * bytes_per_cell))
+
+
+def _row_blocks(responses: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
+    step = _rows_per_block(responses, responses.dtype.itemsize)
+    for start in range(0, len(responses), step):
+        yield start, np.asarray(responses[start : start + step])
+
+
+def _blocks_with_mask(
+    responses: np.ndarray, rows: np.ndarray
+) -> Iterator[tuple[np.ndarray, np.ndarray, slice]]:
+    step = _rows_per_block(responses, 8)
+    for start in range(0, len(rows), step):
+        part = slice(start, min(start + step, len(rows)))
+        block = np.asarray(responses[rows[part]])
+        yield block, observed(block), part
+
+
+def _row_indices(rows: np.ndarray | None, n_models: int) -> np.ndarray:
+    if rows is None:
+        return np.arange(n_models)
+    rows = np.asarray(rows)
+    return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp)
+
+
+def _benchmark_weights(
+    responses: np.ndarray, items: pd.DataFrame, *, by_trials: bool
+) -> tuple[np.ndarray, list[str]]:
+    """Matrix (n_items, n_benchmarks) that sums columns by benchmark, weighted by trials or not."""
+    if responses.ndim != 2 or responses.shape[1] != len(items):
+        raise ValueError(
+            f"responses of shape {responses.shape} do not match {len(items)} items; pass all "
+            "columns, in the order of the items table"
+        )
+    codes, benchmarks = pd.factorize(items["benchmark"])
+    trials = items["n_trials"].to_numpy() if by_trials else np.ones(len(items))
+    # float32 sums answers exactly while the totals stay below 2**24, and is twice as fast.
+    exact = responses.dtype == np.uint8 and trials.sum() < 2**24
+    weights = np.zeros((len(items), len(benchmarks)), dtype=np.float32 if exact else np.float64)
+    weights[np.arange(len(items)), codes] = trials
+    return weights, list(benchmarks)
+
+
+def _observed_by_benchmark(responses: np.ndarray, items: pd.DataFrame) -> np.ndarray:
+    """Number of observed items, (n_models, n_benchmarks)."""
+    weights, benchmarks = _benchmark_weights(responses, items, by_trials=False)
+    counts = np.zeros((len(responses), len(benchmarks)), dtype=np.int64)
+    for _, seen, part in _blocks_with_mask(responses, np.arange(len(responses))):
+        counts[part] = np.rint(seen.astype(weights.dtype) @ weights)
+    return counts
