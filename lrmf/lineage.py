@@ -1,0 +1,530 @@
+"""The lineage: which model was made from which, as a graph with a Laplacian.
+
+Nodes are the scored models, in the order of the responses, and then the unscored ancestors (and any
+other id that only the edges know), sorted. Edges run from parent to child. What cannot be part of a
+family tree is dropped and reported: self-loops, duplicates, and the edges that close a cycle.
+"""
+
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+import scipy.sparse as sp
+from scipy.sparse.csgraph import connected_components, dijkstra
+
+from lrmf.snapshot import RELATIONS
+
+EDGE_COLUMNS = ("parent", "child", "relation")
+
+
+class Lineage:
+    """Directed acyclic graph of models with its symmetric adjacency and Laplacian.
+
+    With A the symmetric weighted adjacency and D = diag(A 1), the combinatorial Laplacian is
+    ``L = D - A``, so that ``t^T L t = sum over edges of w_pc (t_p - t_c)^2``. Weights are 1 unless
+    chosen otherwise. Build it with `from_edges`.
+
+    Attributes
+    ----------
+    node_ids : ndarray of object, (n_nodes,)
+        The models first, in the given order, then the unscored nodes in sorted order.
+    n_models, n_nodes : int
+    edges : DataFrame
+        ``parent, child, relation, weight`` of the edges kept, sorted by child, then parent.
+    parent_index, child_index : ndarray of int, (n_edges,)
+        Nodes of the rows of ``edges``.
+    dropped : DataFrame
+        ``parent, child, relation, reason`` with reason "self-loop", "duplicate" or "cycle".
+    adjacency, laplacian : csr_array of float64, (n_nodes, n_nodes)
+    families : ndarray of int, (n_nodes,)
+        Connected component of each node; 0 is the largest, ties go to the smallest id.
+    depth : ndarray of int, (n_nodes,)
+        Edges on the longest path from a root.
+
+    Notes
+    -----
+    Families, depth, hops and relatives follow every kept edge, also one of weight 0.
+    """
+
+    def __init__(
+        self,
+        node_ids: np.ndarray,
+        n_models: int,
+        links: pd.DataFrame,
+        dropped: pd.DataFrame,
+        *,
+        relation_weights: Mapping[str, float] | None = None,
+        split_merges: bool = False,
+    ):
+        self.node_ids = node_ids
+        self.n_models = n_models
+        self.dropped = dropped
+        self.relation_weights = _checked_weights(relation_weights)
+        self.split_merges = split_merges
+        links = _in_id_order(links, node_ids)
+        self.parent_index = links["parent"].to_numpy()
+        self.child_index = links["child"].to_numpy()
+        relation = links["relation"].to_numpy()
+        weight = _edge_weights(self.child_index, relation, self.relation_weights, split_merges)
+        self.edges = pd.DataFrame(
+            {
+                "parent": node_ids[self.parent_index],
+                "child": node_ids[self.child_index],
+                "relation": np.array(RELATIONS, dtype=object)[relation],
+                "weight": weight,
+            }
+        )
+        self.adjacency = self._symmetric(weight)
+
+    @classmethod
+    def from_edges(
+        cls,
+        edges: pd.DataFrame | Iterable[tuple[str, str, str]],
+        model_ids: Iterable[str],
+        *,
+        relation_weights: Mapping[str, float] | None = None,
+        split_merges: bool = False,
+    ) -> "Lineage":
+        """Build the graph over the models and every other id that the edges mention.
+
+        Parameters
+        ----------
+        edges : DataFrame with columns parent, child, relation, or an iterable of such triples
+            May be empty. Of several relations between one parent and child the first in
+            ``RELATIONS`` (finetune, merge, adapter, quantized) is kept. Within each cycle the back
+            edges of a depth-first search in the order of ids are dropped. Neither depends on the
+            order of edges or models.
+        model_ids : iterable of str
+            Scored models, in the order of the rows of the responses.
+        relation_weights : mapping of relation to weight >= 0, optional
+            1 for every relation left out.
+        split_merges : bool
+            Divide the weight of each of a model's n merge edges by n.
+
+        Raises
+        ------
+        ValueError
+            For a repeated or missing id, an unknown relation, or a weight that is none.
+        """
+        model_ids = _checked_model_ids(model_ids)
+        table = _edge_table(edges)
+        is_loop = table["parent"] == table["child"]
+        loops, table = table[is_loop], table[~is_loop]
+        node_ids, links = _index_nodes(model_ids, table)
+        links, duplicates = _without_duplicates(links)
+        links, cycles = _without_cycles(links, node_ids)
+        dropped = [
+            loops.assign(reason="self-loop"),
+            _named(duplicates, node_ids).assign(reason="duplicate"),
+            _named(cycles, node_ids).assign(reason="cycle"),
+        ]
+        return cls(
+            node_ids,
+            len(model_ids),
+            links,
+            _tidy_dropped(dropped),
+            relation_weights=relation_weights,
+            split_merges=split_merges,
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"Lineage(n_models={self.n_models}, n_nodes={self.n_nodes}, "
+            f"n_edges={len(self.edges)}, n_dropped={len(self.dropped)})"
+        )
+
+    @property
+    def n_nodes(self) -> int:
+        return len(self.node_ids)
+
+    @property
+    def n_edges(self) -> int:
+        return len(self.edges)
+
+    @property
+    def n_families(self) -> int:
+        """Number of connected components; a model without relatives is one of its own."""
+        return int(self.families.max()) + 1
+
+    @property
+    def is_scored(self) -> np.ndarray:
+        """Mask of the nodes that are models of the responses."""
+        return np.arange(self.n_nodes) < self.n_models
+
+    @cached_property
+    def laplacian(self) -> sp.csr_array:
+        degree = self.adjacency.sum(axis=1)
+        return sp.csr_array(sp.diags_array(degree) - self.adjacency)
+
+    @cached_property
+    def families(self) -> np.ndarray:
+        n_families, label = connected_components(self._links, directed=False)
+        sizes = np.bincount(label, minlength=n_families)
+        smallest = np.full(n_families, self.n_nodes)
+        np.minimum.at(smallest, label, _id_rank(self.node_ids))
+        order = np.lexsort([smallest, -sizes])
+        new_label = np.empty(n_families, dtype=int)
+        new_label[order] = np.arange(n_families)
+        return new_label[label]
+
+    @cached_property
+    def depth(self) -> np.ndarray:
+        depth = [0] * self.n_nodes
+        n_open = np.bincount(self.child_index, minlength=self.n_nodes).tolist()
+        ready = [node for node, count in enumerate(n_open) if not count]
+        indptr, children = (array.tolist() for array in self._children)
+        while ready:
+            node = ready.pop()
+            for child in children[indptr[node] : indptr[node + 1]]:
+                depth[child] = max(depth[child], depth[node] + 1)
+                n_open[child] -= 1
+                if not n_open[child]:
+                    ready.append(child)
+        return np.array(depth)
+
+    def index_of(self, node_id: str) -> int:
+        """Position of an id among the nodes; ValueError if it is not one."""
+        try:
+            return self._positions[node_id]
+        except (KeyError, TypeError):
+            raise ValueError(
+                f"{node_id!r} is not a node of the lineage; add it as an unscored model or drop "
+                "the edge"
+            ) from None
+
+    def parents(self, node_id: str) -> list[str]:
+        """Ids of the parents, sorted."""
+        return self._names(_neighbours(self._parents, self.index_of(node_id)))
+
+    def children(self, node_id: str) -> list[str]:
+        """Ids of the children, sorted."""
+        return self._names(_neighbours(self._children, self.index_of(node_id)))
+
+    def siblings(self, node_id: str) -> list[str]:
+        """Ids of the other children of any of its parents, sorted."""
+        own = self.index_of(node_id)
+        found = set()
+        for parent in _neighbours(self._parents, own):
+            found.update(_neighbours(self._children, parent).tolist())
+        return sorted(self._names(found - {own}))
+
+    def ancestors(self, node_id: str, hops: int | None = None) -> list[str]:
+        """Ids of the nodes above it, at most ``hops`` generations up; nearest first."""
+        return self._reach(self._parents, node_id, hops)
+
+    def descendants(self, node_id: str, hops: int | None = None) -> list[str]:
+        """Ids of the nodes below it, at most ``hops`` generations down; nearest first."""
+        return self._reach(self._children, node_id, hops)
+
+    def hops_to(self, mask: np.ndarray) -> np.ndarray:
+        """Undirected distance in edges from each node to the nearest node of ``mask``.
+
+        Parameters
+        ----------
+        mask : ndarray of bool, (n_nodes,)
+
+        Returns
+        -------
+        ndarray of int, (n_nodes,)
+            0 on the mask itself, -1 where no node of the mask can be reached.
+        """
+        mask = np.asarray(mask)
+        if mask.dtype != bool or mask.shape != (self.n_nodes,):
+            raise ValueError(
+                f"mask must be a boolean array over the {self.n_nodes} nodes, got {mask.dtype} of "
+                f"shape {mask.shape}"
+            )
+        if not mask.any():
+            return np.full(self.n_nodes, -1)
+        sources = np.flatnonzero(mask)
+        distance = dijkstra(self._links, indices=sources, unweighted=True, min_only=True)
+        return np.where(np.isfinite(distance), distance, -1).astype(int)
+
+    def shuffled(self, seed: int | np.random.Generator) -> "Lineage":
+        """The same graph with the models' places in it permuted at random: the control.
+
+        Models with relatives exchange places among themselves, so that each of them still has
+        relatives, only not its own. Unscored nodes, and models without relatives, stay in place.
+        """
+        linked = np.unique(np.concatenate([self.parent_index, self.child_index]))
+        linked = linked[linked < self.n_models]
+        place = np.arange(self.n_nodes)
+        place[linked] = np.random.default_rng(seed).permutation(linked)
+        links = self._link_table()
+        links[["parent", "child"]] = place[links[["parent", "child"]].to_numpy()]
+        return self._with_links(links)
+
+    def drop_edges(
+        self, drop: np.ndarray | float, *, seed: int | np.random.Generator | None = None
+    ) -> "Lineage":
+        """The lineage without some of its edges; the nodes stay.
+
+        Parameters
+        ----------
+        drop : ndarray of bool, (n_edges,), or float in [0, 1]
+            The rows of ``edges`` to remove, or the share of them to remove at random.
+        seed : int or Generator
+            Needed with a share.
+        """
+        if np.ndim(drop) == 0 and not isinstance(drop, bool | np.bool):
+            drop = self._random_edges(float(drop), seed)
+        drop = np.asarray(drop)
+        if drop.dtype != bool or drop.shape != (self.n_edges,):
+            raise ValueError(
+                f"drop must be a share in [0, 1] or a boolean array over the {self.n_edges} edges, "
+                f"got {drop.dtype} of shape {drop.shape}"
+            )
+        return self._with_links(self._link_table()[~drop])
+
+    def to_networkx(self) -> nx.DiGraph:
+        """NetworkX graph; nodes carry ``scored``, edges ``relation`` and ``weight``."""
+        graph = nx.DiGraph()
+        for node_id, scored in zip(self.node_ids, self.is_scored.tolist(), strict=True):
+            graph.add_node(node_id, scored=scored)
+        for parent, child, relation, weight in self.edges.itertuples(index=False):
+            graph.add_edge(parent, child, relation=relation, weight=weight)
+        return graph
+
+    def _symmetric(self, weight: np.ndarray) -> sp.csr_array:
+        rows = np.concatenate([self.parent_index, self.child_index])
+        columns = np.concatenate([self.child_index, self.parent_index])
+        shape = (self.n_nodes, self.n_nodes)
+        matrix = sp.coo_array((np.concatenate([weight, weight]), (rows, columns)), shape).tocsr()
+        matrix.eliminate_zeros()
+        return matrix
+
+    @cached_property
+    def _links(self) -> sp.csr_array:
+        """Symmetric 0/1 matrix of all kept edges, whatever their weight."""
+        return self._symmetric(np.ones(self.n_edges))
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {node_id: index for index, node_id in enumerate(self.node_ids)}
+
+    @cached_property
+    def _parents(self) -> tuple[np.ndarray, np.ndarray]:
+        return _adjacency_list(self.child_index, self.parent_index, self.n_nodes)
+
+    @cached_property
+    def _children(self) -> tuple[np.ndarray, np.ndarray]:
+        return _adjacency_list(self.parent_index, self.child_index, self.n_nodes)
+
+    def _names(self, nodes: Iterable[int]) -> list[str]:
+        return [self.node_ids[node] for node in nodes]
+
+    def _reach(self, lists: tuple, node_id: str, hops: int | None) -> list[str]:
+        if hops is not None and hops < 0:
+            raise ValueError(f"hops must be at least 0 or None, got {hops}")
+        seen = {self.index_of(node_id)}
+        frontier, found = list(seen), []
+        while frontier and (hops is None or hops > 0):
+            reached = {other for node in frontier for other in _neighbours(lists, node).tolist()}
+            frontier = list(reached - seen)
+            seen |= reached
+            found += sorted(self._names(frontier))
+            hops = None if hops is None else hops - 1
+        return found
+
+    def _random_edges(self, share: float, seed: int | np.random.Generator | None) -> np.ndarray:
+        if not 0 <= share <= 1:
+            raise ValueError(f"the share of edges to drop must be in [0, 1], got {share}")
+        if seed is None:
+            raise ValueError("dropping a share of the edges needs a seed")
+        chosen = np.random.default_rng(seed).permutation(self.n_edges)
+        drop = np.zeros(self.n_edges, dtype=bool)
+        drop[chosen[: round(share * self.n_edges)]] = True
+        return drop
+
+    def _link_table(self) -> pd.DataFrame:
+        relation = pd.Index(RELATIONS).get_indexer(self.edges["relation"])
+        return pd.DataFrame(
+            {"parent": self.parent_index, "child": self.child_index, "relation": relation}
+        )
+
+    def _with_links(self, links: pd.DataFrame) -> "Lineage":
+        return Lineage(
+            self.node_ids,
+            self.n_models,
+            links,
+            self.dropped,
+            relation_weights=self.relation_weights,
+            split_merges=self.split_merges,
+        )
+
+
+def _is_id(value: object) -> bool:
+    return isinstance(value, str) and value != ""
+
+
+def _checked_model_ids(model_ids: Iterable[str]) -> np.ndarray:
+    index = pd.Index(np.asarray(list(model_ids), dtype=object))
+    if not len(index):
+        raise ValueError("model_ids is empty; a lineage needs at least one model")
+    faulty = [model_id for model_id in index if not _is_id(model_id)]
+    if faulty:
+        raise ValueError(f"model_ids must be texts, got {faulty[0]!r}; name every model")
+    repeated = index[index.duplicated()]
+    if len(repeated):
+        raise ValueError(f"model_ids repeats {repeated[0]!r}; keep one row of each model")
+    return index.to_numpy()
+
+
+def _edge_table(edges: pd.DataFrame | Iterable[tuple[str, str, str]]) -> pd.DataFrame:
+    """Edges with three object columns, checked for types and relations."""
+    if not isinstance(edges, pd.DataFrame):
+        triples = [tuple(edge) for edge in edges]
+        wrong = [edge for edge in triples if len(edge) != len(EDGE_COLUMNS)]
+        if wrong:
+            raise ValueError(f"edge {wrong[0]!r} is not a triple (parent, child, relation)")
+        edges = pd.DataFrame(triples, columns=list(EDGE_COLUMNS))
+    missing = [column for column in EDGE_COLUMNS if column not in edges]
+    if missing:
+        raise ValueError(f"edges lack column {missing[0]!r}; they need {', '.join(EDGE_COLUMNS)}")
+    table = edges[list(EDGE_COLUMNS)].astype(object).reset_index(drop=True)
+    for column in ("parent", "child"):
+        faulty = [(row, value) for row, value in enumerate(table[column]) if not _is_id(value)]
+        if faulty:
+            row, value = faulty[0]
+            raise ValueError(f"edge {row} has the {column} {value!r}; name it or drop the edge")
+    unknown = table[~table["relation"].isin(RELATIONS)]
+    if len(unknown):
+        parent, child, relation = unknown.iloc[0]
+        raise ValueError(
+            f"unknown relation {relation!r} of {child!r} to {parent!r}; use {', '.join(RELATIONS)}"
+        )
+    return table
+
+
+def _checked_weights(relation_weights: Mapping[str, float] | None) -> dict[str, float]:
+    weights = dict.fromkeys(RELATIONS, 1.0)
+    for relation, weight in (relation_weights or {}).items():
+        if relation not in weights:
+            raise ValueError(
+                f"relation_weights names the unknown relation {relation!r}; "
+                f"use {', '.join(RELATIONS)}"
+            )
+        if not np.isscalar(weight) or not np.isreal(weight) or not 0 <= weight < np.inf:
+            raise ValueError(
+                f"the weight of {relation!r} must be finite and at least 0, got {weight!r}"
+            )
+        weights[relation] = float(weight)
+    return weights
+
+
+def _edge_weights(
+    child: np.ndarray, relation: np.ndarray, relation_weights: dict, split_merges: bool
+) -> np.ndarray:
+    weight = np.array([relation_weights[name] for name in RELATIONS])[relation]
+    if split_merges:
+        is_merge = relation == RELATIONS.index("merge")
+        n_merged = np.bincount(child[is_merge], minlength=child.max(initial=0) + 1)
+        weight[is_merge] /= n_merged[child[is_merge]]
+    return weight
+
+
+def _index_nodes(model_ids: np.ndarray, table: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
+    """Node ids, and the edges as integers: node of parent and child, index of the relation."""
+    mentioned = np.concatenate([table["parent"].to_numpy(), table["child"].to_numpy()])
+    models = pd.Index(model_ids, dtype=object)
+    position = models.get_indexer(mentioned)
+    unscored = np.array(sorted(set(mentioned[position < 0])), dtype=object)
+    node_ids = np.concatenate([model_ids, unscored])
+    is_new = position < 0
+    new = pd.Index(unscored, dtype=object).get_indexer(mentioned[is_new])
+    position[is_new] = len(model_ids) + new
+    parent, child = position.reshape(2, -1)
+    relation = pd.Index(RELATIONS, dtype=object).get_indexer(table["relation"])
+    return node_ids, pd.DataFrame({"parent": parent, "child": child, "relation": relation})
+
+
+def _id_rank(node_ids: np.ndarray) -> np.ndarray:
+    rank = np.empty(len(node_ids), dtype=int)
+    rank[np.argsort(node_ids)] = np.arange(len(node_ids))
+    return rank
+
+
+def _in_id_order(links: pd.DataFrame, node_ids: np.ndarray) -> pd.DataFrame:
+    rank = _id_rank(node_ids)
+    order = np.lexsort([rank[links["parent"].to_numpy()], rank[links["child"].to_numpy()]])
+    return links.iloc[order]
+
+
+def _named(links: pd.DataFrame, node_ids: np.ndarray) -> pd.DataFrame:
+    columns = {
+        "parent": node_ids[links["parent"].to_numpy()],
+        "child": node_ids[links["child"].to_numpy()],
+        "relation": np.array(RELATIONS, dtype=object)[links["relation"].to_numpy()],
+    }
+    return pd.DataFrame(columns)
+
+
+def _tidy_dropped(parts: list[pd.DataFrame]) -> pd.DataFrame:
+    dropped = pd.concat(parts, ignore_index=True)
+    return dropped.sort_values(["child", "parent", "relation", "reason"], ignore_index=True)
+
+
+def _without_duplicates(links: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """One edge for each parent and child, of the first relation in RELATIONS."""
+    links = links.sort_values("relation", kind="stable")
+    is_duplicate = links.duplicated(["parent", "child"])
+    return links[~is_duplicate], links[is_duplicate]
+
+
+def _without_cycles(links: pd.DataFrame, node_ids: np.ndarray) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Drop the back edges of a depth-first search, component by component, in order of ids."""
+    parent, child = links["parent"].to_numpy(), links["child"].to_numpy()
+    shape = (len(node_ids), len(node_ids))
+    graph = sp.coo_array((np.ones(len(links)), (parent, child)), shape).tocsr()
+    n_components, component = connected_components(graph, connection="strong")
+    if n_components == len(node_ids):
+        return links, links.iloc[:0]
+    links = _in_id_order(links, node_ids)
+    parent, child = links["parent"].to_numpy(), links["child"].to_numpy()
+    within = np.flatnonzero(component[parent] == component[child])
+    back = within[_back_edges(parent[within], child[within], node_ids)]
+    is_back = np.zeros(len(links), dtype=bool)
+    is_back[back] = True
+    return links[~is_back], links[is_back]
+
+
+def _back_edges(parent: np.ndarray, child: np.ndarray, node_ids: np.ndarray) -> list[int]:
+    """Edges that lead to a node still on the path of the search; edges come in order of ids."""
+    outgoing: dict[int, list[tuple[int, int]]] = {}
+    for edge, (source, target) in enumerate(zip(parent.tolist(), child.tolist(), strict=True)):
+        outgoing.setdefault(source, []).append((edge, target))
+    back, finished, on_path = [], set(), set()
+    for root in sorted(outgoing, key=lambda node: node_ids[node]):
+        if root in finished:
+            continue
+        path = [(root, iter(outgoing[root]))]
+        on_path.add(root)
+        while path:
+            node, remaining = path[-1]
+            edge, target = next(remaining, (None, None))
+            if edge is None:
+                path.pop()
+                on_path.remove(node)
+                finished.add(node)
+            elif target in on_path:
+                back.append(edge)
+            elif target not in finished:
+                on_path.add(target)
+                path.append((target, iter(outgoing.get(target, ()))))
+    return back
+
+
+def _adjacency_list(
+    source: np.ndarray, target: np.ndarray, n_nodes: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Targets grouped by source as (indptr, targets), in the order of the edges."""
+    counts = np.bincount(source, minlength=n_nodes)
+    indptr = np.concatenate([[0], np.cumsum(counts)])
+    return indptr, target[np.argsort(source, kind="stable")]
+
+
+def _neighbours(lists: tuple[np.ndarray, np.ndarray], node: int) -> np.ndarray:
+    indptr, targets = lists
+    return targets[indptr[node] : indptr[node + 1]]
