@@ -1,0 +1,387 @@
+"""Answers (0/1): the Bernoulli likelihood and its alternating Newton solver."""
+
+import warnings
+from time import perf_counter
+
+import numpy as np
+from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
+
+from . import kernels
+from .prior import Gaussians, unpack
+
+DENSE_ABOVE = 0.08  # share of observed answers from which tiles beat compressed rows
+_SAMPLED_TILES = 2
+_LONGEST_STEP = 1.5  # logits, root mean square over a row
+_SLACK = 1e-7  # relative rounding error of the objective
+_MODELS, _ITEMS = 0, 1
+
+
+class _DenseSide:
+    """uint8 answers (n_rows, n_columns) in tiles; the Hessian from a rotating sample of tiles."""
+
+    def __init__(self, answers):
+        self.answers = np.ascontiguousarray(answers)
+        n_rows, n_columns = self.answers.shape
+        self.n_tiles = -(-n_columns // kernels.TILE_COLUMNS)
+        starts = np.arange(self.n_tiles) * kernels.TILE_COLUMNS
+        self._observed = np.empty((n_rows, self.n_tiles), np.int32)
+        for top in range(0, n_rows, kernels.TILE_ROWS):
+            rows = slice(top, top + kernels.TILE_ROWS)
+            known = (self.answers[rows] != kernels.MISSING).astype(np.int16)
+            self._observed[rows] = np.add.reduceat(known, starts, axis=1)
+        self._turn = 0
+
+    def statistics(self, rows, design, *, exact=False):
+        n_rows, n_columns = self.answers.shape
+        p = rows.shape[1] - 1
+        sample = self._next_sample(exact)
+        widths = np.minimum(kernels.TILE_COLUMNS, n_columns - sample * kernels.TILE_COLUMNS)
+        start = np.full(self.n_tiles, -1)
+        start[sample] = np.cumsum(widths) - widths
+        columns = [
+            design[t * kernels.TILE_COLUMNS : (t + 1) * kernels.TILE_COLUMNS, :p] for t in sample
+        ]
+        products = kernels.pack_products(np.concatenate(columns))
+        loss = np.empty(-(-n_rows // kernels.TILE_ROWS))
+        gradient = np.empty((n_rows, p), np.float32)
+        hessian = np.empty((n_rows, products.shape[1]), np.float32)
+        kernels.dense_statistics(
+            self.answers, rows, design, products, start, loss, gradient, hessian
+        )
+        if sample.size < self.n_tiles:
+            sampled = self._observed[:, sample].sum(axis=1)
+            hessian *= (self._observed.sum(axis=1) / np.maximum(sampled, 1))[:, None]
+        return loss.sum(), gradient, hessian
+
+    def _next_sample(self, exact):
+        if exact or self.n_tiles <= 2 * _SAMPLED_TILES:
+            return np.arange(self.n_tiles)
+        self._turn += _SAMPLED_TILES
+        return np.sort((self._turn + np.arange(_SAMPLED_TILES)) % self.n_tiles)
+
+
+class _SparseSide:
+    """Compressed rows of observed answers; everything exact."""
+
+    def __init__(self, compressed):
+        self.pointers = compressed.indptr.astype(np.int64)
+        self.columns = compressed.indices
+        self.answers = compressed.data
+
+    def statistics(self, rows, design, *, exact=False):
+        n_rows, p = rows.shape[0], rows.shape[1] - 1
+        loss = np.empty(n_rows)
+        gradient = np.empty((n_rows, p), np.float32)
+        hessian = np.empty((n_rows, p * (p + 1) // 2), np.float32)
+        kernels.sparse_statistics(
+            self.pointers,
+            self.columns,
+            self.answers,
+            rows,
+            design,
+            loss,
+            gradient,
+            hessian,
+        )
+        return loss.sum(), gradient, hessian
+
+
+def _compress(answers):
+    """CSR of the observed answers; the data are 0/1 (explicit zeros are answers, too)."""
+    blocks = []
+    for top in range(0, answers.shape[0], 4096):
+        block = answers[top : top + 4096]
+        row, column = np.nonzero(block != kernels.MISSING)
+        pointers = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=block.shape[0]))])
+        values = block[row, column]
+        blocks.append(sparse.csr_array((values, column, pointers), shape=block.shape))
+    return sparse.vstack(blocks, format="csr")
+
+
+class Answers:
+    """A 0/1/255 matrix laid out for Newton steps on either side, rows and columns shuffled once.
+
+    Shuffling makes every tile a random sample, which the sub-sampled Hessian relies on.
+    """
+
+    def __init__(self, answers, rng):
+        self.shape = n_rows, n_columns = answers.shape
+        positive, observed = np.zeros(n_columns), np.zeros(n_columns)
+        for top in range(0, n_rows, 1024):
+            block = answers[top : top + 1024]
+            positive += (block == 1).sum(axis=0)
+            observed += (block != kernels.MISSING).sum(axis=0)
+        self.base_logit = np.log((positive + 0.5) / (observed - positive + 0.5))
+        self.n_observed = int(observed.sum())
+        self.density = self.n_observed / max(1, answers.size)
+        if self.density > DENSE_ABOVE:
+            self.order = rng.permutation(n_rows), rng.permutation(n_columns)
+            shuffled = answers[self.order[0]][:, self.order[1]]
+            self._sides = _DenseSide(shuffled), _DenseSide(shuffled.T)
+        else:
+            self.order = np.arange(n_rows), np.arange(n_columns)
+            compressed = _compress(answers)
+            transposed = compressed.T.tocsr()
+            self._sides = _SparseSide(compressed), _SparseSide(transposed)
+
+    def statistics(self, side, free, design, offset, *, exact=False):
+        """Loss, gradient (n, p) and packed Hessian of `free` against a fixed (design, offset)."""
+        mine, other = self.order[side], self.order[1 - side]
+        rows = np.ones((free.shape[0], free.shape[1] + 1), np.float32)
+        rows[:, :-1] = free[mine]
+        columns = np.column_stack([design, offset]).astype(np.float32)[other]
+        loss, gradient, hessian = self._sides[side].statistics(rows, columns, exact=exact)
+        back = np.argsort(mine)
+        return loss, gradient[back], hessian[back]
+
+
+class AlternatingNewton:
+    """Minimise the LRMF objective for answers, one side of the factorization at a time.
+
+        F = sum_observed logloss(z_ui, sigma(m_u . x_i + b_u + c_i))
+            + prior penalty of [m, b] + 1/2 item_ridge |X|^2 + 1/2 intercept_ridge |c|^2
+
+    A half-step is a damped Newton step: exact gradient, (sub-sampled) Hessian, conjugate gradients
+    over the lineage for models, independent systems for items. A step that raised F, which the
+    next evaluation shows, is shortened until it does not.
+
+    Parameters
+    ----------
+    answers : Answers
+    prior : LineagePrior
+        Over the model states t_u = [m_u, b_u].
+    item_ridge, intercept_ridge : float
+    """
+
+    def __init__(self, answers, prior, *, item_ridge, intercept_ridge):
+        self.answers, self.prior = answers, prior
+        self.rank = prior.ridge.size - 1
+        self.item_ridge = np.append(np.full(self.rank, item_ridge), intercept_ridge)
+        self.stats = {"objective": [], "loss": [], "cg_iterations": [], "backtracks": 0}
+        self.stats |= {"seconds_models": [], "seconds_items": []}
+        self._undo = None
+
+    def fit(self, models, items, *, max_sweeps, tolerance, free_items=True):
+        """Sweep until two sweeps together lower F by less than `tolerance`, relatively.
+
+        Parameters
+        ----------
+        models, items : float64 (n_nodes, rank + 1), (n_items, rank + 1)
+            Starting [m, b] and [x, c].
+        free_items : bool
+            False keeps the items as they are and solves for the models only.
+
+        Returns
+        -------
+        models, items : the fitted states
+        """
+        self.models, self.items = models, items
+        history = self.stats["objective"]
+        for sweep in range(max_sweeps + 1):
+            started = perf_counter()
+            gradient, hessian = self._evaluate(_MODELS)
+            history.append(self._objective)
+            self.stats["loss"].append(self._loss)
+            if sweep > 1 and history[-3] - history[-1] <= tolerance * abs(history[-1]):
+                break
+            if sweep == max_sweeps:
+                _warn_unsettled(max_sweeps, tolerance)
+                break
+            self._step(_MODELS, self._model_direction(gradient, hessian))
+            self.stats["seconds_models"].append(perf_counter() - started)
+            if free_items:
+                started = perf_counter()
+                self._step(_ITEMS, self._item_direction(*self._evaluate(_ITEMS)))
+                self.stats["seconds_items"].append(perf_counter() - started)
+        return self.models, self.items
+
+    def _statistics(self, side, *, exact=False):
+        free, design, offset = _split(self.models, self.items, self.answers.shape[0], side)
+        return self.answers.statistics(side, free, design, offset, exact=exact)
+
+    def _evaluate(self, side):
+        """Gradient and Hessian at the current point, the last step shortened if it raised F."""
+        while True:
+            self._loss, gradient, hessian = self._statistics(side)
+            objective = self._loss + self.prior.penalty(self.models)
+            objective += 0.5 * np.sum(self.item_ridge * self.items**2)
+            if self._undo is None or objective <= self._objective * (1 + _SLACK):
+                self._objective = objective
+                return gradient, hessian
+            self.stats["backtracks"] += 1
+            stepped, start, direction, size = self._undo
+            self._step(stepped, direction, start=start, size=size / 4 if size > 1e-3 else 0.0)
+
+    def _step(self, side, direction, *, start=None, size=1.0):
+        if start is None:
+            start = self.models, self.items
+        states = list(start)
+        states[side] = states[side] + size * direction
+        self.models, self.items = states
+        self._undo = (side, start, direction, size)
+        if side == _ITEMS:
+            self._balance()
+
+    def _model_direction(self, gradient, hessian):
+        n_nodes, n_models = self.models.shape[0], gradient.shape[0]
+        full = np.zeros((n_nodes, hessian.shape[1]), np.float32)
+        full[:n_models] = hessian
+        right = -self.prior.multiply(self.models)
+        right[:n_models] -= gradient
+        direction, iterations = self.prior.solve(full, right, rtol=1e-2)
+        self.stats["cg_iterations"].append(iterations)
+        return _trust(full, direction)
+
+    def _item_direction(self, gradient, hessian):
+        factors = np.empty_like(hessian)
+        ridge = np.broadcast_to(self.item_ridge, self.items.shape)
+        kernels.cholesky(hessian, ridge, factors)
+        direction = np.empty_like(self.items)
+        kernels.cholesky_solve(factors, -(gradient + ridge * self.items), direction)
+        return _trust(hessian, direction)
+
+    def _balance(self):
+        """Move to the factors of least penalty among those with the same logits.
+
+        Means go into biases and intercepts; then M <- M S, X <- X S^-T with SS' = T the geometric
+        mean that solves T P T = Q for P = M' (prior precision) M and Q = item_ridge X'X.
+        """
+        k = self.rank
+        mean = self.models.mean(axis=0)
+        self.models = self.models - mean
+        self.items = self.items.copy()
+        self.items[:, k] += self.items[:, :k] @ mean[:k] + mean[k]
+        if k == 0:
+            return
+        factors, loadings = self.models[:, :k], self.items[:, :k]
+        p = factors.T @ self.prior.multiply(self.models)[:, :k]
+        q = self.item_ridge[0] * loadings.T @ loadings
+        floor = 1e-12 * (np.trace(p) + np.trace(q) + 1e-300) * np.eye(k)
+        root, inverse = _powers((p + p.T) / 2 + floor)
+        middle, _ = _powers(root @ (q + floor) @ root)
+        values, vectors = np.linalg.eigh(inverse @ middle @ inverse)
+        scale = vectors * np.sqrt(np.maximum(values, 1e-300))
+        unscale = vectors / np.sqrt(np.maximum(values, 1e-300))
+        self.models[:, :k] = factors @ scale
+        self.items[:, :k] = loadings @ unscale
+
+
+def _split(models, items, n_models, side):
+    """(free states, design, offset) of logits = free . design + offset for either side."""
+    ones = np.ones
+    if side == _MODELS:
+        return (
+            models[:n_models],
+            np.column_stack([items[:, :-1], ones(len(items))]),
+            items[:, -1],
+        )
+    scored = models[:n_models]
+    return items, np.column_stack([scored[:, :-1], ones(n_models)]), scored[:, -1]
+
+
+def _trust(hessian, direction):
+    """Shorten each row of a step to at most `_LONGEST_STEP` logits, root mean square."""
+    product = np.empty_like(direction)
+    kernels.packed_matvec(hessian, direction, product)
+    squared = np.sum(direction * product, axis=1) / np.maximum(hessian[:, -1], 1e-30)
+    length = np.sqrt(np.maximum(squared, 0))
+    return direction * np.minimum(1.0, _LONGEST_STEP / np.maximum(length, 1e-30))[:, None]
+
+
+def _powers(matrix):
+    """Square root and inverse square root of a symmetric positive definite matrix."""
+    values, vectors = np.linalg.eigh(matrix)
+    root = np.sqrt(np.maximum(values, 1e-300))
+    return (vectors * root) @ vectors.T, (vectors / root) @ vectors.T
+
+
+def _warn_unsettled(max_sweeps, tolerance):
+    warnings.warn(
+        f"LRMF stopped after {max_sweeps} sweeps before its objective settled to "
+        f"{tolerance:g}; raise max_sweeps or tolerance",
+        ConvergenceWarning,
+        stacklevel=4,
+    )
+
+
+class Bernoulli:
+    """P(z_ui = 1) = sigma(t_u . d_i + c_i) with design d_i = [x_i, 1] and intercept c_i."""
+
+    jump = 0.0
+
+    def __init__(self, design, offset):
+        self.design = np.ascontiguousarray(design, np.float32)
+        self.offset = np.ascontiguousarray(offset, np.float32)
+        # Packed so that (packed covariance) . (packed product) = d' C d: off-diagonals count twice.
+        p = self.design.shape[1]
+        upper = np.triu_indices(p)
+        self._upper = upper
+        self._twice = np.where(upper[0] == upper[1], 1.0, 2.0)
+
+    def evidence(self, answers, states):
+        """Laplace evidence of each row about its state: precision H and information H t - g.
+
+        Parameters
+        ----------
+        answers : Answers, n rows
+        states : (n, p), the states at which the likelihood is expanded
+
+        Returns
+        -------
+        Gaussians (n)
+        """
+        _, gradient, hessian = answers.statistics(
+            _MODELS, states, self.design, self.offset, exact=True
+        )
+        return _laplace(hessian, gradient, states)
+
+    def fold_in(self, prior, revealed, *, max_steps=50):
+        """Posterior (mode and Laplace precision) of states given revealed answers.
+
+        Parameters
+        ----------
+        prior : Gaussians (n)
+        revealed : uint8 (n, n_items), 255 where not revealed
+
+        Returns
+        -------
+        Gaussians (n)
+        """
+        mean, precision = prior.mean, prior.precision
+        side = _SparseSide(_compress(revealed))
+        columns = np.column_stack([self.design, self.offset])
+        states = mean.copy()
+        for _ in range(max_steps):
+            rows = np.column_stack([states, np.ones(len(states))]).astype(np.float32)
+            _, gradient, packed = side.statistics(rows, columns)
+            hessian = precision + unpack(packed.astype(np.float64), states.shape[1])
+            pull = np.einsum("nij,nj->ni", precision, states - mean)
+            step = np.linalg.solve(hessian, -(gradient + pull)[..., None])[..., 0]
+            states += _trust(packed, step)
+            if np.abs(step).max(initial=0.0) < 1e-4:
+                break
+        return Gaussians(hessian, np.einsum("nij,nj->ni", hessian, states))
+
+    def forecast(self, mean, covariance, items=slice(None)):
+        """Expected answers to `items` under N(mean, covariance) and their slopes by the logit.
+
+        E sigma(s) is approximated by sigma(E s / sqrt(1 + pi/8 Var s)) (MacKay, 1992).
+
+        Returns
+        -------
+        probability, slope, noise : float32 (n, n_items)
+            noise is the variance of the answer itself, p (1 - p).
+        """
+        logit = mean.astype(np.float32) @ self.design[items].T + self.offset[items]
+        packed = (covariance[:, self._upper[0], self._upper[1]] * self._twice).astype(np.float32)
+        variance = packed @ kernels.pack_products(self.design[items]).T
+        shrink = 1 / np.sqrt(1 + np.float32(np.pi / 8) * np.maximum(variance, 0))
+        probability = 1 / (1 + np.exp(-shrink * logit))
+        noise = probability * (1 - probability)
+        return probability, shrink * noise, noise
+
+
+def _laplace(packed, gradient, states):
+    precision = unpack(packed.astype(np.float64), states.shape[1])
+    return Gaussians(precision, np.einsum("nij,nj->ni", precision, states) - gradient)

@@ -1,0 +1,101 @@
+"""Proportions: the Gaussian likelihood on the arcsine scale; everything about it is closed form."""
+
+import numpy as np
+
+from .prior import Gaussians
+
+_SHRINKAGE = 0.05  # of the correlations between items towards independence
+_UNKNOWN_TRIALS = 1000
+
+
+class Gaussian:
+    """y_u = D t_u + sampling noise, with y = 2 asin sqrt(proportion) standardised by item.
+
+    D D' is the (shrunk) correlation of the items, so that a model's components are independent. A
+    model's state is t_u = s_u + e_u: what its lineage explains, and a jump e_u ~ N(0, jump I) of
+    its own. The sampling variance of y is 1 / n_trials (Anscombe, 1948).
+
+    Attributes
+    ----------
+    centre, scale : (n_items,)
+        Mean and standard deviation of y.
+    design : (n_items, p)
+    noise : (n_items,)
+        Sampling variance of the standardised y, plus what a rank below n_items leaves out.
+    jump : float
+    """
+
+    def __init__(self, design, *, centre, scale, noise, jump):
+        self.design = np.asarray(design, np.float64)
+        self.centre, self.scale = np.asarray(centre), np.asarray(scale)
+        self.noise = np.asarray(noise)
+        self.jump = float(jump)
+
+    @classmethod
+    def fit(cls, proportions, *, n_trials, rank, jump):
+        """Moments of the items from proportions (n_models, n_items), NaN where missing."""
+        y = np.asarray(2 * np.arcsin(np.sqrt(proportions)), np.float64)
+        known = ~np.isnan(y)
+        count = np.maximum(known.sum(axis=0), 1)
+        centre = np.where(known, y, 0).sum(axis=0) / count
+        deviation = np.where(known, y - centre, 0.0)
+        scale = np.sqrt((deviation**2).sum(axis=0) / count)
+        scale = np.where(scale > 1e-6, scale, 1.0)
+        deviation /= scale
+        both = known.astype(np.float64)
+        correlation = deviation.T @ deviation / np.maximum(both.T @ both, 1)
+        np.fill_diagonal(correlation, 1.0)
+        correlation = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(scale))
+        values, vectors = np.linalg.eigh(correlation)
+        top = np.argsort(values)[::-1][: min(rank, len(values))]
+        design = vectors[:, top] * np.sqrt(np.maximum(values[top], 0))
+        design *= np.where(design.sum(axis=0) < 0, -1.0, 1.0)  # a sign for reproducibility
+        rest = np.maximum(np.diag(correlation) - (design**2).sum(axis=1), 0)
+        trials = np.full(len(scale), _UNKNOWN_TRIALS) if n_trials is None else n_trials
+        noise = 1 / (np.asarray(trials, np.float64) * scale**2) + rest + 1e-6
+        return cls(design, centre=centre, scale=scale, noise=noise, jump=jump)
+
+    def evidence(self, proportions, *, jump):
+        """Evidence of each row: precision D_o' R^-1 D_o, information D_o' R^-1 y_o.
+
+        R = jump D_o D_o' + diag(noise) over the observed items o; with the model's jump this is
+        evidence about s_u, with 0 about t_u.
+
+        Returns
+        -------
+        Gaussians (n)
+        """
+        y = (2 * np.arcsin(np.sqrt(np.asarray(proportions, np.float64))) - self.centre) / self.scale
+        known = ~np.isnan(y)
+        p = self.design.shape[1]
+        precision, information = np.zeros((len(y), p, p)), np.zeros((len(y), p))
+        patterns, member = np.unique(known, axis=0, return_inverse=True)
+        for index, pattern in enumerate(patterns):
+            rows = np.flatnonzero(member.ravel() == index)
+            design = self.design[pattern]
+            spread = jump * design @ design.T + np.diag(self.noise[pattern])
+            gain = np.linalg.solve(spread, design)
+            precision[rows] = design.T @ gain
+            information[rows] = y[np.ix_(rows, np.flatnonzero(pattern))] @ gain
+        return Gaussians(precision, information)
+
+    def fold_in(self, prior, revealed):
+        """Posterior of states given revealed proportions (n, n_items); Gaussians in and out."""
+        return prior * self.evidence(revealed, jump=0.0)
+
+    def forecast(self, mean, covariance, items=slice(None)):
+        """Expected proportions of `items` under N(mean, covariance), slopes by D t, and noise.
+
+        E sin^2(y / 2) = (1 - cos(E y) exp(-Var y / 2)) / 2.
+
+        Returns
+        -------
+        proportion, slope, noise : (n, n_items)
+            noise is the sampling variance of the proportion.
+        """
+        design, scale = self.design[items], self.scale[items]
+        y = np.clip(self.centre[items] + scale * (mean @ design.T), 0, np.pi)
+        spread = np.einsum("ip,npq,iq->ni", design, covariance, design, optimize=True)
+        damping = np.exp(-0.5 * spread * scale**2)
+        slope = 0.5 * np.sin(y) * scale
+        return 0.5 * (1 - np.cos(y) * damping), slope, slope**2 * self.noise[items]

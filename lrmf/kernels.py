@@ -1,0 +1,324 @@
+"""Compiled inner loops of the solver: likelihood statistics and batches of small linear systems.
+
+Every likelihood kernel computes, for logits S = R D' with *free* rows R (n_rows, p + 1) and a fixed
+design D (n_columns, p + 1) whose last column is an offset (R's last column is 1), the three sums a
+Newton step on R needs: the log-loss, its gradient and its Hessian w.r.t. the p free columns. Models
+against items and items against models are the same call with the matrix transposed.
+
+Symmetric p x p matrices are stored packed, as the p (p + 1) / 2 entries of the upper triangle.
+Results do not depend on the number of threads: each row block is summed by one thread in one order.
+"""
+
+import numpy as np
+from numba import njit, prange
+
+MISSING = 255
+TILE_ROWS = 256
+TILE_COLUMNS = 512
+_ROWS_PER_LOG = 32  # sigmoid(|s|) >= 1/2, so a product of 32 stays far above the float32 minimum
+_GATHER = 256
+
+_options = {"cache": True, "error_model": "numpy"}
+
+
+@njit(inline="always", **_options)
+def _half_tanh(logit):
+    """tanh(logit / 2) to 3e-7 by a rational function, which vectorises where exp does not."""
+    x = np.float32(0.5) * logit
+    x = min(max(x, np.float32(-8.0)), np.float32(8.0))
+    y = x * x
+    numerator = np.float32(2.30306182e-11)
+    numerator = numerator * y - np.float32(1.45187833e-08)
+    numerator = numerator * y + np.float32(9.8161048e-06)
+    numerator = numerator * y + np.float32(2.97887349e-03)
+    numerator = numerator * y + np.float32(1.29726376e-01)
+    numerator = numerator * y + np.float32(9.99999913e-01)
+    denominator = np.float32(2.36246636e-04)
+    denominator = denominator * y + np.float32(2.39990846e-02)
+    denominator = denominator * y + np.float32(4.63059353e-01)
+    denominator = denominator * y + np.float32(1.0)
+    return x * numerator / denominator
+
+
+@njit(**_options)
+def _residual_row(logits, answers, product, hinge):
+    """Turn one row of logits into sigmoid(s) - z in place (0 where missing); gather the loss.
+
+    -log p(z | s) = max(0, -t) - log sigmoid(|s|) with t = s if z = 1 else -s: the first part is
+    added to `hinge`, the second multiplied into `product`, one logarithm for many cells.
+    """
+    one, zero, half = np.float32(1), np.float32(0), np.float32(0.5)
+    for j in range(logits.shape[0]):
+        s = logits[j]
+        z = np.float32(answers[j])
+        known = one if z < np.float32(2) else zero
+        h = _half_tanh(s)
+        t = s * (z + z - one)
+        product[j] *= one + known * (half * abs(h) - half)
+        hinge[j] += known * max(-t, zero)
+        logits[j] = known * (half + half * h - z)
+
+
+@njit(**_options)
+def _weight_row(residuals, answers, weights):
+    """sigmoid'(s) = q (1 - q) with q = |sigmoid(s) - z|, and 0 where missing."""
+    for j in range(residuals.shape[0]):
+        q = abs(residuals[j])
+        weights[j] = q - q * q
+
+
+@njit(**_options)
+def _flush_loss(product, hinge):
+    loss = 0.0
+    for j in range(product.shape[0]):
+        loss += hinge[j] - np.log(product[j])
+        product[j] = 1.0
+        hinge[j] = 0.0
+    return loss
+
+
+@njit(**_options)
+def pack_products(design):
+    """(n, p (p + 1) / 2) packed outer products d d' of the rows of `design` (n, p)."""
+    n, p = design.shape
+    products = np.empty((n, p * (p + 1) // 2), np.float32)
+    for j in range(n):
+        position = 0
+        for a in range(p):
+            for b in range(a, p):
+                products[j, position] = design[j, a] * design[j, b]
+                position += 1
+    return products
+
+
+@njit(parallel=True, **_options)
+def dense_statistics(answers, rows, design, products, product_start, loss, gradient, hessian):
+    """Log-loss, gradient and (sub-sampled) Hessian of every row against a fixed design.
+
+    Parameters
+    ----------
+    answers : uint8 (n_rows, n_columns), 0/1 or 255 = missing
+    rows, design : float32 (n_rows, p + 1), (n_columns, p + 1)
+    products : float32 (n_sampled, p (p + 1) / 2), packed products of the columns in the sample
+    product_start : int64 (n_tiles,), where a column tile's products start, or -1 if not sampled
+    loss, gradient, hessian : outputs, float64 (n_row_tiles,), float32 (n_rows, p) and
+        (n_rows, p (p + 1) / 2); the Hessian sums over sampled tiles only
+    """
+    n_rows, n_columns = answers.shape
+    p = gradient.shape[1]
+    for tile in prange(loss.shape[0]):
+        top, bottom = tile * TILE_ROWS, min(n_rows, (tile + 1) * TILE_ROWS)
+        height = bottom - top
+        block = rows[top:bottom]
+        tile_gradient = np.zeros((height, p + 1), np.float32)
+        tile_hessian = np.zeros((height, hessian.shape[1]), np.float32)
+        product = np.ones(TILE_COLUMNS, np.float32)
+        hinge = np.zeros(TILE_COLUMNS, np.float32)
+        tile_loss = 0.0
+        for c in range(product_start.shape[0]):
+            left, right = c * TILE_COLUMNS, min(n_columns, (c + 1) * TILE_COLUMNS)
+            width = right - left
+            columns = design[left:right]
+            cells = np.dot(block, columns.T)
+            for i in range(height):
+                _residual_row(
+                    cells[i],
+                    answers[top + i, left:right],
+                    product[:width],
+                    hinge[:width],
+                )
+                if i % _ROWS_PER_LOG == _ROWS_PER_LOG - 1 or i == height - 1:
+                    tile_loss += _flush_loss(product[:width], hinge[:width])
+            tile_gradient += np.dot(cells, columns)
+            start = product_start[c]
+            if start >= 0:
+                for i in range(height):
+                    _weight_row(cells[i], answers[top + i, left:right], cells[i])
+                tile_hessian += np.dot(cells, products[start : start + width])
+        loss[tile] = tile_loss
+        gradient[top:bottom] = tile_gradient[:, :p]
+        hessian[top:bottom] = tile_hessian
+
+
+@njit(parallel=True, **_options)
+def sparse_statistics(pointers, columns, answers, rows, design, loss, gradient, hessian):
+    """As `dense_statistics`, exact, over compressed rows (pointers, columns, 0/1 answers).
+
+    loss : float64 (n_rows,)
+    """
+    p = gradient.shape[1]
+    for row in prange(pointers.shape[0] - 1):
+        row_loss = 0.0
+        row_gradient = np.zeros(p, np.float32)
+        row_hessian = np.zeros((p, p), np.float32)
+        product = np.ones(_GATHER, np.float32)
+        hinge = np.zeros(_GATHER, np.float32)
+        gathered = np.empty((_GATHER, p + 1), np.float32)
+        free = np.empty((_GATHER, p), np.float32)
+        weighted = np.empty((_GATHER, p), np.float32)
+        for start in range(pointers[row], pointers[row + 1], _GATHER):
+            stop = min(start + _GATHER, pointers[row + 1])
+            size = stop - start
+            for k in range(size):
+                gathered[k] = design[columns[start + k]]
+            cells = np.dot(gathered[:size], rows[row])
+            _residual_row(cells, answers[start:stop], product[:size], hinge[:size])
+            row_loss += _flush_loss(product[:size], hinge[:size])
+            for k in range(size):
+                q = abs(cells[k])
+                weight = q - q * q
+                for a in range(p):
+                    free[k, a] = gathered[k, a]
+                    weighted[k, a] = weight * gathered[k, a]
+                    row_gradient[a] += cells[k] * gathered[k, a]
+            row_hessian += np.dot(weighted[:size].T, free[:size])
+        loss[row] = row_loss
+        gradient[row] = row_gradient
+        position = 0
+        for a in range(p):
+            for b in range(a, p):
+                hessian[row, position] = row_hessian[a, b]
+                position += 1
+
+
+@njit(**_options)
+def _unpack(packed, matrix):
+    position = 0
+    for a in range(matrix.shape[0]):
+        for b in range(a, matrix.shape[0]):
+            matrix[a, b] = packed[position]
+            matrix[b, a] = packed[position]
+            position += 1
+
+
+@njit(parallel=True, **_options)
+def packed_matvec(matrices, vectors, out):
+    """out[i] = matrices[i] @ vectors[i] for packed symmetric matrices."""
+    for i in prange(vectors.shape[0]):
+        p = vectors.shape[1]
+        for a in range(p):
+            out[i, a] = 0.0
+        position = 0
+        for a in range(p):
+            out[i, a] += matrices[i, position] * vectors[i, a]
+            position += 1
+            for b in range(a + 1, p):
+                out[i, a] += matrices[i, position] * vectors[i, b]
+                out[i, b] += matrices[i, position] * vectors[i, a]
+                position += 1
+
+
+@njit(parallel=True, **_options)
+def cholesky(matrices, diagonal, factors):
+    """Packed upper Cholesky factors U'U of matrices[i] + diag(diagonal[i]), batched."""
+    p = diagonal.shape[1]
+    for i in prange(diagonal.shape[0]):
+        upper = np.empty((p, p), np.float64)
+        _unpack(matrices[i], upper)
+        for a in range(p):
+            pivot = upper[a, a] + diagonal[i, a]
+            for k in range(a):
+                pivot -= upper[k, a] * upper[k, a]
+            # A float32 sum of a near-singular matrix can round a pivot below zero.
+            upper[a, a] = np.sqrt(max(pivot, 1e-7 * (upper[a, a] + diagonal[i, a]) + 1e-30))
+            for b in range(a + 1, p):
+                value = upper[a, b]
+                for k in range(a):
+                    value -= upper[k, a] * upper[k, b]
+                upper[a, b] = value / upper[a, a]
+        position = 0
+        for a in range(p):
+            for b in range(a, p):
+                factors[i, position] = upper[a, b]
+                position += 1
+
+
+@njit(parallel=True, **_options)
+def cholesky_solve(factors, right, out):
+    """out[i] = (U_i'U_i)^-1 right[i] with packed factors from `cholesky`."""
+    n, p = right.shape
+    for i in prange(n):
+        upper = np.empty((p, p), np.float64)
+        x = np.empty(p, np.float64)
+        _unpack(factors[i], upper)
+        for a in range(p):
+            value = right[i, a]
+            for k in range(a):
+                value -= upper[k, a] * x[k]
+            x[a] = value / upper[a, a]
+        for a in range(p - 1, -1, -1):
+            value = x[a]
+            for k in range(a + 1, p):
+                value -= upper[a, k] * x[k]
+            x[a] = value / upper[a, a]
+        for a in range(p):
+            out[i, a] = x[a]
+
+
+@njit(**_options)
+def _cavity_message(precision, information, coupling, message_precision, message_information):
+    """What a neighbour hears: K (P + K)^-1 P and K (P + K)^-1 h, with K = diag(coupling)."""
+    p = coupling.shape[0]
+    system = precision.copy()
+    for a in range(p):
+        system[a, a] += coupling[a]
+    right = np.empty((p, p + 1))
+    right[:, :p] = precision
+    right[:, p] = information
+    solved = np.linalg.solve(system, right)
+    for a in range(p):
+        for b in range(p):
+            message_precision[a, b] = coupling[a] * solved[a, b]
+        message_information[a] = coupling[a] * solved[a, p]
+
+
+@njit(parallel=True, **_options)
+def propagate(
+    source,
+    target,
+    reverse,
+    weight,
+    own_precision,
+    own_information,
+    ridge,
+    strength,
+    edge_precision,
+    edge_information,
+    total_precision,
+    total_information,
+):
+    """One round of Gaussian belief propagation over all directed edges; the largest change.
+
+    Each node's belief is its own precision and information plus what its neighbours send; the
+    message along an edge is computed from the sender's belief without the receiver's own message.
+    """
+    p = ridge.shape[0]
+    n_edges = source.shape[0]
+    change = np.zeros(n_edges)
+    new_precision = np.empty_like(edge_precision)
+    new_information = np.empty_like(edge_information)
+    for e in prange(n_edges):
+        u = source[e]
+        precision = total_precision[u] - edge_precision[reverse[e]]
+        information = total_information[u] - edge_information[reverse[e]]
+        _cavity_message(
+            precision,
+            information,
+            weight[e] * strength,
+            new_precision[e],
+            new_information[e],
+        )
+        for a in range(p):
+            new, old = new_precision[e, a, a], edge_precision[e, a, a]
+            change[e] = max(change[e], abs(new - old) / (abs(new) + ridge[a]))
+            scale = np.sqrt(ridge[a])
+            new, old = new_information[e, a], edge_information[e, a]
+            change[e] = max(change[e], abs(new - old) / (abs(new) + scale))
+    edge_precision[:] = new_precision
+    edge_information[:] = new_information
+    total_precision[:] = own_precision
+    total_information[:] = own_information
+    for e in range(n_edges):
+        total_precision[target[e]] += edge_precision[e]
+        total_information[target[e]] += edge_information[e]
+    return change.max() if n_edges else 0.0
