@@ -137,10 +137,12 @@ class Lineage:
 
     @property
     def n_nodes(self) -> int:
+        """Number of nodes, scored or not."""
         return len(self.node_ids)
 
     @property
     def n_edges(self) -> int:
+        """Number of edges kept."""
         return len(self.edges)
 
     @property
@@ -155,11 +157,13 @@ class Lineage:
 
     @cached_property
     def laplacian(self) -> sp.csr_array:
+        """Combinatorial Laplacian D - A, (n_nodes, n_nodes)."""
         degree = self.adjacency.sum(axis=1)
         return sp.csr_array(sp.diags_array(degree) - self.adjacency)
 
     @cached_property
     def families(self) -> np.ndarray:
+        """Connected component of each node, numbered from the largest."""
         n_families, label = connected_components(self._links, directed=False)
         sizes = np.bincount(label, minlength=n_families)
         smallest = np.full(n_families, self.n_nodes)
@@ -171,6 +175,7 @@ class Lineage:
 
     @cached_property
     def depth(self) -> np.ndarray:
+        """Number of edges on the longest path from a root to each node."""
         depth = [0] * self.n_nodes
         n_open = np.bincount(self.child_index, minlength=self.n_nodes).tolist()
         ready = [node for node, count in enumerate(n_open) if not count]

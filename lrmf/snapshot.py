@@ -19,12 +19,14 @@ Loading reports all problems at once; saving is atomic and its bytes depend on t
 
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -121,14 +123,17 @@ class Snapshot:
 
     @property
     def n_models(self) -> int:
+        """Number of models."""
         return len(self.models)
 
     @property
     def n_items(self) -> int:
+        """Number of columns of the responses."""
         return len(self.items)
 
     @property
     def n_edges(self) -> int:
+        """Number of recorded edges."""
         return len(self.lineage)
 
     @property
@@ -179,7 +184,7 @@ class Snapshot:
         }
 
     def _by_benchmark(self, counts: np.ndarray) -> pd.DataFrame:
-        groups = self.items.groupby("benchmark", sort=False)
+        groups = self.items.groupby("benchmark", sort=False, observed=True)
         n_items = groups.size().to_numpy()
         scores = benchmark_scores(self.responses, self.items)
         return pd.DataFrame(
@@ -257,8 +262,16 @@ def load_snapshot(path: str | os.PathLike, *, verify_checksums: bool = True) -> 
         With every problem found in the manifest, the files, the ids and the values.
     """
     folder = Path(path)
-    if not folder.is_dir():
-        raise SnapshotError(_not_a_directory(folder), path)
+    try:
+        if not folder.is_dir():
+            raise SnapshotError(_not_a_directory(folder), path)
+        return _load(folder, verify_checksums=verify_checksums)
+    except OSError as error:
+        reason = error.strerror or error
+        raise SnapshotError(f"cannot be read ({reason}); check the path", path) from error
+
+
+def _load(folder: Path, *, verify_checksums: bool) -> Snapshot:
     manifest, problems = _read_manifest(folder / MANIFEST_FILE)
     problems += _file_problems(folder, manifest, verify_checksums=verify_checksums)
     tables = {}
@@ -268,7 +281,7 @@ def load_snapshot(path: str | os.PathLike, *, verify_checksums: bool = True) -> 
     problems += _content_problems(tables, responses)
     problems += _count_problems(manifest, tables)
     if problems:
-        raise SnapshotError(problems, path)
+        raise SnapshotError(problems, folder)
     return Snapshot(
         name=manifest["name"],
         source=manifest["source"],
@@ -319,23 +332,19 @@ def save_snapshot(
     SnapshotError
         If the data are not a valid snapshot or the place cannot be written.
     """
-    manifest = {
-        "schema_version": SCHEMA_VERSION,
-        "name": name,
-        "source": source,
-        "note": note,
-        **dict(sorted((provenance or {}).items())),
-    }
-    problems = _header_problems(manifest, provenance)
+    manifest = {"schema_version": SCHEMA_VERSION, "name": name, "source": source, "note": note}
+    problems = _provenance_problems(provenance)
+    if not problems:
+        manifest |= dict(sorted((provenance or {}).items()))
+    problems += _header_problems(manifest)
     problems += find_problems(models, items, lineage, responses)
-    target = Path(path).resolve()
-    problems += _target_problems(target, overwrite=overwrite)
-    if problems:
-        raise SnapshotError(problems, path)
     tables = {"models": models, "items": items, "lineage": lineage}
-    for count, table in _COUNTS.items():
-        manifest[count] = len(tables[table])
     try:
+        target = Path(path).resolve()
+        problems += _target_problems(target, overwrite=overwrite)
+        if problems:
+            raise SnapshotError(problems, path)
+        manifest |= {count: len(tables[table]) for count, table in _COUNTS.items()}
         _write_atomically(target, manifest, tables, responses)
     except OSError as error:
         reason = error.strerror or error
@@ -375,9 +384,6 @@ def find_problems(
     return problems + _content_problems(tables, responses)
 
 
-# Reading
-
-
 def _not_a_directory(folder: Path) -> str:
     if folder.exists():
         return "is a file; give the directory that holds snapshot.json"
@@ -403,7 +409,7 @@ def _manifest_problems(manifest: dict) -> list[str]:
     problems = []
     if missing:
         problems.append(f"{MANIFEST_FILE}: lacks {_some(missing)}; restore the file")
-    problems += _header_problems({key: value for key, value in manifest.items()}, None)
+    problems += _header_problems(manifest)
     for count in _COUNTS:
         if count in manifest and not _is_count(manifest[count]):
             got = _quote(manifest[count])
@@ -411,7 +417,17 @@ def _manifest_problems(manifest: dict) -> list[str]:
     return problems
 
 
-def _header_problems(manifest: dict, provenance: dict | None) -> list[str]:
+def _provenance_problems(provenance: dict | None) -> list[str]:
+    keys = {} if provenance is None else provenance
+    if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys):
+        return [f"{MANIFEST_FILE}: provenance must be a dict with texts as keys"]
+    reserved = [key for key in keys if key in _MANIFEST_KEYS]
+    if reserved:
+        return [f"{MANIFEST_FILE}: provenance must not set {_some(reserved)}; use another key"]
+    return []
+
+
+def _header_problems(manifest: dict) -> list[str]:
     problems = []
     version = manifest.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION or isinstance(version, bool):
@@ -423,13 +439,8 @@ def _header_problems(manifest: dict, provenance: dict | None) -> list[str]:
         value = manifest.get(key, key)
         if not isinstance(value, str) or not (value.strip() or key == "note"):
             problems.append(f"{MANIFEST_FILE}: {key} must be a text, got {_quote(value)}")
-    reserved = [key for key in provenance or {} if key in _MANIFEST_KEYS]
-    if reserved:
-        problems.append(
-            f"{MANIFEST_FILE}: provenance must not set {_some(reserved)}; use another key"
-        )
     try:
-        json.dumps(manifest, allow_nan=False)
+        json.dumps(manifest, allow_nan=False, ensure_ascii=False).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
         problems.append(
             f"{MANIFEST_FILE}: cannot be stored as JSON ({error}); use plain texts, numbers, lists"
@@ -495,7 +506,7 @@ def _read_or_report(read, path: Path, problems: list[str]):
     try:
         return read(path)
     # Damaged files make the parsers raise nearly anything, from OverflowError to SyntaxError.
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:
         reason = " ".join(str(error).split())[:200]
         problems.append(
             f"{path.name}: cannot be read ({reason}); restore it or write the snapshot anew"
@@ -531,9 +542,6 @@ def _count_problems(manifest: dict, tables: dict) -> list[str]:
     return problems
 
 
-# Checking
-
-
 def _content_problems(tables: dict, responses: np.ndarray | None) -> list[str]:
     """Problems of the tables and responses that could be read (None = could not)."""
     checks = {
@@ -545,7 +553,7 @@ def _content_problems(tables: dict, responses: np.ndarray | None) -> list[str]:
     for table, frame in tables.items():
         if frame is not None:
             missing = _column_problems(table, frame)
-            problems += missing or checks[table](frame)
+            problems += missing or checks[table](frame.reset_index(drop=True))
     if responses is None:
         return problems
     malformed = _matrix_problems(responses, tables)
@@ -613,14 +621,18 @@ def _lineage_problems(lineage: pd.DataFrame) -> list[str]:
     problems = []
     for column in ("parent", "child"):
         problems += _id_problems(file, lineage[column], unique=False)
-    known = lineage["relation"].isin(RELATIONS)
-    if not known.all():
-        unknown = lineage["relation"][~known]
-        first = unknown.index[0]
-        edge = f"{_quote(lineage['parent'][first])} -> {_quote(lineage['child'][first])}"
+    relations = lineage["relation"].tolist()
+    bad = [
+        (row, _quote(relation))
+        for row, relation in enumerate(relations)
+        if not (isinstance(relation, str) and relation in RELATIONS)
+    ]
+    if bad:
+        edge = lineage.iloc[bad[0][0]]
+        unknown = dict.fromkeys(relation for _, relation in bad)
         problems.append(
-            f"{file}: column 'relation': {len(unknown)} unknown relation(s) "
-            f"{_some(unknown.drop_duplicates())}, first at {edge}; use {', '.join(RELATIONS)}"
+            f"{file}: column 'relation': {len(bad)} unknown, {_some(unknown, quote=False)}, first "
+            f"at {_quote(edge['parent'])} -> {_quote(edge['child'])}; use {', '.join(RELATIONS)}"
         )
     return problems
 
@@ -662,14 +674,12 @@ def _id_fault(value: object) -> str | None:
 
 
 def _number_problems(file: str, column: pd.Series) -> list[str]:
-    if column.isna().all():
-        return []
-    is_number = pd.api.types.is_numeric_dtype(column) and not pd.api.types.is_bool_dtype(column)
-    if not is_number:
-        bad = column.dropna().tolist()
-        return _type_problem(file, column.name, bad, "numbers or null")
-    values = column.dropna().to_numpy(dtype=float)
-    return _type_problem(file, column.name, values[np.isinf(values)].tolist(), "finite numbers")
+    bad = [value for value in column.dropna().tolist() if not _is_finite_number(value)]
+    return _type_problem(file, column.name, bad, "finite numbers or null")
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _type_problem(file: str, column: str, bad: list, wanted: str) -> list[str]:
@@ -752,9 +762,6 @@ def _some(values, *, quote: bool = True) -> str:
     shown = [_quote(value) if quote else value for value in values[:_N_EXAMPLES]]
     rest = len(values) - len(shown)
     return ", ".join(shown) + (f" and {rest} more" if rest else "")
-
-
-# Writing
 
 
 def _target_problems(target: Path, *, overwrite: bool) -> list[str]:
@@ -851,9 +858,6 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-# Row blocks
 
 
 def _rows_per_block(responses: np.ndarray, bytes_per_cell: int) -> int:
