@@ -1,5 +1,6 @@
 """LRMF: matrix factorization whose model factors are smooth over the models' family tree."""
 
+import json
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -244,6 +245,33 @@ class LRMF(BaseEstimator):
             else:
                 new._solve_proportions()
         return new
+
+    def to_arrays(self):
+        """What `adapt` needs of a fit, as named arrays that `numpy.savez` takes without pickle."""
+        arrays = {"params": np.array(json.dumps(self.get_params(), sort_keys=True))}
+        if self.items_ is not None:
+            arrays |= {f"items_{c}": self.items_[c].to_numpy() for c in ("n_trials",)}
+            arrays |= {f"items_{c}": self.items_[c].to_numpy(str) for c in ("item_id", "benchmark")}
+        return arrays | {name: getattr(self.likelihood_, name) for name in self._item_arrays}
+
+    @classmethod
+    def from_arrays(cls, arrays):
+        """The fitted items from `to_arrays`; `adapt` gives an estimator for a snapshot."""
+        model = cls(**json.loads(str(arrays["params"])))
+        model.is_binary_ = "offset" in arrays
+        parameters = {name: np.asarray(arrays[name]) for name in model._item_arrays}
+        model.likelihood_ = (Bernoulli if model.is_binary_ else Gaussian)(**parameters)
+        columns = ("item_id", "benchmark", "n_trials")
+        model.n_items_ = len(model.likelihood_.design)
+        model.items_ = None
+        if "items_item_id" in arrays:
+            model.items_ = pd.DataFrame({c: arrays[f"items_{c}"] for c in columns})
+        return model
+
+    @property
+    def _item_arrays(self):
+        binary = ("design", "offset")
+        return binary if self.is_binary_ else ("design", "centre", "scale", "noise", "jump")
 
     @property
     def model_factors_(self):

@@ -181,56 +181,46 @@ def sparse_statistics(pointers, columns, answers, rows, design, loss, gradient, 
                 position += 1
 
 
-@njit(**_options)
-def _unpack(packed, matrix):
-    position = 0
-    for a in range(matrix.shape[0]):
-        for b in range(a, matrix.shape[0]):
-            matrix[a, b] = packed[position]
-            matrix[b, a] = packed[position]
-            position += 1
-
-
 @njit(parallel=True, **_options)
 def packed_matvec(matrices, vectors, out):
     """out[i] = matrices[i] @ vectors[i] for packed symmetric matrices."""
-    for i in prange(vectors.shape[0]):
-        p = vectors.shape[1]
+    n, p = vectors.shape
+    for i in prange(n):
+        x, y, matrix = vectors[i], out[i], matrices[i]
+        y[:] = 0.0
+        start = 0
         for a in range(p):
-            out[i, a] = 0.0
-        position = 0
-        for a in range(p):
-            out[i, a] += matrices[i, position] * vectors[i, a]
-            position += 1
-            for b in range(a + 1, p):
-                out[i, a] += matrices[i, position] * vectors[i, b]
-                out[i, b] += matrices[i, position] * vectors[i, a]
-                position += 1
+            total = matrix[start] * x[a]
+            for b in range(1, p - a):
+                total += matrix[start + b] * x[a + b]
+                y[a + b] += matrix[start + b] * x[a]
+            y[a] += total
+            start += p - a
 
 
 @njit(parallel=True, **_options)
 def cholesky(matrices, diagonal, factors):
-    """Packed upper Cholesky factors U'U of matrices[i] + diag(diagonal[i]), batched."""
-    p = diagonal.shape[1]
-    for i in prange(diagonal.shape[0]):
-        upper = np.empty((p, p), np.float64)
-        _unpack(matrices[i], upper)
+    """Packed upper factors U, U'U = matrices[i] + diag(diagonal[i]), batched."""
+    n, p = diagonal.shape
+    for i in prange(n):
+        upper = factors[i]
+        upper[:] = matrices[i]
+        start = 0
         for a in range(p):
-            pivot = upper[a, a] + diagonal[i, a]
-            for k in range(a):
-                pivot -= upper[k, a] * upper[k, a]
-            # A float32 sum of a near-singular matrix can round a pivot below zero.
-            upper[a, a] = np.sqrt(max(pivot, 1e-7 * (upper[a, a] + diagonal[i, a]) + 1e-30))
-            for b in range(a + 1, p):
-                value = upper[a, b]
-                for k in range(a):
-                    value -= upper[k, a] * upper[k, b]
-                upper[a, b] = value / upper[a, a]
-        position = 0
-        for a in range(p):
-            for b in range(a, p):
-                factors[i, position] = upper[a, b]
-                position += 1
+            size = p - a
+            # What earlier rows left of the pivot can round below zero in a near-singular sum.
+            pivot = upper[start] + diagonal[i, a]
+            pivot = np.sqrt(max(pivot, 1e-6 * diagonal[i, a] + 1e-30))
+            upper[start] = pivot
+            for b in range(1, size):
+                upper[start + b] /= pivot
+            below = start + size
+            for b in range(1, size):
+                value = upper[start + b]
+                for c in range(b, size):
+                    upper[below + c - b] -= value * upper[start + c]
+                below += size - b
+            start += size
 
 
 @njit(parallel=True, **_options)
@@ -238,87 +228,81 @@ def cholesky_solve(factors, right, out):
     """out[i] = (U_i'U_i)^-1 right[i] with packed factors from `cholesky`."""
     n, p = right.shape
     for i in prange(n):
-        upper = np.empty((p, p), np.float64)
-        x = np.empty(p, np.float64)
-        _unpack(factors[i], upper)
+        upper, x = factors[i], out[i]
+        x[:] = right[i]
+        start = 0
         for a in range(p):
-            value = right[i, a]
-            for k in range(a):
-                value -= upper[k, a] * x[k]
-            x[a] = value / upper[a, a]
+            x[a] /= upper[start]
+            for b in range(1, p - a):
+                x[a + b] -= upper[start + b] * x[a]
+            start += p - a
         for a in range(p - 1, -1, -1):
+            start -= p - a
             value = x[a]
-            for k in range(a + 1, p):
-                value -= upper[a, k] * x[k]
-            x[a] = value / upper[a, a]
-        for a in range(p):
-            out[i, a] = x[a]
+            for b in range(1, p - a):
+                value -= upper[start + b] * x[a + b]
+            x[a] = value / upper[start]
 
 
 @njit(**_options)
-def _cavity_message(precision, information, coupling, message_precision, message_information):
-    """What a neighbour hears: K (P + K)^-1 P and K (P + K)^-1 h, with K = diag(coupling)."""
-    p = coupling.shape[0]
-    system = precision.copy()
-    for a in range(p):
-        system[a, a] += coupling[a]
-    right = np.empty((p, p + 1))
-    right[:, :p] = precision
-    right[:, p] = information
-    solved = np.linalg.solve(system, right)
-    for a in range(p):
+def _invert(matrix):
+    """Inverse of a symmetric positive definite matrix, in place (Gauss-Jordan)."""
+    p = matrix.shape[0]
+    for k in range(p):
+        pivot = 1.0 / matrix[k, k]
+        matrix[k, k] = 1.0
         for b in range(p):
-            message_precision[a, b] = coupling[a] * solved[a, b]
-        message_information[a] = coupling[a] * solved[a, p]
+            matrix[k, b] *= pivot
+        for a in range(p):
+            if a != k:
+                factor = matrix[a, k]
+                matrix[a, k] = 0.0
+                for b in range(p):
+                    matrix[a, b] -= factor * matrix[k, b]
 
 
 @njit(parallel=True, **_options)
-def propagate(
+def send_messages(
+    edges,
     source,
-    target,
     reverse,
-    weight,
-    own_precision,
-    own_information,
-    ridge,
-    strength,
-    edge_precision,
-    edge_information,
+    coupling,
     total_precision,
     total_information,
+    precision,
+    information,
+    new_precision,
+    new_information,
 ):
-    """One round of Gaussian belief propagation over all directed edges; the largest change.
+    """Messages of belief propagation along `edges`.
 
-    Each node's belief is its own precision and information plus what its neighbours send; the
-    message along an edge is computed from the sender's belief without the receiver's own message.
+    With P, h the sender's belief less the receiver's own message: K (P + K)^-1 P and K (P + K)^-1 h,
+    K = diag(coupling[e]).
     """
-    p = ridge.shape[0]
-    n_edges = source.shape[0]
-    change = np.zeros(n_edges)
-    new_precision = np.empty_like(edge_precision)
-    new_information = np.empty_like(edge_information)
-    for e in prange(n_edges):
-        u = source[e]
-        precision = total_precision[u] - edge_precision[reverse[e]]
-        information = total_information[u] - edge_information[reverse[e]]
-        _cavity_message(
-            precision,
-            information,
-            weight[e] * strength,
-            new_precision[e],
-            new_information[e],
-        )
+    p = information.shape[1]
+    for index in prange(edges.size):
+        e = edges[index]
+        system = np.empty((p, p))
+        gain = np.empty((p, p))
+        belief = np.empty((p, p))
         for a in range(p):
-            new, old = new_precision[e, a, a], edge_precision[e, a, a]
-            change[e] = max(change[e], abs(new - old) / (abs(new) + ridge[a]))
-            scale = np.sqrt(ridge[a])
-            new, old = new_information[e, a], edge_information[e, a]
-            change[e] = max(change[e], abs(new - old) / (abs(new) + scale))
-    edge_precision[:] = new_precision
-    edge_information[:] = new_information
-    total_precision[:] = own_precision
-    total_information[:] = own_information
-    for e in range(n_edges):
-        total_precision[target[e]] += edge_precision[e]
-        total_information[target[e]] += edge_information[e]
-    return change.max() if n_edges else 0.0
+            for b in range(p):
+                belief[a, b] = total_precision[source[e], a, b] - precision[reverse[e], a, b]
+                system[a, b] = belief[a, b]
+            system[a, a] += coupling[e, a]
+        _invert(system)
+        for a in range(p):
+            value = 0.0
+            for b in range(p):
+                gain[a, b] = coupling[e, a] * system[a, b]
+                heard = total_information[source[e], b] - information[reverse[e], b]
+                value += gain[a, b] * heard
+            new_information[index, a] = value
+        for a in range(p):
+            system[a] = 0.0
+            for b in range(p):
+                for c in range(p):
+                    system[a, c] += gain[a, b] * belief[b, c]
+        for a in range(p):
+            for b in range(p):
+                new_precision[index, a, b] = 0.5 * (system[a, b] + system[b, a])

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 import numpy as np
+from scipy import sparse
 
 from . import kernels
 
@@ -166,18 +167,33 @@ class LineagePrior:
         """
         source, target, weight = _directed_edges(self.adjacency)
         reverse = np.lexsort((source, target))
-        n_edges, p = source.size, self.ridge.size
-        own = evidence.precision + np.diag(self.ridge)
-        total, information = own.copy(), evidence.information.copy()
-        edge_precision, edge_information = np.zeros((n_edges, p, p)), np.zeros((n_edges, p))
-        for _ in range(max_rounds if n_edges else 0):
-            change = kernels.propagate(
-                source, target, reverse, weight, own, evidence.information, self.ridge,
-                self.strength, edge_precision, edge_information, total, information,
-            )  # fmt: skip
-            if change < tolerance:
+        coupling = np.outer(weight, self.strength)
+        sent = Gaussians(np.zeros((source.size, *evidence.precision.shape[1:])),
+                         np.zeros((source.size, self.ridge.size)))  # fmt: skip
+        own = Gaussians(evidence.precision + np.diag(self.ridge), evidence.information)
+        edges, total = np.arange(source.size), own
+        for _ in range(max_rounds):
+            if not edges.size:
                 break
-        return Gaussians(total, information)
+            new = Gaussians(
+                np.empty_like(sent.precision[edges]), np.empty_like(sent.information[edges])
+            )
+            kernels.send_messages(
+                edges, source, reverse, coupling, total.precision, total.information,
+                sent.precision, sent.information, new.precision, new.information,
+            )  # fmt: skip
+            moved = self._moved(sent[edges], new, tolerance)
+            sent.precision[edges], sent.information[edges] = new.precision, new.information
+            total = own * _sum_by_target(sent, target, len(own.information))
+            edges = _next_to_send(edges[moved], source, target, reverse)
+        return total
+
+    def _moved(self, old, new, tolerance):
+        """Which messages changed by more than `tolerance` in precision or mean."""
+        level = self.ridge + np.diagonal(new.precision, axis1=1, axis2=2)
+        change = np.abs(np.diagonal(new.precision - old.precision, axis1=1, axis2=2)) / level
+        shift = np.abs(new.information - old.information) / level
+        return np.maximum(change, shift).max(axis=1) > tolerance
 
     def attach(self, marginals, neighbours, weights):
         """Prior of a new leaf s that hangs on `neighbours` (node indices) by edges of `weights`.
@@ -203,6 +219,25 @@ def _directed_edges(adjacency):
     edges = adjacency.tocoo()
     order = np.lexsort((edges.col, edges.row))
     return edges.row[order], edges.col[order], edges.data[order]
+
+
+def _sum_by_target(messages, target, n_nodes):
+    order = np.argsort(target, kind="stable")
+    at = np.searchsorted(target[order], np.arange(n_nodes))
+    gather = sparse.csr_array(
+        (np.ones(order.size), order, np.append(at, order.size)), shape=(n_nodes, order.size)
+    )
+    p = messages.information.shape[1]
+    precision = gather @ messages.precision.reshape(-1, p * p)
+    return Gaussians(precision.reshape(n_nodes, p, p), gather @ messages.information)
+
+
+def _next_to_send(moved, source, target, reverse):
+    """Edges whose sender heard something new from anyone but the receiver."""
+    heard = np.bincount(target[moved], minlength=source.max() + 1)[source]
+    from_receiver = np.zeros(source.size, bool)
+    from_receiver[reverse[moved]] = True
+    return np.flatnonzero(heard - from_receiver > 0)
 
 
 def pack(matrices):
