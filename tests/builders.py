@@ -1,11 +1,9 @@
 """Small snapshots that the tests share."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pytest
 
 from lrmf.snapshot import MISSING, Snapshot, save_snapshot
 
@@ -88,14 +86,6 @@ def tiny_snapshot(path: Path | None = None, *, binary: bool = True, seed: int = 
     if path is None:
         return Snapshot(**tables, note="")
     return save_snapshot(path, **tables)
-
-
-def real_snapshot(name: str) -> Path:
-    """Folder of one of the two real snapshots; skips the test where they are not at hand."""
-    root = os.environ.get("LRMF_REAL_DATA")
-    if not root:
-        pytest.skip("LRMF_REAL_DATA does not name the folder of the real snapshots")
-    return Path(root) / name
 
 
 def _models() -> pd.DataFrame:

@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from builders import EDGES, real_snapshot, tiny_tables
+from builders import EDGES, tiny_tables
 
 from lrmf.features import model_features
 from lrmf.lineage import Lineage
@@ -110,8 +110,8 @@ def test_bad_arguments_are_named():
 
 
 @pytest.mark.parametrize("name", ["openllm-v1-items", "openllm-v2"])
-def test_real_models_have_features(name):
-    snapshot = load_snapshot(real_snapshot(name))
+def test_real_models_have_features(real_data, name):
+    snapshot = load_snapshot(real_data / name)
     lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
     features = model_features(snapshot.models, lineage)
     assert len(features) == lineage.n_nodes

@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from builders import real_snapshot, tiny_snapshot, tiny_tables
+from builders import tiny_snapshot, tiny_tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -496,7 +496,10 @@ def pristine(tmp_path_factory):
 
 
 @settings(
-    max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=300,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(spoil=damaged_snapshots(), refresh=st.booleans(), verify=st.booleans())
 def test_a_damaged_snapshot_ends_in_a_snapshot_error_or_is_valid(
@@ -607,8 +610,8 @@ def test_blocks_do_not_change_what_is_found(monkeypatch):
     ("name", "shape", "n_edges"),
     [("openllm-v1-items", (4318, 493), 657), ("openllm-v2", (2198, 6), 1311)],
 )
-def test_the_real_snapshots_load(name, shape, n_edges):
-    snapshot = load_snapshot(real_snapshot(name))
+def test_the_real_snapshots_load(real_data, name, shape, n_edges):
+    snapshot = load_snapshot(real_data / name)
     assert snapshot.responses.shape == shape
     assert snapshot.n_edges == n_edges
     scores = benchmark_scores(snapshot.responses, snapshot.items)
