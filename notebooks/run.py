@@ -1,0 +1,201 @@
+"""Execute one notebook through papermill: what `make reproduce` and `make notebooks` call.
+
+    python notebooks/run.py notebooks/03_fit.ipynb build/smoke/notebooks/03_fit.ipynb \
+        --params params/smoke.yaml -p seed 1
+    python notebooks/run.py notebooks/03_fit.ipynb --inplace
+
+Parameters come from the sections `common` and `03_fit` of the YAML file, then from `-p`. A name
+that the notebook's cell tagged `parameters` does not have, or a value of another type, is an error.
+"""
+
+import argparse
+import ast
+import difflib
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import nbformat
+import papermill
+import yaml
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpecManager
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError, strip_color
+
+ROOT = Path(__file__).resolve().parents[1]
+PINNED = dict.fromkeys(
+    ["BLIS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1"
+) | {"PYTHONHASHSEED": "0"}
+
+
+class ParameterError(ValueError):
+    """A parameter that no notebook has, or a value that it cannot take."""
+
+
+class OwnKernelManager(AsyncKernelManager):
+    """Start the kernel of this very interpreter, whatever kernelspecs the user has installed."""
+
+    def __init__(self, **kwargs):
+        own = KernelSpecManager(kernel_dirs=[])
+        super().__init__(kernel_spec_manager=own, transport_encryption="auto", **kwargs)
+
+
+def main(arguments=None) -> int:
+    options = _parse(arguments)
+    try:
+        parameters = {}
+        if not options.inplace:
+            parameters = resolve_parameters(options.notebook, options.params, options.p)
+        execute(options.notebook, options.output or options.notebook, parameters)
+    except (ParameterError, OSError, yaml.YAMLError, nbformat.reader.NotJSONError) as error:
+        print(f"run.py: {error}", file=sys.stderr)
+        return 2
+    except (PapermillExecutionError, DeadKernelError) as error:
+        print(f"{options.notebook}: {_describe(error)}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print(f"{options.notebook}: interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def resolve_parameters(notebook, params=None, overrides=()) -> dict:
+    """Values for the notebook: `common`, then its section of the file, then the overrides."""
+    declared = declared_parameters(notebook)
+    values = {}
+    if params is not None:
+        sections = _load_sections(params, Path(notebook))
+        for section in ("common", Path(notebook).stem):
+            for name, value in (sections.get(section) or {}).items():
+                values[name] = _checked(name, value, declared, f"{params}, section {section}")
+    for name, text in overrides:
+        value = text if isinstance(declared.get(name), str) else yaml.safe_load(text)
+        values[name] = _checked(name, value, declared, f"-p {name} {text}")
+    return values
+
+
+def declared_parameters(notebook) -> dict:
+    """Names and default values in the notebook's cell tagged `parameters`."""
+    inspected = papermill.inspect_notebook(str(notebook))
+    try:
+        return {name: ast.literal_eval(entry["default"]) for name, entry in inspected.items()}
+    except (SyntaxError, ValueError):
+        raise ParameterError(
+            f"{notebook}: the cell tagged 'parameters' may hold plain values only"
+        ) from None
+
+
+def execute(notebook, output, parameters):
+    """Run the notebook from the repository root; the output appears only when all cells passed.
+
+    In place, metadata that changes from run to run is left out. A failed run is kept beside the
+    output as `<name>.failed.ipynb`.
+    """
+    notebook, output = Path(notebook), Path(output).resolve()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.with_suffix(".partial.ipynb")
+    failed = output.with_suffix(".failed.ipynb")
+    failed.unlink(missing_ok=True)
+    try:
+        executed = _run_cells(notebook, partial, parameters)
+        if output == notebook.resolve():
+            nbformat.write(_without_volatile_metadata(executed), partial)
+        partial.replace(output)
+    except PapermillExecutionError:
+        partial.replace(failed)
+        raise
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebook")
+    parser.add_argument("output", nargs="?", help="where the executed copy goes")
+    parser.add_argument("--inplace", action="store_true", help="refresh the notebook itself")
+    parser.add_argument("--params", metavar="FILE", help="YAML file of parameters")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
+    options = parser.parse_args(arguments)
+    if bool(options.output) == options.inplace:
+        parser.error("give an output path or --inplace")
+    if options.inplace and (options.params or options.p):
+        parser.error("--inplace runs the default parameters; drop --params and -p")
+    return options
+
+
+def _load_sections(params, notebook) -> dict:
+    try:
+        sections = yaml.safe_load(Path(params).read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        raise ParameterError(f"{params}: not valid YAML: {error}") from None
+    if not isinstance(sections, dict) or not all(
+        isinstance(section, dict | None) for section in sections.values()
+    ):
+        raise ParameterError(f"{params}: expected sections, e.g. 'common: {{seed: 0}}'")
+    known = ["common", *sorted(path.stem for path in notebook.parent.glob("*.ipynb"))]
+    for section in sections:
+        if section not in known:
+            raise ParameterError(f"{params}: no notebook {section!r}{_nearest(section, known)}")
+    return sections
+
+
+def _checked(name, value, declared, where):
+    if name not in declared:
+        raise ParameterError(f"{where}: no parameter {name!r}{_nearest(name, declared)}")
+    expected = type(declared[name])
+    if expected is float and type(value) is int:
+        return float(value)
+    if declared[name] is not None and type(value) is not expected:
+        raise ParameterError(f"{where}: {name!r} must be {expected.__name__}, got {value!r}")
+    return value
+
+
+def _nearest(name, known) -> str:
+    close = difflib.get_close_matches(str(name), known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known) or 'none'}"
+
+
+def _run_cells(notebook, partial, parameters):
+    os.environ.update(PINNED)
+    os.environ.pop("MPLBACKEND", None)
+    with tempfile.TemporaryDirectory() as profile:
+        os.environ["IPYTHONDIR"] = profile  # a user's own startup files must not change results
+        return papermill.execute_notebook(
+            str(notebook.resolve()),
+            str(partial),
+            parameters,
+            kernel_name="python3",
+            kernel_manager_class=OwnKernelManager,
+            coalesce_streams=True,
+            progress_bar=sys.stderr.isatty(),
+            cwd=str(ROOT),
+        )
+
+
+def _without_volatile_metadata(notebook):
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata.kernelspec = {
+        "display_name": "Python 3",
+        "language": "python",
+        "name": "python3",
+    }
+    notebook.metadata.language_info.pop("version", None)
+    for cell in notebook.cells:
+        for key in ("papermill", "execution", "ExecuteTime"):
+            cell.metadata.pop(key, None)
+        if not cell.metadata.get("tags"):
+            cell.metadata.pop("tags", None)
+    return notebook
+
+
+def _describe(error) -> str:
+    if isinstance(error, DeadKernelError):
+        return "the kernel died; most likely the machine ran out of memory"
+    traceback = strip_color("\n".join(error.traceback)).splitlines()
+    return "\n".join([f"cell In [{error.exec_count}] failed", *traceback[-12:]])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
