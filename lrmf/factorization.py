@@ -165,8 +165,9 @@ class LRMF(BaseEstimator):
         self.features_ = None
         if self.use_features and models is not None:
             self.features_ = model_features(models, lineage).to_numpy()
-        self.__dict__.pop("_beliefs", None)
-        self.__dict__.pop("_interval_scales", None)
+        for name, value in vars(type(self)).items():
+            if isinstance(value, cached_property):
+                self.__dict__.pop(name, None)  # what an earlier fit has cached
 
     def _prior(self, p):
         strength = np.full(p, float(self.lineage_strength))
@@ -236,7 +237,7 @@ class LRMF(BaseEstimator):
                 f"{'answers' if self.is_binary_ else 'proportions'}; this snapshot has "
                 f"{new.n_items_} of {'answers' if new.is_binary_ else 'proportions'}"
             )
-        new.likelihood_, new._interval_scale = self.likelihood_, self._interval_scale
+        new.likelihood_ = self.likelihood_
         with _threads(self.n_threads):
             if new.is_binary_:
                 new._answers = Answers(responses, np.random.default_rng(self.seed))

@@ -276,8 +276,8 @@ def send_messages(
 ):
     """Messages of belief propagation along `edges`.
 
-    With P, h the sender's belief less the receiver's own message: K (P + K)^-1 P and K (P + K)^-1 h,
-    K = diag(coupling[e]).
+    K (P + K)^-1 P and K (P + K)^-1 h, with P, h the sender's belief less what the receiver told
+    it, and K = diag(coupling[e]).
     """
     p = information.shape[1]
     for index in prange(edges.size):
