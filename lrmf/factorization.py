@@ -416,7 +416,7 @@ class LRMF(BaseEstimator):
             column = np.flatnonzero(weights[:, b])
             gradient = slope[:, column] @ (design[column] * weights[column, b, None])
             variance[:, b] += np.einsum("ni,nij,nj->n", gradient, covariance, gradient)
-        n_observed = known @ (weights > 0)
+        n_observed = (known.astype(np.float32) @ (weights > 0)).astype(int)
         return mean, np.sqrt(variance) / total, n_observed
 
     def _isolated(self, rows):
