@@ -19,14 +19,11 @@ Loading reports all problems at once; saving is atomic and its bytes depend on t
 
 import hashlib
 import json
-import math
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -34,34 +31,39 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-SCHEMA_VERSION = 1
-RELATIONS = ("finetune", "merge", "adapter", "quantized")
-MISSING = 255
+from lrmf.schema import (
+    DATA_FILES,
+    MANIFEST_FILE,
+    MISSING,
+    RELATIONS,
+    RESPONSES_FILE,
+    SCHEMA_VERSION,
+    TABLE_FILES,
+    content_problems,
+    find_problems,
+    is_count,
+    observed,
+    quote,
+    row_blocks,
+    rows_per_block,
+    some,
+)
 
-MANIFEST_FILE = "snapshot.json"
-RESPONSES_FILE = "responses.npy"
-TABLE_FILES = {
-    "models": "models.parquet",
-    "items": "items.parquet",
-    "lineage": "lineage.parquet",
-}
-DATA_FILES = (*TABLE_FILES.values(), RESPONSES_FILE)
-REQUIRED_COLUMNS = {
-    "models": ("model_id",),
-    "items": ("item_id", "benchmark", "subtask", "n_trials"),
-    "lineage": ("parent", "child", "relation"),
-}
-MODEL_FLAGS = ("merged", "moe", "chat_template")
-MODEL_NUMBERS = ("params_b", "likes")
-MODEL_TEXTS = ("revision", "architecture", "precision", "type", "license")
+__all__ = [
+    "MISSING",
+    "RELATIONS",
+    "Snapshot",
+    "SnapshotError",
+    "benchmark_scores",
+    "find_problems",
+    "load_snapshot",
+    "observed",
+    "save_snapshot",
+]
 
 _COUNTS = {"n_models": "models", "n_items": "items", "n_edges": "lineage"}
 _MANIFEST_KEYS = ("schema_version", "name", "source", "note", *_COUNTS, "files")
 _DAMAGED = "the file was damaged or changed: restore it or write the snapshot anew"
-_BLOCK_BYTES = 2**23
-_N_EXAMPLES = 3
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
-_ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:[/\\]")
 
 
 class SnapshotError(ValueError):
@@ -205,14 +207,6 @@ class Snapshot:
         return frame.rename_axis("relation").reset_index()
 
 
-def observed(responses: np.ndarray) -> np.ndarray:
-    """Mask of the evaluated cells, for ``uint8``/255 and float/NaN responses of any shape."""
-    responses = np.asarray(responses)
-    if np.issubdtype(responses.dtype, np.floating):
-        return ~np.isnan(responses)
-    return responses != MISSING
-
-
 def benchmark_scores(
     responses: np.ndarray, items: pd.DataFrame, rows: np.ndarray | None = None
 ) -> pd.DataFrame:
@@ -278,7 +272,7 @@ def _load(folder: Path, *, verify_checksums: bool) -> Snapshot:
     for table, file in TABLE_FILES.items():
         tables[table] = _read_or_report(_read_table, folder / file, problems)
     responses = _read_or_report(_read_responses, folder / RESPONSES_FILE, problems)
-    problems += _content_problems(tables, responses)
+    problems += content_problems(tables, responses)
     problems += _count_problems(manifest, tables)
     if problems:
         raise SnapshotError(problems, folder)
@@ -355,35 +349,6 @@ def save_snapshot(
     return load_snapshot(path, verify_checksums=False)
 
 
-def find_problems(
-    models: pd.DataFrame,
-    items: pd.DataFrame,
-    lineage: pd.DataFrame,
-    responses: np.ndarray,
-) -> list[str]:
-    """Everything that keeps these tables and responses from being a valid snapshot.
-
-    Returns
-    -------
-    list of str
-        Empty if all is well. Each entry names the file and the column or id, and says what to do;
-        long lists of culprits are abbreviated. Self-loops, duplicate edges, cycles and children
-        without a row in models are no problem: the lineage builder reports them.
-    """
-    problems = []
-    tables = {"models": models, "items": items, "lineage": lineage}
-    for table, frame in tables.items():
-        if not isinstance(frame, pd.DataFrame):
-            kind = type(frame).__name__
-            problems.append(f"{TABLE_FILES[table]}: expected a pandas DataFrame, got {kind}")
-            tables[table] = None
-    if not isinstance(responses, np.ndarray):
-        kind = type(responses).__name__
-        problems.append(f"{RESPONSES_FILE}: expected a NumPy array, got {kind}")
-        responses = None
-    return problems + _content_problems(tables, responses)
-
-
 def _not_a_directory(folder: Path) -> str:
     if folder.exists():
         return "is a file; give the directory that holds snapshot.json"
@@ -408,11 +373,11 @@ def _manifest_problems(manifest: dict) -> list[str]:
     missing = [key for key in _MANIFEST_KEYS if key not in manifest]
     problems = []
     if missing:
-        problems.append(f"{MANIFEST_FILE}: lacks {_some(missing)}; restore the file")
+        problems.append(f"{MANIFEST_FILE}: lacks {some(missing)}; restore the file")
     problems += _header_problems(manifest)
     for count in _COUNTS:
-        if count in manifest and not _is_count(manifest[count]):
-            got = _quote(manifest[count])
+        if count in manifest and not is_count(manifest[count]):
+            got = quote(manifest[count])
             problems.append(f"{MANIFEST_FILE}: {count} must be a whole number, got {got}")
     return problems
 
@@ -423,7 +388,7 @@ def _provenance_problems(provenance: dict | None) -> list[str]:
         return [f"{MANIFEST_FILE}: provenance must be a dict with texts as keys"]
     reserved = [key for key in keys if key in _MANIFEST_KEYS]
     if reserved:
-        return [f"{MANIFEST_FILE}: provenance must not set {_some(reserved)}; use another key"]
+        return [f"{MANIFEST_FILE}: provenance must not set {some(reserved)}; use another key"]
     return []
 
 
@@ -432,13 +397,13 @@ def _header_problems(manifest: dict) -> list[str]:
     version = manifest.get("schema_version", SCHEMA_VERSION)
     if version != SCHEMA_VERSION or isinstance(version, bool):
         problems.append(
-            f"{MANIFEST_FILE}: schema_version is {_quote(version)}, this version of lrmf reads "
+            f"{MANIFEST_FILE}: schema_version is {quote(version)}, this version of lrmf reads "
             f"{SCHEMA_VERSION}; update lrmf or write the snapshot anew"
         )
     for key in ("name", "source", "note"):
         value = manifest.get(key, key)
         if not isinstance(value, str) or not (value.strip() or key == "note"):
-            problems.append(f"{MANIFEST_FILE}: {key} must be a text, got {_quote(value)}")
+            problems.append(f"{MANIFEST_FILE}: {key} must be a text, got {quote(value)}")
     try:
         json.dumps(manifest, allow_nan=False, ensure_ascii=False).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
@@ -477,7 +442,7 @@ def _file_problems(folder: Path, manifest: dict, *, verify_checksums: bool) -> l
 def _is_file_entry(entry: object) -> bool:
     return (
         isinstance(entry, dict)
-        and _is_count(entry.get("bytes"))
+        and is_count(entry.get("bytes"))
         and isinstance(entry.get("sha256"), str)
     )
 
@@ -534,234 +499,12 @@ def _count_problems(manifest: dict, tables: dict) -> list[str]:
     problems = []
     for count, table in _COUNTS.items():
         frame, said = tables[table], manifest.get(count)
-        if frame is not None and _is_count(said) and said != len(frame):
+        if frame is not None and is_count(said) and said != len(frame):
             problems.append(
                 f"{MANIFEST_FILE}: {count} is {said}, but {TABLE_FILES[table]} has {len(frame)} "
                 "rows; write the snapshot anew"
             )
     return problems
-
-
-def _content_problems(tables: dict, responses: np.ndarray | None) -> list[str]:
-    """Problems of the tables and responses that could be read (None = could not)."""
-    checks = {
-        "models": _model_problems,
-        "items": _item_problems,
-        "lineage": _lineage_problems,
-    }
-    problems = []
-    for table, frame in tables.items():
-        if frame is not None:
-            missing = _column_problems(table, frame)
-            problems += missing or checks[table](frame.reset_index(drop=True))
-    if responses is None:
-        return problems
-    malformed = _matrix_problems(responses, tables)
-    return problems + (malformed or _value_problems(responses, tables))
-
-
-def _column_problems(table: str, frame: pd.DataFrame) -> list[str]:
-    file = TABLE_FILES[table]
-    problems = []
-    repeated = [str(column) for column in frame.columns[frame.columns.duplicated()].unique()]
-    if repeated:
-        problems.append(f"{file}: repeats column {_some(repeated)}; keep one of each")
-    missing = [column for column in REQUIRED_COLUMNS[table] if column not in frame.columns]
-    if missing:
-        problems.append(f"{file}: lacks column {_some(missing)}; add it")
-    return problems
-
-
-def _model_problems(models: pd.DataFrame) -> list[str]:
-    file = TABLE_FILES["models"]
-    if not len(models):
-        return [f"{file}: has no rows; a snapshot needs at least one model"]
-    problems = _id_problems(file, models["model_id"], unique=True)
-    for column in MODEL_NUMBERS:
-        if column in models:
-            problems += _number_problems(file, models[column])
-    for column in MODEL_FLAGS:
-        if column in models:
-            bad = [
-                value for value in models[column].dropna() if not isinstance(value, np.bool | bool)
-            ]
-            problems += _type_problem(file, column, bad, "true, false or null")
-    for column in MODEL_TEXTS:
-        if column in models:
-            bad = [value for value in models[column].dropna() if not isinstance(value, str)]
-            problems += _type_problem(file, column, bad, "texts or null")
-    return problems
-
-
-def _item_problems(items: pd.DataFrame) -> list[str]:
-    file = TABLE_FILES["items"]
-    if not len(items):
-        return [f"{file}: has no rows; a snapshot needs at least one item"]
-    problems = _id_problems(file, items["item_id"], unique=True)
-    for column in ("benchmark", "subtask"):
-        problems += _id_problems(file, items[column], unique=False)
-    trials = items["n_trials"]
-    if not pd.api.types.is_integer_dtype(trials.dtype):
-        problems.append(
-            f"{file}: column 'n_trials' must hold integers, got {trials.dtype}; "
-            "1 for an instance, the number of questions for a whole benchmark"
-        )
-    else:
-        bad = items["item_id"][~(trials.fillna(0) > 0)].tolist()
-        if bad:
-            problems.append(
-                f"{file}: column 'n_trials' must be positive, but is not for {_some(bad)}; "
-                "1 for an instance, the number of questions for a whole benchmark"
-            )
-    return problems
-
-
-def _lineage_problems(lineage: pd.DataFrame) -> list[str]:
-    file = TABLE_FILES["lineage"]
-    problems = []
-    for column in ("parent", "child"):
-        problems += _id_problems(file, lineage[column], unique=False)
-    relations = lineage["relation"].tolist()
-    bad = [
-        (row, _quote(relation))
-        for row, relation in enumerate(relations)
-        if not (isinstance(relation, str) and relation in RELATIONS)
-    ]
-    if bad:
-        edge = lineage.iloc[bad[0][0]]
-        unknown = dict.fromkeys(relation for _, relation in bad)
-        problems.append(
-            f"{file}: column 'relation': {len(bad)} unknown, {_some(unknown, quote=False)}, first "
-            f"at {_quote(edge['parent'])} -> {_quote(edge['child'])}; use {', '.join(RELATIONS)}"
-        )
-    return problems
-
-
-def _id_problems(file: str, column: pd.Series, *, unique: bool) -> list[str]:
-    culprits: dict[str, list[str]] = {}
-    values = column.tolist()
-    for row, value in enumerate(values):
-        fault = _id_fault(value)
-        if fault:
-            culprits.setdefault(fault, []).append(f"{_quote(value)} in row {row}")
-    problems = [
-        f"{file}: column '{column.name}': {len(places)} {fault}: {_some(places, quote=False)}"
-        for fault, places in culprits.items()
-    ]
-    if unique and not culprits:
-        repeated = column[column.duplicated()].drop_duplicates().tolist()
-        if repeated:
-            problems.append(
-                f"{file}: column '{column.name}': {len(repeated)} id(s) appear more than once: "
-                f"{_some(repeated)}; keep one row of each"
-            )
-    return problems
-
-
-def _id_fault(value: object) -> str | None:
-    """Why a value cannot name a model, item, benchmark or subtask, with the way out."""
-    if not isinstance(value, str):
-        return "null or not a text (name every row)"
-    if not value.strip():
-        return "empty (name every row)"
-    if value != value.strip():
-        return "with spaces around (strip them)"
-    if _CONTROL.search(value):
-        return "with control characters (remove them)"
-    if _ABSOLUTE.match(value) or ".." in re.split(r"[/\\]", value):
-        return "like a file path (use org/name)"
-    return None
-
-
-def _number_problems(file: str, column: pd.Series) -> list[str]:
-    bad = [value for value in column.dropna().tolist() if not _is_finite_number(value)]
-    return _type_problem(file, column.name, bad, "finite numbers or null")
-
-
-def _is_finite_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _type_problem(file: str, column: str, bad: list, wanted: str) -> list[str]:
-    if not bad:
-        return []
-    return [f"{file}: column '{column}' must hold {wanted}, got {_some(bad)}; unknown is null"]
-
-
-def _matrix_problems(responses: np.ndarray, tables: dict) -> list[str]:
-    problems = []
-    if responses.dtype not in (np.uint8, np.float32):
-        problems.append(
-            f"{RESPONSES_FILE}: expected uint8 answers (0, 1, {MISSING}) or float32 proportions, "
-            f"got {responses.dtype}; convert with astype"
-        )
-    if responses.ndim != 2:
-        problems.append(
-            f"{RESPONSES_FILE}: expected a matrix (n_models, n_items), got shape {responses.shape}"
-        )
-        return problems
-    for axis, table in enumerate(("models", "items")):
-        frame = tables[table]
-        if frame is not None and responses.shape[axis] != len(frame):
-            problems.append(
-                f"{RESPONSES_FILE}: has {responses.shape[axis]} {('rows', 'columns')[axis]}, but "
-                f"{TABLE_FILES[table]} has {len(frame)} rows; they must agree, in the same order"
-            )
-    return problems
-
-
-def _value_problems(responses: np.ndarray, tables: dict) -> list[str]:
-    """Values outside {0, 1, 255} or [0, 1], or no value at all; looked for in row blocks."""
-    n_bad, first, any_observed = 0, None, False
-    for start, block in _row_blocks(responses):
-        if block.dtype == np.uint8:
-            # 255 wraps to 0, so the three legal values become 0, 1 and 2.
-            bad = block + np.uint8(1) > 2
-        else:
-            bad = ~((block >= 0) & (block <= 1) | np.isnan(block))
-        any_observed = any_observed or bool(observed(block).any())
-        n_bad += int(np.count_nonzero(bad))
-        if first is None and n_bad:
-            row, column = np.argwhere(bad)[0]
-            first = (start + row, column, block[row, column])
-    if n_bad:
-        legal = f"0, 1 or {MISSING}" if responses.dtype == np.uint8 else "in [0, 1] or NaN"
-        where = _cell(first[0], first[1], tables)
-        problem = f"{n_bad} value(s) not {legal}, first {first[2]} at {where}"
-        return [f"{RESPONSES_FILE}: {problem}; correct them or mark them as not evaluated"]
-    if responses.size and not any_observed:
-        return [f"{RESPONSES_FILE}: every value is missing; at least one answer is needed"]
-    return []
-
-
-def _cell(row: int, column: int, tables: dict) -> str:
-    """Model and item of a cell by id where the tables know them."""
-    names = []
-    for table, key, index in (
-        ("models", "model_id", row),
-        ("items", "item_id", column),
-    ):
-        frame = tables[table]
-        known = frame is not None and key in frame and index < len(frame)
-        names.append(f"{key} {_quote(frame[key].iloc[index])}" if known else f"{table} row {index}")
-    return ", ".join(names)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
-
-
-def _quote(value: object) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
-
-
-def _some(values, *, quote: bool = True) -> str:
-    """The first few values as text, and how many more there are."""
-    values = list(values)
-    shown = [_quote(value) if quote else value for value in values[:_N_EXAMPLES]]
-    rest = len(values) - len(shown)
-    return ", ".join(shown) + (f" and {rest} more" if rest else "")
 
 
 def _target_problems(target: Path, *, overwrite: bool) -> list[str]:
@@ -777,7 +520,7 @@ def _target_problems(target: Path, *, overwrite: bool) -> list[str]:
         return ["already exists; choose another folder or allow overwriting (overwrite=True)"]
     foreign = sorted(e for e in entries - {MANIFEST_FILE, *DATA_FILES} if not e.startswith("."))
     if foreign or MANIFEST_FILE not in entries:
-        what = f"holds {_some(foreign)}" if foreign else f"has no {MANIFEST_FILE}"
+        what = f"holds {some(foreign)}" if foreign else f"has no {MANIFEST_FILE}"
         return [f"{what}, so it is not only a snapshot and is not overwritten; move it away"]
     return []
 
@@ -848,7 +591,7 @@ def _write_responses(path: Path, responses: np.ndarray) -> None:
     }
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
-        for _, block in _row_blocks(responses):
+        for _, block in row_blocks(responses):
             file.write(np.ascontiguousarray(block).data)
 
 
@@ -860,20 +603,10 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _rows_per_block(responses: np.ndarray, bytes_per_cell: int) -> int:
-    return max(1, _BLOCK_BYTES // max(1, responses.shape[1] * bytes_per_cell))
-
-
-def _row_blocks(responses: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    step = _rows_per_block(responses, responses.dtype.itemsize)
-    for start in range(0, len(responses), step):
-        yield start, np.asarray(responses[start : start + step])
-
-
 def _blocks_with_mask(
     responses: np.ndarray, rows: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, slice]]:
-    step = _rows_per_block(responses, 8)
+    step = rows_per_block(responses, 8)
     for start in range(0, len(rows), step):
         part = slice(start, min(start + step, len(rows)))
         block = np.asarray(responses[rows[part]])

@@ -13,10 +13,10 @@ from builders import tiny_snapshot, tiny_tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lrmf import schema
 from lrmf import snapshot as snapshot_module
+from lrmf.schema import DATA_FILES, MANIFEST_FILE
 from lrmf.snapshot import (
-    DATA_FILES,
-    MANIFEST_FILE,
     MISSING,
     SnapshotError,
     benchmark_scores,
@@ -107,7 +107,7 @@ def test_observed_knows_both_kinds_of_missing():
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("block_bytes", [1, 1000, 2**23])
 def test_benchmark_scores_are_weighted_means_of_observed_items(monkeypatch, binary, block_bytes):
-    monkeypatch.setattr(snapshot_module, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(schema, "_BLOCK_BYTES", block_bytes)
     snapshot = tiny_snapshot(binary=binary)
     scores = benchmark_scores(snapshot.responses, snapshot.items)
     assert scores.shape == (12, 3)
@@ -602,7 +602,7 @@ def test_blocks_do_not_change_what_is_found(monkeypatch):
     tables = tiny_tables()
     set_response(7)(tables)
     whole = find_problems(*content(tables))
-    monkeypatch.setattr(snapshot_module, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(schema, "_BLOCK_BYTES", 1)
     assert find_problems(*content(tables)) == whole
 
 
