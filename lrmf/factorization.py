@@ -91,7 +91,7 @@ class LRMF(BaseEstimator):
         use_features=False,
         few_shot_trust=1.0,
         max_sweeps=100,
-        tolerance=1e-4,
+        tolerance=1e-3,
         n_threads=None,
         seed=0,
     ):
