@@ -23,6 +23,8 @@ MERGE_DEGREE_SHARES = np.array([77, 32, 22, 13, 11, 38]) / 193
 MERGE_DEGREE_TAIL = 0.2
 # Popularity of the families: (rank + offset) ** -exponent.
 POPULARITY_OFFSET, POPULARITY_EXPONENT = 9.0, 2.0
+# How often the parent is the family's root; else it is drawn from the urn, recent entries first.
+# Merges across families of like size tie families into components.
 ROOT_AS_PARENT = {"merge": 0.08, "other": 0.57}
 CROSS_FAMILY_MERGE = 0.45
 RECENCY = 1.6
@@ -33,6 +35,7 @@ RECORDED_LIKE_PARENT, RECORDED_UNLIKE_PARENT = 1.3, 0.88
 MERGE_FULLY_RECORDED = {True: 0.36, False: 0.8}
 GRANDPARENT_TOO = 0.35
 
+# Over models, not families; sizes in billions of parameters.
 SIZE_QUANTILES = np.array([0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
 SIZE_VALUES = np.array([0.1, 0.51, 6.7, 8.0, 12.2, 40, 140])
 DATE_QUANTILES = np.array([0, 0.05, 0.25, 0.5, 0.75, 1])
