@@ -1,0 +1,78 @@
+"""How figures look and where they go: one style, one name and colour a predictor, one way to save."""
+
+import os
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+
+COLUMN, PAGE = 3.35, 6.9  # inches: one column and the full width of the paper
+
+# Okabe and Ito (2008); every colour comes with a marker and a line of its own.
+BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#767676"
+
+PREDICTORS = {
+    "LRMF": {"color": BLUE, "marker": "o", "linestyle": "-"},
+    "lineage average, multi-hop": {"color": GREEN, "marker": "^", "linestyle": "--"},
+    "lineage average, 1 hop": {"color": SKY, "marker": "v", "linestyle": ":"},
+    "MF": {"color": VERMILLION, "marker": "s", "linestyle": "--"},
+    "MF + features": {"color": ORANGE, "marker": "D", "linestyle": "-."},
+    "kNN": {"color": PURPLE, "marker": "P", "linestyle": "-."},
+    "NCF": {"color": BLACK, "marker": "X", "linestyle": ":"},
+    "item mean": {"color": GREY, "marker": "_", "linestyle": "-"},
+}
+RELATIONS = {
+    "finetune": {"color": BLUE, "linestyle": "-"},
+    "merge": {"color": VERMILLION, "linestyle": "--"},
+    "adapter": {"color": GREEN, "linestyle": "-."},
+    "quantized": {"color": PURPLE, "linestyle": ":"},
+}
+
+
+def use_style():
+    """Apply `lrmf.mplstyle` to all figures that follow."""
+    plt.style.use(Path(__file__).with_name("lrmf.mplstyle"))
+
+
+def predictor_style(name):
+    """Colour, marker and line of a predictor; names that are not in `PREDICTORS` are grey."""
+    return PREDICTORS.get(name, {"color": GREY, "marker": ".", "linestyle": "-"})
+
+
+def data_label(snapshot):
+    """What data a figure shows, in one line: 'Simulated: 2,934 models, 21,606 items'."""
+    source = "Simulated" if snapshot.source == "simulated" else snapshot.name
+    return f"{source}: {snapshot.n_models:,} models, {snapshot.n_items:,} items"
+
+
+def note_data(figure, label):
+    """Write the data label small at the bottom right of a figure."""
+    figure.supxlabel(label, x=0.995, ha="right", fontsize=6, color=GREY)
+
+
+def save_figure(figure, frame, name, *, folder):
+    """Write `name`.pdf, .png and the numbers behind it, .csv; the same input gives the same bytes.
+
+    Parameters
+    ----------
+    figure : matplotlib Figure
+    frame : DataFrame, what the figure shows
+    name : str
+    folder : path, created if need be
+
+    Returns
+    -------
+    Path of the PDF
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    writers = {
+        ".csv": lambda path: frame.to_csv(path, index=False, float_format="%.6g"),
+        ".png": lambda path: figure.savefig(path, format="png", metadata={"Software": None}),
+        ".pdf": lambda path: figure.savefig(path, format="pdf", metadata={"CreationDate": None}),
+    }
+    for suffix, write in writers.items():
+        partial = folder / f".{name}{suffix}.partial"
+        write(partial)
+        os.replace(partial, folder / f"{name}{suffix}")
+    return folder / f"{name}.pdf"
