@@ -1,4 +1,4 @@
-"""How figures look and where they go: one style, one name and colour a predictor, one way to save."""
+"""How figures look and where they go: one style, one look for each predictor, one way to save."""
 
 import os
 from pathlib import Path
