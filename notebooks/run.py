@@ -21,7 +21,6 @@ import papermill
 import yaml
 from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
-from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError, strip_color
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,11 +34,18 @@ class ParameterError(ValueError):
 
 
 class OwnKernelManager(AsyncKernelManager):
-    """Start the kernel of this very interpreter, whatever kernelspecs the user has installed."""
+    """Start the kernel of this very interpreter, whatever kernelspecs the user has installed.
+
+    It talks through sockets in a directory of its own: no port is free for sure.
+    """
 
     def __init__(self, **kwargs):
-        own = KernelSpecManager(kernel_dirs=[])
-        super().__init__(kernel_spec_manager=own, transport_encryption="auto", **kwargs)
+        super().__init__(
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+            connection_file=os.path.join(os.environ["IPYTHONDIR"], "kernel.json"),
+            transport="ipc",
+            **kwargs,
+        )
 
 
 def main(arguments=None) -> int:
@@ -52,7 +58,7 @@ def main(arguments=None) -> int:
     except (ParameterError, OSError, yaml.YAMLError, nbformat.reader.NotJSONError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
-    except (PapermillExecutionError, DeadKernelError) as error:
+    except (PapermillExecutionError, RuntimeError) as error:
         print(f"{options.notebook}: {_describe(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -110,6 +116,12 @@ def execute(notebook, output, parameters):
         partial.unlink(missing_ok=True)
 
 
+def isolate(profile):
+    """Keep thread counts, hash seeds and a user's own IPython files from changing results."""
+    os.environ.update(PINNED, IPYTHONDIR=str(profile))
+    os.environ.pop("MPLBACKEND", None)
+
+
 def _parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebook")
@@ -158,16 +170,15 @@ def _nearest(name, known) -> str:
 
 
 def _run_cells(notebook, partial, parameters):
-    os.environ.update(PINNED)
-    os.environ.pop("MPLBACKEND", None)
-    with tempfile.TemporaryDirectory() as profile:
-        os.environ["IPYTHONDIR"] = profile  # a user's own startup files must not change results
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        isolate(profile)
         return papermill.execute_notebook(
             str(notebook.resolve()),
             str(partial),
             parameters,
             kernel_name="python3",
             kernel_manager_class=OwnKernelManager,
+            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
             coalesce_streams=True,
             progress_bar=sys.stderr.isatty(),
             cwd=str(ROOT),
@@ -191,8 +202,8 @@ def _without_volatile_metadata(notebook):
 
 
 def _describe(error) -> str:
-    if isinstance(error, DeadKernelError):
-        return "the kernel died; most likely the machine ran out of memory"
+    if isinstance(error, RuntimeError):
+        return f"{error} (a kernel that dies has most likely run out of memory)"
     traceback = strip_color("\n".join(error.traceback)).splitlines()
     return "\n".join([f"cell In [{error.exec_count}] failed", *traceback[-12:]])
 
