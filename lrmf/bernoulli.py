@@ -201,26 +201,33 @@ class AlternatingNewton:
         return self.answers.statistics(side, free, design, offset, exact=exact)
 
     def _evaluate(self, side):
-        """Gradient and Hessian at the current point, the last step shortened if it raised F."""
+        """Gradient and Hessian at the current point, the last step shortened if it raised F.
+
+        Where no step lowers F by more than its rounding error, the step is taken back.
+        """
         while True:
-            self._loss, gradient, hessian = self._statistics(side)
-            objective = self._loss + self.prior.penalty(self.models)
+            loss, gradient, hessian = self._statistics(side)
+            objective = loss + self.prior.penalty(self.models)
             objective += 0.5 * np.sum(self.item_ridge * self.items**2)
             if self._undo is None or objective <= self._objective * (1 + _SLACK):
-                self._objective = objective
+                self._loss, self._objective = loss, objective
+                return gradient, hessian
+            stepped, start, direction, size = self._undo
+            if size == 0:
                 return gradient, hessian
             self.stats["backtracks"] += 1
-            stepped, start, direction, size = self._undo
             self._step(stepped, direction, start=start, size=size / 4 if size > 1e-3 else 0.0)
 
     def _step(self, side, direction, *, start=None, size=1.0):
         if start is None:
             start = self.models, self.items
         states = list(start)
-        states[side] = states[side] + size * direction
+        if size:
+            states[side] = states[side] + size * direction
         self.models, self.items = states
         self._undo = (side, start, direction, size)
-        if side == _ITEMS:
+        if side == _ITEMS and size:
+            self._centre()
             self._balance()
 
     def _model_direction(self, gradient, hessian):
@@ -241,30 +248,39 @@ class AlternatingNewton:
         kernels.cholesky_solve(factors, -(gradient + ridge * self.items), direction)
         return _trust(hessian, direction)
 
+    def _centre(self):
+        """Move what all states share into biases and intercepts, to the least penalty."""
+        k, ridge = self.rank, self.item_ridge[-1]
+        shared = self.prior.multiply(np.ones_like(self.models))
+        design = np.column_stack([self.items[:, :k], np.ones(len(self.items))])
+        system = np.diag(shared.sum(axis=0)) + ridge * design.T @ design
+        right = np.sum(shared * self.models, axis=0) - ridge * design.T @ self.items[:, k]
+        shift = np.linalg.solve(system, right)
+        self.models = self.models - shift
+        self.items = self.items.copy()
+        self.items[:, k] += design @ shift
+
     def _balance(self):
         """Move to the factors of least penalty among those with the same logits.
 
-        Means go into biases and intercepts; then M <- M S, X <- X S^-T with SS' = T the geometric
-        mean that solves T P T = Q for P = M' (prior precision) M and Q = item_ridge X'X.
+        M <- M S, X <- X S^-T with SS' = T the geometric mean that solves T P T = Q for
+        P = M' (prior precision) M and Q = item_ridge X'X. A common ridge on P and Q keeps vanishing
+        factors as they are, and cannot make T raise the penalty.
         """
         k = self.rank
-        mean = self.models.mean(axis=0)
-        self.models = self.models - mean
-        self.items = self.items.copy()
-        self.items[:, k] += self.items[:, :k] @ mean[:k] + mean[k]
-        if k == 0:
-            return
         factors, loadings = self.models[:, :k], self.items[:, :k]
         p = factors.T @ self.prior.multiply(self.models)[:, :k]
         q = self.item_ridge[0] * loadings.T @ loadings
-        floor = 1e-12 * (np.trace(p) + np.trace(q) + 1e-300) * np.eye(k)
-        root, inverse = _powers((p + p.T) / 2 + floor)
-        middle, _ = _powers(root @ (q + floor) @ root)
+        size_p, size_q = np.trace(p), np.trace(q)
+        if min(size_p, size_q) < 1e-20:
+            return
+        floor = 1e-7 * np.eye(k)
+        root, inverse = _powers((p + p.T) / (2 * size_p) + floor)
+        middle, _ = _powers(root @ (q / size_q + floor) @ root)
         values, vectors = np.linalg.eigh(inverse @ middle @ inverse)
-        scale = vectors * np.sqrt(np.maximum(values, 1e-300))
-        unscale = vectors / np.sqrt(np.maximum(values, 1e-300))
+        scale = vectors * np.sqrt(values * np.sqrt(size_q / size_p))
         self.models[:, :k] = factors @ scale
-        self.items[:, :k] = loadings @ unscale
+        self.items[:, :k] = loadings @ (scale / np.sum(scale**2, axis=0))
 
 
 def _split(models, items, n_models, side):
