@@ -5,6 +5,7 @@ from time import perf_counter
 
 import numpy as np
 from scipy import sparse
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
 from . import kernels
@@ -70,6 +71,11 @@ class _SparseSide:
         self.answers = compressed.data
 
     def statistics(self, rows, design, *, exact=False):
+        loss, gradient, hessian = self.row_statistics(rows, design)
+        return loss.sum(), gradient, hessian
+
+    def row_statistics(self, rows, design):
+        """As `statistics`, with the loss of each row."""
         n_rows, p = rows.shape[0], rows.shape[1] - 1
         loss = np.empty(n_rows)
         gradient = np.empty((n_rows, p), np.float32)
@@ -84,7 +90,7 @@ class _SparseSide:
             gradient,
             hessian,
         )
-        return loss.sum(), gradient, hessian
+        return loss, gradient, hessian
 
 
 def _compress(answers):
@@ -352,7 +358,7 @@ class Bernoulli:
         )
         return _laplace(hessian, gradient, states)
 
-    def fold_in(self, prior, revealed, *, max_steps=50):
+    def fold_in(self, prior, revealed, *, max_steps=100):
         """Posterior (mode and Laplace precision) of states given revealed answers.
 
         Parameters
@@ -367,15 +373,20 @@ class Bernoulli:
         mean, precision = prior.mean, prior.precision
         side = _SparseSide(_compress(revealed))
         columns = np.column_stack([self.design, self.offset])
-        states = mean.copy()
+        states, step, lowest = mean.copy(), np.zeros_like(mean), np.full(len(mean), np.inf)
+        hessian = precision.copy()
         for _ in range(max_steps):
-            rows = np.column_stack([states, np.ones(len(states))]).astype(np.float32)
-            _, gradient, packed = side.statistics(rows, columns)
-            hessian = precision + unpack(packed.astype(np.float64), states.shape[1])
-            pull = np.einsum("nij,nj->ni", precision, states - mean)
-            step = np.linalg.solve(hessian, -(gradient + pull)[..., None])[..., 0]
-            states += _trust(packed, step)
-            if np.abs(step).max(initial=0.0) < 1e-4:
+            trial = states + step
+            rows = np.column_stack([trial, np.ones(len(trial))]).astype(np.float32)
+            loss, gradient, packed = side.row_statistics(rows, columns)
+            pull = np.einsum("nij,nj->ni", precision, trial - mean)
+            objective = loss + 0.5 * np.sum(pull * (trial - mean), axis=1)
+            lower = objective <= lowest + 1e-6 * np.abs(lowest)
+            lowest[lower], states[lower] = objective[lower], trial[lower]
+            hessian[lower] = (precision + unpack(packed.astype(np.float64), mean.shape[1]))[lower]
+            newton = np.linalg.solve(hessian, -(gradient + pull)[..., None])[..., 0]
+            step = np.where(lower[:, None], newton, step / 4)
+            if np.abs(step).max(initial=0.0) < 1e-5:
                 break
         return Gaussians(hessian, np.einsum("nij,nj->ni", hessian, states))
 
@@ -393,7 +404,7 @@ class Bernoulli:
         packed = (covariance[:, self._upper[0], self._upper[1]] * self._twice).astype(np.float32)
         variance = packed @ kernels.pack_products(self.design[items]).T
         shrink = 1 / np.sqrt(1 + np.float32(np.pi / 8) * np.maximum(variance, 0))
-        probability = 1 / (1 + np.exp(-shrink * logit))
+        probability = expit(shrink * logit)
         noise = probability * (1 - probability)
         return probability, shrink * noise, noise
 
