@@ -1,0 +1,328 @@
+"""Metrics over held-out models, and paired comparisons of predictors.
+
+Everything here reads the tidy frame of forecasts that `lrmf.evaluation.evaluate` makes: for each
+predictor, split, model and benchmark the actual and the predicted mean over the target cells.
+A metric is written once, for weighted models: weights of one score the forecasts, multinomial
+weights are a bootstrap resample.
+"""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from .snapshot import observed
+
+INTERVAL_LEVEL = 0.9
+MIN_MODELS = 3  # below that a correlation means nothing
+SAME_FORECAST = 1e-5  # forecasts closer than 0.001 points count as equal
+
+
+def score_forecasts(forecasts: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
+    """All metrics that the forecasts allow, for every group of `by`.
+
+    Returns the columns of `by`, then benchmark, metric, value and n (models).
+
+    pearson, spearman : over models, between `predicted - expected` and `actual - expected`.
+        Where all models share their target cells this is the correlation of the means
+        themselves; where they do not (few-shot, random missing), easy target cells no longer
+        pass for a good model. 0 for a forecast that is the same for all models of every fold, as
+        it ranks nobody. "average" is the model's mean over its benchmarks, each centred over the
+        models.
+    mae, width, interval_score : points (0-100); the interval score is Winkler's, at 90%.
+    coverage : share of the actual values inside the interval.
+    log_loss, brier : mean over target cells; probabilities clipped at 1e-6 for the logarithm.
+
+    Raises
+    ------
+    ValueError : a model occurs twice in a group (several seeds or k, say: add them to `by`).
+    """
+    rows = []
+    for key, group in forecasts.groupby(list(by), dropna=False, sort=False):
+        table = _Table(group, f"{list(by)} = {list(key)}")
+        everyone = np.ones((1, table.n_models))
+        for metric in METRICS:
+            values = METRICS[metric](table, everyone)[0]
+            counts = table.count(metric)
+            named = zip([*table.benchmarks, "average"], values, counts, strict=True)
+            rows += [(*key, name, metric, value, n) for name, value, n in named if n]
+            if counts.any():
+                mean = float(mean_of_finite(values[:-1]))
+                rows.append((*key, "all", metric, mean, table.n_models))
+    return pd.DataFrame(rows, columns=[*by, "benchmark", "metric", "value", "n"])
+
+
+class _Table:
+    """Forecasts of one predictor as arrays (n_models, n_benchmarks + 1), "average" last."""
+
+    def __init__(self, forecasts: pd.DataFrame, where: str, models=None):
+        if forecasts.duplicated(["model_id", "benchmark"]).any():
+            raise ValueError(f"a model has several forecasts of one benchmark where {where}")
+        self.benchmarks = list(forecasts["benchmark"].unique())
+        self.models = forecasts["model_id"].unique() if models is None else models
+        self.n_models = len(self.models)
+        self._long = forecasts.assign(
+            error=forecasts["predicted"] - forecasts["actual"],
+            actual_skill=forecasts["actual"] - forecasts["expected"],
+            predicted_skill=_flatten_constants(forecasts),
+        )
+        self.actual, self.error = self._wide("actual"), self._wide("error")
+        self.error[:, -1] = mean_of_finite(self.error[:, :-1])
+        self.skills = self._wide("predicted_skill"), self._wide("actual_skill")
+        for skill in self.skills:
+            skill[:, -1] = mean_of_finite(skill[:, :-1] - mean_of_finite(skill[:, :-1].T))
+        self.lower, self.upper = self._wide("lower"), self._wide("upper")
+        self.n_items = self._wide("n_items")
+        self.losses = {key: self._wide(key) for key in ("log_loss", "brier")}
+
+    def _wide(self, column: str) -> np.ndarray:
+        wide = self._long.pivot(index="model_id", columns="benchmark", values=column)
+        wide = wide.reindex(index=self.models, columns=[*self.benchmarks, "average"])
+        return wide.to_numpy(dtype=np.float64, copy=True)
+
+    def count(self, metric: str) -> np.ndarray:
+        """Models that have a value, by column."""
+        if metric in self.losses:
+            return np.isfinite(self.losses[metric]).sum(axis=0)
+        if metric in ("coverage", "width", "interval_score"):
+            return np.isfinite(self.lower).sum(axis=0)
+        return np.isfinite(self.error).sum(axis=0)
+
+
+def _flatten_constants(forecasts: pd.DataFrame) -> pd.Series:
+    """Predicted minus expected, made equal over folds where it is equal within each fold.
+
+    The training mean of a fold is low exactly where the held-out models are good, which would
+    give a constant forecast a correlation of about -0.1.
+    """
+    predicted = forecasts["predicted"] - forecasts["expected"]
+    folds = ["benchmark", "fold"] if "fold" in forecasts else ["benchmark"]
+    spread = predicted.groupby([forecasts[key] for key in folds]).agg(np.ptp)
+    constant = spread.groupby("benchmark").max() < SAME_FORECAST
+    mean = predicted.groupby(forecasts["benchmark"]).transform("mean")
+    return predicted.where(~forecasts["benchmark"].map(constant), mean)
+
+
+def mean_of_finite(values: np.ndarray) -> np.ndarray:
+    """Mean of the finite values over the last axis, NaN where there is none."""
+    finite = np.isfinite(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(finite, values, 0).sum(axis=-1) / finite.sum(axis=-1)
+
+
+def _weighted_mean(values: np.ndarray, weights: np.ndarray, cells=1.0) -> np.ndarray:
+    """Mean over the finite rows of (n_models, n_columns), for each row of `weights`."""
+    mass = np.isfinite(values) * cells
+    mass = np.where(np.isfinite(mass), mass, 0)
+    with np.errstate(invalid="ignore"):
+        return weights @ (np.where(np.isfinite(values), values, 0) * mass) / (weights @ mass)
+
+
+def _by_column(correlate: Callable, table: _Table, weights: np.ndarray) -> np.ndarray:
+    columns = []
+    for predicted, actual in zip(*(skill.T for skill in table.skills), strict=True):
+        valid = np.isfinite(predicted) & np.isfinite(actual)
+        columns.append(correlate(predicted[valid], actual[valid], weights[:, valid]))
+    return np.stack(columns, axis=1)
+
+
+def _pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted correlation for each row of `weights`; 0 where x is constant, NaN where y is."""
+    if len(x.T) < MIN_MODELS:
+        return np.full(len(weights), np.nan)
+    total = weights.sum(axis=1, keepdims=True)
+    x = x - (weights * x).sum(axis=1, keepdims=True) / total
+    y = y - (weights * y).sum(axis=1, keepdims=True) / total
+    covariance = (weights * x * y).sum(axis=1)
+    spread_x, spread_y = (weights * x**2).sum(axis=1), (weights * y**2).sum(axis=1)
+    smallest = total[:, 0] * SAME_FORECAST**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = covariance / np.sqrt(spread_x * spread_y)
+    return np.where(spread_y <= smallest, np.nan, np.where(spread_x <= smallest, 0.0, r))
+
+
+def _spearman(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    if len(x) and np.ptp(x) < SAME_FORECAST:
+        x = np.zeros_like(x)
+    return _pearson(_ranks(x, weights), _ranks(y, weights), weights)
+
+
+def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Mid-ranks of the values in each resample given by a row of `weights`."""
+    distinct, which = np.unique(values, return_inverse=True)
+    of_value = sparse.csr_array(
+        (np.ones(len(which)), (np.arange(len(which)), which)), shape=(len(which), len(distinct))
+    )
+    counts = weights @ of_value
+    return (counts.cumsum(axis=1) - counts / 2)[:, which]
+
+
+def _interval_score(table: _Table) -> np.ndarray:
+    below = np.maximum(table.lower - table.actual, 0)
+    above = np.maximum(table.actual - table.upper, 0)
+    return 100 * (table.upper - table.lower + 2 / (1 - INTERVAL_LEVEL) * (below + above))
+
+
+def _covered(table: _Table) -> np.ndarray:
+    inside = (table.lower <= table.actual) & (table.actual <= table.upper)
+    return np.where(np.isfinite(table.lower), inside, np.nan)
+
+
+METRICS: dict[str, Callable[[_Table, np.ndarray], np.ndarray]] = {
+    "pearson": lambda table, weights: _by_column(_pearson, table, weights),
+    "spearman": lambda table, weights: _by_column(_spearman, table, weights),
+    "mae": lambda table, weights: _weighted_mean(100 * np.abs(table.error), weights),
+    "log_loss": lambda t, weights: _weighted_mean(t.losses["log_loss"], weights, t.n_items),
+    "brier": lambda t, weights: _weighted_mean(t.losses["brier"], weights, t.n_items),
+    "coverage": lambda table, weights: _weighted_mean(_covered(table), weights),
+    "width": lambda t, weights: _weighted_mean(100 * (t.upper - t.lower), weights),
+    "interval_score": lambda table, weights: _weighted_mean(_interval_score(table), weights),
+}
+
+
+def paired_bootstrap(
+    forecasts: pd.DataFrame,
+    predictor_a: str,
+    predictor_b: str,
+    *,
+    metric: str = "pearson",
+    benchmark: str = "all",
+    n_boot: int = 2000,
+    seed: int = 0,
+    cluster: str | None = "family",
+    level: float = 0.95,
+) -> dict:
+    """Difference a - b of a metric, with a percentile interval over resampled models.
+
+    Both predictors are scored on the same models; several seeds are averaged within a resample.
+    `cluster` names a column of forecasts whose values are resampled whole: relatives are not
+    independent, so resampling single models makes intervals too narrow. None resamples models.
+
+    Parameters
+    ----------
+    forecasts : of one protocol and one set of labels (one k, say); any number of seeds.
+    benchmark : a benchmark, "all" (mean over benchmarks) or "average" (the models' average).
+
+    Returns
+    -------
+    dict : predictor_a, predictor_b, metric, benchmark, value_a, value_b, difference, lower, upper,
+        n_models, n_clusters.
+    """
+    if metric not in METRICS:
+        raise ValueError(f"unknown metric '{metric}'; choose one of {', '.join(METRICS)}")
+    pairs = _paired_tables(forecasts, predictor_a, predictor_b)
+    models = pairs[0][0].models
+    first = forecasts.drop_duplicates("model_id").set_index("model_id").loc[models]
+    group = np.arange(len(models)) if cluster is None else pd.factorize(first[cluster])[0]
+    n_clusters = int(group.max()) + 1
+    rng = np.random.default_rng(seed)
+    a, b = _metric_of_pairs(pairs, metric, benchmark, np.ones((1, len(models))))
+    draws = []
+    for start in range(0, n_boot, 250):
+        size = min(250, n_boot - start)
+        counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=size)
+        resampled = _metric_of_pairs(pairs, metric, benchmark, counts[:, group].astype(float))
+        draws.append(resampled[0] - resampled[1])
+    tail = 100 * (1 - level) / 2
+    lower, upper = np.nanpercentile(np.concatenate(draws), [tail, 100 - tail])
+    return {
+        "predictor_a": predictor_a, "predictor_b": predictor_b,
+        "metric": metric, "benchmark": benchmark,
+        "value_a": float(a[0]), "value_b": float(b[0]), "difference": float(a[0] - b[0]),
+        "lower": float(lower), "upper": float(upper),
+        "n_models": len(models), "n_clusters": n_clusters,
+    }  # fmt: skip
+
+
+def _paired_tables(forecasts, predictor_a, predictor_b) -> list[tuple[_Table, _Table]]:
+    """For each seed the tables of both predictors over the same models."""
+    known = set(forecasts["predictor"])
+    for name in (predictor_a, predictor_b):
+        if name not in known:
+            raise ValueError(f"no forecasts of '{name}'; there are {', '.join(sorted(known))}")
+    of_both = [forecasts[forecasts["predictor"] == name] for name in (predictor_a, predictor_b)]
+    models = pd.concat(of_both)["model_id"].unique()
+    pairs = []
+    for seed in forecasts["seed"].unique():
+        frames = [frame[frame["seed"] == seed] for frame in of_both]
+        cells = [set(zip(frame["model_id"], frame["benchmark"], strict=True)) for frame in frames]
+        if cells[0] != cells[1]:
+            raise ValueError(
+                f"'{predictor_a}' and '{predictor_b}' forecast different models or benchmarks "
+                f"with seed {seed}; compare forecasts of the same splits"
+            )
+        pairs.append(frames)
+    where = "predictor and seed are fixed; compare one protocol and one label at a time"
+    return [tuple(_Table(frame, where, models) for frame in frames) for frames in pairs]
+
+
+def _metric_of_pairs(pairs, metric, benchmark, weights) -> tuple[np.ndarray, np.ndarray]:
+    """The metric of both predictors for each row of weights, averaged over seeds."""
+    names = [*pairs[0][0].benchmarks, "average"]
+    if benchmark != "all" and benchmark not in names:
+        raise ValueError(f"unknown benchmark '{benchmark}'; choose all, {', '.join(names)}")
+    values = [[METRICS[metric](table, weights) for table in pair] for pair in pairs]
+    values = np.mean(values, axis=0)
+    if benchmark == "all":
+        return tuple(mean_of_finite(value[:, :-1]) for value in values)
+    return tuple(value[:, names.index(benchmark)] for value in values)
+
+
+def summarise(results: pd.DataFrame) -> pd.DataFrame:
+    """Mean and standard deviation over seeds.
+
+    Returns the columns of results without seed and value, then mean, sd (NaN for a single seed),
+    n_seeds and n.
+    """
+    keys = [column for column in results if column not in ("seed", "value", "n")]
+    grouped = results.groupby(keys, dropna=False, sort=False)
+    frame = grouped["value"].agg(mean="mean", sd="std", n_seeds="size").reset_index()
+    return frame.assign(n=grouped["n"].mean().round().astype(int).to_numpy())
+
+
+def noise_ceiling(scores: pd.DataFrame, n_trials) -> pd.Series:
+    """Correlation with its score that a model's true accuracy has, by benchmark.
+
+    A score of n_trials questions drawn at random has binomial noise p (1 - p) / n_trials, so no
+    forecast can be expected to do better than sqrt(reliability), with
+    reliability = 1 - mean noise variance / variance of the scores (Spearman, 1904). For answers to
+    the same questions this is too low; use `split_half_ceiling`.
+
+    Parameters
+    ----------
+    scores : (n_models, n_benchmarks) in [0, 1], NaN where unknown.
+    n_trials : questions behind a score: a number, one per benchmark, or one per score.
+    """
+    noise = (scores * (1 - scores) / n_trials).mean()
+    return np.sqrt((1 - noise / scores.var()).clip(lower=0))
+
+
+def split_half_ceiling(
+    responses: np.ndarray, items: pd.DataFrame, *, n_splits: int = 20, seed: int = 0
+) -> pd.Series:
+    """sqrt(reliability) of each benchmark's score from the answers to its instances.
+
+    Reliability is 2 r / (1 + r) with r the correlation over models between the scores of two
+    random halves of the instances (Spearman, 1910; Brown, 1910), averaged over splits. NaN for
+    benchmarks of a single column.
+    """
+    rng = np.random.default_rng(seed)
+    ceilings = {}
+    for benchmark, columns in items.groupby("benchmark", sort=False).indices.items():
+        answers = np.asarray(responses[:, columns])
+        values = []
+        for _ in range(n_splits if len(columns) > 1 else 0):
+            order = rng.permutation(len(columns))
+            halves = [_mean_answer(answers[:, half]) for half in np.array_split(order, 2)]
+            both = np.isfinite(halves).all(axis=0)
+            r = np.corrcoef([half[both] for half in halves])[0, 1]
+            values.append(max(0.0, 2 * r / (1 + r)))
+        ceilings[benchmark] = np.sqrt(np.mean(values)) if values else np.nan
+    return pd.Series(ceilings, name="ceiling")
+
+
+def _mean_answer(answers: np.ndarray) -> np.ndarray:
+    seen = observed(answers)
+    with np.errstate(invalid="ignore"):
+        return np.where(seen, answers, 0).sum(axis=1) / seen.sum(axis=1)
