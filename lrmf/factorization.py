@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from .bernoulli import AlternatingNewton, Answers, Bernoulli
 from .features import model_features
 from .gaussian import Gaussian
+from .lineage import Lineage
 from .prior import Gaussians, LineagePrior, pack
 from .snapshot import MISSING, RELATIONS, observed
 
@@ -141,11 +142,13 @@ class LRMF(BaseEstimator):
     def _check_parameters(self):
         rules = {
             "rank": (Integral, 1, 1024), "lineage_strength": (Real, 0, 1e9),
-            "node_ridge": (Real, 1e-9, 1e9), "item_ridge": (Real, 1e-9, 1e9),
+            "node_ridge": (Real, 1e-6, 1e9), "item_ridge": (Real, 1e-9, 1e9),
             "intercept_ridge": (Real, 1e-9, 1e9), "jump": (Real, 0, 1e3),
             "few_shot_trust": (Real, 1e-6, 1e6), "max_sweeps": (Integral, 1, 10**6),
             "tolerance": (Real, 0, 1), "seed": (Integral, 0, 2**63),
         }  # fmt: skip
+        if self.n_threads is not None:
+            rules["n_threads"] = (Integral, 1, 4096)
         for name, (kind, low, high) in rules.items():
             value = getattr(self, name)
             if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
@@ -165,8 +168,8 @@ class LRMF(BaseEstimator):
         self.features_ = None
         if self.use_features and models is not None:
             self.features_ = model_features(models, lineage).to_numpy()
-        for name, value in vars(type(self)).items():
-            if isinstance(value, cached_property):
+        for name in dir(type(self)):
+            if isinstance(getattr(type(self), name), cached_property):
                 self.__dict__.pop(name, None)  # what an earlier fit has cached
 
     def _prior(self, p):
@@ -249,7 +252,7 @@ class LRMF(BaseEstimator):
 
     def to_arrays(self):
         """What `adapt` needs of a fit, as named arrays that `numpy.savez` takes without pickle."""
-        arrays = {"params": np.array(json.dumps(self.get_params(), sort_keys=True))}
+        arrays = {"params": np.array(json.dumps(self.get_params(), sort_keys=True, default=_plain))}
         if self.items_ is not None:
             arrays |= {f"items_{c}": self.items_[c].to_numpy() for c in ("n_trials",)}
             arrays |= {f"items_{c}": self.items_[c].to_numpy(str) for c in ("item_id", "benchmark")}
@@ -340,6 +343,7 @@ class LRMF(BaseEstimator):
         float32 (len(rows), len(items))
         """
         rows = self._rows(rows)
+        self._check_cells(rows, revealed=revealed)
         items = slice(None) if items is None else np.asarray(items)
         n_columns = np.arange(self.n_items_)[items].size
         out = np.empty((rows.size, n_columns), np.float32)
@@ -356,7 +360,8 @@ class LRMF(BaseEstimator):
         ----------
         rows, revealed : as in `predict_proba`
         target : bool (len(rows), n_items), optional
-            Score only these cells, all as forecasts; by default every item of the benchmark.
+            Score only these cells, all as forecasts; by default every item of the benchmark. NaN
+            for a benchmark without any.
         level : float
             Nominal coverage of [lower, upper], from the Laplace posterior scaled so that
             leave-one-out forecasts of the training models are covered.
@@ -366,19 +371,22 @@ class LRMF(BaseEstimator):
         DataFrame : row, benchmark, score, lower, upper, n_observed
         """
         rows = self._rows(rows)
+        self._check_cells(rows, revealed=revealed, target=target)
+        if not 0 < level < 1:
+            raise ValueError(f"level must be between 0 and 1, got {level!r}")
         benchmarks = self._benchmarks
-        parts = []
+        parts = [np.empty((3, 0, len(benchmarks)))]
         with _threads(self.n_threads):
             for block, states in self._blocks(rows, revealed):
                 given = self.responses_[rows[block]] if revealed is None else revealed[block]
                 wanted = None if target is None else target[block]
-                parts.append(self._score(states, given, wanted))
-        score, deviation, n_observed = (np.concatenate(part) for part in zip(*parts, strict=True))
-        scale = self._interval_scales[self._isolated(rows).astype(int)]
+                parts.append(np.stack(self._score(states, given, wanted)))
+            scale = self._interval_scales[self._isolated(rows).astype(int)]
+        score, deviation, n_observed = np.concatenate(parts, axis=1)
         lower, upper = _interval(score, deviation * scale, level)
         frame = {"row": np.repeat(rows, len(benchmarks)), "benchmark": benchmarks * rows.size}
         frame |= {"score": score.ravel(), "lower": lower.ravel(), "upper": upper.ravel()}
-        return pd.DataFrame(frame | {"n_observed": n_observed.ravel()})
+        return pd.DataFrame(frame | {"n_observed": n_observed.ravel().astype(int)})
 
     def _blocks(self, rows, revealed):
         for top in range(0, rows.size, _BLOCK):
@@ -386,7 +394,30 @@ class LRMF(BaseEstimator):
             yield block, self._states(rows[block], None if revealed is None else revealed[block])
 
     def _rows(self, rows):
-        return np.arange(self.n_models_) if rows is None else np.atleast_1d(np.asarray(rows))
+        if rows is None:
+            return np.arange(self.n_models_)
+        rows = np.atleast_1d(np.asarray(rows))
+        if rows.size and (rows.dtype.kind not in "iu" or rows.ndim != 1):
+            raise ValueError(f"rows must be integers, got {rows.dtype} of shape {rows.shape}")
+        wrong = rows[(rows < 0) | (rows >= self.n_models_)]
+        if wrong.size:
+            raise ValueError(f"row {wrong[0]} is not one of the {self.n_models_} models")
+        return rows.astype(int)
+
+    def _check_cells(self, rows, **matrices):
+        """Matrices over (rows, all items): revealed is like the responses, target is boolean."""
+        for name, matrix in matrices.items():
+            if matrix is None:
+                continue
+            shape, kind = (rows.size, self.n_items_), "b" if name == "target" else "f"
+            if name == "revealed" and self.is_binary_:
+                kind = "u"
+            if np.shape(matrix) != shape or matrix.dtype.kind != kind:
+                wanted = {"b": "booleans", "f": "proportions", "u": "uint8 answers"}[kind]
+                raise ValueError(
+                    f"{name} must be {wanted} of shape {shape}, "
+                    f"got {getattr(matrix, 'dtype', type(matrix).__name__)} of {np.shape(matrix)}"
+                )
 
     @property
     def _benchmarks(self):
@@ -407,7 +438,8 @@ class LRMF(BaseEstimator):
         forecast = ~known if target is None else target
         counted = forecast | known if target is None else target
         values = np.where(forecast, expected, np.where(known, given, 0))
-        total = np.maximum(counted @ weights, 1e-12)
+        total = counted @ weights
+        total[total == 0] = np.nan
         mean = (values * counted) @ weights / total
         slope = slope * forecast
         variance = (noise * forecast) @ weights**2
@@ -417,7 +449,7 @@ class LRMF(BaseEstimator):
             gradient = slope[:, column] @ (design[column] * weights[column, b, None])
             variance[:, b] += np.einsum("ni,nij,nj->n", gradient, covariance, gradient)
         n_observed = (known.astype(np.float32) @ (weights > 0)).astype(int)
-        return mean, np.sqrt(variance) / total, n_observed
+        return mean, np.sqrt(np.maximum(variance, 0)) / total, n_observed
 
     def _isolated(self, rows):
         """Whether a model has no other model with responses in its family."""
@@ -459,8 +491,8 @@ class LRMF(BaseEstimator):
         mean, deviation, _ = self._score(self._beliefs.prior[rows], given, target)
         weights = self._weights()
         total = target @ weights
-        with np.errstate(invalid="ignore", divide="ignore"):
-            actual = np.where(target, given, 0) @ weights / total
+        total[total == 0] = np.nan
+        actual = np.where(target, given, 0) @ weights / total
         error = np.abs(_arcsine(actual) - _arcsine(mean))
         return error / np.maximum(_arcsine_deviation(mean, deviation), 1e-12)
 
@@ -486,6 +518,7 @@ class LRMF(BaseEstimator):
         ValueError
             If a parent is not a node, an item not a column, or an answer out of range.
         """
+        parents = [parents] if isinstance(parents, str) else parents
         parents = [(p, None) if isinstance(p, str) else tuple(p) for p in parents]
         nodes = [self.lineage_.index_of(parent) for parent, _ in parents]
         weights = _leaf_weights(self.lineage_, [relation for _, relation in parents])
@@ -494,8 +527,8 @@ class LRMF(BaseEstimator):
         with _threads(self.n_threads):
             prior = self.prior_.attach(beliefs.marginals, nodes, weights)
             prior = prior.widen(self.likelihood_.jump)
-            if nodes:
-                prior = prior.shift(beliefs.centre[nodes].mean(axis=0, keepdims=True))
+            centre = beliefs.centre[nodes or slice(self.n_models_)]
+            prior = prior.shift(centre.mean(axis=0, keepdims=True))
             if answers:
                 prior = prior.temper(self.few_shot_trust)
             states = self.likelihood_.fold_in(prior, revealed)
@@ -514,7 +547,8 @@ class LRMF(BaseEstimator):
         for item, answer in answers.items():
             if item not in self._column_of:
                 raise ValueError(f"answer to {item!r}: not an item of the snapshot")
-            if not (answer in (0, 1) if self.is_binary_ else 0 <= answer <= 1):
+            is_number = isinstance(answer, Real | np.bool)
+            if not is_number or not (answer in (0, 1) if self.is_binary_ else 0 <= answer <= 1):
                 wanted = "0 or 1" if self.is_binary_ else "in [0, 1]"
                 raise ValueError(f"answer to {item!r} must be {wanted}, got {answer!r}")
             row[0, self._column_of[item]] = answer
@@ -553,6 +587,11 @@ class NewModel:
         )
 
 
+def _plain(number):
+    """A NumPy scalar as JSON knows it."""
+    return number.item()
+
+
 def _leaf_weights(lineage, relations):
     """Edge weights of a new model with parents by these relations (None counts as a finetune)."""
     relations = ["finetune" if relation is None else relation for relation in relations]
@@ -579,7 +618,8 @@ def _interval(score, deviation, level):
     half = norm.ppf(0.5 + level / 2) * _arcsine_deviation(score, deviation)
     y = _arcsine(score)
     lower, upper = np.clip(y - half, 0, np.pi), np.clip(y + half, 0, np.pi)
-    return np.sin(lower / 2) ** 2, np.sin(upper / 2) ** 2
+    # At no width the score itself, which sin^2 and arcsin miss by a rounding error.
+    return np.minimum(np.sin(lower / 2) ** 2, score), np.maximum(np.sin(upper / 2) ** 2, score)
 
 
 def _coverage_scale(errors, *, level=0.9, n_least=20):
@@ -606,17 +646,28 @@ def _threads(n_threads):
 
 
 def _check_responses(responses, lineage, items):
-    if getattr(responses, "ndim", None) != 2 or responses.dtype.kind not in "uf":
+    dtype = getattr(responses, "dtype", None)
+    is_known = dtype == np.uint8 or getattr(dtype, "kind", None) == "f"
+    if getattr(responses, "ndim", None) != 2 or not is_known:
         raise ValueError(
             "responses must be a matrix of uint8 answers (0, 1, 255 = missing) or float "
             f"proportions (NaN = missing), got {type(responses).__name__} "
             f"{getattr(responses, 'dtype', '')} {getattr(responses, 'shape', '')}"
         )
     n_models, n_items = responses.shape
+    if not isinstance(lineage, Lineage):
+        raise ValueError(
+            f"lineage must be a Lineage, got {type(lineage).__name__}; build it with "
+            "Lineage.from_edges(edges, model_ids), with no edges if none are known"
+        )
     if lineage.n_models != n_models:
         raise ValueError(f"the lineage has {lineage.n_models} models, responses {n_models} rows")
-    if items is not None and len(items) != n_items:
-        raise ValueError(f"items has {len(items)} rows, responses {n_items} columns")
+    if items is not None:
+        missing = [c for c in ("item_id", "benchmark", "n_trials") if c not in items]
+        if missing:
+            raise ValueError(f"items lacks column {missing[0]!r}")
+        if len(items) != n_items:
+            raise ValueError(f"items has {len(items)} rows, responses {n_items} columns")
     any_observed = False
     for top in range(0, n_models, 1024):
         block = responses[top : top + 1024]

@@ -38,6 +38,7 @@ class Gaussian:
         known = ~np.isnan(y)
         count = np.maximum(known.sum(axis=0), 1)
         centre = np.where(known, y, 0).sum(axis=0) / count
+        centre[~known.any(axis=0)] = centre[known.any(axis=0)].mean()  # an item nobody has met
         deviation = np.where(known, y - centre, 0.0)
         scale = np.sqrt((deviation**2).sum(axis=0) / count)
         scale = np.where(scale > 1e-6, scale, 1.0)
