@@ -26,7 +26,8 @@ from papermill.exceptions import PapermillExecutionError, strip_color
 ROOT = Path(__file__).resolve().parents[1]
 PINNED = dict.fromkeys(
     ["BLIS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1"
-) | {"PYTHONHASHSEED": "0"}
+) | {"PYTHONHASHSEED": "0", "PYTHONFAULTHANDLER": "1"}
+KERNEL_LOG = "kernel.log"
 
 
 class ParameterError(ValueError):
@@ -36,16 +37,23 @@ class ParameterError(ValueError):
 class OwnKernelManager(AsyncKernelManager):
     """Start the kernel of this very interpreter, whatever kernelspecs the user has installed.
 
-    It talks through sockets in a directory of its own: no port is free for sure.
+    It talks through sockets in the folder of its IPython profile (no port is free for sure) and
+    logs there: what a kernel says when it is stopped is noise unless it died.
     """
 
     def __init__(self, **kwargs):
+        self._profile = Path(os.environ["IPYTHONDIR"])
         super().__init__(
             kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
-            connection_file=os.path.join(os.environ["IPYTHONDIR"], "kernel.json"),
+            connection_file=str(self._profile / "kernel.json"),
             transport="ipc",
             **kwargs,
         )
+
+    async def start_kernel(self, **kwargs):
+        """Start the kernel with its stderr in a file."""
+        with open(self._profile / KERNEL_LOG, "wb") as log:
+            await super().start_kernel(stderr=log, **kwargs)
 
 
 def main(arguments=None) -> int:
@@ -172,17 +180,21 @@ def _nearest(name, known) -> str:
 def _run_cells(notebook, partial, parameters):
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         isolate(profile)
-        return papermill.execute_notebook(
-            str(notebook.resolve()),
-            str(partial),
-            parameters,
-            kernel_name="python3",
-            kernel_manager_class=OwnKernelManager,
-            extra_arguments=["--IPKernelApp.log_level=CRITICAL"],
-            coalesce_streams=True,
-            progress_bar=sys.stderr.isatty(),
-            cwd=str(ROOT),
-        )
+        try:
+            return papermill.execute_notebook(
+                str(notebook.resolve()),
+                str(partial),
+                parameters,
+                kernel_name="python3",
+                kernel_manager_class=OwnKernelManager,
+                coalesce_streams=True,
+                progress_bar=sys.stderr.isatty(),
+                cwd=str(ROOT),
+            )
+        except RuntimeError as error:
+            log = Path(profile, KERNEL_LOG).read_text(errors="replace").strip()
+            reason = log or "it left no message; most likely memory ran out"
+            raise RuntimeError(f"{error}: {reason}") from error
 
 
 def _without_volatile_metadata(notebook):
@@ -203,7 +215,7 @@ def _without_volatile_metadata(notebook):
 
 def _describe(error) -> str:
     if isinstance(error, RuntimeError):
-        return f"{error} (a kernel that dies has most likely run out of memory)"
+        return str(error)
     traceback = strip_color("\n".join(error.traceback)).splitlines()
     return "\n".join([f"cell In [{error.exec_count}] failed", *traceback[-12:]])
 

@@ -260,6 +260,14 @@ def test_failed_run_leaves_the_old_output(checkout):
     assert not list(checkout.glob("*.partial.ipynb"))
 
 
+def test_dead_kernel_is_one_message(checkout):
+    write_notebook(checkout / "bad.ipynb", PARAMETERS, "import ctypes\nctypes.string_at(0)")
+    done = execute(checkout, "bad.ipynb", "out.ipynb")
+    assert done.returncode == 1
+    assert "bad.ipynb: Kernel died: Fatal Python error: Segmentation fault" in done.stderr
+    assert not list(checkout.glob("out*"))
+
+
 def test_refreshing_in_place_is_reproducible(checkout):
     path = checkout / "notebooks" / "03_fit.ipynb"
     versions = []
