@@ -1,7 +1,24 @@
 """Lineage-regularized matrix factorization: forecast language models from their family tree."""
 
-from .factorization import LRMF
-from .lineage import Lineage
-from .snapshot import Snapshot, SnapshotError, load_snapshot, save_snapshot
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .factorization import LRMF
+    from .lineage import Lineage
+    from .snapshot import Snapshot, SnapshotError, load_snapshot, save_snapshot
 
 __all__ = ["LRMF", "Lineage", "Snapshot", "SnapshotError", "load_snapshot", "save_snapshot"]
+
+_MODULES = {"LRMF": "factorization", "Lineage": "lineage"}
+
+
+def __getattr__(name: str):
+    # Importing the solver takes a second, which `lrmf --help` should not.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES.get(name, 'snapshot')}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
