@@ -1,0 +1,72 @@
+"""A snapshot in a screenful of text, for `lrmf validate`."""
+
+import numpy as np
+import pandas as pd
+
+from .lineage import Lineage
+from .snapshot import Snapshot
+
+
+def describe(snapshot: Snapshot, lineage: Lineage) -> str:
+    """Counts of models, items, responses, edges and families, and a table by benchmark."""
+    counts = snapshot.summary()
+    title = f"{_one_line(snapshot.name)} ({_one_line(snapshot.source)})"
+    lines = [f"{name:<12}  {value:>7}  {rest}" for name, value, rest in _facts(counts, lineage)]
+    return "\n".join([title, "", *lines, "", _by_benchmark(counts["by_benchmark"])])
+
+
+def _facts(counts: dict, lineage: Lineage) -> list[tuple[str, str, str]]:
+    """Name, value and explanation."""
+    relations = counts["by_relation"].set_index("relation")["n_edges"]
+    dropped = lineage.dropped["reason"].value_counts()
+    reasons = {"self-loop": "self-loops", "duplicate": "duplicates", "cycle": "closing a cycle"}
+    sizes = np.bincount(lineage.families)
+    n_evaluated = counts["n_models"] - counts["n_unobserved_models"]
+    n_benchmarks = len(counts["by_benchmark"])
+    n_families, n_alone = (sizes > 1).sum(), (sizes == 1).sum()
+    return [
+        ("models", f"{counts['n_models']:,}", f"{n_evaluated:,} of them evaluated"),
+        ("items", f"{counts['n_items']:,}", f"{counts['responses']}, {n_benchmarks} benchmarks"),
+        ("observed", f"{counts['density']:.1%}", f"{counts['n_observed']:,} {counts['responses']}"),
+        ("edges", f"{counts['n_edges']:,}", _listed(relations)),
+        ("dropped", f"{len(lineage.dropped):,}", _listed(dropped.rename(reasons))),
+        (
+            "with parents",
+            f"{counts['share_with_parent']:.1%}",
+            f"{counts['n_with_parent']:,} models; {counts['n_unscored_ancestors']:,} of their "
+            "relatives are not among the models",
+        ),
+        (
+            "families",
+            f"{n_families:,}",
+            f"{sizes[0]:,} members in the largest; {n_alone:,} models without relatives"
+            if n_families
+            else "no model has a known relative",
+        ),
+    ]
+
+
+def _listed(counts: pd.Series) -> str:
+    return ", ".join(f"{count:,} {name}" for name, count in counts.items() if count) or "none"
+
+
+def _by_benchmark(frame: pd.DataFrame) -> str:
+    percent, whole = "{:.1%}".format, "{:,}".format
+    columns = {
+        "benchmark": ("benchmark", _one_line),
+        "n_items": ("items", whole),
+        "n_trials": ("questions", whole),
+        "n_models": ("models", whole),
+        "density": ("observed", percent),
+        "mean_score": ("mean score", lambda score: "-" if np.isnan(score) else percent(score)),
+    }
+    texts = [[header, *frame[key].map(write)] for key, (header, write) in columns.items()]
+    widths = [max(map(len, column)) for column in texts]
+    names = [name.ljust(widths[0]) for name in texts[0]]
+    numbers = [[text.rjust(w) for text in c] for c, w in zip(texts[1:], widths[1:], strict=True)]
+    return "\n".join("  ".join(row) for row in zip(names, *numbers, strict=True))
+
+
+def _one_line(text: str) -> str:
+    """Without line breaks and terminal controls."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
