@@ -12,85 +12,93 @@ from . import kernels
 from .prior import Gaussians, unpack
 
 DENSE_ABOVE = 0.08  # share of observed answers from which tiles beat compressed rows
-_SAMPLED_TILES = 2
+_SAMPLE = 1024  # columns behind a sub-sampled Hessian
 _LONGEST_STEP = 1.5  # logits, root mean square over a row
 _SLACK = 1e-7  # relative rounding error of the objective
 _MODELS, _ITEMS = 0, 1
 
 
-class _DenseSide:
-    """uint8 answers (n_rows, n_columns) in tiles; the Hessian from a rotating sample of tiles."""
+class DenseAnswers:
+    """The uint8 matrix and its transpose; Hessians from a sample of the other side's members."""
 
-    def __init__(self, answers):
-        self.answers = np.ascontiguousarray(answers)
-        n_rows, n_columns = self.answers.shape
-        self.n_tiles = -(-n_columns // kernels.TILE_COLUMNS)
-        starts = np.arange(self.n_tiles) * kernels.TILE_COLUMNS
-        self._observed = np.empty((n_rows, self.n_tiles), np.int32)
-        for top in range(0, n_rows, kernels.TILE_ROWS):
-            rows = slice(top, top + kernels.TILE_ROWS)
-            known = (self.answers[rows] != kernels.MISSING).astype(np.int16)
-            self._observed[rows] = np.add.reduceat(known, starts, axis=1)
-        self._turn = 0
+    def __init__(self, answers, rng):
+        self.shape = answers.shape
+        transposed = np.empty(answers.shape[::-1], np.uint8)
+        kernels.transpose(answers, transposed)
+        self._matrices = answers, transposed
+        self._observed = [count_answers(matrix)[1] for matrix in self._matrices]
+        self._rng = rng
 
-    def statistics(self, rows, design, *, exact=False):
-        n_rows, n_columns = self.answers.shape
-        p = rows.shape[1] - 1
-        sample = self._next_sample(exact)
-        widths = np.minimum(kernels.TILE_COLUMNS, n_columns - sample * kernels.TILE_COLUMNS)
-        start = np.full(self.n_tiles, -1)
-        start[sample] = np.cumsum(widths) - widths
-        columns = [
-            design[t * kernels.TILE_COLUMNS : (t + 1) * kernels.TILE_COLUMNS, :p] for t in sample
-        ]
-        products = kernels.pack_products(np.concatenate(columns))
+    def statistics(self, side, free, design, offset, *, exact=False):
+        """Loss (by tile of rows), gradient and packed Hessian of `free`, (design, offset) fixed."""
+        rows, columns = _extend(free, 1.0), _extend(design, offset)
+        n_rows, p = free.shape
+        matrix = self._matrices[side]
         loss = np.empty(-(-n_rows // kernels.TILE_ROWS))
         gradient = np.empty((n_rows, p), np.float32)
-        hessian = np.empty((n_rows, products.shape[1]), np.float32)
-        kernels.dense_statistics(
-            self.answers, rows, design, products, start, loss, gradient, hessian
-        )
-        if sample.size < self.n_tiles:
-            sampled = self._observed[:, sample].sum(axis=1)
-            hessian *= (self._observed.sum(axis=1) / np.maximum(sampled, 1))[:, None]
-        return loss.sum(), gradient, hessian
-
-    def _next_sample(self, exact):
-        if exact or self.n_tiles <= 2 * _SAMPLED_TILES:
-            return np.arange(self.n_tiles)
-        self._turn += _SAMPLED_TILES
-        return np.sort((self._turn + np.arange(_SAMPLED_TILES)) % self.n_tiles)
+        hessian = np.empty((n_rows, p * (p + 1) // 2), np.float32)
+        kernels.dense_gradient(matrix, rows, columns, loss, gradient)
+        sample = np.arange(len(columns))
+        if not exact and len(columns) > 2 * _SAMPLE:
+            sample = np.sort(self._rng.permutation(len(columns))[:_SAMPLE])
+        sampled = np.empty(n_rows, np.int64)
+        kernels.dense_hessian(matrix, sample, rows, columns[sample], hessian, sampled)
+        hessian *= (self._observed[side] / np.maximum(sampled, 1))[:, None]
+        return loss, gradient, hessian
 
 
-class _SparseSide:
-    """Compressed rows of observed answers; everything exact."""
+class SparseAnswers:
+    """Compressed rows and columns of the observed answers; everything exact."""
 
-    def __init__(self, compressed):
-        self.pointers = compressed.indptr.astype(np.int64)
-        self.columns = compressed.indices
-        self.answers = compressed.data
+    def __init__(self, answers):
+        self.shape = answers.shape
+        compressed = _compress(answers)
+        self._matrices = compressed, compressed.T.tocsr()
 
-    def statistics(self, rows, design, *, exact=False):
-        loss, gradient, hessian = self.row_statistics(rows, design)
-        return loss.sum(), gradient, hessian
-
-    def row_statistics(self, rows, design):
-        """As `statistics`, with the loss of each row."""
-        n_rows, p = rows.shape[0], rows.shape[1] - 1
+    def statistics(self, side, free, design, offset, *, exact=False):
+        """Loss (by row), gradient and packed Hessian of `free`, (design, offset) fixed."""
+        matrix = self._matrices[side]
+        n_rows, p = free.shape
         loss = np.empty(n_rows)
         gradient = np.empty((n_rows, p), np.float32)
         hessian = np.empty((n_rows, p * (p + 1) // 2), np.float32)
         kernels.sparse_statistics(
-            self.pointers,
-            self.columns,
-            self.answers,
-            rows,
-            design,
-            loss,
-            gradient,
-            hessian,
-        )
+            matrix.indptr, matrix.indices, matrix.data, _extend(free, 1.0),
+            _extend(design, offset), loss, gradient, hessian,
+        )  # fmt: skip
         return loss, gradient, hessian
+
+
+def lay_out(answers, rng):
+    """`DenseAnswers` or `SparseAnswers`, by the share of observed answers.
+
+    Parameters
+    ----------
+    answers : uint8 (n_models, n_items), 0/1/255, possibly memory-mapped
+    rng : numpy Generator, draws the samples behind the Hessians
+    """
+    plain = answers.view(np.ndarray)
+    observed = count_answers(plain)[1].sum()
+    dense = observed > DENSE_ABOVE * answers.size
+    return DenseAnswers(np.ascontiguousarray(plain), rng) if dense else SparseAnswers(plain)
+
+
+def base_logits(answers):
+    """Smoothed log-odds of a correct answer, by item."""
+    correct = np.zeros(answers.shape[1])
+    observed = np.zeros(answers.shape[1])
+    for top in range(0, answers.shape[0], 256):
+        block = answers[top : top + 256]
+        correct += (block == 1).sum(axis=0)
+        observed += (block != kernels.MISSING).sum(axis=0)
+    return np.log((correct + 0.5) / (observed - correct + 0.5))
+
+
+def count_answers(answers):
+    """Correct and observed answers by row; observed is -1 in a row with a value that is none."""
+    correct, observed = np.empty((2, answers.shape[0]), np.int64)
+    kernels.count_answers(answers, correct, observed)
+    return correct, observed
 
 
 def _compress(answers):
@@ -101,45 +109,18 @@ def _compress(answers):
         row, column = np.nonzero(block != kernels.MISSING)
         pointers = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=block.shape[0]))])
         values = block[row, column]
-        blocks.append(sparse.csr_array((values, column, pointers), shape=block.shape))
+        blocks.append(
+            sparse.csr_array((values, column.astype(np.int32), pointers), shape=block.shape)
+        )
     return sparse.vstack(blocks, format="csr")
 
 
-class Answers:
-    """A 0/1/255 matrix laid out for Newton steps on either side, rows and columns shuffled once.
-
-    Shuffling makes every tile a random sample, which the sub-sampled Hessian relies on.
-    """
-
-    def __init__(self, answers, rng):
-        self.shape = n_rows, n_columns = answers.shape
-        positive, observed = np.zeros(n_columns), np.zeros(n_columns)
-        for top in range(0, n_rows, 1024):
-            block = answers[top : top + 1024]
-            positive += (block == 1).sum(axis=0)
-            observed += (block != kernels.MISSING).sum(axis=0)
-        self.base_logit = np.log((positive + 0.5) / (observed - positive + 0.5))
-        self.n_observed = int(observed.sum())
-        self.density = self.n_observed / max(1, answers.size)
-        if self.density > DENSE_ABOVE:
-            self.order = rng.permutation(n_rows), rng.permutation(n_columns)
-            shuffled = answers[self.order[0]][:, self.order[1]]
-            self._sides = _DenseSide(shuffled), _DenseSide(shuffled.T)
-        else:
-            self.order = np.arange(n_rows), np.arange(n_columns)
-            compressed = _compress(answers)
-            transposed = compressed.T.tocsr()
-            self._sides = _SparseSide(compressed), _SparseSide(transposed)
-
-    def statistics(self, side, free, design, offset, *, exact=False):
-        """Loss, gradient (n, p) and packed Hessian of `free` against a fixed (design, offset)."""
-        mine, other = self.order[side], self.order[1 - side]
-        rows = np.ones((free.shape[0], free.shape[1] + 1), np.float32)
-        rows[:, :-1] = free[mine]
-        columns = np.column_stack([design, offset]).astype(np.float32)[other]
-        loss, gradient, hessian = self._sides[side].statistics(rows, columns, exact=exact)
-        back = np.argsort(mine)
-        return loss, gradient[back], hessian[back]
+def _extend(states, last):
+    """float32 states with one more column."""
+    extended = np.empty((states.shape[0], states.shape[1] + 1), np.float32)
+    extended[:, :-1] = states
+    extended[:, -1] = last
+    return extended
 
 
 class AlternatingNewton:
@@ -154,7 +135,7 @@ class AlternatingNewton:
 
     Parameters
     ----------
-    answers : Answers
+    answers : DenseAnswers or SparseAnswers
     prior : LineagePrior
         Over the model states t_u = [m_u, b_u].
     item_ridge, intercept_ridge : float
@@ -213,6 +194,7 @@ class AlternatingNewton:
         """
         while True:
             loss, gradient, hessian = self._statistics(side)
+            loss = loss.sum()
             objective = loss + self.prior.penalty(self.models)
             objective += 0.5 * np.sum(self.item_ridge * self.items**2)
             if self._undo is None or objective <= self._objective * (1 + _SLACK):
@@ -346,7 +328,7 @@ class Bernoulli:
 
         Parameters
         ----------
-        answers : Answers, n rows
+        answers : DenseAnswers or SparseAnswers, n rows
         states : (n, p), the states at which the likelihood is expanded
 
         Returns
@@ -371,14 +353,12 @@ class Bernoulli:
         Gaussians (n)
         """
         mean, precision = prior.mean, prior.precision
-        side = _SparseSide(_compress(revealed))
-        columns = np.column_stack([self.design, self.offset])
+        answers = SparseAnswers(revealed)
         states, step, lowest = mean.copy(), np.zeros_like(mean), np.full(len(mean), np.inf)
         hessian = precision.copy()
         for _ in range(max_steps):
             trial = states + step
-            rows = np.column_stack([trial, np.ones(len(trial))]).astype(np.float32)
-            loss, gradient, packed = side.row_statistics(rows, columns)
+            loss, gradient, packed = answers.statistics(_MODELS, trial, self.design, self.offset)
             pull = np.einsum("nij,nj->ni", precision, trial - mean)
             objective = loss + 0.5 * np.sum(pull * (trial - mean), axis=1)
             lower = objective <= lowest + 1e-6 * np.abs(lowest)

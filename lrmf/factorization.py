@@ -14,7 +14,7 @@ from scipy.stats import norm
 from sklearn.base import BaseEstimator
 from threadpoolctl import threadpool_limits
 
-from .bernoulli import AlternatingNewton, Answers, Bernoulli
+from .bernoulli import AlternatingNewton, Bernoulli, base_logits, lay_out
 from .features import model_features
 from .gaussian import Gaussian
 from .lineage import Lineage
@@ -183,10 +183,10 @@ class LRMF(BaseEstimator):
         )
 
     def _fit_answers(self, rng):
-        self._answers = Answers(self.responses_, rng)
+        self._answers = lay_out(self.responses_, rng)
         items = np.zeros((self.n_items_, self.rank + 1))
         items[:, :-1] = 0.3 * rng.standard_normal((self.n_items_, self.rank))
-        items[:, -1] = self._answers.base_logit
+        items[:, -1] = base_logits(self.responses_)
         self._solve_answers(items, free_items=True)
 
     def _solve_answers(self, items, *, free_items):
@@ -243,7 +243,7 @@ class LRMF(BaseEstimator):
         new.likelihood_ = self.likelihood_
         with _threads(self.n_threads):
             if new.is_binary_:
-                new._answers = Answers(responses, np.random.default_rng(self.seed))
+                new._answers = lay_out(responses, np.random.default_rng(self.seed))
                 items = np.column_stack([self.item_factors_, self.item_intercept_])
                 new._solve_answers(items.astype(np.float64), free_items=False)
             else:

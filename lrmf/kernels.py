@@ -60,11 +60,11 @@ def _residual_row(logits, answers, product, hinge):
 
 
 @njit(**_options)
-def _weight_row(residuals, answers, weights):
-    """sigmoid'(s) = q (1 - q) with q = |sigmoid(s) - z|, and 0 where missing."""
-    for j in range(residuals.shape[0]):
-        q = abs(residuals[j])
-        weights[j] = q - q * q
+def _weight_row(logits, known):
+    """Turn logits into known * sigmoid'(s) in place."""
+    for j in range(logits.shape[0]):
+        h = _half_tanh(logits[j])
+        logits[j] = known[j] * np.float32(0.25) * (np.float32(1) - h * h)
 
 
 @njit(**_options)
@@ -92,17 +92,14 @@ def pack_products(design):
 
 
 @njit(parallel=True, **_options)
-def dense_statistics(answers, rows, design, products, product_start, loss, gradient, hessian):
-    """Log-loss, gradient and (sub-sampled) Hessian of every row against a fixed design.
+def dense_gradient(answers, rows, design, loss, gradient):
+    """Log-loss and gradient of every row against a fixed design.
 
     Parameters
     ----------
     answers : uint8 (n_rows, n_columns), 0/1 or 255 = missing
     rows, design : float32 (n_rows, p + 1), (n_columns, p + 1)
-    products : float32 (n_sampled, p (p + 1) / 2), packed products of the columns in the sample
-    product_start : int64 (n_tiles,), where a column tile's products start, or -1 if not sampled
-    loss, gradient, hessian : outputs, float64 (n_row_tiles,), float32 (n_rows, p) and
-        (n_rows, p (p + 1) / 2); the Hessian sums over sampled tiles only
+    loss, gradient : outputs, float64 (n_row_tiles,) and float32 (n_rows, p)
     """
     n_rows, n_columns = answers.shape
     p = gradient.shape[1]
@@ -110,34 +107,59 @@ def dense_statistics(answers, rows, design, products, product_start, loss, gradi
         top, bottom = tile * TILE_ROWS, min(n_rows, (tile + 1) * TILE_ROWS)
         height = bottom - top
         block = rows[top:bottom]
-        tile_gradient = np.zeros((height, p + 1), np.float32)
-        tile_hessian = np.zeros((height, hessian.shape[1]), np.float32)
+        total = np.zeros((height, p + 1), np.float32)
         product = np.ones(TILE_COLUMNS, np.float32)
         hinge = np.zeros(TILE_COLUMNS, np.float32)
         tile_loss = 0.0
-        for c in range(product_start.shape[0]):
-            left, right = c * TILE_COLUMNS, min(n_columns, (c + 1) * TILE_COLUMNS)
+        for left in range(0, n_columns, TILE_COLUMNS):
+            right = min(n_columns, left + TILE_COLUMNS)
             width = right - left
             columns = design[left:right]
             cells = np.dot(block, columns.T)
             for i in range(height):
                 _residual_row(
-                    cells[i],
-                    answers[top + i, left:right],
-                    product[:width],
-                    hinge[:width],
+                    cells[i], answers[top + i, left:right], product[:width], hinge[:width]
                 )
                 if i % _ROWS_PER_LOG == _ROWS_PER_LOG - 1 or i == height - 1:
                     tile_loss += _flush_loss(product[:width], hinge[:width])
-            tile_gradient += np.dot(cells, columns)
-            start = product_start[c]
-            if start >= 0:
-                for i in range(height):
-                    _weight_row(cells[i], answers[top + i, left:right], cells[i])
-                tile_hessian += np.dot(cells, products[start : start + width])
+            total += np.dot(cells, columns)
         loss[tile] = tile_loss
-        gradient[top:bottom] = tile_gradient[:, :p]
-        hessian[top:bottom] = tile_hessian
+        gradient[top:bottom] = total[:, :p]
+
+
+@njit(parallel=True, **_options)
+def dense_hessian(answers, sample, rows, design, hessian, observed):
+    """Packed Hessian of every row over a sample of columns.
+
+    Parameters
+    ----------
+    answers, rows : as in `dense_gradient`
+    sample : int64 (n_sampled,), columns
+    design : float32 (n_sampled, p + 1), of the sampled columns
+    hessian, observed : outputs, float32 (n_rows, p (p + 1) / 2) and int64 (n_rows,), how many
+        sampled answers are observed
+    """
+    n_rows, p = answers.shape[0], rows.shape[1] - 1
+    products = pack_products(design[:, :p])
+    for tile in prange(-(-n_rows // TILE_ROWS)):
+        top, bottom = tile * TILE_ROWS, min(n_rows, (tile + 1) * TILE_ROWS)
+        total = np.zeros((bottom - top, hessian.shape[1]), np.float32)
+        counts = np.zeros(bottom - top, np.int64)
+        known = np.empty(TILE_COLUMNS, np.float32)
+        for left in range(0, sample.size, TILE_COLUMNS):
+            right = min(sample.size, left + TILE_COLUMNS)
+            cells = np.dot(rows[top:bottom], design[left:right].T)
+            for i in range(bottom - top):
+                answered = 0
+                for j in range(left, right):
+                    seen = answers[top + i, sample[j]] != MISSING
+                    known[j - left] = seen
+                    answered += seen
+                counts[i] += answered
+                _weight_row(cells[i], known)
+            total += np.dot(cells, products[left:right])
+        hessian[top:bottom] = total
+        observed[top:bottom] = counts
 
 
 @njit(parallel=True, **_options)
@@ -179,6 +201,31 @@ def sparse_statistics(pointers, columns, answers, rows, design, loss, gradient, 
             for b in range(a, p):
                 hessian[row, position] = row_hessian[a, b]
                 position += 1
+
+
+@njit(parallel=True, **_options)
+def transpose(matrix, out):
+    """Transpose a uint8 matrix into `out`, in blocks that fit the cache."""
+    n_rows, n_columns = matrix.shape
+    for tile in prange(-(-n_columns // 64)):
+        left, right = tile * 64, min(n_columns, tile * 64 + 64)
+        for top in range(0, n_rows, 64):
+            for j in range(left, right):
+                for i in range(top, min(n_rows, top + 64)):
+                    out[j, i] = matrix[i, j]
+
+
+@njit(parallel=True, **_options)
+def count_answers(answers, correct, observed):
+    """Correct and observed answers of every row, int64 (n_rows,); observed is -1 if one is none."""
+    for i in prange(answers.shape[0]):
+        ones, missing, other = 0, 0, 0
+        for j in range(answers.shape[1]):
+            ones += answers[i, j] == 1
+            missing += answers[i, j] == MISSING
+            other += answers[i, j] > 1
+        correct[i] = ones
+        observed[i] = answers.shape[1] - missing if other == missing else -1
 
 
 @njit(parallel=True, **_options)
