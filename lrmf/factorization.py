@@ -423,33 +423,36 @@ class LRMF(BaseEstimator):
     def _benchmarks(self):
         return ["all"] if self.items_ is None else list(pd.unique(self.items_["benchmark"]))
 
+    @cached_property
     def _weights(self):
         """(n_items, n_benchmarks) number of questions a column stands for in its benchmark."""
         if self.items_ is None:
-            return np.ones((self.n_items_, 1))
-        member = self.items_["benchmark"].to_numpy()[:, None] == np.array(self._benchmarks)
-        return member * self.items_["n_trials"].to_numpy(float)[:, None]
+            return np.ones((self.n_items_, 1), np.float32)
+        codes = pd.factorize(self.items_["benchmark"])[0]
+        weights = np.zeros((self.n_items_, codes.max() + 1), np.float32)
+        weights[np.arange(self.n_items_), codes] = self.items_["n_trials"]
+        return weights
 
     def _score(self, states, given, target):
         """Mean, standard deviation and number observed, each (n_rows, n_benchmarks)."""
-        expected, slope, noise = self.likelihood_.forecast(states.mean, states.covariance)
-        weights, design = self._weights(), self.likelihood_.design
+        mean, covariance = states.mean, states.covariance
+        expected, slope, noise = self.likelihood_.forecast(mean, covariance)
+        weights, design = self._weights, self.likelihood_.design
         known = observed(given)
-        forecast = ~known if target is None else target
-        counted = forecast | known if target is None else target
-        values = np.where(forecast, expected, np.where(known, given, 0))
-        total = counted @ weights
-        total[total == 0] = np.nan
-        mean = (values * counted) @ weights / total
+        forecast = (~known if target is None else target).astype(np.float32)
+        score, total = (expected * forecast) @ weights, forecast @ weights
+        if target is None:
+            score += np.where(known, given, 0).astype(np.float32) @ weights
+            total = np.broadcast_to(weights.sum(axis=0), total.shape)
+        variance = ((noise * forecast) @ weights**2).astype(np.float64)
         slope = slope * forecast
-        variance = (noise * forecast) @ weights**2
-        covariance = states.covariance
         for b in range(weights.shape[1]):
             column = np.flatnonzero(weights[:, b])
             gradient = slope[:, column] @ (design[column] * weights[column, b, None])
             variance[:, b] += np.einsum("ni,nij,nj->n", gradient, covariance, gradient)
+        total = np.maximum(total, 1e-12).astype(np.float64)
         n_observed = (known.astype(np.float32) @ (weights > 0)).astype(int)
-        return mean, np.sqrt(np.maximum(variance, 0)) / total, n_observed
+        return score / total, np.sqrt(variance) / total, n_observed
 
     def _isolated(self, rows):
         """Whether a model has no other model with responses in its family."""
@@ -489,7 +492,7 @@ class LRMF(BaseEstimator):
         given = self.responses_[rows]
         target = observed(given)
         mean, deviation, _ = self._score(self._beliefs.prior[rows], given, target)
-        weights = self._weights()
+        weights = self._weights
         total = target @ weights
         total[total == 0] = np.nan
         actual = np.where(target, given, 0) @ weights / total
