@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from numbers import Integral, Real
 
 import numba
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 from sklearn.base import BaseEstimator
-from threadpoolctl import threadpool_limits
+from threadpoolctl import ThreadpoolController
 
 from .bernoulli import AlternatingNewton, Bernoulli, base_logits, lay_out
 from .features import model_features
@@ -450,9 +450,9 @@ class LRMF(BaseEstimator):
             column = np.flatnonzero(weights[:, b])
             gradient = slope[:, column] @ (design[column] * weights[column, b, None])
             variance[:, b] += np.einsum("ni,nij,nj->n", gradient, covariance, gradient)
-        total = np.maximum(total, 1e-12).astype(np.float64)
+        total = np.where(total > 0, total, np.nan).astype(np.float64)
         n_observed = (known.astype(np.float32) @ (weights > 0)).astype(int)
-        return score / total, np.sqrt(variance) / total, n_observed
+        return score / total, np.sqrt(np.maximum(variance, 0)) / total, n_observed
 
     def _isolated(self, rows):
         """Whether a model has no other model with responses in its family."""
@@ -527,7 +527,7 @@ class LRMF(BaseEstimator):
         weights = _leaf_weights(self.lineage_, [relation for _, relation in parents])
         revealed = self._revealed_row(answers or {})
         beliefs = self._beliefs
-        with _threads(self.n_threads):
+        with _threads(1):
             prior = self.prior_.attach(beliefs.marginals, nodes, weights)
             prior = prior.widen(self.likelihood_.jump)
             centre = beliefs.centre[nodes or slice(self.n_models_)]
@@ -636,13 +636,18 @@ def _coverage_scale(errors, *, level=0.9, n_least=20):
     return scales
 
 
+@cache
+def _blas():
+    return ThreadpoolController()  # finding the libraries takes longer than a fold-in
+
+
 @contextmanager
 def _threads(n_threads):
     """One BLAS thread (kernels thread over blocks), `n_threads` for kernels; restored after."""
     before = numba.get_num_threads()
     numba.set_num_threads(min(n_threads or before, numba.config.NUMBA_NUM_THREADS))
     try:
-        with threadpool_limits(1, user_api="blas"):
+        with _blas().limit(limits=1, user_api="blas"):
             yield
     finally:
         numba.set_num_threads(before)
