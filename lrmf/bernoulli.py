@@ -19,14 +19,21 @@ _MODELS, _ITEMS = 0, 1
 
 
 class DenseAnswers:
-    """The uint8 matrix and its transpose; Hessians from a sample of the other side's members."""
+    """The uint8 matrix and its transpose; Hessians from a sample of the other side's members.
+
+    Attributes
+    ----------
+    correct : (n_items,), correct answers to each item
+    observed : ((n_models,), (n_items,)), observed answers of each
+    """
 
     def __init__(self, answers, rng):
         self.shape = answers.shape
         transposed = np.empty(answers.shape[::-1], np.uint8)
-        kernels.transpose(answers, transposed)
-        self._matrices = answers, transposed
-        self._observed = [count_answers(matrix)[1] for matrix in self._matrices]
+        kernels.transpose(_read_only(answers), transposed)
+        self._matrices = _read_only(answers), _read_only(transposed)
+        self.correct, by_item = count_answers(transposed)
+        self.observed = count_answers(answers)[1], by_item
         self._rng = rng
 
     def statistics(self, side, free, design, offset, *, exact=False):
@@ -43,7 +50,7 @@ class DenseAnswers:
             sample = np.sort(self._rng.permutation(len(columns))[:_SAMPLE])
         sampled = np.empty(n_rows, np.int64)
         kernels.dense_hessian(matrix, sample, rows, columns[sample], hessian, sampled)
-        hessian *= (self._observed[side] / np.maximum(sampled, 1))[:, None]
+        hessian *= (self.observed[side] / np.maximum(sampled, 1))[:, None]
         return loss, gradient, hessian
 
 
@@ -53,7 +60,10 @@ class SparseAnswers:
     def __init__(self, answers):
         self.shape = answers.shape
         compressed = _compress(answers)
-        self._matrices = compressed, compressed.T.tocsr()
+        transposed = compressed.T.tocsr()
+        self._matrices = compressed, transposed
+        self.observed = np.diff(compressed.indptr), np.diff(transposed.indptr)
+        self.correct = np.bincount(compressed.indices, compressed.data, minlength=self.shape[1])
 
     def statistics(self, side, free, design, offset, *, exact=False):
         """Loss (by row), gradient and packed Hessian of `free`, (design, offset) fixed."""
@@ -77,42 +87,31 @@ def lay_out(answers, rng):
     answers : uint8 (n_models, n_items), 0/1/255, possibly memory-mapped
     rng : numpy Generator, draws the samples behind the Hessians
     """
-    plain = answers.view(np.ndarray)
-    observed = count_answers(plain)[1].sum()
-    dense = observed > DENSE_ABOVE * answers.size
-    return DenseAnswers(np.ascontiguousarray(plain), rng) if dense else SparseAnswers(plain)
-
-
-def base_logits(answers):
-    """Smoothed log-odds of a correct answer, by item."""
-    correct = np.zeros(answers.shape[1])
-    observed = np.zeros(answers.shape[1])
-    for top in range(0, answers.shape[0], 256):
-        block = answers[top : top + 256]
-        correct += (block == 1).sum(axis=0)
-        observed += (block != kernels.MISSING).sum(axis=0)
-    return np.log((correct + 0.5) / (observed - correct + 0.5))
+    plain = _read_only(answers)
+    dense = count_answers(plain)[1].sum() > DENSE_ABOVE * answers.size
+    return DenseAnswers(plain, rng) if dense else SparseAnswers(plain)
 
 
 def count_answers(answers):
     """Correct and observed answers by row; observed is -1 in a row with a value that is none."""
     correct, observed = np.empty((2, answers.shape[0]), np.int64)
-    kernels.count_answers(answers, correct, observed)
+    kernels.count_answers(_read_only(answers), correct, observed)
     return correct, observed
 
 
 def _compress(answers):
     """CSR of the observed answers; the data are 0/1 (explicit zeros are answers, too)."""
-    blocks = []
-    for top in range(0, answers.shape[0], 4096):
-        block = answers[top : top + 4096]
-        row, column = np.nonzero(block != kernels.MISSING)
-        pointers = np.concatenate([[0], np.cumsum(np.bincount(row, minlength=block.shape[0]))])
-        values = block[row, column]
-        blocks.append(
-            sparse.csr_array((values, column.astype(np.int32), pointers), shape=block.shape)
-        )
-    return sparse.vstack(blocks, format="csr")
+    pointers = np.concatenate([[0], np.cumsum(count_answers(answers)[1])])
+    columns, values = np.empty(pointers[-1], np.int32), np.empty(pointers[-1], np.uint8)
+    kernels.compress(_read_only(answers), pointers, columns, values)
+    return sparse.csr_array((values, columns, pointers), shape=answers.shape)
+
+
+def _read_only(answers):
+    """A plain read-only view, as of a memory map: one compiled kernel serves every caller."""
+    view = np.ascontiguousarray(answers).view()
+    view.flags.writeable = False
+    return view
 
 
 def _extend(states, last):

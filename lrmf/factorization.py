@@ -14,7 +14,7 @@ from scipy.stats import norm
 from sklearn.base import BaseEstimator
 from threadpoolctl import ThreadpoolController
 
-from .bernoulli import AlternatingNewton, Bernoulli, base_logits, lay_out
+from .bernoulli import AlternatingNewton, Bernoulli, count_answers, lay_out
 from .features import model_features
 from .gaussian import Gaussian
 from .lineage import Lineage
@@ -186,7 +186,8 @@ class LRMF(BaseEstimator):
         self._answers = lay_out(self.responses_, rng)
         items = np.zeros((self.n_items_, self.rank + 1))
         items[:, :-1] = 0.3 * rng.standard_normal((self.n_items_, self.rank))
-        items[:, -1] = base_logits(self.responses_)
+        wrong = self._answers.observed[1] - self._answers.correct
+        items[:, -1] = np.log((self._answers.correct + 0.5) / (wrong + 0.5))
         self._solve_answers(items, free_items=True)
 
     def _solve_answers(self, items, *, free_items):
@@ -676,16 +677,23 @@ def _check_responses(responses, lineage, items):
             raise ValueError(f"items lacks column {missing[0]!r}")
         if len(items) != n_items:
             raise ValueError(f"items has {len(items)} rows, responses {n_items} columns")
-    any_observed = False
-    for top in range(0, n_models, 1024):
-        block = responses[top : top + 1024]
-        known = observed(block)
-        any_observed |= known.any()
-        if ((block > 1) & known).any() or (block < 0).any():
-            row, column = np.argwhere(((block > 1) | (block < 0)) & known)[0]
-            raise ValueError(
-                f"response {block[row, column]} of model {top + row} to item {column} is neither "
-                "missing nor within [0, 1]"
-            )
-    if not any_observed:
+    if not _any_observed(responses):
         raise ValueError("no response is observed: there is nothing to fit")
+
+
+def _any_observed(responses):
+    """Whether anything is observed, once every value is known to be a response."""
+    if responses.dtype == np.uint8:
+        counts = count_answers(responses)[1]
+        faulty = np.flatnonzero(counts < 0)
+    else:
+        counts = (~np.isnan(responses)).sum(axis=1)
+        faulty = np.flatnonzero(((responses < 0) | (responses > 1)).any(axis=1))
+    if faulty.size:
+        values = responses[faulty[0]]
+        column = np.flatnonzero(((values < 0) | (values > 1)) & observed(values))[0]
+        raise ValueError(
+            f"response {values[column]} of model {faulty[0]} to item {column} is neither missing "
+            "nor within [0, 1]"
+        )
+    return counts.sum() > 0

@@ -164,20 +164,15 @@ def dense_hessian(answers, sample, rows, design, hessian, observed):
 
 @njit(parallel=True, **_options)
 def sparse_statistics(pointers, columns, answers, rows, design, loss, gradient, hessian):
-    """As `dense_statistics`, exact, over compressed rows (pointers, columns, 0/1 answers).
-
-    loss : float64 (n_rows,)
-    """
+    """Log-loss (by row), gradient and exact Hessian over compressed rows of 0/1 answers."""
     p = gradient.shape[1]
     for row in prange(pointers.shape[0] - 1):
         row_loss = 0.0
-        row_gradient = np.zeros(p, np.float32)
-        row_hessian = np.zeros((p, p), np.float32)
         product = np.ones(_GATHER, np.float32)
         hinge = np.zeros(_GATHER, np.float32)
         gathered = np.empty((_GATHER, p + 1), np.float32)
-        free = np.empty((_GATHER, p), np.float32)
-        weighted = np.empty((_GATHER, p), np.float32)
+        scaled = np.empty((_GATHER, p + 1), np.float32)
+        sums = np.zeros((p + 1, p + 1), np.float32)  # [sum w d d'; sum r d'] in one product
         for start in range(pointers[row], pointers[row + 1], _GATHER):
             stop = min(start + _GATHER, pointers[row + 1])
             size = stop - start
@@ -190,16 +185,27 @@ def sparse_statistics(pointers, columns, answers, rows, design, loss, gradient, 
                 q = abs(cells[k])
                 weight = q - q * q
                 for a in range(p):
-                    free[k, a] = gathered[k, a]
-                    weighted[k, a] = weight * gathered[k, a]
-                    row_gradient[a] += cells[k] * gathered[k, a]
-            row_hessian += np.dot(weighted[:size].T, free[:size])
+                    scaled[k, a] = weight * gathered[k, a]
+                scaled[k, p] = cells[k]
+            sums += np.dot(scaled[:size].T, gathered[:size])
         loss[row] = row_loss
-        gradient[row] = row_gradient
+        gradient[row] = sums[p, :p]
         position = 0
         for a in range(p):
             for b in range(a, p):
-                hessian[row, position] = row_hessian[a, b]
+                hessian[row, position] = sums[a, b]
+                position += 1
+
+
+@njit(parallel=True, **_options)
+def compress(answers, pointers, columns, values):
+    """Fill the columns and 0/1 values of the observed answers of every row (CSR)."""
+    for i in prange(answers.shape[0]):
+        position = pointers[i]
+        for j in range(answers.shape[1]):
+            if answers[i, j] != MISSING:
+                columns[position] = j
+                values[position] = answers[i, j]
                 position += 1
 
 
