@@ -71,6 +71,12 @@ def log_loss(logits, answers):
     return np.logaddexp(0, -sign * logits)[known].sum()
 
 
+def log_odds(answers):
+    """Smoothed log-odds of a correct answer, by item."""
+    correct, wrong = (answers == 1).sum(axis=0), (answers == 0).sum(axis=0)
+    return np.log((correct + 0.5) / (wrong + 0.5))
+
+
 def objective(states, items, answers, laplacian, *, strength, ridge, item_ridge, intercept_ridge):
     """The objective of `LRMF` for states (n_nodes, rank + 1) and items (n_items, rank + 1)."""
     scored = states[: len(answers)]
