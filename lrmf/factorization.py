@@ -410,15 +410,16 @@ class LRMF(BaseEstimator):
         for name, matrix in matrices.items():
             if matrix is None:
                 continue
-            shape, kind = (rows.size, self.n_items_), "b" if name == "target" else "f"
-            if name == "revealed" and self.is_binary_:
-                kind = "u"
-            if np.shape(matrix) != shape or matrix.dtype.kind != kind:
-                wanted = {"b": "booleans", "f": "proportions", "u": "uint8 answers"}[kind]
+            wanted, kind = ("uint8 answers", "u1") if self.is_binary_ else ("proportions", "f")
+            if name == "target":
+                wanted, kind = "booleans", "b"
+            shape, dtype = (rows.size, self.n_items_), getattr(matrix, "dtype", np.dtype(object))
+            if np.shape(matrix) != shape or not dtype.str[1:].startswith(kind):
                 raise ValueError(
-                    f"{name} must be {wanted} of shape {shape}, "
-                    f"got {getattr(matrix, 'dtype', type(matrix).__name__)} of {np.shape(matrix)}"
+                    f"{name} must be {wanted} of shape {shape}, got {dtype} of {np.shape(matrix)}"
                 )
+            if name == "revealed":
+                _count_observed(matrix, name)
 
     @property
     def _benchmarks(self):
@@ -677,12 +678,12 @@ def _check_responses(responses, lineage, items):
             raise ValueError(f"items lacks column {missing[0]!r}")
         if len(items) != n_items:
             raise ValueError(f"items has {len(items)} rows, responses {n_items} columns")
-    if not _any_observed(responses):
+    if not _count_observed(responses, "responses"):
         raise ValueError("no response is observed: there is nothing to fit")
 
 
-def _any_observed(responses):
-    """Whether anything is observed, once every value is known to be a response."""
+def _count_observed(responses, name):
+    """How many cells are observed, once every value is known to be a response."""
     if responses.dtype == np.uint8:
         counts = count_answers(responses)[1]
         faulty = np.flatnonzero(counts < 0)
@@ -693,7 +694,7 @@ def _any_observed(responses):
         values = responses[faulty[0]]
         column = np.flatnonzero(((values < 0) | (values > 1)) & observed(values))[0]
         raise ValueError(
-            f"response {values[column]} of model {faulty[0]} to item {column} is neither missing "
-            "nor within [0, 1]"
+            f"{name}[{faulty[0]}, {column}] is {values[column]}, neither missing nor "
+            f"{'0 or 1' if responses.dtype == np.uint8 else 'within [0, 1]'}"
         )
-    return counts.sum() > 0
+    return counts.sum()
