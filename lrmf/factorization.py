@@ -326,7 +326,8 @@ class LRMF(BaseEstimator):
         prior, own = self._beliefs.prior[rows], self._beliefs.own[rows]
         if revealed is None:
             return prior * own
-        return self.likelihood_.fold_in(prior.temper(self.few_shot_trust), revealed)
+        trust = np.where(observed(revealed).any(axis=1), self.few_shot_trust, 1.0)
+        return self.likelihood_.fold_in(prior.temper(trust), revealed)
 
     def predict_proba(self, rows=None, items=None, *, revealed=None):
         """Expected responses: the probability of a correct answer, or the expected proportion.

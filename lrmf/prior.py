@@ -1,9 +1,11 @@
 """The lineage prior: a Gaussian Markov random field on the family tree, and algebra with it."""
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
+from sklearn.exceptions import ConvergenceWarning
 
 from . import kernels
 
@@ -51,8 +53,9 @@ class Gaussians:
         return Gaussians(precision, np.einsum("nij,nj->ni", precision, self.mean))
 
     def temper(self, factor):
-        """The same means with `factor` times the precision."""
-        return Gaussians(factor * self.precision, factor * self.information)
+        """The same means with `factor` (a number or one a row) times the precision."""
+        factor = np.broadcast_to(factor, len(self.information))[:, None]
+        return Gaussians(factor[..., None] * self.precision, factor * self.information)
 
     def pad(self, n):
         """Append rows that say nothing, up to n."""
@@ -155,7 +158,8 @@ class LineagePrior:
         """Marginals of s at all nodes given Gaussian evidence at each, by belief propagation.
 
         Exact on forests; where merges of relatives close loops the means are still exact and the
-        variances slightly too small (Weiss and Freeman, 2001). Cost: O(n_edges p^3) a round.
+        variances slightly too small (Weiss and Freeman, 2001), once the messages have settled; a
+        `ConvergenceWarning` says if they have not. Cost: O(n_edges p^3) a round.
 
         Parameters
         ----------
@@ -186,6 +190,13 @@ class LineagePrior:
             sent.precision[edges], sent.information[edges] = new.precision, new.information
             total = own * _sum_by_target(sent, target, len(own.information))
             edges = _next_to_send(edges[moved], source, target, reverse)
+        if edges.size:
+            warnings.warn(
+                f"beliefs about {np.unique(target[edges]).size} nodes still changed after "
+                f"{max_rounds} rounds; their intervals are unreliable: lower lineage_strength",
+                ConvergenceWarning,
+                stacklevel=4,
+            )
         return total
 
     def _moved(self, old, new, tolerance):

@@ -709,6 +709,7 @@ def assert_sound(model):
         assert (found["lower"] <= found["score"]).all() and (found["score"] <= found["upper"]).all()
 
 
+    @pytest.mark.filterwarnings("ignore:beliefs about:sklearn.exceptions.ConvergenceWarning")
 class TestExtremes:
     @pytest.mark.parametrize("binary", [True, False])
     @pytest.mark.parametrize("parameters", EXTREMES, ids=str)
