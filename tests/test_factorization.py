@@ -709,8 +709,8 @@ def assert_sound(model):
         assert (found["lower"] <= found["score"]).all() and (found["score"] <= found["upper"]).all()
 
 
-    @pytest.mark.filterwarnings("ignore:beliefs about:sklearn.exceptions.ConvergenceWarning")
 class TestExtremes:
+    @pytest.mark.filterwarnings("ignore:beliefs about:sklearn.exceptions.ConvergenceWarning")
     @pytest.mark.parametrize("binary", [True, False])
     @pytest.mark.parametrize("parameters", EXTREMES, ids=str)
     def test_parameters(self, binary, parameters):
