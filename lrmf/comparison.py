@@ -1,0 +1,263 @@
+"""What the notebooks read off forecasts: intervals of every predictor, differences, strata.
+
+All frames are those of `lrmf.evaluation`. Where a snapshot cannot serve a protocol (no dates, no
+lineage, no instances) the frames are empty, and everything here passes emptiness on.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import chain
+
+import numpy as np
+import pandas as pd
+
+from .evaluation import Split, evaluate, noise_ceiling, score_forecasts, split_half_ceiling
+from .metrics import METRICS, _Table, mean_of_finite
+from .snapshot import Snapshot, benchmark_scores
+
+BOOTSTRAP_BLOCK = 250
+MIN_CLUSTERS = 5  # below that resampling says little
+RELATIVES = {"1": (1, 1), "2-4": (2, 4), "5-19": (5, 19), "20 or more": (20, np.inf)}
+CLAIM = (0.07, 0.10)
+COMPARISON = ["predictor", "metric", "benchmark", "value", "lower", "upper"]
+COMPARISON += ["difference", "difference_lower", "difference_upper", "n_models", "n_clusters"]
+
+
+def run_protocol(
+    name: str, predictors: dict[str, object], splits: Iterable[Split], lineage, **options
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """`evaluate`, or two empty frames and one printed line where the snapshot cannot serve it."""
+    try:
+        splits = iter(splits)
+        first = next(splits, None)
+    except ValueError as reason:
+        first, why = None, str(reason)
+    else:
+        why = "it has no models to forecast"
+    if not predictors:
+        first, why = None, "no predictor applies to it"
+    if first is None:
+        print(f"{name}: not on this snapshot ({why}).")
+        return pd.DataFrame(), pd.DataFrame()
+    return evaluate(predictors, chain([first], splits), lineage, **options)
+
+
+def first_folds(splits: Iterable[Split], n_folds: int) -> Iterable[Split]:
+    """The splits of the first `n_folds` folds of each seed."""
+    return (split for split in splits if split.label["fold"] < n_folds)
+
+
+def bootstrap(
+    forecasts: pd.DataFrame,
+    *,
+    by: Sequence[str] = (),
+    reference: str = "LRMF",
+    metrics: Sequence[str] = ("pearson", "mae"),
+    benchmark: str = "all",
+    n_boot: int = 2000,
+    seed: int = 0,
+    cluster: str | None = "family",
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """Metrics of every predictor with percentile intervals, and the reference minus each of them.
+
+    Models are resampled in whole clusters, the same draws for all predictors, so the differences
+    are paired; several seeds are averaged within a resample. `paired_bootstrap` gives the same for
+    two predictors. With fewer than 5 clusters the bounds are NaN.
+
+    Parameters
+    ----------
+    forecasts : of one protocol, in each group of `by` every predictor over the same models.
+    reference : predictor; without forecasts of it the differences are NaN.
+    cluster : column whose values are resampled whole; None resamples single models.
+
+    Returns
+    -------
+    DataFrame : columns of `by`, then predictor, metric, benchmark, value, lower, upper, difference,
+        difference_lower, difference_upper, n_models, n_clusters.
+    """
+    if forecasts.empty:
+        return pd.DataFrame(columns=[*by, *COMPARISON])
+    parts = []
+    groups = forecasts.groupby(list(by), sort=False, dropna=False) if by else [((), forecasts)]
+    for key, group in groups:
+        weights, counts = _resamples(group, n_boot=n_boot, seed=seed, cluster=cluster)
+        draws = {
+            (name, metric): _draw(frame, metric, benchmark, weights, counts.index)
+            for name, frame in group.groupby("predictor", sort=False)
+            for metric in metrics
+        }
+        rows = [
+            (*key, *_interval_row(draws, name, metric, benchmark, reference, level))
+            for name, metric in draws
+        ]
+        counted = {"n_models": len(counts), "n_clusters": counts.nunique()}
+        parts.append(pd.DataFrame(rows, columns=[*by, *COMPARISON[:-2]]).assign(**counted))
+    return pd.concat(parts, ignore_index=True)
+
+
+def _resamples(forecasts, *, n_boot, seed, cluster) -> tuple[np.ndarray, pd.Series]:
+    """Weights (1 + n_boot, n_models), the first row all ones, and the cluster of each model."""
+    models = forecasts.drop_duplicates("model_id").set_index("model_id")
+    codes = np.arange(len(models)) if cluster is None else pd.factorize(models[cluster])[0]
+    n_clusters = codes.max() + 1
+    n_boot = n_boot if n_clusters >= MIN_CLUSTERS else 0
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_boot)
+    weights = np.concatenate([np.ones((1, len(models))), counts[:, codes].astype(float)])
+    return weights, pd.Series(codes, index=models.index)
+
+
+def _draw(forecasts, metric, benchmark, weights, models) -> np.ndarray:
+    """A predictor's metric in each resample, averaged over seeds."""
+    values = []
+    for seed, frame in forecasts.groupby("seed"):
+        where = f"seed {seed}; name the labels that tell forecasts apart in `by`"
+        table = _Table(frame, where, models)
+        blocks = np.array_split(weights, np.ceil(len(weights) / BOOTSTRAP_BLOCK))
+        # A resample may hold no model with a value of some benchmark, which then does not count.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            columns = np.concatenate([METRICS[metric](table, block) for block in blocks])
+        if benchmark == "all":
+            values.append(mean_of_finite(columns[:, :-1]))
+        else:
+            values.append(columns[:, [*table.benchmarks, "average"].index(benchmark)])
+    return np.mean(values, axis=0)
+
+
+def _interval_row(draws, name, metric, benchmark, reference, level) -> tuple:
+    own = draws[name, metric]
+    difference = draws.get((reference, metric), np.full_like(own, np.nan)) - own
+    row = [name, metric, benchmark]
+    for values in (own, difference):
+        resampled = values[1:][np.isfinite(values[1:])]
+        tails = [(1 - level) / 2, (1 + level) / 2]
+        bounds = np.quantile(resampled, tails) if len(resampled) else (np.nan, np.nan)
+        row += [values[0], *bounds]
+    return tuple(row)
+
+
+def spread_over_folds(forecasts: pd.DataFrame) -> pd.DataFrame:
+    """Standard deviation of the metrics over folds and seeds, each scored on its own.
+
+    Returns the columns predictor, benchmark, metric, sd, n_splits.
+    """
+    keys = ["predictor", "benchmark", "metric"]
+    if forecasts.empty:
+        return pd.DataFrame(columns=[*keys, "sd", "n_splits"])
+    splits = [name for name in ("seed", "fold") if name in forecasts]
+    values = score_forecasts(forecasts, by=["predictor", *splits])
+    grouped = values.groupby(keys, sort=False)["value"]
+    return grouped.agg(sd="std", n_splits="size").reset_index()
+
+
+def judge_claim(
+    comparison: pd.DataFrame, *, rivals=("MF", "MF + features", "kNN", "NCF"), claim=CLAIM
+) -> pd.DataFrame:
+    """Whether r exceeds that of factorization and collaborative filtering by what is claimed.
+
+    Verdicts from the difference in r and its interval: "larger than claimed" if the whole interval
+    lies above the claimed range, "as claimed" if the difference is at least the lower end of the
+    range and the interval excludes 0, "smaller than claimed" if the interval excludes 0 but not
+    the difference, "no advantage" if the interval includes 0 or less.
+    """
+    low, high = claim
+    frame = comparison[
+        (comparison["metric"] == "pearson") & comparison["predictor"].isin(rivals)
+    ].copy()
+    conditions = [
+        frame["difference_lower"] > high,
+        (frame["difference_lower"] > 0) & (frame["difference"] >= low),
+        frame["difference_lower"] > 0,
+    ]
+    verdicts = ["larger than claimed", "as claimed", "smaller than claimed"]
+    return frame.assign(verdict=np.select(conditions, verdicts, "no advantage"))
+
+
+def add_strata(forecasts: pd.DataFrame) -> pd.DataFrame:
+    """Columns `distance` ("1 hop", ...) and `relatives`, how many were trained on within two."""
+    if forecasts.empty:
+        return forecasts
+    hops = forecasts["hops"].to_numpy()
+    distance = np.select([hops == 1, hops > 1], ["1 hop", "2 hops or more"], "none")
+    number = forecasts["n_relatives"].to_numpy()
+    within = [(low <= number) & (number <= high) for low, high in RELATIVES.values()]
+    relatives = np.select(within, list(RELATIVES), "none")
+    return forecasts.assign(distance=distance, relatives=relatives)
+
+
+def by_stratum(
+    forecasts: pd.DataFrame,
+    columns: Sequence[str] = ("distance", "relation", "relatives"),
+    *,
+    min_models: int = 10,
+    **options,
+) -> pd.DataFrame:
+    """`bootstrap` within each value of each column, as columns `stratum` and `level`.
+
+    Levels with fewer than `min_models` models are left out.
+    """
+    parts = []
+    for column in columns if not forecasts.empty else ():
+        sizes = forecasts.groupby(column)["model_id"].nunique()
+        enough = forecasts[forecasts[column].isin(sizes.index[sizes >= min_models])]
+        if len(enough):
+            frame = bootstrap(enough, by=[column], **options)
+            parts.append(frame.rename(columns={column: "level"}).assign(stratum=column))
+    if not parts:
+        return pd.DataFrame(columns=["stratum", "level", *COMPARISON])
+    frame = pd.concat(parts, ignore_index=True)
+    return frame[["stratum", "level", *COMPARISON]]
+
+
+def rename_predictors(forecasts: pd.DataFrame, names: dict, column: str) -> pd.DataFrame:
+    """Forecasts of the predictors in `names`, all called LRMF, with their new name in `column`."""
+    if forecasts.empty:
+        return forecasts
+    chosen = forecasts[forecasts["predictor"].isin(names)]
+    return chosen.assign(predictor="LRMF", **{column: chosen["predictor"].map(names)})
+
+
+def interval_quality(forecasts: pd.DataFrame, *, predictor: str = "LRMF") -> pd.DataFrame:
+    """Coverage and width of a predictor's 90% intervals by k and benchmark, averaged over seeds.
+
+    Returns predictor, k, benchmark, metric, value, n.
+    """
+    keys = ["predictor", "k", "benchmark", "metric"]
+    if forecasts.empty:
+        return pd.DataFrame(columns=[*keys, "value", "n"])
+    own = forecasts[forecasts["predictor"] == predictor]
+    values = score_forecasts(own, by=["predictor", "seed", "k"])
+    values = values[values["metric"].isin(["coverage", "width"])]
+    grouped = values.groupby(keys, sort=False)
+    return grouped.agg(value=("value", "mean"), n=("n", "max")).reset_index()
+
+
+def calibration_bins(forecasts: pd.DataFrame, *, n_bins: int = 10) -> pd.DataFrame:
+    """Mean predicted and mean actual score of equally large groups of forecasts, by predictor.
+
+    Returns predictor, bin, predicted, actual, n.
+    """
+    columns = ["predictor", "bin", "predicted", "actual", "n"]
+    if forecasts.empty:
+        return pd.DataFrame(columns=columns)
+    rank = forecasts.groupby("predictor")["predicted"].rank(method="first", pct=True)
+    frame = forecasts.assign(bin=np.ceil(rank * n_bins).astype(int))
+    grouped = frame.groupby(["predictor", "bin"], sort=False)
+    means = grouped[["predicted", "actual"]].mean().assign(n=grouped.size())
+    return means.reset_index().sort_values(["predictor", "bin"], ignore_index=True)[columns]
+
+
+def score_ceiling(snapshot: Snapshot, *, n_splits: int = 5, seed: int = 0) -> pd.DataFrame:
+    """The r with the observed score that even a model's true accuracy would reach, by benchmark.
+
+    From split halves of the answers, or from the binomial noise of proportions.
+    """
+    if snapshot.is_binary:
+        ceiling = split_half_ceiling(
+            snapshot.responses, snapshot.items, n_splits=n_splits, seed=seed
+        )
+    else:
+        n_trials = snapshot.items.groupby("benchmark", sort=False)["n_trials"].sum()
+        scores = benchmark_scores(snapshot.responses, snapshot.items)
+        ceiling = noise_ceiling(scores, n_trials)
+    return ceiling.rename_axis("benchmark").rename("ceiling").reset_index()

@@ -1,0 +1,386 @@
+"""Figures about forecasts: how predictors compare, what lineage is worth, how far to trust it.
+
+================================  ======================================================
+``build/<run>/``                  figure
+================================  ======================================================
+04 ``zero_shot``                  `zero_shot_comparison`
+04 ``zero_shot_forecasts``        `predicted_against_actual`
+04 ``random_missing``             `random_missing_curve`
+05 ``few_shot``                   `few_shot_curve`
+05 ``strength``, ``variants``     `lineage_ablation`
+05 ``strata``                     `error_by_relatives`
+05 ``bins``, ``intervals``        `calibration`
+05 ``training``                   `one_family_or_all`
+05 ``dates``                      `later_models`
+================================  ======================================================
+
+Every function takes tidy frames (of `lrmf.comparison`, but for the forecasts) and returns a Figure
+at its final size. Titles say what the frame shows, so they hold for any data.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.ticker import NullLocator
+
+from .comparison import CLAIM
+from .plotting import curves, dot, headline, label_ends, percent_limits, rows_of, vertical
+from .style import BLACK, COLUMN, GREY, PAGE, SKY, predictor_style
+from .tables import LEVELS, RELATED, number
+
+LIGHT = "#D9D9D9"
+WITHOUT_LINEAGE = ("MF", "MF + features", "kNN", "NCF", "item mean")
+AXIS_LABELS = {"pearson": "r, mean over benchmarks", "mae": "mean absolute error, points"}
+STRATA = {
+    "distance": "nearest scored relative",
+    "relation": "closest relation",
+    "relatives": "relatives within 2 hops",
+}
+LEVEL_NAMES = {"parent": "parent of", "sibling": "sibling of", "distant": "more distant"}
+LEVEL_NAMES |= {"finetune": "finetuned from", "merge": "merged from", "adapter": "adapter of"}
+LEVEL_NAMES |= {"quantized": "quantized from"}
+
+
+def zero_shot_comparison(comparison, ceiling=None):
+    """Correlation of each predictor's zero-shot forecasts, and the lead of LRMF over it.
+
+    Parameters
+    ----------
+    comparison : of `bootstrap`, metric pearson among others
+    ceiling : columns benchmark, ceiling; its mean is drawn if given
+    """
+    frame = comparison[comparison["metric"] == "pearson"].sort_values("value", kind="stable")
+    rows = range(len(frame))
+    figure, panels = plt.subplots(
+        1, 2, figsize=(PAGE, 0.95 + 0.19 * len(frame)), sharey=True, width_ratios=(3, 2)
+    )
+    for row, entry in zip(rows, frame.itertuples(), strict=True):
+        style = predictor_style(entry.predictor)
+        dot(panels[0], row, entry.value, entry.lower, entry.upper, style)
+        if entry.predictor != "LRMF":
+            bounds = entry.difference_lower, entry.difference_upper
+            dot(panels[1], row, entry.difference, *bounds, style)
+    panels[0].set_yticks(rows, frame["predictor"])
+    panels[0].set(xlabel=f"correlation {AXIS_LABELS['pearson']}")
+    panels[0].set_xlim(min(-0.03, frame["lower"].min() - 0.03), 1)
+    if ceiling is not None and len(ceiling):
+        vertical(panels[0], ceiling["ceiling"].mean(), "noise ceiling", ha="right")
+    panels[1].axvspan(*CLAIM, color=LIGHT, lw=0, zorder=0)
+    panels[1].axvline(0, color=BLACK, lw=0.6)
+    panels[1].set(xlabel="LRMF minus it (band: 0.07 to 0.10)")
+    headline(figure, _best_title(frame.set_index("predictor")))
+    return figure
+
+
+def predicted_against_actual(forecasts, results, predictor="LRMF"):
+    """Forecast and actual score of each held-out model, with 90% intervals, by benchmark.
+
+    Parameters
+    ----------
+    forecasts, results : of `evaluate`, one protocol; the first seed is drawn
+    """
+    chosen = rows_of(forecasts, predictor=predictor, seed=forecasts["seed"].min())
+    scores = rows_of(results, predictor=predictor, metric="pearson", seed=results["seed"].min())
+    r = scores.set_index("benchmark")["value"]
+    benchmarks = list(r[chosen["benchmark"].unique()].sort_values(ascending=False).index)
+    n_columns = min(3, len(benchmarks))
+    n_rows = -(-len(benchmarks) // n_columns)
+    figure, panels = plt.subplots(
+        n_rows, n_columns, figsize=(PAGE, 0.5 + 2.0 * n_rows), squeeze=False
+    )
+    for axes in panels.flat[len(benchmarks) :]:
+        axes.remove()
+    for axes, benchmark in zip(panels.flat, benchmarks, strict=False):
+        group = chosen[chosen["benchmark"] == benchmark]
+        _scatter_with_intervals(axes, group, predictor_style(predictor)["color"])
+        inside = (group["lower"] <= group["actual"]) & (group["actual"] <= group["upper"])
+        axes.set_title(f"{benchmark}: r = {number(r[benchmark], 2)}, {inside.mean():.0%} inside")
+    figure.supylabel(f"{predictor} forecast, % correct", fontsize=8)
+    for axes in panels[-1]:
+        axes.set_xlabel("actual score, % correct")
+    best, worst = r[benchmarks].idxmax(), r[benchmarks].idxmin()
+    headline(
+        figure,
+        f"Before any answer is seen, {best} is forecast best (r = {number(r[best], 2)}) and "
+        f"{worst} worst ({number(r[worst], 2)}); n = {chosen['model_id'].nunique():,} models",
+    )
+    return figure
+
+
+def random_missing_curve(comparison):
+    """Accuracy against the share of cells observed, for scattered missing entries.
+
+    Parameters
+    ----------
+    comparison : of `bootstrap` by density, metrics pearson and mae
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7))
+    for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
+        curves(axes, comparison[comparison["metric"] == metric], "density")
+        values = sorted(comparison["density"].unique())
+        axes.set(xscale="log", xlabel="share of the cells that were observed")
+        axes.set_ylabel(AXIS_LABELS[metric])
+        axes.set_xticks(values, [f"{100 * value:g}%" for value in values])
+        axes.xaxis.set_minor_locator(NullLocator())
+    frame = rows_of(comparison, metric="pearson")
+    low = frame[frame["density"] == frame["density"].min()].set_index("predictor")["value"]
+    rival = low.reindex([name for name in WITHOUT_LINEAGE if name in low]).idxmax()
+    headline(
+        figure,
+        f"With {100 * frame['density'].min():g}% of the cells observed LRMF reaches r = "
+        f"{number(low['LRMF'], 2)}, the best predictor without lineage ({rival}) "
+        f"{number(low[rival], 2)}",
+    )
+    return figure
+
+
+def few_shot_curve(comparison):
+    """Accuracy against the number of revealed answers (or benchmarks).
+
+    Parameters
+    ----------
+    comparison : of `bootstrap` by k, metrics pearson and mae, with a column `unit` that says what
+        was revealed
+    """
+    unit = comparison["unit"].iloc[0]
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7))
+    for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
+        curves(axes, comparison[comparison["metric"] == metric], "k")
+        ks = sorted(comparison["k"].unique())
+        axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+        axes.set_xticks(ks, [f"{k:g}" for k in ks])
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.set(xlabel=f"{unit} revealed", ylabel=AXIS_LABELS[metric])
+        axes.set_xlim(-0.1, max(ks))
+    headline(figure, _few_shot_title(rows_of(comparison, metric="pearson"), unit))
+    return figure
+
+
+def lineage_ablation(strength, variants):
+    """What lineage contributes: r by its strength, and with parts of it left out or shuffled.
+
+    Parameters
+    ----------
+    strength : of `bootstrap` by strength, of LRMF
+    variants : of `bootstrap` by variant, of LRMF
+    """
+    strength = rows_of(strength, metric="pearson", predictor="LRMF").sort_values("strength")
+    variants = rows_of(variants, metric="pearson", predictor="LRMF")
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.3), width_ratios=(4, 3))
+    style = predictor_style("LRMF")
+    x, bounds = strength["strength"], (strength["lower"], strength["upper"])
+    panels[0].fill_between(x, *bounds, color=style["color"], alpha=0.15, lw=0)
+    panels[0].plot(x, strength["value"], **style)
+    panels[0].set_xscale("symlog", linthresh=1, linscale=0.5)
+    panels[0].set_xticks(x, [f"{value:g}" for value in x])
+    panels[0].xaxis.set_minor_locator(NullLocator())
+    panels[0].set(xlabel="lineage strength", ylabel=AXIS_LABELS["pearson"])
+    panels[0].set_xlim(-0.15, x.max() * 1.3)
+    rows = range(len(variants))[::-1]
+    for row, entry in zip(rows, variants.itertuples(), strict=True):
+        dot(panels[1], row, entry.value, entry.lower, entry.upper, style)
+    panels[1].axvline(0, color=BLACK, lw=0.6)
+    panels[1].set_yticks(rows, variants["variant"])
+    panels[1].set(xlabel=AXIS_LABELS["pearson"], ylim=(-0.6, len(variants) - 0.4))
+    headline(figure, _ablation_title(strength, variants.set_index("variant")["value"]))
+    return figure
+
+
+def error_by_relatives(strata):
+    """Mean absolute error by how a model is related to the models trained on.
+
+    Parameters
+    ----------
+    strata : of `by_stratum`, metric mae among others
+    """
+    frame = strata[(strata["metric"] == "mae") & strata["predictor"].isin(RELATED)]
+    names = [name for name in STRATA if name in set(frame["stratum"])]
+    counts = [frame.loc[frame["stratum"] == name, "level"].nunique() for name in names]
+    figure, panels = plt.subplots(
+        1, len(names), figsize=(PAGE, 1.4 + 0.27 * max(counts)), sharex=True, squeeze=False
+    )
+    panels[0][0].set_xlim(0, 1.05 * max(frame["upper"].max(), frame["value"].max()))
+    for axes, name in zip(panels[0], names, strict=True):
+        _stratum_panel(axes, frame[frame["stratum"] == name])
+        axes.set_title(STRATA[name], fontweight="normal")
+        axes.set_xlabel("MAE, points")
+    handles, labels = panels[0][0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower left", ncols=len(RELATED))
+    headline(figure, _strata_title(frame))
+    return figure
+
+
+def calibration(bins, intervals, predictor="LRMF"):
+    """Forecasts against actual scores in groups, and coverage and width of the 90% intervals.
+
+    Parameters
+    ----------
+    bins : of `calibration_bins`
+    intervals : of `evaluate`, metrics coverage and width by k and benchmark, one seed or averaged,
+        with a column `unit`
+    """
+    bins = bins[bins["predictor"] == predictor]
+    figure, panels = plt.subplots(1, 3, figsize=(PAGE, 2.35))
+    color = predictor_style(predictor)["color"]
+    low, high = percent_limits(bins[["predicted", "actual"]])
+    panels[0].plot([low, high], [low, high], color=GREY, lw=0.6)
+    panels[0].plot(100 * bins["predicted"], 100 * bins["actual"], "o", color=color)
+    panels[0].set(xlabel="mean forecast, % correct", ylabel="mean actual score, % correct")
+    panels[0].set(xlim=(low, high), ylim=(low, high))
+    intervals = intervals[intervals["predictor"] == predictor]
+    widest = intervals.loc[intervals["metric"] == "width", "value"].max()
+    panels[1].set(
+        ylabel="actual scores inside, %", ylim=(min(70, _lowest_coverage(intervals)), 100)
+    )
+    panels[1].axhline(90, color=BLACK, lw=0.6, ls="--")
+    panels[2].set(ylabel="width of intervals, points", ylim=(0, 1.05 * widest))
+    for axes, metric, scale in ((panels[1], "coverage", 100), (panels[2], "width", 1)):
+        _lines_by_benchmark(axes, intervals[intervals["metric"] == metric], scale, color)
+        axes.set_xlabel(f"{intervals['unit'].iloc[0]} revealed")
+    mean = rows_of(intervals, benchmark="all", metric="coverage").set_index("k")["value"]
+    headline(
+        figure,
+        f"90% intervals hold {100 * mean.iloc[0]:.0f}% of the actual scores before any answer and "
+        f"{100 * mean.iloc[-1]:.0f}% after {mean.index[-1]:g} {intervals['unit'].iloc[0]}",
+    )
+    return figure
+
+
+def one_family_or_all(training):
+    """LRMF on models of one family, trained on that family only or on all.
+
+    Parameters
+    ----------
+    training : of `bootstrap` by training
+    """
+    frame = rows_of(training, metric="pearson", predictor="LRMF")
+    figure, axes = plt.subplots(figsize=(COLUMN, 1.5))
+    rows = range(len(frame))[::-1]
+    for row, entry in zip(rows, frame.itertuples(), strict=True):
+        dot(axes, row, entry.value, entry.lower, entry.upper, predictor_style("LRMF"))
+    axes.set_yticks(rows, [f"trained on\n{name}" for name in frame["training"]])
+    axes.set(xlabel=AXIS_LABELS["pearson"], ylim=(-0.6, len(frame) - 0.4))
+    r = frame.set_index("training")["value"]
+    headline(
+        figure,
+        f"Training on all families instead of one changes r by "
+        f"{r['all families'] - r['one family']:+.2f} ({frame['n_models'].max():,} models)",
+    )
+    return figure
+
+
+def later_models(dates):
+    """Correlation of each predictor's forecasts of models dated from a cutoff on.
+
+    Parameters
+    ----------
+    dates : of `bootstrap`, with a column `cutoff`
+    """
+    frame = rows_of(dates, metric="pearson").sort_values("value", kind="stable")
+    figure, axes = plt.subplots(figsize=(COLUMN, 1.05 + 0.2 * len(frame)))
+    rows = range(len(frame))
+    for row, entry in zip(rows, frame.itertuples(), strict=True):
+        style = predictor_style(entry.predictor)
+        dot(axes, row, entry.value, entry.lower, entry.upper, style)
+    axes.set_yticks(rows, frame["predictor"])
+    axes.set(xlabel=AXIS_LABELS["pearson"])
+    best = frame.iloc[-1]
+    headline(
+        figure,
+        f"{best['predictor']} forecasts the {best['n_models']:,} models from {best['cutoff']} on "
+        f"best (r = {number(best['value'], 2)})",
+    )
+    return figure
+
+
+def _scatter_with_intervals(axes, group, color):
+    actual, forecast = 100 * group["actual"], 100 * group["predicted"]
+    axes.vlines(
+        actual, 100 * group["lower"], 100 * group["upper"], color=SKY, lw=0.5, alpha=0.35,
+        rasterized=True,
+    )  # fmt: skip
+    axes.plot(actual, forecast, "o", ms=1.8, mec="none", color=color, rasterized=True)
+    low, high = percent_limits(group[["actual", "predicted"]])
+    axes.plot([low, high], [low, high], color=BLACK, lw=0.6)
+    axes.set(xlim=(low, high), ylim=(low, high))
+
+
+def _stratum_panel(axes, frame):
+    levels = [level for level in LEVELS if level in set(frame["level"].astype(str))]
+    rows = {level: -row for row, level in enumerate(levels)}
+    for offset, name in zip(np.linspace(0.27, -0.27, len(RELATED)), RELATED, strict=True):
+        style = predictor_style(name)
+        group = frame[frame["predictor"] == name]
+        y = [rows[str(level)] + offset for level in group["level"]]
+        axes.hlines(y, group["lower"], group["upper"], color=style["color"], lw=0.9)
+        marker = "|" if style["marker"] == "_" else style["marker"]
+        look = {"marker": marker, "color": style["color"], "ls": "", "ms": 3.6}
+        axes.plot(group["value"], y, label=name, **look)
+    counts = frame.groupby("level")["n_models"].max()
+    counts.index = counts.index.astype(str)
+    names = [f"{LEVEL_NAMES.get(level, level)} ({counts[level]:,})" for level in levels]
+    axes.set_yticks([rows[level] for level in levels], names)
+    axes.set_ylim(-len(levels) + 0.5, 0.5)
+
+
+def _lines_by_benchmark(axes, frame, scale, color):
+    """The mean over benchmarks as a line, the benchmarks as thin ones named at their end."""
+    ks = sorted(frame["k"].unique())
+    ends = {}
+    for benchmark, line in frame[frame["benchmark"] != "average"].groupby("benchmark"):
+        line = line.sort_values("k")
+        name = "mean" if benchmark == "all" else benchmark
+        look = {"color": GREY, "lw": 0.6}
+        if name == "mean":
+            look = {"color": color, "lw": 1.6, "marker": "o", "zorder": 3}
+        axes.plot(line["k"], scale * line["value"], **look)
+        ends[name] = scale * line["value"].iloc[-1]
+    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+    axes.set_xticks(ks, [f"{k:g}" for k in ks])
+    axes.xaxis.set_minor_locator(NullLocator())
+    colors = dict.fromkeys(ends, GREY) | {"mean": color}
+    label_ends(axes, ends, ks[-1], colors=colors, size=6.5)
+
+
+def _lowest_coverage(intervals):
+    return 100 * intervals.loc[intervals["metric"] == "coverage", "value"].min() - 2
+
+
+def _best_title(frame) -> str:
+    best = frame["value"].idxmax()
+    r = {name: number(frame.loc[name, "value"], 2) for name in frame.index}
+    if best != "LRMF":
+        return f"{best} ranks held-out models best (r = {r[best]}); LRMF reaches {r['LRMF']}"
+    rival = frame["value"].drop("LRMF").idxmax()
+    sure = frame.loc[rival, "difference_lower"] > 0
+    verdict = "ahead of" if sure else "not surely ahead of"
+    return f"LRMF ranks held-out models best (r = {r['LRMF']}), {verdict} {rival} ({r[rival]})"
+
+
+def _few_shot_title(frame, unit) -> str:
+    r = frame.pivot(index="k", columns="predictor", values="value")
+    rivals = [name for name in WITHOUT_LINEAGE if name in r]
+    zero = r.loc[r.index.min(), "LRMF"]
+    best = r[rivals].max(axis=1)
+    start = f"LRMF knows r = {number(zero, 2)} before any answer"
+    enough = best.index[best >= zero]
+    if not len(enough):
+        return f"{start}; nothing without lineage gets there with {r.index.max():g} {unit}"
+    rival = r.loc[enough[0], rivals].idxmax()
+    return f"{start}; without lineage that takes {enough[0]:g} {unit} ({rival})"
+
+
+def _ablation_title(strength, variants) -> str:
+    values = strength.set_index("strength")["value"]
+    title = (
+        f"r is {number(values.iloc[0], 2)} without lineage and at most {number(values.max(), 2)} "
+        f"with it (strength {values.idxmax():g})"
+    )
+    shuffled = variants.get("shuffled lineage")
+    return title if shuffled is None else f"{title}; shuffled lineage gives {number(shuffled, 2)}"
+
+
+def _strata_title(frame) -> str:
+    of_lrmf = rows_of(frame, predictor="LRMF", stratum="distance").set_index("level")["value"]
+    levels = [level for level in LEVELS if level in of_lrmf]
+    texts = [f"{number(of_lrmf[level], 1)} points at {level}" for level in levels]
+    return "LRMF errs by " + " and ".join(texts)

@@ -1,0 +1,137 @@
+"""What the figures share: titles, dots with intervals, labelled lines, showing and saving."""
+
+import textwrap
+
+import numpy as np
+
+from .style import COLUMN, GREY, note_data, predictor_style, save_figure
+from .tables import order_predictors
+
+NAMES = ["model_id", "child"]
+SHORT_NAMES = {
+    "lineage average, multi-hop": "average, multi-hop",
+    "lineage average, 1 hop": "average, 1 hop",
+}
+
+
+def show(draw, *frames, label, **options):
+    """Draw a figure in a notebook, with its data label; one printed line if a frame is empty."""
+    _drawn(draw, frames, label, options)
+
+
+def save(draw, *frames, name, label, folder, data=None, **options):
+    """Draw a figure and save it with the numbers behind it; print its finding, n and data.
+
+    Names of models that the figure does not show are left out of the CSV.
+
+    Parameters
+    ----------
+    data : DataFrame, optional
+        What goes into the CSV; the first frame by default.
+    """
+    figure = _drawn(draw, frames, label, options, name=name)
+    if figure is None:
+        return
+    frame = frames[0] if data is None else data
+    save_figure(figure, frame.drop(columns=NAMES, errors="ignore"), name, folder=folder)
+    finding = " ".join(figure.get_suptitle().split())
+    print(f"{name}: {finding}.\n{label}{_sample_size(frame)}.")
+
+
+def _drawn(draw, frames, label, options, name=None):
+    if any(frame.empty for frame in frames):
+        print(f"{name or draw.__name__}: skipped, this snapshot has no such results.")
+        return None
+    figure = draw(*frames, **options)
+    note_data(figure, label)
+    return figure
+
+
+def _sample_size(frame) -> str:
+    if "n_models" in frame and "n_clusters" in frame:
+        largest = frame.sort_values("n_models").dropna(subset=["n_models"]).iloc[-1]
+        n_models, n_clusters = int(largest["n_models"]), int(largest["n_clusters"])
+        families = f" of {n_clusters:,} families" if n_clusters < n_models else ""
+        return f"; n = {n_models:,} models{families}"
+    if "model_id" in frame and frame["model_id"].nunique() > 1:
+        return f"; n = {frame['model_id'].nunique():,} models"
+    return ""
+
+
+def rows_of(frame, **wanted):
+    """The rows whose columns have the wanted values."""
+    for column, value in wanted.items():
+        frame = frame[frame[column] == value]
+    return frame
+
+
+def headline(figure, text):
+    """The finding, above all panels."""
+    letters = 94 if figure.get_figwidth() > COLUMN else 46
+    figure.suptitle(textwrap.fill(text, letters), x=0.01, ha="left", fontsize=8, fontweight="bold")
+
+
+def dot(axes, row, value, lower, upper, style):
+    """A value with its interval, in a row."""
+    axes.plot([lower, upper], [row, row], color=style["color"], lw=1)
+    if style["marker"] == "_":  # would vanish in a horizontal line
+        style = style | {"marker": "|"}
+    axes.plot(value, row, color=style["color"], ls="", ms=5, marker=style["marker"])
+
+
+def vertical(axes, x, text, *, ha):
+    """A dashed line across, named at its foot."""
+    axes.axvline(x, color=GREY, lw=0.8, ls="--")
+    offset = (-2, 2) if ha == "right" else (2, 2)
+    axes.annotate(
+        text, (x, 0), xycoords=("data", "axes fraction"), xytext=offset, color=GREY,
+        textcoords="offset points", fontsize=6.5, ha=ha, va="bottom",
+    )  # fmt: skip
+
+
+def curves(axes, frame, x):
+    """One line a predictor with its name at the end; the interval of LRMF as a band.
+
+    A predictor with a single value is one that does not depend on x.
+    """
+    ends = {}
+    for name in order_predictors(frame["predictor"])[::-1]:
+        line = frame[frame["predictor"] == name].sort_values(x)
+        style = predictor_style(name)
+        if name == "LRMF":
+            axes.fill_between(
+                line[x], line["lower"], line["upper"], color=style["color"], alpha=0.15, lw=0
+            )
+        if len(line) > 1:
+            axes.plot(line[x], line["value"], label=name, **style)
+        else:
+            axes.axhline(line["value"].iloc[0], **(style | {"marker": ""}))
+        ends[name] = line["value"].iloc[-1]
+    label_ends(axes, ends, frame[x].max(), colors={n: predictor_style(n)["color"] for n in ends})
+
+
+def label_ends(axes, ends, x, *, colors, size=7):
+    """Names at the right end of the lines, moved apart where they would overlap."""
+    low, high = axes.get_ylim()
+    gap = 1.17 * size / 72 / (0.62 * axes.figure.get_figheight()) * (high - low)
+    names = sorted(ends, key=ends.get)
+    places = np.array([ends[name] for name in names])
+    for _ in range(200):
+        overlap = np.maximum(0, gap - np.diff(places))
+        places[1:] += overlap / 2
+        places[:-1] -= overlap / 2
+    for name, place in zip(names, places + max(0, low - places[0]), strict=True):
+        axes.annotate(
+            SHORT_NAMES.get(name, name), (x, ends[name]), xytext=(1.06, place), va="center",
+            fontsize=size, annotation_clip=False, textcoords=axes.get_yaxis_transform(),
+            color=colors[name],
+            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY, "shrinkA": 0, "shrinkB": 3},
+        )  # fmt: skip
+    axes.set_ylim(low, high)
+
+
+def percent_limits(frame):
+    """Limits of an axis in percent that shows all these shares, within 0 and 100."""
+    values = 100 * frame.to_numpy()
+    margin = 0.04 * np.ptp(values) + 0.5
+    return max(0, values.min() - margin), min(100, values.max() + margin)

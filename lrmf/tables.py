@@ -1,0 +1,310 @@
+r"""Tables of the paper: tidy frames in, frames of text out, written as LaTeX and CSV.
+
+Numbers that the text quotes become macros (``\newcommand``), so nothing is typed by hand. Equal
+input gives equal bytes.
+"""
+
+import os
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from .style import PREDICTORS
+
+DECIMALS = {
+    "pearson": 2, "spearman": 2, "mae": 1, "log_loss": 3, "brier": 3, "auc": 3, "coverage": 2,
+    "width": 1, "interval_score": 1,
+}  # fmt: skip
+HEADINGS = {
+    "pearson": "r", "spearman": "Spearman", "mae": "MAE", "log_loss": "log-loss",
+    "brier": "Brier", "auc": "AUC", "coverage": "coverage", "width": "width",
+}  # fmt: skip
+NONE = "-"
+LEVELS = ["1 hop", "2 hops or more", "finetune", "merge", "adapter", "quantized", "parent"]
+LEVELS += ["sibling", "distant", "1", "2-4", "5-19", "20 or more", "none"]
+RELATED = ["LRMF", "lineage average, multi-hop", "lineage average, 1 hop", "item mean"]
+_LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#",
+    "$": r"\$", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
+    "<": r"\textless{}", ">": r"\textgreater{}",
+}  # fmt: skip
+_DIGITS = dict(enumerate("Zero One Two Three Four Five Six Seven Eight Nine".split()))
+
+
+def accuracy_table(
+    results: pd.DataFrame, comparison: pd.DataFrame, spread: pd.DataFrame
+) -> pd.DataFrame:
+    """One row a predictor: r with its interval and its spread, and the other metrics.
+
+    Parameters
+    ----------
+    results : of `evaluate`, one protocol and one label; averaged over seeds.
+    comparison : of `bootstrap`, for the interval of r.
+    spread : of `spread_over_folds`.
+    """
+    if results.empty:
+        return pd.DataFrame()
+    means = results.groupby(["predictor", "benchmark", "metric"])["value"].mean()
+    intervals = comparison[comparison["metric"] == "pearson"].set_index("predictor")
+    deviations = spread.set_index(["predictor", "benchmark", "metric"])["sd"]
+    rows = {}
+    for name in order_predictors(intervals.index):
+        value, lower, upper = intervals.loc[name, ["value", "lower", "upper"]]
+        row = {"r [95% interval]": interval(value, lower, upper, 2)}
+        row["sd over folds"] = number(deviations.get((name, "all", "pearson")), 2)
+        row["r of average"] = number(means.get((name, "average", "pearson")), 2)
+        for metric in ("spearman", "mae", "log_loss", "brier", "auc"):
+            row[HEADINGS[metric]] = number(means.get((name, "all", metric)), DECIMALS[metric])
+        rows[name] = row
+    table = pd.DataFrame.from_dict(rows, orient="index").rename_axis("predictor")
+    return table.loc[:, (table != NONE).any()]
+
+
+def difference_table(comparison: pd.DataFrame, *, reference: str = "LRMF") -> pd.DataFrame:
+    """The reference minus every other predictor, with intervals; one column a metric."""
+    if comparison.empty:
+        return pd.DataFrame()
+    others = comparison[comparison["predictor"] != reference]
+    columns = {}
+    for metric, group in others.groupby("metric", sort=False):
+        columns[f"{HEADINGS[metric]}: {reference} minus it"] = {
+            row.predictor: interval(*_lead(row), DECIMALS[metric]) for row in group.itertuples()
+        }
+    table = pd.DataFrame(columns).rename_axis("predictor")
+    return table.reindex(order_predictors(table.index))
+
+
+def benchmark_table(
+    results: pd.DataFrame, *, metric: str = "pearson", ceiling: pd.DataFrame | None = None
+) -> pd.DataFrame:
+    """A metric by predictor and benchmark, the mean over benchmarks last; the ceiling below.
+
+    Parameters
+    ----------
+    results : of `evaluate`, one protocol and one label; averaged over seeds.
+    ceiling : columns benchmark, ceiling; its order of benchmarks is kept.
+    """
+    if results.empty:
+        return pd.DataFrame()
+    chosen = results[(results["metric"] == metric) & (results["benchmark"] != "average")]
+    means = chosen.groupby(["predictor", "benchmark"], sort=False)["value"].mean()
+    benchmarks = [name for name in chosen["benchmark"].unique() if name != "all"]
+    if ceiling is not None and not ceiling.empty:
+        benchmarks = [name for name in ceiling["benchmark"] if name in benchmarks]
+    wide = means.unstack().reindex(columns=[*benchmarks, "all"]).rename(columns={"all": "mean"})
+    wide = wide.reindex(order_predictors(wide.index))
+    if ceiling is not None and not ceiling.empty:
+        limits = ceiling.set_index("benchmark")["ceiling"].reindex(benchmarks)
+        wide.loc["noise ceiling"] = [*limits, limits.mean()]
+    text = wide.map(lambda value: number(value, DECIMALS[metric]))
+    return text.rename_axis("predictor").rename_axis(columns=None)
+
+
+def curve_table(
+    comparison: pd.DataFrame, label: str, *, metric: str = "pearson", rows: str = "predictor"
+) -> pd.DataFrame:
+    """A metric by predictor and value of a label (k, density, ...)."""
+    if comparison.empty:
+        return pd.DataFrame()
+    chosen = comparison[comparison["metric"] == metric]
+    wide = chosen.pivot(index=rows, columns=label, values="value")
+    if rows == "predictor":
+        wide = wide.reindex(order_predictors(wide.index))
+    wide.columns = [f"{value:g}" if not isinstance(value, str) else value for value in wide]
+    return wide.map(lambda value: number(value, DECIMALS[metric]))
+
+
+def interval_table(
+    comparison: pd.DataFrame, rows: str, *, metrics=("pearson", "mae")
+) -> pd.DataFrame:
+    """Metrics with their intervals, one row a value of the column `rows`."""
+    if comparison.empty:
+        return pd.DataFrame()
+    columns = {}
+    for metric in metrics:
+        group = comparison[comparison["metric"] == metric]
+        columns[HEADINGS[metric]] = {
+            row[rows]: interval(row["value"], row["lower"], row["upper"], DECIMALS[metric])
+            for row in group.to_dict("records")
+        }
+    return pd.DataFrame(columns).rename_axis(rows)
+
+
+def claim_table(claim: pd.DataFrame) -> pd.DataFrame:
+    """The lead of LRMF in r in each setting, and the verdict of `judge_claim`."""
+    columns = ["setting", "predictor", "lead", "verdict"]
+    rows = [
+        (row.setting, row.predictor, interval(*_lead(row), DECIMALS["pearson"]), row.verdict)
+        for row in claim.itertuples()
+    ]
+    return pd.DataFrame(rows, columns=columns).set_index("setting")
+
+
+def _lead(row) -> tuple:
+    return row.difference, row.difference_lower, row.difference_upper
+
+
+def stratum_table(strata: pd.DataFrame, *, metric: str = "mae") -> pd.DataFrame:
+    """A metric with its interval by stratum and predictor, and the number of models.
+
+    Parameters
+    ----------
+    strata : of `by_stratum`
+    """
+    if strata.empty:
+        return pd.DataFrame()
+    chosen = strata[(strata["metric"] == metric) & strata["predictor"].isin(RELATED)]
+    rows = {}
+    for row in chosen.sort_values("level", key=_level_order, kind="stable").itertuples():
+        text = interval(row.value, row.lower, row.upper, DECIMALS[metric])
+        entry = rows.setdefault(f"{row.stratum}: {row.level}", {"models": f"{row.n_models:,}"})
+        entry[row.predictor] = text
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["models", *RELATED])
+    return table.rename_axis("group").fillna(NONE)
+
+
+def _level_order(levels: pd.Series) -> pd.Series:
+    return levels.astype(str).map(LEVELS.index)
+
+
+def quality_table(intervals: pd.DataFrame) -> pd.DataFrame:
+    """Coverage and width of intervals by k, averaged over benchmarks."""
+    if intervals.empty:
+        return pd.DataFrame()
+    chosen = intervals[intervals["benchmark"] == "all"]
+    wide = chosen.pivot(index="k", columns="metric", values="value")
+    for metric in wide:
+        wide[metric] = [number(value, DECIMALS[metric]) for value in wide[metric]]
+    return wide.rename_axis(columns=None)
+
+
+def order_predictors(names) -> list[str]:
+    """Predictors in the order of `lrmf.style.PREDICTORS`, unknown ones last."""
+    known = [name for name in PREDICTORS if name in set(names)]
+    return known + [name for name in dict.fromkeys(names) if name not in PREDICTORS]
+
+
+def number(value, decimals: int) -> str:
+    """Rounded text; a dash for what is unknown, never a negative zero."""
+    if value is None or pd.isna(value):
+        return NONE
+    return f"{round(float(value), decimals) + 0.0:.{decimals}f}"
+
+
+def interval(value, lower, upper, decimals: int) -> str:
+    """'0.73 [0.70, 0.76]', or only the value where the bounds are unknown."""
+    if pd.isna(value) or pd.isna(lower) or pd.isna(upper):
+        return number(value, decimals)
+    return f"{number(value, decimals)} [{number(lower, decimals)}, {number(upper, decimals)}]"
+
+
+def escape(text) -> str:
+    """Text with LaTeX's special characters escaped, numbers with a proper minus sign."""
+    text = "".join(_LATEX.get(letter, letter) for letter in str(text))
+    return re.sub(r"(?<![\w.\\}])-(?=\d)", "$-$", text)
+
+
+def to_latex(frame: pd.DataFrame, *, note: str = "") -> str:
+    """A booktabs tabular: the index left, the columns right-aligned, the note as a comment."""
+    header = [frame.index.name or "", *frame.columns]
+    lines = [" & ".join(map(escape, [name, *row])) for name, *row in frame.itertuples()]
+    body = [rf"{line} \\" for line in lines]
+    comment = [f"% {line}" for line in note.splitlines()]
+    columns = "l" + "r" * len(frame.columns)
+    top = [
+        rf"\begin{{tabular}}{{{columns}}}",
+        r"\toprule",
+        " & ".join(map(escape, header)) + r" \\",
+    ]
+    return "\n".join([*comment, *top, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])
+
+
+def write_table(frame: pd.DataFrame, name: str, *, folder, note: str = "") -> Path | None:
+    """Write `name`.tex (booktabs) and `name`.csv; nothing, and one printed line, if it is empty.
+
+    Returns the path of the LaTeX file, or None.
+    """
+    if frame.empty:
+        print(f"{name}: skipped, this snapshot has no such results.")
+        return None
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / f"{name}.csv", frame.to_csv())
+    _write(folder / f"{name}.tex", to_latex(frame, note=note))
+    return folder / f"{name}.tex"
+
+
+def macro_name(*words) -> str:
+    r"""A name that LaTeX accepts, letters only: ("v2", "r at k=5") gives VTwoRAtKFive."""
+    parts = re.findall(r"[A-Za-z]+|\d", " ".join(map(str, words)))
+    return "".join(
+        _DIGITS[int(part)] if part.isdigit() else part[0].upper() + part[1:] for part in parts
+    )
+
+
+def macros_of(comparison: pd.DataFrame, *words, by: str | None = None) -> dict[str, str]:
+    """Macros for every value of a comparison, its interval, and the lead of LRMF.
+
+    Names are made of the words, the value of `by`, predictor and metric, and end in nothing,
+    "Interval" or "Lead".
+    """
+    macros = {}
+    for row in comparison.to_dict("records"):
+        label = [f"{by} {row[by]:g}"] if by else []
+        name = macro_name(*words, *label, row["predictor"], row["metric"])
+        decimals = DECIMALS[row["metric"]]
+        macros[name] = number(row["value"], decimals)
+        if pd.notna(row["lower"]):
+            bounds = [number(row[bound], decimals) for bound in ("lower", "upper")]
+            macros[name + "Interval"] = f"[{bounds[0]}, {bounds[1]}]"
+        if row["predictor"] != "LRMF" and pd.notna(row["difference"]):
+            lead = [row[key] for key in ("difference", "difference_lower", "difference_upper")]
+            macros[name + "Lead"] = interval(*lead, decimals)
+    return macros
+
+
+def write_macros(values: dict[str, str], path, *, note: str = "") -> Path:
+    r"""Write ``\newcommand`` for each name and text; names as `macro_name` makes them.
+
+    Raises
+    ------
+    ValueError
+        If a name has other characters than letters, or two names are equal but for spelling.
+    """
+    path = Path(path)
+    lines = [f"% {line}" for line in note.splitlines()]
+    for name, text in values.items():
+        if not re.fullmatch("[A-Za-z]+", name):
+            raise ValueError(f"macro {name!r} must consist of letters; use macro_name")
+        lines.append(rf"\newcommand{{\{name}}}{{{escape(text)}}}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, "\n".join(lines) + "\n")
+    return path
+
+
+def write_frames(folder, **frames: pd.DataFrame) -> list[str]:
+    """Write each frame to `folder`/name.csv; an empty one removes what an earlier run left there.
+
+    Returns the names written.
+    """
+    folder = Path(folder)
+    for name, frame in frames.items():
+        path = folder / f"{name}.csv"
+        if frame.empty:
+            path.unlink(missing_ok=True)
+        else:
+            _write(path, frame.to_csv(index=False, float_format="%.6g"))
+    return [name for name, frame in frames.items() if not frame.empty]
+
+
+def read_frame(folder, name: str) -> pd.DataFrame:
+    """The frame that `write_frames` wrote, or an empty one if there is none."""
+    path = Path(folder) / f"{name}.csv"
+    return pd.read_csv(path) if path.exists() else pd.DataFrame()
+
+
+def _write(path: Path, text: str):
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text, encoding="utf-8", newline="\n")
+    os.replace(partial, path)
