@@ -1,0 +1,191 @@
+"""A family as a picture: which members to show, and a place for each of them."""
+
+from collections.abc import Iterable
+from itertools import zip_longest
+
+import networkx as nx
+import numpy as np
+import pandas as pd
+
+from .lineage import Lineage
+from .snapshot import RELATIONS
+
+_SWEEPS = 12
+
+
+def family_picture(
+    lineage: Lineage, values: Iterable[float], *, family: int = 0, max_nodes: int = 50
+) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Choose some members of a family and lay them out by generation.
+
+    The backbone, two fifths of ``max_nodes``, grows from the member with most children: the
+    neighbour with most children joins. The other places go in turn to the relations: children of
+    the backbone by that relation, scored ones first, then those with fewest other links. Other
+    relatives come in if there are places left.
+
+    Depth, from left to right, is the longest path from a root within the picture; a root stands one
+    generation before its first child. Each member hangs below a parent of the generation before
+    it, and subtrees are ordered to shorten the remaining links.
+
+    Parameters
+    ----------
+    lineage : Lineage
+    values : n_models numbers
+        What the picture colours; NaN = unknown.
+    family : int
+        Label in ``lineage.families``; 0 is the largest.
+    max_nodes : int
+
+    Returns
+    -------
+    nodes : DataFrame
+        ``node_id, label, x, y, value, scored, n_relatives, n_hidden, n_family``: generation,
+        vertical place (one unit a leaf), parents and children in the family, and how many of these
+        are not shown.
+    edges : DataFrame
+        ``parent, child, relation`` between the nodes shown.
+    """
+    members = np.flatnonzero(lineage.families == family)
+    graph = _graph(lineage, members)
+    start = min(graph, key=lambda node: (-graph.out_degree(node), node))
+    chosen = _grow(graph, {start}, 2 * max_nodes // 5)
+    chosen = _with_children(graph, chosen, lineage.n_models, max_nodes)
+    shown = graph.subgraph(_grow(graph, chosen, max_nodes))
+    generation = _generations(shown)
+    height = _heights(shown, generation)
+    values = np.append(np.asarray(list(values), dtype=float), np.full(lineage.n_nodes, np.nan))
+    rows = [
+        {
+            "node_id": lineage.node_ids[node],
+            "label": lineage.node_ids[node].rpartition("/")[2],
+            "x": generation[node],
+            "y": height[node],
+            "value": values[node] if node < lineage.n_models else np.nan,
+            "scored": node < lineage.n_models,
+            "n_relatives": graph.degree(node),
+            "n_hidden": graph.degree(node) - shown.degree(node),
+            "n_family": len(members),
+        }
+        for node in sorted(shown, key=lambda node: (generation[node], height[node]))
+    ]
+    edges = lineage.edges.loc[:, ["parent", "child", "relation"]]
+    is_shown = np.zeros(lineage.n_nodes, dtype=bool)
+    is_shown[list(shown)] = True
+    drawn = is_shown[lineage.parent_index] & is_shown[lineage.child_index]
+    return pd.DataFrame(rows), edges[drawn].reset_index(drop=True)
+
+
+def _graph(lineage, members):
+    """The family as a graph over node numbers."""
+    is_member = np.zeros(lineage.n_nodes, dtype=bool)
+    is_member[members] = True
+    graph = nx.DiGraph()
+    graph.add_nodes_from(members.tolist())
+    relation = lineage.edges["relation"].to_numpy()
+    for edge in np.flatnonzero(is_member[lineage.child_index]):
+        parent, child = int(lineage.parent_index[edge]), int(lineage.child_index[edge])
+        graph.add_edge(parent, child, relation=relation[edge])
+    return graph
+
+
+def _grow(graph, chosen, n_nodes):
+    """Add neighbours, those with most children first, until there are so many nodes."""
+    chosen = set(chosen)
+    border = {node for member in chosen for node in _relatives(graph, member)} - chosen
+    while border and len(chosen) < n_nodes:
+        node = min(border, key=lambda node: (-graph.out_degree(node), graph.in_degree(node), node))
+        chosen.add(node)
+        border = (border | _relatives(graph, node)) - chosen
+    return chosen
+
+
+def _relatives(graph, node):
+    return set(graph.predecessors(node)) | set(graph.successors(node))
+
+
+def _with_children(graph, backbone, n_models, n_nodes):
+    """Add children of the backbone, the relations taking turns."""
+    children = {}
+    for parent in sorted(backbone):
+        for child in graph.successors(parent):
+            if child not in backbone:
+                children.setdefault(graph.edges[parent, child]["relation"], set()).add(child)
+    queues = [
+        sorted(children[name], key=lambda node: (node >= n_models, graph.degree(node), node))
+        for name in RELATIONS
+        if name in children
+    ]
+    in_turn = [node for turn in zip_longest(*queues) for node in turn if node is not None]
+    chosen = dict.fromkeys(backbone)
+    for node in in_turn:
+        if len(chosen) < n_nodes:
+            chosen[node] = None
+    return set(chosen)
+
+
+def _generations(graph):
+    generation = {}
+    for node in nx.lexicographical_topological_sort(graph):
+        parents = graph.predecessors(node)
+        generation[node] = max((generation[parent] + 1 for parent in parents), default=0)
+    for node in graph:
+        if graph.out_degree(node) and not graph.in_degree(node):
+            generation[node] = min(generation[child] for child in graph.successors(node)) - 1
+    return generation
+
+
+def _heights(graph, generation):
+    """Vertical places: leaves one below the other, parents amid their children."""
+    below = {node: [] for node in graph}
+    roots = []
+    for node in sorted(graph):
+        parents = [p for p in graph.predecessors(node) if generation[p] == generation[node] - 1]
+        if parents:
+            below[max(parents, key=lambda p: (graph.out_degree(p), -p))].append(node)
+        else:
+            roots.append(node)
+    height = _place(roots, below)
+    best, shortest = height, _link_length(graph, height)
+    for _ in range(_SWEEPS):
+        pull = {node: _pull(graph, node, below, height) for node in graph}
+        for children in [roots, *below.values()]:
+            children.sort(key=lambda node: (pull[node], node))
+        height = _place(roots, below)
+        if (length := _link_length(graph, height)) < shortest:
+            best, shortest = height, length
+    return best
+
+
+def _place(roots, below):
+    height, n_leaves = {}, 0
+    stack = [(node, False) for node in reversed(roots)]
+    while stack:
+        node, is_done = stack.pop()
+        if is_done:
+            height[node] = (height[below[node][0]] + height[below[node][-1]]) / 2
+        elif below[node]:
+            stack += [(node, True), *((child, False) for child in reversed(below[node]))]
+        else:
+            height[node] = float(n_leaves)
+            n_leaves += 1
+    return height
+
+
+def _link_length(graph, height):
+    return sum(abs(height[parent] - height[child]) for parent, child in graph.edges)
+
+
+def _pull(graph, node, below, height):
+    """Mean height of what the subtree of a node is linked to outside itself."""
+    subtree, stack = set(), [node]
+    while stack:
+        current = stack.pop()
+        subtree.add(current)
+        stack += below[current]
+    outside = [
+        height[other]
+        for member in subtree
+        for other in [*graph.predecessors(member), *graph.successors(member)]
+        if other not in subtree
+    ]
+    return float(np.mean(outside)) if outside else height[node]

@@ -1,0 +1,594 @@
+"""Figures about the data, the lineage and one fit; each is drawn from the CSVs of one notebook.
+
+====================================  ======================================================
+``build/<run>/``                      figure
+====================================  ======================================================
+01 ``scores.csv``                     `score_distributions`
+01 ``evaluation_patterns.csv``        `missing_blocks`
+01 ``sizes.csv``                      `size_against_score`
+02 ``lineage_counts.csv``             `lineage_structure`
+02 ``family_nodes``, ``family_edges`` `family_picture`
+02 ``parent_child_pairs.csv``         `parent_child_scatter`
+02 ``parent_child.csv``               `parent_child_correlation`
+02 ``spectrum.csv``                   `spectral_energy`
+03 ``convergence.csv``                `convergence` (answers only)
+03 ``factors.csv``                    `factors_by_family`
+03 ``factor_distances.csv``           `factor_distances`
+03 ``example_forecast.csv``           `example_forecast`
+====================================  ======================================================
+
+Every function returns a Figure at its final size; `lrmf.style.note_data` adds which data it shows.
+"""
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib import patheffects
+from matplotlib.font_manager import FontProperties
+from matplotlib.lines import Line2D
+from matplotlib.patches import PathPatch
+from matplotlib.path import Path as Outline
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
+
+from .style import (
+    BLACK,
+    BLUE,
+    COLUMN,
+    GREEN,
+    GREY,
+    ORANGE,
+    PAGE,
+    PURPLE,
+    RELATIONS,
+    SKY,
+    VERMILLION,
+)
+
+LIGHT = "#C4C4C4"
+_RELATION_MARKERS = {"any": "*", "finetune": "o", "merge": "s", "adapter": "^", "quantized": "D"}
+_FAMILY_MARKERS = ["o", "s", "^", "D", "v", "X"]
+_FAMILY_COLORS = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK]
+_MIN_PAIRS_SHOWN, _MIN_DISTANCES_SHOWN = 20, 5
+_PAIRS = {
+    "finetune": "finetune and parent",
+    "merge": "merge and a parent",
+    "adapter": "adapter and parent",
+    "quantized": "quantized and parent",
+    "siblings": "two siblings",
+    "same family": "two of a family",
+    "random": "any two",
+}
+
+
+def score_distributions(scores):
+    """Distribution of the models' scores on each benchmark, with quartiles.
+
+    Parameters
+    ----------
+    scores : DataFrame model_id, benchmark, score (share of correct answers)
+    """
+    scores = scores.dropna(subset=["score"])
+    groups = {name: 100 * group["score"].to_numpy() for name, group in _groups(scores, "benchmark")}
+    places = -np.arange(len(groups))
+    figure, axes = plt.subplots(figsize=(COLUMN, 0.9 + 0.28 * len(groups)))
+    for place, values in zip(places, groups.values(), strict=True):
+        if np.ptp(values) > 0:
+            parts = axes.violinplot(
+                [values], [place], orientation="horizontal", widths=0.85, showextrema=False
+            )
+            parts["bodies"][0].set(facecolor=SKY, edgecolor=BLUE, linewidth=0.6, alpha=0.7)
+        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
+        axes.plot([low, high], [place, place], color=BLACK, lw=1.6)
+        axes.plot(middle, place, "o", ms=4, mfc="white", mec=BLACK)
+    axes.set_yticks(places, [f"{name} ({len(v):,})" for name, v in groups.items()])
+    axes.set(xlabel="score of a model, % correct", xlim=(0, 100))
+    axes.grid(axis="y", visible=False)
+    spread = {name: values.std() for name, values in groups.items()}
+    widest, narrowest = max(spread, key=spread.get), min(spread, key=spread.get)
+    title = f"Scores spread most on {widest} (sd {spread[widest]:.0f} points)"
+    if widest != narrowest:
+        title += f" and least on {narrowest} ({spread[narrowest]:.0f})"
+    _headline(figure, title)
+    return figure
+
+
+def missing_blocks(patterns):
+    """Which benchmarks models were evaluated on: one block for each combination, by frequency.
+
+    Parameters
+    ----------
+    patterns : DataFrame pattern, n_models, benchmark, evaluated
+    """
+    benchmarks = list(dict.fromkeys(patterns["benchmark"]))
+    wide = patterns.pivot(index="pattern", columns="benchmark", values="evaluated")[benchmarks]
+    counts = patterns.groupby("pattern")["n_models"].first()[wide.index]
+    counts, seen = counts.to_numpy(), wide.to_numpy(bool)
+    start = np.cumsum(counts) - counts
+    figure, axes = plt.subplots(figsize=(COLUMN, 1.0 + 0.2 * len(benchmarks)))
+    for row in range(len(benchmarks)):
+        own = seen[:, row]
+        style = {"height": 0.8, "color": BLUE, "edgecolor": "white", "linewidth": 0.3}
+        axes.barh(np.full(own.sum(), row), counts[own], left=start[own], **style)
+    shares = seen.T @ counts / counts.sum()
+    labels = [f"{name} {share:.0%}" for name, share in zip(benchmarks, shares, strict=True)]
+    axes.set_yticks(range(len(benchmarks)), labels)
+    axes.set(xlabel="models (blue: evaluated)", xlim=(0, counts.sum()))
+    axes.invert_yaxis()
+    axes.grid(visible=False)
+    complete = counts[seen.all(axis=1)].sum() / counts.sum()
+    _headline(
+        figure, f"{complete:.0%} of the models were evaluated on all {len(benchmarks)} benchmarks"
+    )
+    return figure
+
+
+def size_against_score(sizes):
+    """Size of the models against their average score, with medians of ten groups by size.
+
+    Parameters
+    ----------
+    sizes : DataFrame model_id, params_b, average (mean standardised score)
+    """
+    size, average = sizes["params_b"].to_numpy(), sizes["average"].to_numpy()
+    figure, axes = plt.subplots(figsize=(COLUMN, 2.5))
+    axes.plot(size, average, "o", ms=1.6, mec="none", color=SKY, alpha=0.6, rasterized=True)
+    for group in np.array_split(np.argsort(size, kind="stable"), min(10, len(size))):
+        low, middle, high = np.quantile(average[group], [0.25, 0.5, 0.75])
+        place = np.exp(np.log(size[group]).mean())
+        axes.plot([place, place], [low, high], color=BLUE, lw=1)
+        axes.plot(place, middle, "o", color=BLUE, ms=4.5)
+    axes.set(xscale="log", xlabel="size, billions of parameters")
+    axes.set_ylabel("average standardised score")
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    r = np.corrcoef(np.log(size), average)[0, 1]
+    _headline(
+        figure,
+        f"Log size explains {r * r:.0%} of the variance of the average score "
+        f"(r = {r:.2f}, n = {len(sizes):,})",
+    )
+    return figure
+
+
+def lineage_structure(counts):
+    """How families, depth, offspring and merges are distributed: share of at least so many.
+
+    Parameters
+    ----------
+    counts : DataFrame quantity, value, count
+    """
+    groups = list(_groups(counts, "quantity"))
+    figure, panels = plt.subplots(1, len(groups), figsize=(PAGE, 2.0), sharey=True, squeeze=False)
+    for axes, (quantity, group) in zip(panels[0], groups, strict=True):
+        group = group.sort_values("value")
+        at_least = group["count"][::-1].cumsum()[::-1] / group["count"].sum()
+        axes.plot(group["value"], at_least, "o-", ms=3, color=BLUE)
+        axes.set(xlabel=quantity, yscale="log")
+        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+        axes.yaxis.set_minor_locator(NullLocator())
+        if group["value"].max() > 20:
+            axes.set_xscale("log")
+            axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+            axes.xaxis.set_minor_locator(NullLocator())
+        else:
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    panels[0][0].set_ylabel("at least so many")
+    _, first = groups[0]
+    sizes = np.repeat(first["value"], first["count"])
+    _headline(
+        figure,
+        f"Half of the {len(sizes):,} families have at most {np.median(sizes):.0f} members, "
+        f"the largest has {sizes.max():,}",
+    )
+    return figure
+
+
+def family_picture(nodes, edges):
+    """Part of a family by generation, from left to right; relations by colour and line style.
+
+    Parameters
+    ----------
+    nodes, edges : DataFrames of `lrmf.family_tree.family_picture`
+    """
+    figure, axes = plt.subplots(figsize=(PAGE, 4.8))
+    figure.supxlabel(" ", fontsize=6)  # labels are placed with the line of `note_data` in mind
+    _draw_links(axes, nodes, edges)
+    _draw_members(figure, axes, nodes)
+    axes.set_axis_off()
+    axes.margins(x=0.06, y=0.03)
+    _legend_above(axes, _family_handles(edges, nodes["value"].notna()), ncols=8)
+    n_family, n_merges = nodes["n_family"].iloc[0], edges[edges["relation"] == "merge"]["child"]
+    shown = "all" if len(nodes) == n_family else f"{len(nodes)} of its {n_family:,}"
+    tied = f", tied together by {_counted(n_merges.nunique(), 'merge')}" if len(n_merges) else ""
+    generations = _counted(round(np.ptp(nodes["x"])) + 1, "generation")
+    _headline(figure, f"The largest family, {shown} members: {generations}{tied}")
+    _label_members(figure, axes, nodes, parents=set(edges["parent"]))
+    return figure
+
+
+def _draw_links(axes, nodes, edges):
+    place = nodes.set_index("node_id")[["x", "y"]]
+    for relation, style in RELATIONS.items():
+        for edge in edges[edges["relation"] == relation].itertuples():
+            curve = _s_curve(place.loc[edge.parent], place.loc[edge.child])
+            patch = PathPatch(curve, fill=False, lw=0.85, alpha=0.75, capstyle="butt", **style)
+            axes.add_patch(patch)
+
+
+def _draw_members(figure, axes, nodes):
+    known, other = nodes[nodes["value"].notna()], nodes[nodes["value"].isna()]
+    axes.scatter(other["x"], other["y"], s=22, c="white", ec=GREY, lw=0.8)
+    if len(known):
+        style = {"s": 30, "edgecolors": BLACK, "linewidths": 0.5, "zorder": 3}
+        drawn = axes.scatter(known["x"], known["y"], c=known["value"], **style)
+        style = {"location": "bottom", "shrink": 0.4, "aspect": 40, "anchor": (0.02, 0)}
+        bar = figure.colorbar(drawn, ax=axes, pad=0.01, **style)
+        hidden = " (+n: relatives not shown)" if nodes["n_hidden"].any() else ""
+        bar.set_label(f"average standardised score{hidden}", loc="left")
+
+
+def _s_curve(start, end):
+    middle = (start["x"] + end["x"]) / 2
+    points = [tuple(start), (middle, start["y"]), (middle, end["y"]), tuple(end)]
+    return Outline(points, [Outline.MOVETO, Outline.CURVE4, Outline.CURVE4, Outline.CURVE4])
+
+
+def _family_handles(edges, known):
+    counts = edges["relation"].value_counts()
+    handles = [
+        Line2D([], [], label=f"{relation} ({counts[relation]})", **RELATIONS[relation])
+        for relation in RELATIONS
+        if relation in counts
+    ]
+    for label, face, edge in (("evaluated", "#21918C", BLACK), ("not evaluated", "white", GREY)):
+        if (known if label == "evaluated" else ~known).any():
+            style = {"marker": "o", "ls": "", "mfc": face, "mec": edge, "mew": 0.6}
+            handles.append(Line2D([], [], label=label, **style))
+    return handles
+
+
+def _label_members(figure, axes, nodes, *, parents, n_named=14):
+    """Name the best connected members and count relatives not shown, where there is room."""
+    figure.canvas.draw()
+    radius = 3.2 * figure.dpi / 72
+    centres = axes.transData.transform(nodes[["x", "y"]].to_numpy())
+    taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in centres]
+    halo = [patheffects.withStroke(linewidth=2, foreground="white")]
+    order = np.argsort(-nodes["n_relatives"].to_numpy(), kind="stable")
+    for node in nodes.iloc[order].itertuples():
+        more = f"+{node.n_hidden}" if node.n_hidden else ""
+        names = [_shorten(node.label, letters) for letters in (26, 20, 14)] if n_named > 0 else []
+        for label in filter(None, [*(f"{name} {more}".strip() for name in names), more]):
+            text = axes.annotate(
+                label,
+                (node.x, node.y),
+                xytext=(0, 0),
+                textcoords="offset points",
+                fontsize=6,
+                path_effects=halo,
+                zorder=4,
+            )
+            if _find_room(figure, axes, text, taken, beside=node.node_id not in parents):
+                n_named -= label != more
+                break
+            text.remove()
+
+
+def _find_room(figure, axes, text, taken, *, beside):
+    """Move a text to the first side of its point where it overlaps nothing."""
+    renderer = figure.canvas.get_renderer()
+    left_end, right_end = figure.bbox.x0, axes.bbox.x1 + 4
+    right = ((5, 0), "left", "center")
+    around = [((-3, 4), "left", "bottom"), ((-3, -4), "left", "top")]
+    around += [((3, 4), "right", "bottom"), ((3, -4), "right", "top"), ((-5, 0), "right", "center")]
+    for offset, ha, va in [right, *around] if beside else [*around, right]:
+        text.set(position=offset, ha=ha, va=va)
+        box = text.get_window_extent(renderer)
+        free = all(
+            box.x1 < left or end < box.x0 or box.y1 < low or high < box.y0
+            for left, low, end, high in taken
+        )
+        if free and box.x0 > left_end and box.x1 < right_end:
+            taken.append((box.x0 - 1, box.y0 - 1, box.x1 + 1, box.y1 + 1))
+            return True
+    return False
+
+
+def parent_child_scatter(pairs):
+    """Average score of the children against that of their parents.
+
+    Parameters
+    ----------
+    pairs : DataFrame of `lrmf.kinship.parent_child_pairs`
+    """
+    average = pairs[pairs["benchmark"] == "average"]
+    x, y = average["parent_score"].to_numpy(), average["child_score"].to_numpy()
+    figure, axes = plt.subplots(figsize=(COLUMN, 3.0))
+    low, high = min(x.min(), y.min()), max(x.max(), y.max())
+    axes.plot([low, high], [low, high], color=GREY, lw=0.8)
+    for relation, style in RELATIONS.items():
+        chosen = average["relation"].to_numpy() == relation
+        if chosen.any():
+            axes.plot(
+                x[chosen],
+                y[chosen],
+                _RELATION_MARKERS[relation],
+                color=style["color"],
+                ms=3,
+                mec="white",
+                mew=0.3,
+                alpha=0.8,
+                label=f"{relation} ({chosen.sum()})",
+            )
+    axes.set(xlabel="parents' average standardised score", ylabel="child's")
+    _legend_above(axes, ncols=2)
+    r = np.corrcoef(x, y)[0, 1]
+    near = np.mean(np.abs(x - y) < 0.25)
+    _headline(
+        figure,
+        f"Child and parents correlate at r = {r:.2f}; {near:.0%} of children are within 0.25 sd",
+    )
+    return figure
+
+
+def parent_child_correlation(correlations):
+    """Correlation of child and parents by benchmark and relation; bars are 95% intervals.
+
+    Parameters
+    ----------
+    correlations : DataFrame of `lrmf.kinship.parent_child_correlations`; relations with fewer
+        than 20 pairs are not drawn
+    """
+    is_shown = (correlations["n"] >= _MIN_PAIRS_SHOWN) | (correlations["relation"] == "any")
+    shown = correlations[is_shown]
+    benchmarks = list(dict.fromkeys(shown["benchmark"]))
+    groups = list(_groups(shown, "relation"))
+    row = max(0.2, 0.085 * len(groups))
+    figure, axes = plt.subplots(figsize=(COLUMN, 1.1 + row * len(benchmarks)))
+    styles = {"any": {"color": BLACK}} | RELATIONS
+    for step, (relation, group) in enumerate(groups):
+        place = np.array([benchmarks.index(name) for name in group["benchmark"]])
+        place = place + (step - (len(groups) - 1) / 2) * 0.8 / len(groups)
+        color = styles[relation]["color"]
+        marker = _RELATION_MARKERS[relation]
+        axes.hlines(place, group["lower"], group["upper"], color=color, lw=1)
+        label = "all" if relation == "any" else relation
+        axes.plot(group["r"], place, marker, color=color, ms=4, label=label)
+    axes.set_yticks(range(len(benchmarks)), benchmarks)
+    axes.set(xlabel="r of child and parents", ylim=(len(benchmarks) - 0.5, -0.5))
+    axes.set_xlim(min(0, np.nanmin(shown[["r", "lower"]])), 1)
+    axes.grid(axis="y", visible=False)
+    for edge in range(1, len(benchmarks)):
+        axes.axhline(edge - 0.5, color="0.9", lw=0.4)
+    _legend_above(axes, ncols=5)
+    single = shown[(shown["relation"] == "any") & (shown["benchmark"] != "average")]
+    best, worst = single.loc[single["r"].idxmax()], single.loc[single["r"].idxmin()]
+    _headline(
+        figure,
+        f"How much a child takes after its parents: r from {worst['r']:.2f} "
+        f"({worst['benchmark']}) to {best['r']:.2f} ({best['benchmark']})",
+    )
+    return figure
+
+
+def spectral_energy(spectrum):
+    """Cumulative energy of the scores over the lineage's frequencies, and of shuffled scores.
+
+    Parameters
+    ----------
+    spectrum : DataFrame of `lrmf.spectrum.spectral_energy`
+    """
+    parts = list(_groups(spectrum, "part"))
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7), sharey=True)
+    for axes, (part, group) in zip(panels, parts, strict=False):
+        for _, one in _groups(group[group["benchmark"] != "all"], "benchmark"):
+            axes.plot(one["frequencies"], one["energy"], color=SKY, lw=0.7)
+        mean = group[group["benchmark"] == "all"]
+        x = mean["frequencies"]
+        axes.plot(x, mean["energy"], color=BLUE, lw=1.8)
+        axes.fill_between(x, mean["lower"], mean["upper"], color=LIGHT, lw=0)
+        axes.plot(x, mean["shuffled"], color=VERMILLION, ls="--")
+        axes.plot([0, 1], [0, 1], color=BLACK, ls=":", lw=0.9)
+        axes.set_title(part, fontweight="normal")
+        axes.set(xlabel="share of frequencies, lowest first", xlim=(0, 1), ylim=(0, 1.01))
+        axes.xaxis.set_major_formatter(PercentFormatter(1))
+    for axes in panels[len(parts) :]:
+        axes.set_axis_off()
+    panels[0].yaxis.set_major_formatter(PercentFormatter(1))
+    panels[0].set_ylabel("share of the energy")
+    handles = [
+        Line2D([], [], color=BLUE, lw=1.8, label="lineage, mean of benchmarks"),
+        Line2D([], [], color=SKY, lw=0.7, label="each benchmark"),
+        Line2D([], [], color=VERMILLION, ls="--", label="shuffled lineage (band: range)"),
+        Line2D([], [], color=BLACK, ls=":", label="uniform"),
+    ]
+    panels[0].legend(handles=handles, loc="lower right")
+    at_quarter = (spectrum["benchmark"] == "all") & np.isclose(spectrum["frequencies"], 0.25)
+    quarter = spectrum[at_quarter].iloc[0]
+    _headline(
+        figure,
+        f"The lowest quarter of the frequencies holds {quarter['energy']:.0%} of the energy of "
+        f"performance, and {quarter['shuffled']:.0%} on shuffled lineage",
+    )
+    return figure
+
+
+def convergence(objective):
+    """Objective by sweep, above its final value.
+
+    Parameters
+    ----------
+    objective : DataFrame sweep, objective
+    """
+    values = objective["objective"].to_numpy()
+    figure, axes = plt.subplots(figsize=(COLUMN, 2.2))
+    axes.plot(objective["sweep"][:-1], values[:-1] / values[-1] - 1, "o-", color=BLUE)
+    axes.set(xlabel="sweep", ylabel="above the final value", yscale="log")
+    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    n_sweeps, n_rises = len(values) - 1, int((np.diff(values) > 0).sum())
+    sweeps = _counted(n_sweeps, "sweep")
+    rises = "never rises" if n_rises == 0 else f"rises {_counted(n_rises, 'time')}"
+    _headline(
+        figure,
+        f"The objective {rises}: {1 - values[-1] / values[0]:.0%} lower after {sweeps}, "
+        f"{1 - values[-1] / values[-2]:.2%} of it in the last",
+    )
+    return figure
+
+
+def factors_by_family(factors):
+    """Models in the two directions in which predictions differ most; large families told apart.
+
+    Parameters
+    ----------
+    factors : DataFrame model_id, family (empty for the others), factor_1, factor_2, share_1,
+        share_2 (of the variance)
+    """
+    figure, axes = plt.subplots(figsize=(COLUMN, 3.6))
+    others = factors[factors["family"].isna()]
+    style = {"ls": "", "mew": 0.3, "mec": "white", "rasterized": True}
+    label = f"other models ({len(others):,})"
+    axes.plot(others["factor_1"], others["factor_2"], "o", c=LIGHT, ms=2, label=label, **style)
+    named = factors.dropna(subset=["family"])
+    size = named.groupby("family")["family"].transform("size")
+    named = named.loc[size.sort_values(ascending=False, kind="stable").index]
+    looks = zip(_FAMILY_COLORS, _FAMILY_MARKERS, strict=True)
+    for (family, group), (color, marker) in zip(_groups(named, "family"), looks, strict=False):
+        label = f"{_shorten(family, 18)} ({len(group):,})"
+        x, y = group["factor_1"], group["factor_2"]
+        axes.plot(x, y, marker, color=color, ms=4, label=label, **style)
+    for axis, share in (("x", "share_1"), ("y", "share_2")):
+        text = f"direction {share[-1]} ({factors[share].iloc[0]:.0%} of the variance)"
+        axes.set(**{f"{axis}label": text})
+    _legend_above(axes, ncols=2, fontsize=6)
+    title = (
+        f"Two directions hold {factors[['share_1', 'share_2']].iloc[0].sum():.0%} of the variance"
+    )
+    if len(named):
+        explained, n_families = _variance_between(named), named["family"].nunique()
+        title = f"Membership in the {n_families} largest families explains {explained:.0%} of the "
+        title += "variance in these directions"
+    _headline(figure, title)
+    return figure
+
+
+def _variance_between(named):
+    values = named[["factor_1", "factor_2"]]
+    within = values - values.groupby(named["family"]).transform("mean")
+    return 1 - (within**2).to_numpy().sum() / ((values - values.mean()) ** 2).to_numpy().sum()
+
+
+def factor_distances(distances):
+    """How far apart the states of relatives are; boxes are quartiles, whiskers 5% and 95%.
+
+    Parameters
+    ----------
+    distances : DataFrame kind, distance, unit
+    """
+    values = {name: group["distance"].to_numpy() for name, group in _groups(distances, "kind")}
+    groups = {name: group for name, group in values.items() if len(group) >= _MIN_DISTANCES_SHOWN}
+    figure, axes = plt.subplots(figsize=(COLUMN, 0.9 + 0.26 * len(groups)))
+    drawn = axes.boxplot(
+        list(groups.values()),
+        positions=-np.arange(len(groups)),
+        orientation="horizontal",
+        whis=(5, 95),
+        showfliers=False,
+        widths=0.6,
+        patch_artist=True,
+        medianprops={"color": BLACK, "lw": 1.5},
+    )
+    for box, name in zip(drawn["boxes"], groups, strict=True):
+        box.set(facecolor=SKY if name in RELATIONS else "white", linewidth=0.7)
+    ticks = [f"{_PAIRS[name]} ({len(group):,})" for name, group in groups.items()]
+    axes.set_yticks(-np.arange(len(groups)), ticks)
+    axes.set(xlabel=f"distance, {distances['unit'].iloc[0]}", xlim=(0, None))
+    axes.grid(axis="y", visible=False)
+    medians = {name: np.median(group) for name, group in groups.items()}
+    children = [group for name, group in values.items() if name in RELATIONS]
+    title = f"Median distance {medians['random']:.2f} between any two models"
+    if children:
+        title += f", {np.median(np.concatenate(children)):.2f} between child and parent"
+    _headline(figure, title)
+    return figure
+
+
+def example_forecast(forecast):
+    """One held-out model: its forecast with 90% interval, its own scores and its parents'.
+
+    Parameters
+    ----------
+    forecast : DataFrame model_id, benchmark, kind (forecast, actual, parent, benchmark mean),
+        source (the parent's id), score, lower, upper (shares of correct answers)
+    """
+    benchmarks = list(dict.fromkeys(forecast["benchmark"]))
+    place = dict(zip(benchmarks, range(len(benchmarks)), strict=True))
+    kinds = {name: group for name, group in _groups(forecast, "kind")}
+    figure, axes = plt.subplots(figsize=(COLUMN, 2.8))
+    n_parents = kinds["parent"]["source"].nunique()
+    looks = {
+        "benchmark mean": ("_", GREY, 0.3, "average model"),
+        "parent": ("^", VERMILLION, -0.2, "parent" if n_parents == 1 else f"{n_parents} parents"),
+        "actual": ("X", BLACK, 0.15, "actual score"),
+        "forecast": ("o", BLUE, 0.0, "LRMF forecast, 90% interval"),
+    }
+    for kind, (marker, color, shift, label) in looks.items():
+        x = kinds[kind]["benchmark"].map(place) + shift
+        y = 100 * kinds[kind]["score"]
+        edge = (color, 1.2) if kind == "benchmark mean" else ("white", 0.4)
+        axes.plot(x, y, marker, color=color, ms=4.5, mec=edge[0], mew=edge[1], label=label)
+        if kind == "forecast":
+            axes.vlines(x, 100 * kinds[kind]["lower"], 100 * kinds[kind]["upper"], color=color)
+    crowded = len("".join(benchmarks)) > 32
+    axes.set_xticks(range(len(benchmarks)), benchmarks, fontsize=6 if crowded else 7)
+    axes.set(ylabel="score, % correct")
+    axes.grid(axis="x", visible=False)
+    _legend_above(axes, ncols=2)
+    actual, own = (kinds[kind].set_index("benchmark") for kind in ("actual", "forecast"))
+    inside = actual["score"].between(own["lower"], own["upper"])
+    error = 100 * (actual["score"] - own["score"]).abs().mean()
+    parents = kinds["parent"].groupby("benchmark")["score"].mean()
+    parent_error = 100 * (actual["score"] - parents).abs().mean()
+    _headline(
+        figure,
+        f"{inside.sum()} of {len(inside)} scores are within the interval; mean error "
+        f"{error:.1f} points (parents' mean: {parent_error:.1f})",
+    )
+    return figure
+
+
+def _counted(number, noun):
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _groups(frame, column):
+    """Groups in order of appearance."""
+    return frame.groupby(column, sort=False)
+
+
+def _legend_above(axes, handles=None, **style):
+    """A legend between the headline and the axes."""
+    style = {"handletextpad": 0.4, "columnspacing": 1.0, "borderaxespad": 0.2} | style
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), **style)
+
+
+def _shorten(text, n_letters):
+    """Cut out the middle of a long name."""
+    if len(text) <= n_letters:
+        return text
+    n_end = (n_letters - 1) // 3 + 1
+    return f"{text[: n_letters - 1 - n_end]}…{text[-n_end:]}"
+
+
+def _headline(figure, text):
+    """The finding, above all panels, in as many lines as it needs."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        outline = TextPath((0, 0), longer, size=8, prop=FontProperties(weight="bold"))
+        if outline.get_extents().width < 72 * figure.get_figwidth() - 10:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8, fontweight="bold")

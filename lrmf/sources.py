@@ -1,0 +1,59 @@
+"""Where a run's snapshot comes from: simulated, or opened as given."""
+
+import os
+from pathlib import Path
+
+from .schema import MANIFEST_FILE
+from .simulate import write_simulated
+from .snapshot import Snapshot, SnapshotError, load_snapshot
+
+SOURCES = ("simulate", "open")
+
+
+def get_snapshot(
+    source: str, path: str | os.PathLike, *, n_models: int, n_items: int, seed: int
+) -> Snapshot:
+    """Provide the snapshot at ``path``.
+
+    Parameters
+    ----------
+    source : {"simulate", "open"}
+        Simulate it anew (equal parameters give equal bytes), or open and check what is there.
+    path : path of the snapshot's directory
+    n_models, n_items, seed : int
+        Size and seed of a simulation; not used when opened.
+
+    Returns
+    -------
+    Snapshot
+        With memory-mapped responses.
+
+    Raises
+    ------
+    ValueError
+        If the source is unknown or a parameter of the simulation is out of range.
+    SnapshotError
+        If the snapshot cannot be read or written; a snapshot that was not simulated is never
+        replaced by a simulated one.
+    """
+    if source not in SOURCES:
+        raise ValueError(f"unknown source {source!r}; use {' or '.join(map(repr, SOURCES))}")
+    if source == "open":
+        return load_snapshot(path)
+    if (Path(path) / MANIFEST_FILE).exists():
+        _check_replaceable(path)
+    return write_simulated(path, n_models=n_models, n_items=n_items, seed=seed, overwrite=True)
+
+
+def _check_replaceable(path):
+    try:
+        existing = load_snapshot(path, verify_checksums=False)
+    except SnapshotError:
+        existing = None
+    if existing is None or existing.source != "simulated":
+        what = "a damaged snapshot" if existing is None else f"snapshot {existing.name!r}"
+        raise SnapshotError(
+            f"holds {what}, which a simulation must not replace; "
+            "use source 'open', give another path, or delete it",
+            path,
+        )
