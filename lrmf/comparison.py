@@ -4,13 +4,14 @@ All frames are those of `lrmf.evaluation`. Where a snapshot cannot serve a proto
 lineage, no instances) the frames are empty, and everything here passes emptiness on.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
 import numpy as np
 import pandas as pd
 
 from .evaluation import Split, evaluate, noise_ceiling, score_forecasts, split_half_ceiling
+from .lineage import Lineage
 from .metrics import METRICS, _Table, mean_of_finite
 from .snapshot import Snapshot, benchmark_scores
 
@@ -23,27 +24,36 @@ COMPARISON += ["difference", "difference_lower", "difference_upper", "n_models",
 
 
 def run_protocol(
-    name: str, predictors: dict[str, object], splits: Iterable[Split], lineage, **options
+    name: str,
+    predictors: dict[str, object],
+    protocol: Callable[[], Iterable[Split]],
+    lineage: Lineage,
+    *,
+    max_folds: int | None = None,
+    **options,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`evaluate`, or two empty frames and one printed line where the snapshot cannot serve it."""
+    """`evaluate` on a protocol's splits; where the snapshot has none, one line and empty frames.
+
+    Parameters
+    ----------
+    name : what the printed line calls the protocol.
+    protocol : makes the splits, such as ``partial(zero_shot, responses, lineage)``.
+    max_folds : evaluate only so many folds of each seed.
+    """
+    why, first = "it has no models to forecast", None
     try:
-        splits = iter(splits)
+        splits = iter(protocol())
+        if max_folds is not None:
+            splits = (split for split in splits if split.label["fold"] < max_folds)
         first = next(splits, None)
     except ValueError as reason:
-        first, why = None, str(reason)
-    else:
-        why = "it has no models to forecast"
+        why = str(reason)
     if not predictors:
         first, why = None, "no predictor applies to it"
     if first is None:
         print(f"{name}: not on this snapshot ({why}).")
         return pd.DataFrame(), pd.DataFrame()
     return evaluate(predictors, chain([first], splits), lineage, **options)
-
-
-def first_folds(splits: Iterable[Split], n_folds: int) -> Iterable[Split]:
-    """The splits of the first `n_folds` folds of each seed."""
-    return (split for split in splits if split.label["fold"] < n_folds)
 
 
 def bootstrap(

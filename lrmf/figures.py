@@ -100,8 +100,8 @@ def predicted_against_actual(forecasts, results, predictor="LRMF"):
     best, worst = r[benchmarks].idxmax(), r[benchmarks].idxmin()
     headline(
         figure,
-        f"Before any answer is seen, {best} is forecast best (r = {number(r[best], 2)}) and "
-        f"{worst} worst ({number(r[worst], 2)}); n = {chosen['model_id'].nunique():,} models",
+        f"Before any answer, {best} is forecast best (r = {number(r[best], 2)}) and {worst} worst "
+        f"({number(r[worst], 2)}); {chosen['model_id'].nunique():,} models",
     )
     return figure
 
@@ -126,9 +126,8 @@ def random_missing_curve(comparison):
     rival = low.reindex([name for name in WITHOUT_LINEAGE if name in low]).idxmax()
     headline(
         figure,
-        f"With {100 * frame['density'].min():g}% of the cells observed LRMF reaches r = "
-        f"{number(low['LRMF'], 2)}, the best predictor without lineage ({rival}) "
-        f"{number(low[rival], 2)}",
+        f"With {100 * frame['density'].min():g}% observed LRMF reaches r = "
+        f"{number(low['LRMF'], 2)}, the best without lineage {number(low[rival], 2)} ({rival})",
     )
     return figure
 
@@ -150,7 +149,7 @@ def few_shot_curve(comparison):
         axes.set_xticks(ks, [f"{k:g}" for k in ks])
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel=f"{unit} revealed", ylabel=AXIS_LABELS[metric])
-        axes.set_xlim(-0.1, max(ks))
+        axes.set_xlim(-0.1, 1.12 * max(ks))
     headline(figure, _few_shot_title(rows_of(comparison, metric="pearson"), unit))
     return figure
 
@@ -201,7 +200,7 @@ def error_by_relatives(strata):
     panels[0][0].set_xlim(0, 1.05 * max(frame["upper"].max(), frame["value"].max()))
     for axes, name in zip(panels[0], names, strict=True):
         _stratum_panel(axes, frame[frame["stratum"] == name])
-        axes.set_title(STRATA[name], fontweight="normal")
+        axes.set_title(STRATA[name], fontweight="normal", loc="right")
         axes.set_xlabel("MAE, points")
     handles, labels = panels[0][0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower left", ncols=len(RELATED))
@@ -224,7 +223,7 @@ def calibration(bins, intervals, predictor="LRMF"):
     low, high = percent_limits(bins[["predicted", "actual"]])
     panels[0].plot([low, high], [low, high], color=GREY, lw=0.6)
     panels[0].plot(100 * bins["predicted"], 100 * bins["actual"], "o", color=color)
-    panels[0].set(xlabel="mean forecast, % correct", ylabel="mean actual score, % correct")
+    panels[0].set(xlabel="mean forecast, %", ylabel="mean actual score, %")
     panels[0].set(xlim=(low, high), ylim=(low, high))
     intervals = intervals[intervals["predictor"] == predictor]
     widest = intervals.loc[intervals["metric"] == "width", "value"].max()
@@ -295,7 +294,7 @@ def later_models(dates):
 def _scatter_with_intervals(axes, group, color):
     actual, forecast = 100 * group["actual"], 100 * group["predicted"]
     axes.vlines(
-        actual, 100 * group["lower"], 100 * group["upper"], color=SKY, lw=0.5, alpha=0.35,
+        actual, 100 * group["lower"], 100 * group["upper"], color=SKY, lw=0.5, alpha=0.25,
         rasterized=True,
     )  # fmt: skip
     axes.plot(actual, forecast, "o", ms=1.8, mec="none", color=color, rasterized=True)

@@ -44,10 +44,15 @@ def _drawn(draw, frames, label, options, name=None):
         return None
     figure = draw(*frames, **options)
     note_data(figure, label)
+    if engine := figure.get_layout_engine():
+        engine.execute(figure)
+        figure.set_layout_engine("none")  # once for PDF, PNG and screen
     return figure
 
 
 def _sample_size(frame) -> str:
+    if "level" in frame:  # every level has its own
+        return ""
     if "n_models" in frame and "n_clusters" in frame:
         largest = frame.sort_values("n_models").dropna(subset=["n_models"]).iloc[-1]
         n_models, n_clusters = int(largest["n_models"]), int(largest["n_clusters"])
@@ -122,7 +127,7 @@ def label_ends(axes, ends, x, *, colors, size=7):
         places[:-1] -= overlap / 2
     for name, place in zip(names, places + max(0, low - places[0]), strict=True):
         axes.annotate(
-            SHORT_NAMES.get(name, name), (x, ends[name]), xytext=(1.06, place), va="center",
+            SHORT_NAMES.get(name, name), (x, ends[name]), xytext=(1.05, place), va="center",
             fontsize=size, annotation_clip=False, textcoords=axes.get_yaxis_transform(),
             color=colors[name],
             arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY, "shrinkA": 0, "shrinkB": 3},

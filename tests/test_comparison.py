@@ -1,0 +1,239 @@
+"""Comparison of forecasts: intervals, differences, strata, and protocols a snapshot lacks."""
+
+from functools import partial
+
+import numpy as np
+import pandas as pd
+import pytest
+from builders import tiny_snapshot
+
+from lrmf import Lineage, comparison
+from lrmf.baselines import ItemMean, LineageMean
+from lrmf.evaluation import date_split, paired_bootstrap, score_forecasts, zero_shot
+
+
+def made_up_forecasts(*, n_models=60, n_families=12, seed=0):
+    """Forecasts of a good and a poor predictor, two benchmarks, two seeds, two folds."""
+    rng = np.random.default_rng(seed)
+    actual = rng.uniform(0.2, 0.8, (n_models, 2))
+    rows = []
+    for number in (0, 1):
+        for predictor, noise in (("LRMF", 0.05), ("MF", 0.3)):
+            predicted = np.clip(actual + noise * rng.standard_normal(actual.shape), 0, 1)
+            for model, benchmark in np.ndindex(actual.shape):
+                rows.append(
+                    {
+                        "protocol": "zero_shot",
+                        "predictor": predictor,
+                        "seed": number,
+                        "fold": model % 2,
+                        "model_id": f"m{model:02d}",
+                        "benchmark": "ab"[benchmark],
+                        "actual": actual[model, benchmark],
+                        "predicted": predicted[model, benchmark],
+                        "expected": 0.5,
+                        "lower": predicted[model, benchmark] - 0.1,
+                        "upper": predicted[model, benchmark] + 0.1,
+                        "n_items": 10,
+                        "log_loss": np.nan,
+                        "brier": np.nan,
+                        "relation": ["finetune", "merge", "sibling"][model % 3],
+                        "n_relatives": model % 30,
+                        "hops": 1 + model % 2,
+                        "family": model % n_families,
+                    }
+                )
+    return pd.DataFrame(rows)
+
+
+def value_of(frame, predictor, metric, column="value"):
+    return frame.set_index(["predictor", "metric"]).loc[(predictor, metric), column]
+
+
+def test_bootstrap_agrees_with_the_paired_bootstrap_of_two_predictors():
+    forecasts = made_up_forecasts()
+    frame = comparison.bootstrap(forecasts, metrics=["pearson", "mae"], n_boot=300)
+    for metric in ("pearson", "mae"):
+        pair = paired_bootstrap(forecasts, "LRMF", "MF", metric=metric, n_boot=300)
+        assert value_of(frame, "LRMF", metric) == pytest.approx(pair["value_a"])
+        assert value_of(frame, "MF", metric) == pytest.approx(pair["value_b"])
+        for mine, theirs in (
+            ("difference", "difference"),
+            ("difference_lower", "lower"),
+            ("difference_upper", "upper"),
+        ):
+            assert value_of(frame, "MF", metric, mine) == pytest.approx(pair[theirs])
+    assert (frame["n_models"] == 60).all() and (frame["n_clusters"] == 12).all()
+
+
+def test_bootstrap_intervals_hold_the_value_and_the_reference_differs_by_nothing_from_itself():
+    frame = comparison.bootstrap(made_up_forecasts(), n_boot=200)
+    assert (frame["lower"] <= frame["value"]).all() and (frame["value"] <= frame["upper"]).all()
+    own = frame[frame["predictor"] == "LRMF"]
+    assert (own[["difference", "difference_lower", "difference_upper"]] == 0).all(axis=None)
+
+
+def test_bootstrap_by_groups_equals_each_group_alone():
+    forecasts = made_up_forecasts()
+    both = pd.concat([forecasts.assign(k=0), forecasts[forecasts["family"] < 8].assign(k=1)])
+    frame = comparison.bootstrap(both, by=["k"], n_boot=100)
+    alone = comparison.bootstrap(forecasts[forecasts["family"] < 8], n_boot=100)
+    pd.testing.assert_frame_equal(
+        frame[frame["k"] == 1].drop(columns="k").reset_index(drop=True), alone
+    )
+
+
+def test_bootstrap_of_a_benchmark_and_without_the_reference():
+    forecasts = made_up_forecasts()
+    one = comparison.bootstrap(forecasts, benchmark="a", metrics=["mae"], n_boot=50)
+    assert value_of(one, "MF", "mae") == pytest.approx(
+        score_forecasts(forecasts, by=["predictor", "seed"])
+        .query("predictor == 'MF' and metric == 'mae' and benchmark == 'a'")["value"]
+        .mean()
+    )
+    without = comparison.bootstrap(forecasts[forecasts["predictor"] == "MF"], n_boot=50)
+    assert without["difference"].isna().all() and without["lower"].notna().all()
+
+
+def test_too_few_families_give_no_interval():
+    forecasts = made_up_forecasts(n_families=4)
+    frame = comparison.bootstrap(forecasts, n_boot=50)
+    assert frame["lower"].isna().all() and frame["value"].notna().all()
+    singles = comparison.bootstrap(forecasts, n_boot=50, cluster=None)
+    assert singles["lower"].notna().all() and (singles["n_clusters"] == 60).all()
+
+
+def test_spread_is_the_deviation_over_folds_and_seeds():
+    forecasts = made_up_forecasts()
+    spread = comparison.spread_over_folds(forecasts).set_index(["predictor", "benchmark", "metric"])
+    values = score_forecasts(forecasts, by=["predictor", "seed", "fold"])
+    chosen = values.query("predictor == 'MF' and benchmark == 'all' and metric == 'pearson'")
+    assert spread.loc[("MF", "all", "pearson"), "sd"] == pytest.approx(chosen["value"].std())
+    assert spread.loc[("MF", "all", "pearson"), "n_splits"] == 4
+
+
+@pytest.mark.parametrize(
+    ("difference", "lower", "verdict"),
+    [
+        (0.30, 0.11, "larger than claimed"),
+        (0.08, 0.01, "as claimed"),
+        (0.30, 0.02, "as claimed"),
+        (0.06, 0.01, "smaller than claimed"),
+        (0.20, -0.01, "no advantage"),
+        (-0.20, -0.30, "no advantage"),
+    ],
+)
+def test_claim(difference, lower, verdict):
+    frame = pd.DataFrame(
+        {
+            "predictor": ["MF", "MF", "item mean"],
+            "metric": ["pearson", "mae", "pearson"],
+            "difference": difference,
+            "difference_lower": lower,
+        }
+    )
+    judged = comparison.judge_claim(frame)
+    assert judged["verdict"].tolist() == [verdict]
+
+
+def test_strata_split_the_models():
+    forecasts = comparison.add_strata(made_up_forecasts())
+    strata = comparison.by_stratum(forecasts, n_boot=20)
+    for name in ("distance", "relation", "relatives"):
+        chosen = strata.query("stratum == @name and predictor == 'LRMF' and metric == 'mae'")
+        sizes = forecasts.groupby(name)["model_id"].nunique()
+        assert chosen.set_index("level")["n_models"].to_dict() == sizes[sizes >= 10].to_dict()
+    assert set(forecasts["relatives"]) == {"none", "1", "2-4", "5-19", "20 or more"}
+    levels = strata[(strata["stratum"] == "relatives") & (strata["metric"] == "mae")]
+    assert "none" not in set(levels["level"])  # two models only
+
+
+def test_calibration_bins_are_equally_large_and_average_to_the_mean():
+    forecasts = made_up_forecasts()
+    bins = comparison.calibration_bins(forecasts, n_bins=8)
+    assert bins.groupby("predictor")["n"].agg(np.ptp).max() <= 1
+    own = bins[bins["predictor"] == "MF"]
+    total = forecasts[forecasts["predictor"] == "MF"]
+    for column in ("predicted", "actual"):
+        assert np.average(own[column], weights=own["n"]) == pytest.approx(total[column].mean())
+    assert own["predicted"].is_monotonic_increasing
+
+
+def test_interval_quality_counts_the_intervals_that_hold():
+    forecasts = made_up_forecasts().assign(k=3)
+    quality = comparison.interval_quality(forecasts).set_index(["benchmark", "metric"])["value"]
+    own = forecasts[(forecasts["predictor"] == "LRMF") & (forecasts["benchmark"] == "a")]
+    inside = own["actual"].between(own["lower"], own["upper"]).mean()
+    assert quality["a", "coverage"] == pytest.approx(inside)
+    assert quality["all", "width"] == pytest.approx(20)
+
+
+def test_renamed_predictors_are_all_lrmf():
+    forecasts = made_up_forecasts()
+    renamed = comparison.rename_predictors(forecasts, {"MF": "no lineage"}, "variant")
+    assert set(renamed["predictor"]) == {"LRMF"} and set(renamed["variant"]) == {"no lineage"}
+    assert len(renamed) == len(forecasts) / 2
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    data = tiny_snapshot()
+    lineage = Lineage.from_edges(data.lineage, data.models["model_id"])
+    return data, lineage, {"items": data.items, "models": data.models, "truth": data.responses}
+
+
+def test_protocols_run_and_keep_to_the_first_folds(tiny):
+    data, lineage, shared = tiny
+    predictors = {"1 hop": LineageMean(shrinkage=1.0), "item mean": ItemMean()}
+    protocol = partial(zero_shot, data.responses, lineage, n_folds=3)
+    results, forecasts = comparison.run_protocol(
+        "Zero-shot", predictors, protocol, lineage, max_folds=2, **shared
+    )
+    assert set(forecasts["fold"]) == {0, 1} and set(forecasts["predictor"]) == set(predictors)
+    assert not results.empty
+
+
+def test_protocols_a_snapshot_cannot_serve_are_named_and_empty(tiny, capsys):
+    data, _, shared = tiny
+    alone = Lineage.from_edges([], data.models["model_id"])
+    mean = {"item mean": ItemMean()}
+    protocol = partial(zero_shot, data.responses, alone, n_folds=3)
+    for frame in comparison.run_protocol("Zero-shot", mean, protocol, alone, **shared):
+        assert frame.empty
+    assert capsys.readouterr().out.startswith("Zero-shot: not on this snapshot (3 folds need")
+    undated = data.models.drop(columns=["created_at", "evaluated_at"])
+    protocol = partial(date_split, data.responses, undated)
+    comparison.run_protocol("By date", mean, protocol, alone, **shared)
+    assert "no dates to split by" in capsys.readouterr().out
+    comparison.run_protocol("Parts", {}, protocol, alone, **shared)
+    assert capsys.readouterr().out == (
+        "Parts: not on this snapshot (no predictor applies to it).\n"
+    )
+
+
+def test_errors_of_a_fit_are_not_taken_for_a_missing_protocol(tiny):
+    data, lineage, shared = tiny
+    protocol = partial(zero_shot, data.responses, lineage, n_folds=3)
+    wrong = {"7 hops": LineageMean(hops=7)}
+    with pytest.raises(ValueError, match="hops must be"):
+        comparison.run_protocol("Zero-shot", wrong, protocol, lineage, **shared)
+
+
+def test_emptiness_is_passed_on():
+    empty = pd.DataFrame()
+    assert comparison.bootstrap(empty, by=["k"]).empty
+    assert "k" in comparison.bootstrap(empty, by=["k"])
+    assert comparison.spread_over_folds(empty).empty
+    assert comparison.by_stratum(comparison.add_strata(empty)).empty
+    assert comparison.calibration_bins(empty).empty
+    assert comparison.interval_quality(empty).empty
+    assert comparison.rename_predictors(empty, {"a": "b"}, "variant").empty
+    assert comparison.judge_claim(comparison.bootstrap(empty)).empty
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_score_ceiling_lies_between_0_and_1_for_every_benchmark(binary):
+    data = tiny_snapshot(binary=binary)
+    ceiling = comparison.score_ceiling(data)
+    assert ceiling["benchmark"].tolist() == ["arc", "bbh", "math"]
+    assert ceiling["ceiling"].between(0, 1).all()

@@ -1,0 +1,177 @@
+"""Tables and macros: what the text says, that LaTeX can read it, that bytes are stable."""
+
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lrmf import tables
+
+
+def compared(values, **columns):
+    """A frame as `bootstrap` makes it: predictor -> (value, lower, upper) of r; MAE is 10 r."""
+    rows = []
+    lead = values.get("LRMF", (np.nan,) * 3)[0]
+    for predictor, (value, lower, upper) in values.items():
+        for metric, scale in (("pearson", 1), ("mae", 10)):
+            row = {"predictor": predictor, "metric": metric, "benchmark": "all"}
+            row |= {"value": scale * value, "lower": scale * lower, "upper": scale * upper}
+            row |= {"difference": scale * (lead - value)}
+            row |= {"difference_lower": scale * (lead - upper)}
+            row |= {"difference_upper": scale * (lead - lower)}
+            rows.append(row | {"n_models": 50, "n_clusters": 9} | columns)
+    return pd.DataFrame(rows)
+
+
+ZERO_SHOT = compared({"item mean": (0, 0, 0), "NEW": (0.3, 0.2, 0.4), "LRMF": (0.7, 0.6, 0.8)})
+
+
+def results_of(comparison):
+    rows = []
+    for row in comparison.itertuples():
+        for benchmark, shift in (("b", 0.1), ("a", -0.1), ("all", 0.0), ("average", 0.05)):
+            value = row.value + shift
+            rows += [(row.predictor, seed, benchmark, row.metric, value) for seed in (0, 1)]
+    return pd.DataFrame(rows, columns=["predictor", "seed", "benchmark", "metric", "value"])
+
+
+def test_accuracy_table_holds_intervals_spread_and_only_known_metrics():
+    spread = pd.DataFrame(
+        [("LRMF", "all", "pearson", 0.0312)], columns=["predictor", "benchmark", "metric", "sd"]
+    )
+    table = tables.accuracy_table(results_of(ZERO_SHOT), ZERO_SHOT, spread)
+    assert list(table.index) == ["LRMF", "item mean", "NEW"]
+    assert table.loc["LRMF"].to_dict() == {
+        "r [95% interval]": "0.70 [0.60, 0.80]",
+        "sd over folds": "0.03",
+        "r of average": "0.75",
+        "MAE": "7.0",
+    }
+    assert table.loc["NEW", "sd over folds"] == "-"
+
+
+def test_difference_table_leaves_out_the_reference():
+    table = tables.difference_table(ZERO_SHOT)
+    assert list(table.index) == ["item mean", "NEW"]
+    assert table.loc["NEW"].tolist() == ["0.40 [0.30, 0.50]", "4.0 [3.0, 5.0]"]
+
+
+def test_benchmark_table_ends_in_the_mean_and_the_ceiling():
+    ceiling = pd.DataFrame({"benchmark": ["a", "b"], "ceiling": [0.9, 0.95]})
+    table = tables.benchmark_table(results_of(ZERO_SHOT), ceiling=ceiling)
+    assert list(table.columns) == ["a", "b", "mean"]
+    assert table.loc["LRMF"].tolist() == ["0.60", "0.80", "0.70"]
+    assert table.loc["noise ceiling"].tolist() == ["0.90", "0.95", "0.93"]
+
+
+def test_curve_interval_and_stratum_tables():
+    curve = pd.concat(
+        [compared({"LRMF": (0.5 + k / 100, 0.4, 0.6), "kNN": (0, 0, 0)}, k=k) for k in (1, 10)]
+    )
+    curve = curve[(curve["k"] == 1) | (curve["predictor"] == "LRMF")]
+    table = tables.curve_table(curve, "k")
+    assert table.to_dict() == {
+        "1": {"LRMF": "0.51", "kNN": "0.00"},
+        "10": {"LRMF": "0.60", "kNN": "-"},
+    }
+    variants = compared({"LRMF": (0.5, 0.4, 0.6)}, variant="bias only")
+    assert tables.interval_table(variants, "variant").loc["bias only"].tolist() == [
+        "0.50 [0.40, 0.60]",
+        "5.0 [4.0, 6.0]",
+    ]
+    strata = pd.concat(
+        [
+            compared({"LRMF": (0.5, np.nan, np.nan)}, stratum="relatives", level="2-4"),
+            compared({"LRMF": (0.4, 0.3, 0.5)}, stratum="relatives", level="1"),
+        ]
+    )
+    table = tables.stratum_table(strata)
+    assert list(table.index) == ["relatives: 1", "relatives: 2-4"]
+    assert table["LRMF"].tolist() == ["4.0 [3.0, 5.0]", "5.0"]
+    assert table["item mean"].tolist() == ["-", "-"]
+
+
+def test_empty_frames_make_empty_tables():
+    empty = pd.DataFrame()
+    made = [
+        tables.accuracy_table(empty, empty, empty),
+        tables.difference_table(empty),
+        tables.benchmark_table(empty),
+        tables.curve_table(empty, "k"),
+        tables.interval_table(empty, "k"),
+        tables.stratum_table(empty),
+        tables.quality_table(empty),
+        tables.claim_table(empty),
+    ]
+    assert all(table.empty for table in made)
+    assert tables.macros_of(empty) == {}
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.125, "0.12"), (-0.001, "0.00"), (np.nan, "-"), (None, "-"), (2, "2.00")]
+)
+def test_numbers(value, text):
+    assert tables.number(value, 2) == text
+
+
+def test_escape():
+    assert tables.escape("50% of a_b & {c} #1 ~ ^ \\ $") == (
+        r"50\% of a\_b \& \{c\} \#1 \textasciitilde{} \textasciicircum{} \textbackslash{} \$"
+    )
+    assert tables.escape("-0.3 [-0.4, -0.2] and 2-4") == "$-$0.3 [$-$0.4, $-$0.2] and 2-4"
+
+
+def test_latex_is_a_booktabs_tabular():
+    frame = tables.difference_table(ZERO_SHOT)
+    lines = tables.to_latex(frame, note="one\ntwo").splitlines()
+    assert lines[:4] == ["% one", "% two", r"\begin{tabular}{lrr}", r"\toprule"]
+    assert lines[5] == r"\midrule" and lines[-2:] == [r"\bottomrule", r"\end{tabular}"]
+    assert all(line.count("&") == 2 and line.endswith(r"\\") for line in [lines[4], *lines[6:-2]])
+
+
+def test_tables_are_written_twice_with_the_same_bytes(tmp_path, capsys):
+    frame = tables.difference_table(ZERO_SHOT)
+    path = tables.write_table(frame, "differences", folder=tmp_path / "tables")
+    first = path.read_bytes(), path.with_suffix(".csv").read_bytes()
+    tables.write_table(frame, "differences", folder=tmp_path / "tables")
+    assert first == (path.read_bytes(), path.with_suffix(".csv").read_bytes())
+    assert sorted(p.name for p in path.parent.iterdir()) == ["differences.csv", "differences.tex"]
+    again = pd.read_csv(path.with_suffix(".csv"), index_col=0)
+    assert again.loc["NEW"].tolist() == frame.loc["NEW"].tolist()
+    assert tables.write_table(pd.DataFrame(), "nothing", folder=tmp_path) is None
+    assert "nothing: skipped" in capsys.readouterr().out
+
+
+def test_macros_quote_values_intervals_and_leads(tmp_path):
+    few_shot = compared({"LRMF": (0.7, 0.6, 0.8), "MF": (0.5, np.nan, np.nan)}, k=20)
+    macros = tables.macros_of(few_shot, "openllm-v2", "few shot", by="k")
+    start = "OpenllmVTwoFewShotKTwoZero"
+    assert macros[start + "LRMFPearson"] == "0.70"
+    assert macros[start + "LRMFPearsonInterval"] == "[0.60, 0.80]"
+    assert macros[start + "MFPearson"] == "0.50"
+    assert start + "MFPearsonInterval" not in macros
+    assert start + "LRMFPearsonLead" not in macros
+    assert macros[start + "MFMae"] == "5.0" and macros[start + "MFMaeLead"] == "2.0"
+    path = tables.write_macros(macros | {"Share": "50%"}, tmp_path / "numbers.tex", note="data")
+    lines = path.read_text().splitlines()
+    assert lines[0] == "% data" and lines[-1] == r"\newcommand{\Share}{50\%}"
+    assert all(re.fullmatch(r"\\newcommand\{\\[A-Za-z]+\}\{.*\}", line) for line in lines[1:])
+
+
+def test_macros_of_other_characters_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="'k5' must consist of letters"):
+        tables.write_macros({"k5": "1"}, tmp_path / "numbers.tex")
+    assert not list(tmp_path.iterdir())
+
+
+def test_frames_are_read_back_and_old_ones_do_not_stay(tmp_path):
+    frame = ZERO_SHOT.assign(level="2-4")
+    assert tables.write_frames(tmp_path, kept=frame, gone=frame, never=pd.DataFrame()) == [
+        "kept",
+        "gone",
+    ]
+    tables.write_frames(tmp_path, gone=pd.DataFrame())
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.csv"]
+    pd.testing.assert_frame_equal(tables.read_frame(tmp_path, "kept"), frame)
+    assert tables.read_frame(tmp_path, "gone").empty
