@@ -4,7 +4,7 @@ import textwrap
 
 import numpy as np
 
-from .style import COLUMN, GREY, note_data, predictor_style, save_figure
+from .style import COLUMN, GREY, SIMULATED, note_data, predictor_style, save_figure
 from .tables import order_predictors
 
 NAMES = ["model_id", "child"]
@@ -19,21 +19,27 @@ def show(draw, *frames, label, **options):
     _drawn(draw, frames, label, options)
 
 
-def save(draw, *frames, name, label, folder, data=None, **options):
+def save(draw, *frames, name, label, folder, data=None, single_models=False, **options):
     """Draw a figure and save it with the numbers behind it; print its finding, n and data.
 
-    Names of models that the figure does not show are left out of the CSV.
+    Names of models that the figure does not show are left out of the CSV. A frame with scores of
+    single models is saved for simulated data only: it would repeat part of a real snapshot.
 
     Parameters
     ----------
     data : DataFrame, optional
         What goes into the CSV; the first frame by default.
+    single_models : bool
+        Whether that holds scores of single models.
     """
     figure = _drawn(draw, frames, label, options, name=name)
     if figure is None:
         return
     frame = frames[0] if data is None else data
-    save_figure(figure, frame.drop(columns=NAMES, errors="ignore"), name, folder=folder)
+    numbers = frame.drop(columns=NAMES, errors="ignore")
+    if single_models and not label.startswith(SIMULATED):
+        numbers = None
+    save_figure(figure, numbers, name, folder=folder)
     finding = " ".join(figure.get_suptitle().split())
     print(f"{name}: {finding}.\n{label}{_sample_size(frame)}.")
 

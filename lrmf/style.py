@@ -5,6 +5,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+SIMULATED = "Simulated"  # how the label of made-up data begins
 COLUMN, PAGE = 3.35, 6.9  # inches: one column and the full width of the paper
 
 # Okabe and Ito (2008); every colour comes with a marker and a line of its own.
@@ -29,9 +30,11 @@ RELATIONS = {
 }
 
 
-def use_style():
-    """Apply `lrmf.mplstyle` to all figures that follow."""
+def use_style(*, screen_dpi=None):
+    """Apply `lrmf.mplstyle` to all figures that follow; notebooks can show them smaller."""
     plt.style.use(Path(__file__).with_name("lrmf.mplstyle"))
+    if screen_dpi is not None:
+        plt.rcParams["figure.dpi"] = screen_dpi
 
 
 def predictor_style(name):
@@ -41,7 +44,7 @@ def predictor_style(name):
 
 def data_label(snapshot):
     """What data a figure shows, in one line: 'Simulated: 2,934 models, 21,606 items'."""
-    source = "Simulated" if snapshot.source == "simulated" else snapshot.name
+    source = SIMULATED if snapshot.source == "simulated" else snapshot.name
     return f"{source}: {snapshot.n_models:,} models, {snapshot.n_items:,} items"
 
 
@@ -56,7 +59,7 @@ def save_figure(figure, frame, name, *, folder):
     Parameters
     ----------
     figure : matplotlib Figure
-    frame : DataFrame, what the figure shows
+    frame : DataFrame, what the figure shows; None writes no CSV
     name : str
     folder : path, created if need be
 
@@ -71,6 +74,8 @@ def save_figure(figure, frame, name, *, folder):
         ".png": lambda path: figure.savefig(path, format="png", metadata={"Software": None}),
         ".pdf": lambda path: figure.savefig(path, format="pdf", metadata={"CreationDate": None}),
     }
+    if frame is None:
+        del writers[".csv"]
     for suffix, write in writers.items():
         partial = folder / f".{name}{suffix}.partial"
         write(partial)
