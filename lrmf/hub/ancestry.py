@@ -1,0 +1,332 @@
+"""From the leaderboard's models up through their parents: visits, and the edges they establish."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+from . import cards
+from .cards import DECLARED, SOURCES, Claim, normalised_id
+from .client import Client
+from .errors import Refusal
+from .log import CrawlLog
+from .workers import each
+
+EXPAND = (
+    "baseModels cardData config createdAt disabled gated lastModified library_name likes "
+    "safetensors sha siblings tags"
+).split()
+MAX_FILE = 2**20
+_MIN_LISTED = 2  # models of one author from which on a listing is cheaper than asking for each
+_MAX_LIST_PAGES = 5
+_LOGGED_ROWS = 20
+
+
+@dataclass(slots=True)
+class Visit:
+    """What is kept of the answer for one id.
+
+    ``status`` is ok, renamed, gated, missing, disabled or error; ``resolved`` is the id that the
+    Hub answered with, None without an answer; ``files_if_merged`` are the files to read if somebody
+    else calls the model a merge. ``facts`` describe the model for a snapshot.
+    """
+
+    status: str
+    reason: str
+    time: str
+    resolved: str | None = None
+    sha: str | None = None
+    last_modified: str | None = None
+    gated: bool = False
+    claims: list[Claim] = field(default_factory=list)
+    relation: str | None = None
+    inferred: tuple[str, str] = ("finetune", "merge")
+    files: tuple[str, ...] = ()
+    files_if_merged: tuple[str, ...] = ()
+    facts: dict = field(default_factory=dict)
+
+
+def ask_model(client: Client, asked: str) -> dict:
+    """Ask the Hub for a model: the values of its log entry."""
+    try:
+        answer = client.json(f"api/models/{asked}", expand=EXPAND)
+    except Refusal as refusal:
+        return {"status": refusal.status, "reason": refusal.reason}
+    resolved = answer.get("id") if isinstance(answer, dict) else None
+    if resolved is None or normalised_id(resolved) != resolved:
+        return {"status": "error", "reason": "the answer has no usable id"}
+    kept = {key: answer[key] for key in ("id", *EXPAND) if key in answer}
+    if isinstance(config := kept.get("config"), dict):  # holds chat templates of any length
+        kept["config"] = {
+            key: config[key] for key in ("architectures", "model_type") if key in config
+        }
+    return {"status": _status(asked, kept), "reason": "", "answer": kept}
+
+
+def _status(asked: str, answer: dict) -> str:
+    if answer.get("disabled") is True:
+        return "disabled"
+    if answer["id"] != asked:
+        return "renamed"
+    return "gated" if answer.get("gated") else "ok"
+
+
+def read_visit(entry: dict) -> Visit:
+    """Read a log entry of kind ``model``."""
+    visit = Visit(entry["status"], entry.get("reason", ""), entry["time"])
+    answer = entry.get("answer")
+    if not isinstance(answer, dict):
+        return visit
+    own_ids = {entry["key"], answer["id"]}
+    visit.resolved = answer["id"]
+    visit.sha = _text(answer.get("sha"))
+    visit.last_modified = _text(answer.get("lastModified"))
+    visit.gated = bool(answer.get("gated"))
+    visit.claims = cards.declared_claims(answer)
+    visit.relation = cards.card_relation(answer)
+    visit.inferred = tuple(cards.inferred_relation(answer, n_parents) for n_parents in (1, 2))
+    visit.files = tuple(cards.files_to_read(answer, merged=False, own_ids=own_ids))
+    visit.files_if_merged = tuple(cards.files_to_read(answer, merged=True, own_ids=own_ids))
+    visit.facts = _facts(answer)
+    return visit
+
+
+def _facts(answer: dict) -> dict:
+    """What the Hub knows of a model that the leaderboard has not evaluated."""
+    config, card = answer.get("config"), answer.get("cardData")
+    sizes, likes = answer.get("safetensors"), answer.get("likes")
+    architectures = config.get("architectures") if isinstance(config, dict) else None
+    total = sizes.get("total") if isinstance(sizes, dict) else None
+    return {
+        "architecture": _text(architectures[0])
+        if isinstance(architectures, list | tuple) and architectures
+        else None,
+        "params_b": total / 1e9 if isinstance(total, int) and total > 0 else None,
+        "license": _text(card.get("license")) if isinstance(card, dict) else None,
+        "likes": likes if isinstance(likes, int) else None,
+        "created_at": (_text(answer.get("createdAt")) or "")[:10] or None,
+        "merged": True if cards.is_merge(answer) else None,
+    }
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+class Crawler:
+    """Visit models and their ancestors, each id once, and write down every answer.
+
+    Parameters
+    ----------
+    client : Client
+    log : CrawlLog
+        Answers found there are not asked for again.
+    merged : set of str
+        Ids that the leaderboard calls merges.
+    n_workers : int
+    """
+
+    def __init__(self, client: Client, log: CrawlLog, *, merged: set[str], n_workers: int):
+        self._client, self._log = client, log
+        self._merged, self._n_workers = merged, n_workers
+        self._unchanged: set[str] = set()
+
+    def visit_all(
+        self, roots: Iterable[str], *, max_depth: int, advance: Callable[[int, int], None]
+    ) -> dict[str, Visit]:
+        """Visit the roots, then breadth first what they descend from.
+
+        Parameters
+        ----------
+        max_depth : int
+            Steps from the roots up to which parents are asked for.
+        advance : callable
+            Told how many ids have been added to the work and how many have been done.
+
+        Returns
+        -------
+        dict
+            Visit by id asked for. The same answers give the same visits in any order.
+        """
+        self._find_unchanged()
+        visits: dict[str, Visit] = {}
+        level = sorted(set(roots))
+        for _ in range(max_depth + 1):
+            advance(len(level), 0)
+            for asked, visit in self._each(self._visit, level):
+                visits[asked] = visit
+                advance(0, 1)
+            known = {visit.resolved for visit in visits.values()}.union(visits)
+            parents = {claim.parent for asked in level for claim in visits[asked].claims}
+            level = sorted(parents - known)
+            if not level:
+                break
+        return dict(sorted(visits.items()))
+
+    def _each(self, function: Callable, tasks: list) -> Iterator[tuple]:
+        return each(function, tasks, n_workers=self._n_workers, stopped=self._client.stopped)
+
+    def _visit(self, asked: str) -> Visit:
+        visit = self._log.find("model", asked)
+        if visit is None or visit.status == "error":
+            if asked in self._unchanged:
+                visit = self._log.confirm("model", asked)
+            else:
+                visit = self._log.append("model", asked, **ask_model(self._client, asked))
+        merged = not self._merged.isdisjoint((asked, visit.resolved))
+        declared = [claim for claim in visit.claims if claim.source in DECLARED]
+        found: list[Claim] = []
+        for name in visit.files_if_merged if merged else visit.files:
+            # The files repeat each other; the first that names parents will do.
+            if not found:
+                found = self._file_claims(visit, name)
+        visit.claims = declared + found
+        return visit
+
+    def _file_claims(self, visit: Visit, name: str) -> list[Claim]:
+        """Parents in a file at the commit visited; a commit's file never changes."""
+        revision = visit.sha or "main"
+        key = f"{visit.resolved}@{revision}/{name}"
+        claims = self._log.find("file", key)
+        if claims is None and visit.sha:
+            claims = self._log.earlier.get(("file", key))
+        if claims is None:
+            path = f"{visit.resolved}/resolve/{revision}/{name}"
+            try:
+                content = self._client.content(path, max_bytes=MAX_FILE)
+                values = {"status": "ok", "name": name, "text": content.decode(errors="replace")}
+            except Refusal as refusal:
+                values = {"status": refusal.status, "reason": refusal.reason, "name": name}
+            claims = self._log.append("file", key, **values)
+        return claims or []
+
+    def _find_unchanged(self) -> None:
+        """Learn from listings by author which models are as an earlier crawl found them."""
+        visits: dict[str, dict[str, Visit]] = {}
+        for (kind, asked), visit in self._log.earlier.items():
+            if kind == "model" and visit.resolved and visit.sha:
+                author = visit.resolved.split("/")[0]
+                visits.setdefault(author, {})[asked] = visit
+        authors = sorted(author for author, known in visits.items() if len(known) >= _MIN_LISTED)
+        for author, rows in self._each(
+            lambda author: self._listing(author, visits[author]), authors
+        ):
+            for asked, visit in visits[author].items():
+                if rows.get(visit.resolved) == [visit.sha, visit.last_modified]:
+                    self._unchanged.add(asked)
+
+    def _listing(self, author: str, known: dict[str, Visit]) -> dict[str, list]:
+        """Commit and time of the known models of an author, as far as listed."""
+        rows = self._log.find("listing", author)
+        if rows is not None:
+            return rows
+        wanted = {visit.resolved for visit in known.values()}
+        rows, malformed, reason = {}, [], ""
+        try:
+            pages = self._client.pages(
+                "api/models", author=author, expand=["sha", "lastModified"], limit=1000
+            )
+            for _, page in zip(range(_MAX_LIST_PAGES), pages, strict=False):
+                for row in page:
+                    if not _is_listed(row):
+                        malformed.append(row)
+                    elif row["id"] in wanted:
+                        rows[row["id"]] = [row["sha"], row.get("lastModified")]
+        except Refusal as refusal:
+            reason = refusal.reason
+        values = {"rows": rows, "n_malformed": len(malformed), "reason": reason}
+        return self._log.append("listing", author, **values, malformed=malformed[:_LOGGED_ROWS])
+
+
+def _is_listed(row: object) -> bool:
+    return (
+        isinstance(row, dict) and isinstance(row.get("id"), str) and isinstance(row.get("sha"), str)
+    )
+
+
+def read_file_claims(entry: dict) -> list[Claim]:
+    """Read a log entry of kind ``file``."""
+    return cards.file_claims(entry["name"], entry["text"].encode()) if "text" in entry else []
+
+
+def establish_edges(
+    visits: dict[str, Visit], bases: dict[str, tuple[str, str]]
+) -> tuple[pd.DataFrame, dict[str, list[dict]]]:
+    """Turn the claims of all sources into edges between the ids that the Hub uses now.
+
+    Of the sources in the order of `cards.SOURCES` the first that names a parent decides. Parents
+    that only a lower declared source names are kept if they have been deleted or made private (the
+    Hub's own tree cannot list these), and the files of an incomplete merge add theirs. The relation
+    is the card's ``base_model_relation``, else that of the first source which states one, else
+    inferred as the Hub does.
+
+    Parameters
+    ----------
+    visits : dict of Visit by id asked for
+    bases : dict
+        Parent and relation that the leaderboard's table names, by id; used if no other source does.
+
+    Returns
+    -------
+    lineage : DataFrame with columns parent, child, relation, evidence; sorted
+        Evidence lists the sources that name the parent.
+    overruled : dict
+        By child, the claims that were not followed: parent, relation, source.
+    """
+    canonical = {asked: visit.resolved or asked for asked, visit in visits.items()}
+    children: dict[str, str] = {}
+    for asked in visits:  # the visit under the current name goes first
+        if canonical[asked] == asked or canonical[asked] not in children:
+            children[canonical[asked]] = asked
+    edges, overruled = [], {}
+    for child, asked in sorted(children.items()):
+        claims = list(visits[asked].claims)
+        if asked in bases:
+            claims.append(Claim(*bases[asked], "leaderboard"))
+        claims = [
+            claim._replace(parent=canonical.get(claim.parent, claim.parent))
+            for claim in claims
+            if not _is_unknown_name(claim.parent, visits)
+        ]
+        claims = [claim for claim in claims if claim.parent not in (child, asked)]
+        gone = {parent for parent in canonical if visits[parent].status == "missing"}
+        found, rest = _decide(claims, visits[asked], gone)
+        edges += [(parent, child, relation, evidence) for parent, relation, evidence in found]
+        if rest:
+            overruled[child] = [claim._asdict() for claim in rest]
+    lineage = pd.DataFrame(sorted(edges), columns=["parent", "child", "relation", "evidence"])
+    return lineage.astype("string"), overruled
+
+
+def _is_unknown_name(parent: str, visits: dict[str, Visit]) -> bool:
+    """A name without owner that the Hub does not resolve is nobody's id."""
+    return "/" not in parent and not (parent in visits and visits[parent].resolved)
+
+
+def _decide(
+    claims: list[Claim], visit: Visit, gone: set[str]
+) -> tuple[list[tuple[str, str, str]], list[Claim]]:
+    """Parents of one model with relation and evidence, and the claims not followed."""
+    claims = sorted(claims, key=lambda claim: SOURCES.index(claim.source))
+    if not claims:
+        return [], []
+    leading = claims[0].source
+    from_files = {s for s in SOURCES if s not in DECLARED and s != "leaderboard"}
+    parents = {
+        claim.parent: None
+        for claim in claims
+        if claim.source == leading
+        or claim.source in from_files
+        or (claim.source in DECLARED and claim.parent in gone)
+    }
+    found, followed = [], set()
+    for parent in parents:
+        own = [claim for claim in claims if claim.parent == parent]
+        declared = any(claim.source in DECLARED for claim in own)
+        stated = [visit.relation] if declared else []
+        stated += [claim.relation for claim in own]
+        relation = next(filter(None, stated), visit.inferred[len(parents) > 1])
+        evidence = ",".join(dict.fromkeys(claim.source for claim in own))
+        found.append((parent, relation, evidence))
+        followed.update(claim for claim in own if claim.relation in (None, relation))
+    return found, [claim for claim in claims if claim not in followed]

@@ -1,0 +1,441 @@
+"""The crawl: leaderboard, lineage and, if asked for, single answers, as one snapshot."""
+
+import contextlib
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from tqdm import tqdm
+
+from ..lineage import Lineage
+from ..schema import DATA_FILES, MANIFEST_FILE
+from ..snapshot import Snapshot, load_snapshot, save_snapshot
+from . import details, leaderboard
+from .ancestry import Crawler, Visit, establish_edges, read_file_claims, read_visit
+from .cards import normalised_id
+from .client import Client
+from .details import TASKS, Answers, Repository
+from .errors import CrawlError, Refusal
+from .leaderboard import BENCHMARKS, TABLE_FILE, TABLE_REPO
+from .log import CrawlLog
+from .workers import each
+
+LOG_FOLDER = ".crawl"
+STATUS_FILE = "crawl_status.parquet"
+STATUSES = ("ok", "renamed", "gated", "missing", "disabled", "error")
+MAX_DEPTH = 20
+N_WORKERS = 8
+LARGE = "mmlu_pro"  # nearly all of the bytes of the details
+_FEATURES = (
+    "revision params_b architecture precision type merged moe chat_template license likes "
+    "created_at evaluated_at flagged other_evaluations"
+).split()
+_READERS = {
+    "model": read_visit,
+    "file": read_file_claims,
+    "details": details.read_repository,
+    "samples": details.read_answers,
+    "keys": lambda entry: entry["keys"],
+    "listing": lambda entry: entry["rows"],
+    "table": lambda entry: entry["sha"],
+    "overruled": lambda entry: entry["claims"],
+    "finished": lambda entry: True,
+}
+
+
+def crawl(
+    out: str | os.PathLike,
+    *,
+    benchmarks: Iterable[str] | None = None,
+    instances: bool = False,
+    models: Iterable[str] | None = None,
+    max_models: int | None = None,
+    max_depth: int = MAX_DEPTH,
+    resume: bool = False,
+    n_workers: int = N_WORKERS,
+    client: Client | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Snapshot:
+    """Collect the Open LLM Leaderboard v2 and its models' lineage from the Hugging Face Hub.
+
+    Every answer is appended to a log in ``out/.crawl`` as it arrives. An interrupted crawl that is
+    resumed ends in the same tables as an undisturbed one; a new crawl into the same folder fetches
+    what has changed since.
+
+    Parameters
+    ----------
+    out : path of the folder to create or to bring up to date
+    benchmarks : names, optional
+        Keys of `leaderboard.BENCHMARKS`. Default: all; with ``instances``, all but MMLU-Pro.
+    instances : bool
+        Collect the answers to single questions instead of the benchmarks' scores.
+    models : ids, optional
+        Crawl these instead of the whole leaderboard. Those that are not on it become models
+        without answers, if the Hub has them.
+    max_models : int, optional
+        Only the first so many models.
+    max_depth : int
+        Generations of ancestors to ask for.
+    resume : bool
+        Go on with the crawl that the log holds instead of starting a new one.
+    n_workers : int
+        Requests under way at a time.
+    client : Client, optional
+    say : callable
+        Takes messages for the user.
+
+    Returns
+    -------
+    Snapshot
+        As written to ``out``, beside which `STATUS_FILE` has a status for every id asked for.
+
+    Raises
+    ------
+    CrawlError
+        If the crawl cannot go on; what was fetched is kept.
+    KeyboardInterrupt
+        Likewise.
+    """
+    out = Path(out).resolve()
+    client = client or Client(say=say)
+    names = chosen_benchmarks(benchmarks, instances=instances)
+    _check_out(out)
+    try:
+        with CrawlLog(out / LOG_FOLDER, keep=_keep, redact=client.redact) as log:
+            _begin(log, client, resume=resume, say=say)
+            study = _Study(client, log, out, names, n_workers=n_workers, say=say)
+            study.choose_models(models, max_models)
+            study.trace_lineage(max_depth)
+            return study.write(*(study.collect_answers() if instances else study.scores()))
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "interrupted; what was fetched is kept: continue with --resume"
+        ) from None
+    finally:
+        client.stopped.set()
+
+
+def chosen_benchmarks(benchmarks: Iterable[str] | None, *, instances: bool) -> list[str]:
+    """Names of the benchmarks to collect, in the leaderboard's order; raises CrawlError."""
+    if benchmarks is None:
+        return [name for name in BENCHMARKS if not (instances and name == LARGE)]
+    benchmarks = list(benchmarks)
+    if unknown := [name for name in benchmarks if name not in BENCHMARKS]:
+        raise CrawlError(f"unknown benchmark {unknown[0]!r}; use {', '.join(BENCHMARKS)}")
+    if not benchmarks:
+        raise CrawlError("no benchmark is chosen; name at least one")
+    return [name for name in BENCHMARKS if name in benchmarks]
+
+
+def fetch_table(client: Client, known: str | None = None) -> tuple[str, bytes | None]:
+    """Commit of the leaderboard's table and its bytes; None if the commit is the known one."""
+    try:
+        info = client.json(f"api/datasets/{TABLE_REPO}", expand=["sha"])
+        sha = info.get("sha") if isinstance(info, dict) else None
+        if not isinstance(sha, str) or not re.fullmatch(r"\w{1,64}", sha):
+            raise CrawlError(f"{TABLE_REPO}: the Hub names no commit; try again later")
+        if sha == known:
+            return sha, None
+        path = f"datasets/{TABLE_REPO}/resolve/{sha}/{TABLE_FILE}"
+        return sha, client.content(path, max_bytes=leaderboard.MAX_TABLE_BYTES)
+    except Refusal as refusal:
+        raise CrawlError(f"{TABLE_REPO}: {refusal.reason}; try again later") from refusal
+
+
+def select_models(
+    evaluations: pd.DataFrame, models: Iterable[str] | None, max_models: int | None
+) -> tuple[pd.DataFrame, list[str]]:
+    """The evaluations to use, and ids that have none; raises CrawlError for what is no id."""
+    extra: list[str] = []
+    if models is not None:
+        wanted = {}
+        for text in models:
+            if not (name := normalised_id(text)):
+                raise CrawlError(f"{text!r} is not the id of a model; use org/name")
+            wanted[name.casefold()] = name
+        if max_models is not None:
+            wanted = dict(list(wanted.items())[:max_models])
+        folded = evaluations["model_id"].str.casefold()
+        evaluations = evaluations[folded.isin(list(wanted))]
+        extra = sorted(wanted[name] for name in set(wanted) - set(folded))
+    elif max_models is not None:
+        first = evaluations["model_id"].drop_duplicates().iloc[:max_models]
+        evaluations = evaluations[evaluations["model_id"].isin(first)]
+    return evaluations.reset_index(drop=True), extra
+
+
+def _keep(entry: dict) -> object:
+    reader = _READERS.get(entry["kind"])
+    return reader(entry) if reader else None
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder that is not a crawl's own."""
+    if out.exists() and not out.is_dir():
+        raise CrawlError(f"{out}: is a file; choose a folder")
+    if out.is_dir() and not (out / LOG_FOLDER).is_dir() and any(out.iterdir()):
+        raise CrawlError(f"{out}: holds other files; choose an empty or new folder")
+
+
+def _begin(log: CrawlLog, client: Client, *, resume: bool, say: Callable) -> None:
+    before = log.header
+    if before is not None and before.get("endpoint") != client.endpoint:
+        raise CrawlError(
+            f"the folder holds a crawl of {before.get('endpoint')}, not of {client.endpoint}; "
+            "choose another folder"
+        )
+    if before is not None and not resume and not log.find("finished", ""):
+        say("an unfinished crawl is there; what has not changed since is not fetched again")
+    if before is None or not resume:
+        log.begin(endpoint=client.endpoint)
+
+
+@contextmanager
+def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, nothing elsewhere: ``advance(n_added, n_done)``."""
+    with tqdm(desc=what, total=0, unit=" id", disable=None, leave=False) as bar:
+
+        def advance(n_added: int, n_done: int) -> None:
+            bar.total += n_added
+            bar.update(n_done)
+
+        yield advance
+
+
+class _Study:
+    """One crawl in its steps: choose models, trace lineage, collect answers, write."""
+
+    def __init__(self, client, log, out, benchmarks, *, n_workers, say):
+        self.client, self.log, self.out = client, log, out
+        self.benchmarks, self.n_workers, self.say = benchmarks, n_workers, say
+        self.visits: dict[str, Visit] = {}
+        self.repositories: dict[str, Repository] = {}
+
+    def choose_models(self, models: Iterable[str] | None, max_models: int | None) -> None:
+        """Read the leaderboard's table, from its recorded commit."""
+        content = self._table()
+        evaluations, skipped = leaderboard.read_table(content, self.benchmarks)
+        if skipped:
+            self.say(f"{len(skipped)} evaluations name no model and are left out: {skipped[0]}")
+        self.evaluations, self.extra = select_models(evaluations, models, max_models)
+        self.n_skipped = len(skipped)
+
+    def _table(self) -> bytes:
+        self.revision = self.log.find("table", TABLE_REPO)
+        known = self.revision or self.log.earlier.get(("table", TABLE_REPO))
+        path = self.out / LOG_FOLDER / f"table-{known}.parquet"
+        if self.revision and path.is_file():
+            return path.read_bytes()
+        self.revision, content = fetch_table(self.client, known if path.is_file() else None)
+        if content is None:
+            content = path.read_bytes()
+        else:
+            leaderboard.read_table(content, self.benchmarks)  # refuse to keep what is damaged
+            path = self.out / LOG_FOLDER / f"table-{self.revision}.parquet"
+            _write(path, content)
+        self.log.append("table", TABLE_REPO, sha=self.revision)
+        return content
+
+    def trace_lineage(self, max_depth: int) -> None:
+        """Visit the models and their ancestors, and name everything as the Hub does now."""
+        frame = self.evaluations
+        merged = set(frame["model_id"][frame["merged"].fillna(False)])
+        crawler = Crawler(self.client, self.log, merged=merged, n_workers=self.n_workers)
+        with _progress("models") as advance:
+            roots = [*frame["model_id"], *self.extra]
+            self.visits = crawler.visit_all(roots, max_depth=max_depth, advance=advance)
+        bases = {
+            row["model_id"]: base
+            for row in frame[["model_id", "base_model", "weight_type", "merged"]].to_dict("records")
+            if (base := leaderboard.claimed_base(row))
+        }
+        self.lineage, self.overruled = establish_edges(self.visits, bases)
+        for child, claims in self.overruled.items():
+            if self.log.find("overruled", child) != claims:
+                self.log.append("overruled", child, claims=claims)
+        self.models = self._models()
+
+    def _models(self) -> pd.DataFrame:
+        """One row a model under its current id, sorted; scores of the benchmarks included."""
+        frame = self.evaluations.rename(columns={"model_id": "leaderboard_id"})
+        current = [self.visits[name].resolved or name for name in frame["leaderboard_id"]]
+        frame.insert(0, "model_id", pd.array(current, dtype="string"))
+        frame["renamed"] = frame["model_id"] != frame["leaderboard_id"]
+        frame = leaderboard.one_evaluation_each(frame, self.benchmarks)
+        rows = []
+        for asked in self.extra:
+            visit = self.visits[asked]
+            if visit.resolved and visit.resolved not in set(frame["model_id"]):
+                rows.append({"model_id": visit.resolved, "revision": visit.sha, **visit.facts})
+        columns = ["model_id", "leaderboard_id", *_FEATURES, *self.benchmarks]
+        if rows:
+            more = pd.DataFrame(rows).drop_duplicates("model_id").reindex(columns=columns)
+            frame = pd.concat([frame[columns], more.astype(frame[columns].dtypes.to_dict())])
+        return frame[columns].sort_values("model_id", ignore_index=True)
+
+    def scores(self) -> tuple[pd.DataFrame, np.ndarray]:
+        """Items and responses at the level of benchmarks."""
+        names = pd.array(self.benchmarks, dtype="string")
+        items = pd.DataFrame({"item_id": names, "benchmark": names, "subtask": names})
+        items["n_trials"] = [BENCHMARKS[name].n_trials for name in self.benchmarks]
+        responses = self.models[self.benchmarks].to_numpy(dtype=np.float32)
+        if np.isnan(responses).all():
+            raise CrawlError("none of the models has a score on the leaderboard; choose others")
+        return items, responses
+
+    def collect_answers(self) -> tuple[pd.DataFrame, np.ndarray]:
+        """Items and responses at the level of questions."""
+        names = self.models["leaderboard_id"].dropna()
+        repos = {details.repository_of(name): name for name in names}
+        with _progress("details") as advance:
+            advance(len(repos), 0)
+            for repo, found in self._each(self._repository, list(repos)):
+                self.repositories[repo] = found
+                advance(0, 1)
+        self._announce()
+        current = dict(zip(self.models["leaderboard_id"], self.models["model_id"], strict=True))
+        answers = {
+            (current[repos[repo]], task): found
+            for (repo, task), found in self._answers()
+            if found is not None and found.n_answers
+        }
+        keys = {key: kept for (kind, key), kept in self.log.answers.items() if kind == "keys"}
+        return details.build_matrix(answers, keys, list(self.models["model_id"]))
+
+    def _answers(self) -> Iterator[tuple[tuple[str, str], Answers | None]]:
+        tasks = [
+            (repo, task)
+            for repo, repository in sorted(self.repositories.items())
+            for task in TASKS
+            if TASKS[task][0] in self.benchmarks and details.runs_of(repository, task)
+        ]
+        with _progress("files") as advance:
+            advance(len(tasks), 0)
+            for task, found in self._each(self._task, tasks):
+                yield task, found
+                advance(0, 1)
+
+    def _task(self, task: tuple[str, str]) -> Answers | None:
+        repo, name = task
+        return details.fetch_task(self.client, self.log, repo, self.repositories[repo], name)
+
+    def _repository(self, repo: str) -> Repository:
+        known = self.log.find("details", repo)
+        if known is not None and known.status != "error":
+            return known
+        return self.log.append("details", repo, **details.ask_repository(self.client, repo))
+
+    def _announce(self) -> None:
+        """Say how much is going to be downloaded, and what is left out."""
+        n_bytes: Counter = Counter()
+        for repository in self.repositories.values():
+            for task, (benchmark, _) in TASKS.items():
+                runs = details.runs_of(repository, task)
+                n_bytes[benchmark] += runs[0].n_bytes if runs else 0
+        chosen = sum(n_bytes[name] for name in self.benchmarks)
+        found = sum(repository.status == "ok" for repository in self.repositories.values())
+        text = f"details of {found} of {len(self.repositories)} models: {megabytes(chosen)}"
+        if LARGE not in self.benchmarks:
+            text += f"; {LARGE} left out, {megabytes(n_bytes[LARGE])} (--benchmarks ... {LARGE})"
+        self.say(text)
+
+    def _each(self, function: Callable, tasks: list) -> Iterator[tuple]:
+        return each(function, tasks, n_workers=self.n_workers, stopped=self.client.stopped)
+
+    def write(self, items: pd.DataFrame, responses: np.ndarray) -> Snapshot:
+        """Put the snapshot and the statuses in place."""
+        status = self._status_table()
+        counts = status[status["kind"] == "model"]["status"].value_counts()
+        dropped = Lineage.from_edges(self.lineage, self.models["model_id"]).dropped
+        started = self.log.header["time"]
+        provenance = {
+            "endpoint": self.client.endpoint,
+            "crawled_at": started,
+            "revisions": {TABLE_REPO: self.revision},
+            "statuses": {name: int(counts.get(name, 0)) for name in STATUSES},
+            "n_disagreements": len(self.overruled),
+            "n_cycles": int((dropped["reason"] == "cycle").sum()),
+            "n_unidentified_evaluations": self.n_skipped,
+        }
+        note = (
+            f"Open LLM Leaderboard v2 at commit {self.revision}; lineage from the metadata of the "
+            f"models on the Hub, {started[:10]}. The licences are those of the authors."
+        )
+        staging = self.out / LOG_FOLDER / "snapshot"
+        _clear(staging)
+        save_snapshot(
+            staging,
+            models=self.models.drop(columns=self.benchmarks),
+            items=items,
+            lineage=self.lineage,
+            responses=responses,
+            name=self.out.name,
+            source="hub",
+            note=note,
+            provenance=provenance,
+        )
+        status.to_parquet(staging / STATUS_FILE, index=False)
+        _publish(staging, self.out)
+        self.log.append("finished", "")
+        return load_snapshot(self.out, verify_checksums=False)
+
+    def _status_table(self) -> pd.DataFrame:
+        """One row for every id asked for."""
+        rows = [
+            ("model", asked, v.status, v.resolved, v.gated, v.sha, v.time, v.reason)
+            for asked, v in self.visits.items()
+        ]
+        rows += [
+            ("details", repo, r.status, None, None, r.sha, r.time, r.reason)
+            for repo, r in sorted(self.repositories.items())
+        ]
+        columns = ["kind", "id", "status", "resolved_id", "gated", "sha", "time", "reason"]
+        frame = pd.DataFrame(rows, columns=columns)
+        return frame.astype("string").assign(gated=pd.array(frame["gated"], dtype="boolean"))
+
+
+def megabytes(n_bytes: float) -> str:
+    """A size for people."""
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
+
+
+def _write(path: Path, content: bytes) -> None:
+    partial = path.with_suffix(".partial")
+    try:
+        partial.write_bytes(content)
+        os.replace(partial, path)
+    except OSError as error:
+        raise CrawlError(
+            f"{path.parent.parent}: cannot be written ({error.strerror}); make room, then continue "
+            "with --resume"
+        ) from error
+
+
+def _clear(staging: Path) -> None:
+    """Remove what an interrupted crawl left in the way."""
+    for path in [staging, *staging.parent.glob(f".{staging.name}.*")]:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _publish(staging: Path, out: Path) -> None:
+    """Move the files of a complete snapshot to their place.
+
+    The manifest is taken away first and put in place last: at every moment there is either a
+    complete snapshot or none.
+    """
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(out / MANIFEST_FILE)
+        for name in (*DATA_FILES, STATUS_FILE, MANIFEST_FILE):
+            os.replace(staging / name, out / name)
+        os.rmdir(staging)
+    except OSError as error:
+        raise CrawlError(
+            f"{out}: cannot be written ({error.strerror}); continue with --resume"
+        ) from error
