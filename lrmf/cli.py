@@ -1,4 +1,4 @@
-"""The command line `lrmf`: simulate, validate, fit, predict.
+"""The command line `lrmf`: simulate, crawl, validate, fit, predict.
 
 Exit codes: 0 done, 1 data or files cannot be used, 2 the options cannot, 130 interrupted. Outputs
 appear complete or not at all, and their places are tried before the long work.
@@ -60,11 +60,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return _fail(str(error), 1)
     except MemoryError:
         return _fail("out of memory; use a larger machine or a smaller snapshot", 1)
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interruption:
         # If it came in an exec (of a dataclass, say), Python would still die of it at its exit;
         # a completed exec clears that mark.
         exec("")
-        return _fail("interrupted, nothing was written", 130)
+        return _fail(str(interruption) or "interrupted, nothing was written", 130)
     return 0
 
 
@@ -98,6 +98,45 @@ def _simulate(arguments: argparse.Namespace) -> None:
         raise
     except ValueError as error:  # of a parameter, by name
         raise UsageError(f"--{str(error).removeprefix('n_')}") from error
+
+
+def _crawl(arguments: argparse.Namespace) -> None:
+    from . import hub
+
+    options = {
+        "benchmarks": arguments.benchmarks,
+        "instances": arguments.instances,
+        "models": _ids_in(arguments.models_from),
+        "max_models": arguments.max_models,
+        "client": hub.Client(say=_say),
+    }
+    if arguments.dry_run:
+        print(hub.estimate(**options))
+        return
+    resume, n_workers = arguments.resume, arguments.workers
+    hub.crawl(arguments.out, **options, resume=resume, n_workers=n_workers, say=_say)
+    snapshot, lineage = _load(arguments.out)
+    from .description import describe
+
+    print(describe(snapshot, lineage))
+    statuses = snapshot.provenance["statuses"].items()
+    print("\nids asked for:", ", ".join(f"{count:,} {name}" for name, count in statuses))
+
+
+def _ids_in(path: Path | None) -> list[str] | None:
+    """One id a line; empty lines and those that begin with # are skipped."""
+    if path is None:
+        return None
+    try:
+        lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    except OSError as error:
+        raise UsageError(f"--models-from {path}: {error.strerror or error}") from error
+    except UnicodeDecodeError as error:
+        raise UsageError(f"--models-from {path}: is not a text file, one id a line") from error
+    ids = [line for line in lines if line and not line.startswith("#")]
+    if not ids:
+        raise UsageError(f"--models-from {path}: holds no id; write one org/name a line")
+    return ids
 
 
 def _validate(arguments: argparse.Namespace) -> None:
@@ -282,6 +321,7 @@ def _parser() -> _Parser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     _add_simulate(commands)
+    _add_crawl(commands)
     _add_snapshot(_command(commands, "validate", _validate, "check a snapshot and summarise it"))
     _add_fit(commands)
     _add_predict(commands)
@@ -300,6 +340,30 @@ def _add_simulate(commands) -> None:
             default=default,
             help=f"{what} (default: {default})",
         )
+
+
+def _add_crawl(commands) -> None:
+    summary = "collect the Open LLM Leaderboard and its models' lineage from the Hugging Face Hub"
+    command = _command(commands, "crawl", _crawl, summary)
+    command.add_argument(
+        "out", metavar="OUT", type=Path, help="folder to create or bring up to date"
+    )
+    names = ("ifeval", "bbh", "math", "gpqa", "musr", "mmlu_pro")
+    text = "benchmarks to collect (default: all; with --instances, all but mmlu_pro)"
+    command.add_argument("--benchmarks", metavar="NAME", nargs="+", choices=names, help=text)
+    text = "answers to single questions instead of scores: many gigabytes, see --dry-run first"
+    command.add_argument("--instances", action="store_true", help=text)
+    text = "crawl the models in this file, one id a line, instead of the whole leaderboard"
+    _add_file(command, "--models-from", text)
+    text = "crawl only the first N models"
+    whole = _number(int, 1, 10**7)
+    command.add_argument("--max-models", metavar="N", type=whole, help=text)
+    text = "go on with an interrupted crawl without asking again for what it has fetched"
+    command.add_argument("--resume", action="store_true", help=text)
+    text = "say how many requests, bytes and minutes the crawl would take, and write nothing"
+    command.add_argument("--dry-run", action="store_true", help=text)
+    text = "requests under way at a time (default: 8)"
+    command.add_argument("--workers", metavar="N", type=_number(int, 1, 64), default=8, help=text)
 
 
 def _add_fit(commands) -> None:

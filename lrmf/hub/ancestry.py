@@ -278,6 +278,7 @@ def establish_edges(
     for asked in visits:  # the visit under the current name goes first
         if canonical[asked] == asked or canonical[asked] not in children:
             children[canonical[asked]] = asked
+    gone = {asked for asked, visit in visits.items() if visit.status == "missing"}
     edges, overruled = [], {}
     for child, asked in sorted(children.items()):
         claims = list(visits[asked].claims)
@@ -289,7 +290,6 @@ def establish_edges(
             if not _is_unknown_name(claim.parent, visits)
         ]
         claims = [claim for claim in claims if claim.parent not in (child, asked)]
-        gone = {parent for parent in canonical if visits[parent].status == "missing"}
         found, rest = _decide(claims, visits[asked], gone)
         edges += [(parent, child, relation, evidence) for parent, relation, evidence in found]
         if rest:

@@ -65,7 +65,7 @@ class Client:
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         self.stopped = stopped or threading.Event()
         self.limiter = Limiter(self.stopped, say=say)
-        self.n_requests = 0
+        self.n_requests = self.n_bytes = 0
         self._timeout, self._tries, self._backoff = timeout, tries, backoff
         self._reached = False
         self._headers = build_hf_headers(
@@ -161,6 +161,7 @@ class Client:
         def read() -> tuple[object, str | None]:
             with self._response(url) as response:
                 body = _body(response, MAX_JSON, seconds=4 * self._timeout)
+                self.n_bytes += len(body)
                 try:
                     value = json.loads(body)
                 except (ValueError, RecursionError) as error:

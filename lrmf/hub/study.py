@@ -184,7 +184,7 @@ def _check_out(out: Path) -> None:
 
 
 def _begin(log: CrawlLog, client: Client, *, resume: bool, say: Callable) -> None:
-    before = log.header
+    before = log.header if log.answers or log.earlier else None
     if before is not None and before.get("endpoint") != client.endpoint:
         raise CrawlError(
             f"the folder holds a crawl of {before.get('endpoint')}, not of {client.endpoint}; "
@@ -192,7 +192,7 @@ def _begin(log: CrawlLog, client: Client, *, resume: bool, say: Callable) -> Non
         )
     if before is not None and not resume and not log.find("finished", ""):
         say("an unfinished crawl is there; what has not changed since is not fetched again")
-    if before is None or not resume:
+    if before is None or not resume:  # there may be nothing to resume
         log.begin(endpoint=client.endpoint)
 
 

@@ -1,0 +1,122 @@
+"""What a crawl will cost, from the leaderboard's table and a small sample of the models."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from . import details, leaderboard
+from .ancestry import ask_model
+from .client import Client
+from .limiter import SHARE
+from .study import LARGE, chosen_benchmarks, fetch_table, megabytes, select_models
+
+# Per 5 minutes: requests to the API, downloads.
+QUOTAS = {"anonymous": (500, 3000), "with a free account's token": (1000, 5000)}
+_WINDOW = 300
+_N_SAMPLED, _N_SAMPLED_DETAILS = 10, 4
+# Ids beside the models: ancestors, and old names of either. Measured on the leaderboard of 2024:
+# 346 ancestors of 2,198 models; rounded up.
+_FURTHER_IDS = 0.25
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Requests and bytes of a crawl, the quotas the server reported, and remarks for the user."""
+
+    n_models: int
+    n_api: int
+    n_files: int
+    n_bytes: float
+    quotas: dict[str, tuple[int, float]]
+    remarks: tuple[str, ...]
+
+    def minutes(self, n_api: int, n_files: int, *, window: float = _WINDOW) -> float:
+        """Time that quotas of ``n_api`` requests and ``n_files`` downloads a window allow."""
+        windows = max(self.n_api / (SHARE * n_api), self.n_files / (SHARE * n_files))
+        return windows * window / 60
+
+    def __str__(self) -> str:
+        lines = [
+            f"models     {self.n_models:,}",
+            f"requests   about {self.n_api:,} to the API and {self.n_files:,} downloads",
+            f"bytes      about {megabytes(self.n_bytes)}",
+        ]
+        times = {name: self.minutes(*quota) for name, quota in QUOTAS.items()}
+        if "api" in self.quotas:
+            n_api, window = self.quotas["api"]
+            n_files = self.quotas.get("files", (n_api, window))[0]
+            times["at the quota reported now"] = self.minutes(n_api, n_files, window=window)
+        for name, minutes in times.items():
+            text = "less than a minute" if minutes < 1 else f"about {minutes:,.0f} min"
+            lines.append(f"time       {text} {name} (80% of the quota; downloads come on top)")
+        return "\n".join([*lines, *self.remarks])
+
+
+def estimate(
+    *,
+    benchmarks: Iterable[str] | None = None,
+    instances: bool = False,
+    models: Iterable[str] | None = None,
+    max_models: int | None = None,
+    client: Client | None = None,
+) -> Cost:
+    """Requests, bytes and time of a crawl with these options; nothing is written.
+
+    Fetches the leaderboard's table and asks for a few of its models, from which the rest is
+    extrapolated. Takes the options of `crawl` and raises the same errors.
+    """
+    client = client or Client()
+    names = chosen_benchmarks(benchmarks, instances=instances)
+    _, table = fetch_table(client)
+    evaluations, _ = leaderboard.read_table(table, names)
+    evaluations, extra = select_models(evaluations, models, max_models)
+    ids = [*dict.fromkeys(evaluations["model_id"]), *extra]
+    merged = evaluations["model_id"][evaluations["merged"].fillna(False)].nunique()
+
+    sample = _spread(ids, _N_SAMPLED)
+    before = client.n_bytes
+    for asked in sample:
+        ask_model(client, asked)
+    mean = (client.n_bytes - before) / max(1, len(sample))
+    n_api = 1 + len(ids) + round(_FURTHER_IDS * len(ids))
+    n_files, n_bytes = 1 + merged, len(table) + mean * n_api + 4000 * merged
+    remarks: tuple[str, ...] = ()
+    if instances:
+        listed = list(dict.fromkeys(evaluations["model_id"]))
+        n_runs, size, remarks = _details_cost(client, listed, names)
+        n_api += 2 * len(listed)
+        n_files += n_runs
+        n_bytes += size
+    return Cost(len(ids), n_api, n_files, n_bytes, client.limiter.quotas(), remarks)
+
+
+def _details_cost(
+    client: Client, ids: list[str], names: list[str]
+) -> tuple[int, float, tuple[str, ...]]:
+    """Files and bytes of all details, from the trees of a few."""
+    sizes, n_runs, n_found = dict.fromkeys(leaderboard.BENCHMARKS, 0), 0, 0
+    reason = ""
+    sample = _spread(ids, _N_SAMPLED_DETAILS)
+    for model_id in sample:
+        answer = details.ask_repository(client, details.repository_of(model_id))
+        repository = details.read_repository({"time": "", **answer})
+        reason = reason or repository.reason
+        n_found += repository.status == "ok"
+        for task, (benchmark, _) in details.TASKS.items():
+            if runs := details.runs_of(repository, task):
+                sizes[benchmark] += runs[0].n_bytes
+                n_runs += benchmark in names
+    if not n_found:
+        return 0, 0, (f"details    cannot be listed: {reason or 'no models'}",)
+    factor = len(ids) / len(sample)
+    by_size = ", ".join(f"{name} {megabytes(factor * size)}" for name, size in sizes.items())
+    remarks = [f"details    about {by_size}"]
+    if LARGE not in names:
+        remarks.append(f"           {LARGE} is left out; --benchmarks ... {LARGE} takes it in")
+    chosen = factor * sum(sizes[name] for name in names)
+    return round(factor * n_runs), chosen, tuple(remarks)
+
+
+def _spread(ids: list[str], n: int) -> list[str]:
+    """Up to ``n`` of the ids, evenly spread."""
+    step = max(1, len(ids) // n)
+    return ids[::step][:n]
