@@ -31,8 +31,8 @@ class Hub:
     """What the server knows.
 
     ``models`` are raw answers by current id, ``renamed`` leads from old ids to current ones,
-    ``disabled`` ids are refused. ``files`` are bytes by (repository, path), where datasets are named
-    ``datasets/org/name``; those of repositories in ``gated`` are refused without a token.
+    ``disabled`` ids are refused. ``files`` are bytes by (repository, path), where datasets are
+    named ``datasets/org/name``; those of repositories in ``gated`` are refused without a token.
     """
 
     models: dict[str, dict] = field(default_factory=dict)

@@ -67,7 +67,7 @@ def table_row(model_id: str, scores: list[float], **changes) -> dict:
 
 
 def make_world(n_models: int, *, seed: int = 0) -> World:
-    """A leaderboard of ``n_models``, of which most descend from others or from unscored ancestors."""
+    """A leaderboard of ``n_models``; most descend from others or from unscored ancestors."""
     rng = random.Random(seed)
     world = World()
     ancestors = [f"base{number % 7}/Root-{number}" for number in range(max(3, n_models // 10))]

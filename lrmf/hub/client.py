@@ -27,6 +27,7 @@ CORRUPT = "its checksum does not match"
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_BACKOFF = 20.0
 _CONNECT_TRIES = 4
+_LASTING = 20  # requests given up in a row, after which the Hub is taken to be down
 _SLOWEST = 20_000  # bytes a second of a body, below which a download is given up and tried again
 
 
@@ -67,7 +68,7 @@ class Client:
         self.limiter = Limiter(self.stopped, say=say)
         self.n_requests = self.n_bytes = 0
         self._timeout, self._tries, self._backoff = timeout, tries, backoff
-        self._reached = False
+        self._reached, self._lasting = False, 0
         self._headers = build_hf_headers(
             library_name="lrmf", library_version=_version(), user_agent=PROJECT
         )
@@ -205,6 +206,12 @@ class Client:
                     "the quota is exhausted; what was fetched is kept: continue in a few minutes "
                     "with --resume"
                 ) from problem
+            self._lasting += 1
+            if self._lasting >= _LASTING:
+                raise CrawlError(
+                    f"the Hub keeps failing ({problem}); what was fetched is kept: continue later "
+                    "with --resume"
+                ) from problem
             raise Refusal("error", f"{problem}, {failures} times") from problem
         if problem.exhausted and problem.pause is not None:
             self.limiter.pause(problem.kind, problem.pause)
@@ -235,6 +242,7 @@ class Client:
                 if not response.is_success:
                     raise self._problem(response, kind)
                 yield response
+                self._lasting = 0
         except OfflineModeIsEnabled as error:
             raise CrawlError("offline mode is on; unset HF_HUB_OFFLINE to crawl") from error
         except (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:

@@ -16,8 +16,7 @@ class Refusal(Exception):
 
     def __init__(self, status: str, reason: str):
         super().__init__(reason)
-        self.status = status
-        self.reason = reason
+        self.status, self.reason = status, reason
 
 
 class Stopped(Exception):

@@ -1,0 +1,324 @@
+"""Model cards: everything people write there is read as an id or left out, and nothing fails."""
+
+import pytest
+
+from lrmf.hub import cards
+from lrmf.hub.ancestry import Visit, establish_edges
+from lrmf.hub.cards import Claim, declared_claims, file_claims, files_to_read, normalised_id
+
+IDS = [
+    ("org/name", "org/name"),
+    ("  org/name \n", "org/name"),
+    ("'org/name'", "org/name"),
+    ("`org/name`", "org/name"),
+    ("org/name/", "org/name"),
+    ("gpt2", "gpt2"),
+    ("https://huggingface.co/org/name", "org/name"),
+    ("http://www.huggingface.co/org/name/", "org/name"),
+    ("https://huggingface.co/org/name/tree/main", "org/name"),
+    ("https://huggingface.co/org/name/blob/main/README.md#usage", "org/name"),
+    ("https://huggingface.co/org/name?library=transformers", "org/name"),
+    ("https://huggingface.co/models/org/name", "org/name"),
+    ("https://huggingface.co/gpt2", "gpt2"),
+    ("huggingface.co/org/name", "org/name"),
+    ("https://hf.co/org/name", "org/name"),
+    ("hf://org/name", "org/name"),
+    ("https://huggingface.co/org/name.git", "org/name"),
+    ("org/name@main", "org/name"),
+    ("[org/name](https://huggingface.co/org/name)", "org/name"),
+    ("org/na.me-7B_v0.1", "org/na.me-7B_v0.1"),
+]
+NO_IDS = [
+    "",
+    "   ",
+    "/workspace/models/llama",
+    "./checkpoint-500",
+    "../model",
+    "~/models/llama",
+    "C:\\models\\llama",
+    "models\\llama",
+    "a/b/c",
+    "org/..",
+    "../../etc/passwd",
+    "org/../../evil",
+    "https://example.com/org/name",
+    "https://huggingface.co.evil.org/org/name",
+    "https://huggingface.co/datasets/org/name",
+    "https://huggingface.co/",
+    "file:///etc/passwd",
+    "https://[broken/org/name",
+    "org/name and org/other",
+    "org/name\x00",
+    "org/ñame",
+    "-org/name",
+    "org/name?x",
+    "x" * 600,
+    None,
+    7,
+    7.5,
+    True,
+    [],
+    {},
+    b"org/name",
+]
+P = "org/parent"
+WALL = [  # kind, card data, parents
+    ("text", {"base_model": P}, [P]),
+    ("list", {"base_model": [P, "org/b"]}, [P, "org/b"]),
+    ("none", {"base_model": None}, []),
+    ("empty text", {"base_model": ""}, []),
+    ("empty list", {"base_model": []}, []),
+    ("number", {"base_model": 7}, []),
+    ("float", {"base_model": float("nan")}, []),
+    ("flag", {"base_model": True}, []),
+    ("dictionary", {"base_model": {"name": P}}, [P]),
+    ("dictionary of junk", {"base_model": {"foo": P}}, []),
+    ("list of dictionaries", {"base_model": [{"id": P}, {"model": "org/b"}]}, [P, "org/b"]),
+    ("list of lists", {"base_model": [[P], [["org/b"]]]}, [P, "org/b"]),
+    ("list of everything", {"base_model": [None, 1, {}, [], P, True]}, [P]),
+    ("repeated", {"base_model": [P, P, f" {P}"]}, [P, P]),
+    ("URL", {"base_model": f"https://huggingface.co/{P}/tree/main"}, [P]),
+    ("Markdown", {"base_model": f"[x](https://huggingface.co/{P})"}, [P]),
+    ("spaces", {"base_model": f"  {P}  "}, [P]),
+    ("slash at the end", {"base_model": f"{P}/"}, [P]),
+    ("local path", {"base_model": "/home/me/model"}, []),
+    ("relative path", {"base_model": "./outputs/model"}, []),
+    ("Windows path", {"base_model": "C:\\model"}, []),
+    ("upwards", {"base_model": "../../etc/passwd"}, []),
+    ("bare name", {"base_model": "gpt2"}, ["gpt2"]),
+    ("control characters", {"base_model": "org/na\x1bme"}, []),
+    ("long", {"base_model": "o/" + "x" * 10**5}, []),
+    ("many", {"base_model": [f"org/m{n}" for n in range(10**5)]}, None),
+    ("deep", {"base_model": __import__("json").loads("[" * 900 + "]" * 900)}, []),
+    ("relation is a list", {"base_model": P, "base_model_relation": ["merge"]}, [P]),
+    ("relation unknown", {"base_model": P, "base_model_relation": "cousin"}, [P]),
+    ("relation in capitals", {"base_model": P, "base_model_relation": " Merge "}, [P]),
+    ("a key called self", {"self": 1, "base_model": P}, [P]),
+    ("card is a list", [P], []),
+    ("card is a text", P, []),
+    ("card is missing", None, []),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), IDS)
+def test_spellings_of_an_id(text, expected):
+    assert normalised_id(text) == expected
+
+
+@pytest.mark.parametrize("value", NO_IDS, ids=lambda value: repr(value)[:30])
+def test_what_is_no_id(value):
+    assert normalised_id(value) is None
+
+
+@pytest.mark.parametrize(("kind", "card", "expected"), WALL, ids=[kind for kind, *_ in WALL])
+def test_pathological_cards(kind, card, expected):
+    parents = [claim.parent for claim in declared_claims({"id": "org/child", "cardData": card})]
+    if expected is None:
+        assert 0 < len(parents) <= 10_000
+    else:
+        assert parents == expected
+
+
+@pytest.mark.parametrize("tags", [None, 7, "base_model:org/a", {"base_model": P}, [1, None, ["x"]]])
+def test_tags_of_any_type(tags):
+    assert declared_claims({"tags": tags}) == []
+
+
+def test_tags_come_in_pairs_with_and_without_relation():
+    tags = [f"base_model:{P}", f"base_model:quantized:{P}", "base_model:org/b", "base_model:"]
+    assert declared_claims({"tags": tags}) == [
+        Claim(P, "quantized", "tags"),
+        Claim("org/b", None, "tags"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [None, 3, "x", [], {}, {"models": None}, {"relation": 5, "models": [None, {"_id": "org/a"}]}],
+)
+def test_base_models_of_any_shape(found):
+    assert [c for c in declared_claims({"baseModels": found}) if c.parent != "x"] == []
+
+
+def test_base_models():
+    answer = {"baseModels": {"relation": "merge", "models": [{"_id": "1", "id": P}, {"id": "o/b"}]}}
+    assert declared_claims(answer) == [
+        Claim(P, "merge", "baseModels"),
+        Claim("o/b", "merge", "baseModels"),
+    ]
+
+
+MERGEKIT = {
+    "models": "models:\n - model: org/a\n - model: org/b\nbase_model: org/c\n",
+    "slices": "slices:\n - sources:\n   - model: org/a\n     layer_range: [0, 8]\n"
+    "   - model: org/b\n - sources:\n   - model: org/c\n",
+    "experts": "base_model: org/a\nexperts:\n - source_model: org/b\n - source_model: org/c\n",
+    "lora": "models:\n - model: org/a+org/lora\n - model: org/b\n"
+    " - model: {model: {path: org/c}}\n",
+}
+
+
+@pytest.mark.parametrize("text", MERGEKIT.values(), ids=MERGEKIT)
+def test_merge_files(text):
+    claims = file_claims("mergekit_config.yml", text.encode())
+    assert {claim.parent for claim in claims} == {"org/a", "org/b", "org/c"}
+    assert {claim.relation for claim in claims} == {"merge"}
+
+
+def test_readme_counts_only_in_its_yaml_blocks():
+    text = (
+        f"---\nbase_model: x/y\n---\n# T\n```yaml\n{MERGEKIT['models']}```\n```py\nmodels:\n```\n"
+    )
+    found = {claim.parent for claim in file_claims("README.md", text.encode())}
+    assert found == {"org/a", "org/b", "org/c"}
+
+
+BOMB = "a: &a [org/x, org/x]\n" + "".join(
+    f"{chr(98 + n)}: &{chr(98 + n)} [*{chr(97 + n)}, *{chr(97 + n)}, *{chr(97 + n)}]\n"
+    for n in range(20)
+)
+MERGE_KEYS = "a: &a {x: 1}\n" + "".join(
+    f"b{n}: &b{n} {{<<: [{', '.join([f'*b{n - 1}' if n else '*a'] * 9)}]}}\n" for n in range(12)
+)
+HOSTILE = {
+    "object": "!!python/object/apply:os.system ['touch pwned']",
+    "aliases": BOMB + "models:\n - model: *u\n",
+    "merge keys": MERGE_KEYS + "models:\n - model: *b11\n",
+    "self-reference": "models: &m\n - model: *m\n",
+    "tab": "models:\n\t- model: org/a\n",
+    "list": "- models\n",
+    "nothing": "",
+    "text": "hello",
+    "date": "models:\n - model: 2024-99-99\n",
+    "deep": "[" * 3000,
+    "binary": "\x00\xff\x1b",
+    "models a text": "models: org/a\nslices: 7\nexperts: {a: 1}\n",
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
+def test_hostile_yaml_names_no_parents(text, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    parents = {claim.parent for claim in file_claims("merge.yml", text.encode())}
+    assert parents <= {"org/x"}
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('{"base_model_name_or_path": "org/a"}', ["org/a"]),
+        ('{"base_model_name_or_path": "/data/llama"}', []),
+        ('{"base_model_name_or_path": null}', []),
+        ("[]", []),
+        ("[" * 10**5, []),
+        ("{", []),
+    ],
+)
+def test_adapter_file(text, expected):
+    claims = file_claims("adapter_config.json", text.encode())
+    assert [claim.parent for claim in claims] == expected
+
+
+def test_files_are_read_only_where_parents_are_missing():
+    siblings = [{"rfilename": name} for name in ("README.md", "merge.yml", "adapter_config.json")]
+    merge = {"id": "a/b", "tags": ["merge"], "siblings": siblings}
+    wanted = ["merge.yml", "README.md", "adapter_config.json"]
+    assert files_to_read(merge, merged=False, own_ids={"a/b"}) == wanted
+    declared = merge | {"cardData": {"base_model": ["org/a", "org/b"]}}
+    assert files_to_read(declared, merged=False, own_ids={"a/b"}) == []
+    itself = merge | {"cardData": {"base_model": ["a/b", "org/b"]}}
+    assert files_to_read(itself, merged=False, own_ids={"a/b"}) == ["merge.yml", "README.md"]
+    plain = {"id": "a/b", "siblings": siblings[:2]}
+    assert files_to_read(plain, merged=False, own_ids=set()) == []
+    assert files_to_read(plain, merged=True, own_ids=set()) == ["merge.yml", "README.md"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "n_parents", "expected"),
+    [
+        ({}, 1, "finetune"),
+        ({}, 2, "merge"),
+        ({"tags": ["mergekit"]}, 1, "merge"),
+        ({"library_name": "peft"}, 1, "adapter"),
+        ({"siblings": [{"rfilename": "adapter_config.json"}]}, 1, "adapter"),
+        ({"tags": ["GGUF"]}, 1, "quantized"),
+    ],
+)
+def test_inferred_relation(answer, n_parents, expected):
+    assert cards.inferred_relation(answer, n_parents) == expected
+
+
+def visit(claims=(), *, status="ok", resolved="org/child", **rest):
+    return Visit(status, "", "", resolved=resolved, claims=list(claims), **rest)
+
+
+def edges(visits, bases=None):
+    lineage, overruled = establish_edges(visits, bases or {})
+    return [tuple(row) for row in lineage.itertuples(index=False)], overruled
+
+
+def test_the_better_source_decides_and_the_other_is_kept():
+    claims = [
+        Claim("org/a", "merge", "baseModels"),
+        Claim("org/b", "finetune", "card"),
+        Claim("org/a", "finetune", "tags"),
+    ]
+    visits = {"org/child": visit(claims)}
+    visits |= {name: visit(resolved=name) for name in ("org/a", "org/b")}
+    found, overruled = edges(visits)
+    assert found == [("org/a", "org/child", "merge", "baseModels,tags")]
+    assert {(c["parent"], c["source"]) for c in overruled["org/child"]} == {
+        ("org/a", "tags"),
+        ("org/b", "card"),
+    }
+
+
+def test_a_deleted_parent_that_the_hub_no_longer_lists_stays():
+    claims = [Claim("org/a", "merge", "baseModels"), Claim("org/gone", None, "card")]
+    visits = {
+        "org/a": visit(resolved="org/a"),
+        "org/child": visit(claims),
+        "org/gone": visit(status="missing", resolved=None),
+    }
+    found, overruled = edges(visits)
+    assert [(parent, relation) for parent, _, relation, _ in found] == [
+        ("org/a", "merge"),
+        ("org/gone", "merge"),
+    ]
+    assert not overruled
+
+
+def test_the_cards_relation_overrides():
+    claims = [Claim("org/a", "finetune", "baseModels"), Claim("org/a", "quantized", "card")]
+    visits = {"org/child": visit(claims, relation="quantized"), "org/a": visit(resolved="org/a")}
+    found, overruled = edges(visits)
+    assert found == [("org/a", "org/child", "quantized", "baseModels,card")]
+    assert [claim["source"] for claim in overruled["org/child"]] == ["baseModels"]
+
+
+def test_old_names_bare_names_and_selves():
+    claims = [
+        Claim("old/a", "finetune", "card"),  # of org/a
+        Claim("org/child", "finetune", "card"),
+        Claim("former/child", "finetune", "card"),  # of the child itself
+        Claim("gpt2", "finetune", "card"),
+        Claim("llama-7b", "finetune", "card"),  # which nobody has
+    ]
+    visits = {
+        "former/child": visit(claims, status="renamed"),
+        "gpt2": visit(status="renamed", resolved="openai-community/gpt2"),
+        "llama-7b": visit(status="missing", resolved=None),
+        "old/a": visit(status="renamed", resolved="org/a"),
+        "org/child": visit(claims),
+    }
+    found, _ = edges(visits)
+    assert [parent for parent, *_ in found] == ["openai-community/gpt2", "org/a"]
+
+
+def test_the_leaderboards_column_comes_last():
+    bases = {"org/child": ("org/z", "finetune")}
+    visits = {"org/child": visit(), "org/a": visit(resolved="org/a")}
+    assert edges(visits, bases)[0] == [("org/z", "org/child", "finetune", "leaderboard")]
+    visits["org/child"].claims.append(Claim("org/a", None, "card"))
+    assert edges(visits, bases)[0] == [("org/a", "org/child", "finetune", "card")]
