@@ -119,8 +119,13 @@ def _crawl(arguments: argparse.Namespace) -> None:
     from .description import describe
 
     print(describe(snapshot, lineage))
-    statuses = snapshot.provenance["statuses"].items()
-    print("\nids asked for:", ", ".join(f"{count:,} {name}" for name, count in statuses))
+    print()
+    for key, what in (("statuses", "ids asked for"), ("details_statuses", "details")):
+        if counts := snapshot.provenance.get(key):
+            listed = ", ".join(f"{count:,} {name}" for name, count in counts.items())
+            print(
+                f"{what}: {listed}" + ("; --resume asks again for errors" * (counts["error"] > 0))
+            )
 
 
 def _ids_in(path: Path | None) -> list[str] | None:

@@ -19,7 +19,7 @@ EXPAND = (
 MAX_FILE = 2**20
 _MIN_LISTED = 2  # models of one author from which on a listing is cheaper than asking for each
 _MAX_LIST_PAGES = 5
-_LOGGED_ROWS = 20
+_LOGGED_ROWS, _LOGGED_LENGTH = 20, 300
 
 
 @dataclass(slots=True)
@@ -229,7 +229,7 @@ class Crawler:
             for _, page in zip(range(_MAX_LIST_PAGES), pages, strict=False):
                 for row in page:
                     if not _is_listed(row):
-                        malformed.append(row)
+                        malformed.append(repr(row)[:_LOGGED_LENGTH])
                     elif row["id"] in wanted:
                         rows[row["id"]] = [row["sha"], row.get("lastModified")]
         except Refusal as refusal:

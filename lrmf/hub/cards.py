@@ -41,7 +41,7 @@ _RELATION_WORDS = {
 _MERGE_TAGS = {"merge", "mergekit", "lazymergekit", "moerge", "mergekit-moe"}
 _QUANTIZED_TAGS = {"gguf", "gptq", "awq", "exl2", "bitsandbytes-quantized"}
 _NAME_KEYS = ("name", "id", "model", "model_name", "base_model", "path", "repo_id", "source_model")
-_MAX_DEPTH, _MAX_NODES, _MAX_SLICES = 12, 5000, 500
+_MAX_DEPTH, _MAX_NODES, _MAX_SLICES, _MAX_NAMES = 12, 5000, 500, 200
 
 
 class Claim(NamedTuple):
@@ -275,7 +275,7 @@ def _rows(value: object) -> list[dict]:
 def _names(value: object) -> Iterator[str]:
     """Texts in a value of any shape, each once; bounded, as YAML can nest a value in itself."""
     pending, n_seen, seen = [(value, 0)], 0, set()
-    while pending and n_seen < _MAX_NODES:
+    while pending and n_seen < _MAX_NODES and len(seen) < _MAX_NAMES:
         value, depth = pending.pop()
         n_seen += 1
         if isinstance(value, str):

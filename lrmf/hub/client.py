@@ -27,6 +27,7 @@ CORRUPT = "its checksum does not match"
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_BACKOFF = 20.0
 _CONNECT_TRIES = 4
+_RESUMES = 100  # of one download
 _LASTING = 20  # requests given up in a row, after which the Hub is taken to be down
 _SLOWEST = 20_000  # bytes a second of a body, below which a download is given up and tried again
 
@@ -126,9 +127,9 @@ class Client:
             raise Refusal("error", CORRUPT)
 
     def _chunks(self, url: str, n_bytes: int) -> Iterator[bytes]:
-        position, failures = 0, 0
+        position, failures, attempts = 0, 0, 0
         while position < n_bytes:
-            begin = position
+            begin, attempts = position, attempts + 1
             try:
                 for chunk in self._once(url, begin, n_bytes):
                     position += len(chunk)
@@ -137,7 +138,7 @@ class Client:
                     raise _Transient(f"ended after {position} of {n_bytes} bytes")
             except _Transient as problem:
                 failures = failures + 1 if position == begin else 1
-                self._wait(problem, failures, url)
+                self._wait(problem, failures if attempts < _RESUMES else self._tries)
 
     def _once(self, url: str, begin: int, n_bytes: int) -> Iterator[bytes]:
         """The bytes from ``begin`` on, as far as one response brings them."""
@@ -181,7 +182,8 @@ class Client:
         return parts._replace(scheme=origin.scheme, netloc=origin.netloc).geturl()
 
     def _url(self, path: str, parameters: dict | None = None) -> str:
-        query = urlencode(parameters, doseq=True) if parameters else ""
+        spelled = {name: _spelled(value) for name, value in (parameters or {}).items()}
+        query = urlencode(spelled, doseq=True)
         return f"{self.endpoint}/{quote(path)}" + (f"?{query}" if query else "")
 
     def _retried(self, read: Callable):
@@ -193,7 +195,7 @@ class Client:
                 failures += 1
                 self._wait(problem, failures)
 
-    def _wait(self, problem: "_Transient", failures: int, url: str = "") -> None:
+    def _wait(self, problem: "_Transient", failures: int) -> None:
         """Pause before the next attempt, or give up."""
         if problem.unreachable and failures >= (self._tries if self._reached else _CONNECT_TRIES):
             raise CrawlError(
@@ -213,10 +215,10 @@ class Client:
                     "with --resume"
                 ) from problem
             raise Refusal("error", f"{problem}, {failures} times") from problem
-        if problem.exhausted and problem.pause is not None:
-            self.limiter.pause(problem.kind, problem.pause)
-            return
         pause = min(_LONGEST_BACKOFF, self._backoff * 2 ** (failures - 1))
+        if problem.exhausted and problem.pause is not None:
+            self.limiter.pause(problem.kind, max(pause, problem.pause))
+            return
         pause *= random.uniform(0.5, 1)  # workers that failed together do not come back together
         if self.stopped.wait(max(pause, min(problem.pause or 0, 60))):
             raise Stopped
@@ -328,6 +330,10 @@ def _body(
         if time.monotonic() > deadline:
             raise _Transient("too slow")
     return bytes(body[:max_bytes])
+
+
+def _spelled(value: object) -> object:
+    return str(value).lower() if isinstance(value, bool) else value
 
 
 def _message(body: bytes) -> str:

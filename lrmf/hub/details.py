@@ -124,7 +124,7 @@ def fetch_task(client: Client, log: CrawlLog, repo: str, repository: Repository,
     n_questions = BENCHMARKS[benchmark].subtasks[subtask]
     best = None
     for run in runs_of(repository, task):
-        answers = _fetch_run(client, log, repo, repository.sha, run)
+        answers = _fetch_run(client, log, repo, repository, run)
         if answers is not None and (best is None or answers.n_answers > best.n_answers):
             best = answers
         if best is not None and best.n_answers >= n_questions:
@@ -132,7 +132,9 @@ def fetch_task(client: Client, log: CrawlLog, repo: str, repository: Repository,
     return best
 
 
-def _fetch_run(client: Client, log: CrawlLog, repo: str, sha: str, run: Run) -> Answers | None:
+def _fetch_run(
+    client: Client, log: CrawlLog, repo: str, repository: Repository, run: Run
+) -> Answers | None:
     """Answers of one run: from the log, or streamed and written there."""
     key = f"{repo}:{run.path}:{run.oid}"
     known = log.find("samples", key)
@@ -141,10 +143,13 @@ def _fetch_run(client: Client, log: CrawlLog, repo: str, sha: str, run: Run) -> 
     if known is not None:
         return known
     try:
-        samples = _stream_run(client, f"datasets/{repo}/resolve/{sha}/{run.path}", run)
+        path = f"datasets/{repo}/resolve/{repository.sha}/{run.path}"
+        samples = _stream_run(client, path, run)
     except Refusal as refusal:
+        if refusal.status == "gated" and not client.has_token:
+            raise CrawlError(gated_message(client, repo)) from refusal
         if refusal.status == "gated":
-            raise CrawlError(_gated(client, repo)) from refusal
+            repository.status, repository.reason = "gated", refusal.reason
         log.append("refused", key, status=refusal.status, reason=refusal.reason)
         return None
     text = json.dumps(samples.keys, separators=(",", ":"))
@@ -169,7 +174,8 @@ def _stream_run(client: Client, path: str, run: Run) -> "Samples":
                 raise
 
 
-def _gated(client: Client, repo: str) -> str:
+def gated_message(client: Client, repo: str) -> str:
+    """What to do about details that are gated."""
     terms = f"accept the terms at {client.endpoint}/datasets/{repo}"
     if client.has_token:
         return f"{repo}: the token's account has no access; {terms}, then continue with --resume"

@@ -1,5 +1,6 @@
 """The crawl log: every answer, appended as it arrives, so that nothing is asked twice."""
 
+import contextlib
 import fcntl
 import json
 import os
@@ -131,7 +132,8 @@ class CrawlLog:
             while written < len(line):
                 written += os.pwrite(self._file, line[written:], self._end + written)
         except OSError as error:
-            os.ftruncate(self._file, self._end)
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, self._end)
             raise CrawlError(
                 f"the crawl log cannot be written ({error.strerror}); make room, then continue "
                 "with --resume"

@@ -105,14 +105,20 @@ def crawl(
     out = Path(out).resolve()
     client = client or Client(say=say)
     names = chosen_benchmarks(benchmarks, instances=instances)
-    _check_out(out)
     try:
+        _check_out(out)
         with CrawlLog(out / LOG_FOLDER, keep=_keep, redact=client.redact) as log:
             _begin(log, client, resume=resume, say=say)
             study = _Study(client, log, out, names, n_workers=n_workers, say=say)
             study.choose_models(models, max_models)
             study.trace_lineage(max_depth)
             return study.write(*(study.collect_answers() if instances else study.scores()))
+    except OSError as error:
+        reason = error.strerror or error
+        raise CrawlError(
+            f"{out}: cannot be read or written ({reason}); make room or choose another folder, "
+            "then continue with --resume"
+        ) from error
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             "interrupted; what was fetched is kept: continue with --resume"
@@ -216,6 +222,7 @@ class _Study:
         self.benchmarks, self.n_workers, self.say = benchmarks, n_workers, say
         self.visits: dict[str, Visit] = {}
         self.repositories: dict[str, Repository] = {}
+        self.counts: dict[str, object] = {}
 
     def choose_models(self, models: Iterable[str] | None, max_models: int | None) -> None:
         """Read the leaderboard's table, from its recorded commit."""
@@ -237,8 +244,8 @@ class _Study:
             content = path.read_bytes()
         else:
             leaderboard.read_table(content, self.benchmarks)  # refuse to keep what is damaged
-            path = self.out / LOG_FOLDER / f"table-{self.revision}.parquet"
-            _write(path, content)
+            path.unlink(missing_ok=True)
+            _write(self.out / LOG_FOLDER / f"table-{self.revision}.parquet", content)
         self.log.append("table", TABLE_REPO, sha=self.revision)
         return content
 
@@ -305,8 +312,21 @@ class _Study:
             for (repo, task), found in self._answers()
             if found is not None and found.n_answers
         }
+        self._count_answers(answers.values())
         keys = {key: kept for (kind, key), kept in self.log.answers.items() if kind == "keys"}
         return details.build_matrix(answers, keys, list(self.models["model_id"]))
+
+    def _count_answers(self, answers: Iterable[Answers]) -> None:
+        """Note what was left out, and refuse to go on with nothing."""
+        gated = [repo for repo, found in self.repositories.items() if found.status == "gated"]
+        if gated and not answers:
+            raise CrawlError(details.gated_message(self.client, gated[0]))
+        counts = Counter(found.status for found in self.repositories.values())
+        self.counts |= {
+            "details_statuses": {name: counts[name] for name in STATUSES},
+            "n_repeated_answers": sum(found.n_repeated for found in answers),
+            "n_unusable_answers": sum(found.n_unusable for found in answers),
+        }
 
     def _answers(self) -> Iterator[tuple[tuple[str, str], Answers | None]]:
         tasks = [
@@ -362,6 +382,7 @@ class _Study:
             "n_disagreements": len(self.overruled),
             "n_cycles": int((dropped["reason"] == "cycle").sum()),
             "n_unidentified_evaluations": self.n_skipped,
+            **self.counts,
         }
         note = (
             f"Open LLM Leaderboard v2 at commit {self.revision}; lineage from the metadata of the "
@@ -407,14 +428,8 @@ def megabytes(n_bytes: float) -> str:
 
 def _write(path: Path, content: bytes) -> None:
     partial = path.with_suffix(".partial")
-    try:
-        partial.write_bytes(content)
-        os.replace(partial, path)
-    except OSError as error:
-        raise CrawlError(
-            f"{path.parent.parent}: cannot be written ({error.strerror}); make room, then continue "
-            "with --resume"
-        ) from error
+    partial.write_bytes(content)
+    os.replace(partial, path)
 
 
 def _clear(staging: Path) -> None:
@@ -429,13 +444,8 @@ def _publish(staging: Path, out: Path) -> None:
     The manifest is taken away first and put in place last: at every moment there is either a
     complete snapshot or none.
     """
-    try:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(out / MANIFEST_FILE)
-        for name in (*DATA_FILES, STATUS_FILE, MANIFEST_FILE):
-            os.replace(staging / name, out / name)
-        os.rmdir(staging)
-    except OSError as error:
-        raise CrawlError(
-            f"{out}: cannot be written ({error.strerror}); continue with --resume"
-        ) from error
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(out / MANIFEST_FILE)
+    for name in (*DATA_FILES, STATUS_FILE, MANIFEST_FILE):
+        os.replace(staging / name, out / name)
+    os.rmdir(staging)
