@@ -108,13 +108,13 @@ def _crawl(arguments: argparse.Namespace) -> None:
         "instances": arguments.instances,
         "models": _ids_in(arguments.models_from),
         "max_models": arguments.max_models,
-        "client": hub.Client(say=_say),
+        "client": hub.Client(say=_say_above_bar),
     }
     if arguments.dry_run:
         print(hub.estimate(**options))
         return
     resume, n_workers = arguments.resume, arguments.workers
-    hub.crawl(arguments.out, **options, resume=resume, n_workers=n_workers, say=_say)
+    hub.crawl(arguments.out, **options, resume=resume, n_workers=n_workers, say=_say_above_bar)
     snapshot, lineage = _load(arguments.out)
     from .description import describe
 
@@ -126,6 +126,12 @@ def _crawl(arguments: argparse.Namespace) -> None:
             print(
                 f"{what}: {listed}" + ("; --resume asks again for errors" * (counts["error"] > 0))
             )
+
+
+def _say_above_bar(message: str) -> None:
+    from tqdm import tqdm
+
+    tqdm.write(f"lrmf: {message}", file=sys.stderr)
 
 
 def _ids_in(path: Path | None) -> list[str] | None:

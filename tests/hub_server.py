@@ -32,7 +32,8 @@ class Hub:
 
     ``models`` are raw answers by current id, ``renamed`` leads from old ids to current ones,
     ``disabled`` ids are refused. ``files`` are bytes by (repository, path), where datasets are
-    named ``datasets/org/name``; those of repositories in ``gated`` are refused without a token.
+    named ``datasets/org/name``; those of repositories in ``gated`` are refused without a token,
+    of those in ``closed`` with any.
     """
 
     models: dict[str, dict] = field(default_factory=dict)
@@ -41,6 +42,7 @@ class Hub:
     datasets: dict[str, dict] = field(default_factory=dict)
     files: dict[tuple[str, str], bytes] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
+    closed: set[str] = field(default_factory=set)
     tokens: set[str] = field(default_factory=set)
     large: int = 2000
     page_size: int = 50
@@ -66,7 +68,7 @@ class Hub:
             "cardData": {},
             "siblings": [{"rfilename": "README.md"}, {"rfilename": "config.json"}],
             "config": {"architectures": ["LlamaForCausalLM"], "tokenizer_config": {"x": "y" * 500}},
-            "safetensors": {"total": 7_000_000_000},
+            "safetensors": {"parameters": {"BF16": 7_000_000_000}, "total": 7_000_000_000},
         }
         self.models[model_id] = base | answer
         return self.models[model_id]
@@ -161,7 +163,8 @@ class _Handler(BaseHTTPRequestHandler):
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(body)
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def file(self, content: bytes, headers: dict) -> None:
         """The whole file, or what a Range asks for."""
@@ -242,6 +245,8 @@ class _Api(_Handler):
         finally:
             with served.lock:
                 served.at_once -= 1
+
+    do_HEAD = do_GET
 
     def count(self) -> dict | None:
         """Headers of the quota; None if it was exceeded and that has been answered."""
@@ -347,7 +352,8 @@ class _Api(_Handler):
             if owner == f"datasets/{repo}":
                 oid = hashlib.sha256(content).hexdigest()
                 row = {"type": "file", "path": path, "size": len(content), "oid": oid[:40]}
-                rows.append(row | ({"lfs": {"oid": oid}} if len(content) > hub.large else {}))
+                lfs = {"oid": oid, "size": len(content), "pointerSize": 134}
+                rows.append(row | ({"lfs": lfs} if len(content) > hub.large else {}))
         self.page(rows, query)
 
     def page(self, rows: list, query: dict) -> None:
@@ -362,8 +368,9 @@ class _Api(_Handler):
     def resolve(self, repo: str, revision: str, path: str) -> None:
         hub = self.served.hub
         content = hub.files.get((repo, path))
-        if repo in hub.gated and not self.token():
-            self.refuse(401, f"Access to {repo} is restricted.", "GatedRepo")
+        if repo in hub.closed or (repo in hub.gated and not self.token()):
+            status = 403 if self.token() else 401
+            self.refuse(status, f"Access to {repo} is restricted.", "GatedRepo")
         elif content is None:
             self.refuse(404, "Entry not found", "EntryNotFound")
         elif len(content) > hub.large:
@@ -371,6 +378,7 @@ class _Api(_Handler):
             headers = {
                 "Location": target,
                 "X-Linked-Size": str(len(content)),
+                "X-Linked-Etag": f'"{hashlib.sha256(content).hexdigest()}"',
                 "X-Repo-Commit": revision,
             }
             self.answer(302, b"", headers | self.quota_headers)

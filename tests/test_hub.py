@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from hub_server import TABLE, TABLE_PATH, serve, sha
 from hub_world import World, make_world, table_row
+from test_hub_cards import WALL
 
 from lrmf import cli
 from lrmf.hub import Client, CrawlError, crawl, estimate, study
@@ -24,6 +25,19 @@ from lrmf.snapshot import load_snapshot
 
 FAULTS = ("429", "500", "502", "503", "reset", "truncated", "malformed", "html", "slow")
 TABLES = ("models.parquet", "items.parquet", "lineage.parquet", "responses.npy")
+ODD_FIELDS = [
+    *[("tags", value) for value in (None, 7, "base_model:org/b", {}, [1, None, ["base_model:x"]])],
+    *[("siblings", value) for value in (None, 3, ["README.md"], [{"rfilename": 7}, None])],
+    *[("baseModels", value) for value in (None, 3, [], {"models": 7}, {"models": [{"id": None}]})],
+    *[("config", value) for value in (None, [], {"architectures": 7}, {"architectures": []})],
+    *[("safetensors", value) for value in (None, 7, {"total": "many"}, {"total": -1})],
+    *[("likes", value) for value in (None, "few", 10**30)],
+    *[("createdAt", value) for value in (None, 7, "yesterday")],
+    *[("sha", value) for value in (None, 7)],
+    *[("gated", value) for value in (None, "auto", 7)],
+    *[("library_name", value) for value in (None, 7, ["peft"])],
+    ("lastModified", {}),
+]
 TOKEN = "hf_" + "s3cr3t" * 5
 
 
@@ -270,6 +284,34 @@ def test_every_kind_of_repository(tmp_path):
         "org/base",
     }
     assert not list(tmp_path.rglob("*evil*"))
+
+
+def test_a_wall_of_pathological_cards(tmp_path):
+    world = World()
+    expected = {}
+    for number, (_, card, parents) in enumerate(WALL):
+        child = f"wall/m{number}"
+        world.hub.add_model(child, cardData=card)
+        world.rows.append(table_row(child, [0.5] * 6))
+        if parents is not None:
+            expected[child] = set(parents)
+    for number, (field, value) in enumerate(ODD_FIELDS):
+        world.hub.add_model(f"odd/m{number}", **{field: value})
+        world.rows.append(table_row(f"odd/m{number}", [0.5] * 6))
+        expected[f"odd/m{number}"] = set()
+    for name in ("org/parent", "org/b"):
+        world.hub.add_model(name)
+    world.hub.add_model("openai-community/gpt2")
+    world.hub.renamed["gpt2"] = "openai-community/gpt2"
+    world.publish_table()
+    with serve(world.hub) as served:
+        snapshot = crawl(tmp_path / "out", client=client(served))
+    found = snapshot.lineage.groupby("child")["parent"].agg(set).to_dict()
+    for child, parents in expected.items():
+        renamed = {world.hub.renamed.get(parent, parent) for parent in parents}
+        assert found.get(child, set()) == renamed, child
+    assert statuses_in(tmp_path / "out").loc[list(expected), "status"].isin(["ok", "gated"]).all()
+    assert len(served.asked("/api/models/")) < 600, "one card must not keep the crawl busy"
 
 
 def test_cycles_and_disagreements_are_reported(tmp_path):

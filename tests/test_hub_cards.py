@@ -3,7 +3,7 @@
 import pytest
 
 from lrmf.hub import cards
-from lrmf.hub.ancestry import Visit, establish_edges
+from lrmf.hub.ancestry import Visit, establish_edges, read_visit
 from lrmf.hub.cards import Claim, declared_claims, file_claims, files_to_read, normalised_id
 
 IDS = [
@@ -247,6 +247,23 @@ def test_files_are_read_only_where_parents_are_missing():
 )
 def test_inferred_relation(answer, n_parents, expected):
     assert cards.inferred_relation(answer, n_parents) == expected
+
+
+@pytest.mark.parametrize("value", [None, [], {}, "x\ud800", "x" * 10**4, -1, 10**400, float("nan")])
+def test_facts_of_any_type(value):
+    names = "createdAt likes sha lastModified gated library_name config safetensors cardData tags"
+    answer = dict.fromkeys(names.split(), value) | {"id": "org/a"}
+    nested = {
+        "config": {"architectures": [value]},
+        "safetensors": {"total": value},
+        "cardData": {"license": value, "base_model": value, "base_model_relation": value},
+    }
+    for fields in (answer, answer | nested):
+        found = read_visit(
+            {"kind": "model", "key": "org/a", "time": "", "status": "ok", "answer": fields}
+        )
+        facts = {name: fact for name, fact in found.facts.items() if fact is not None}
+        assert not facts and found.claims == [] and found.sha is None
 
 
 def visit(claims=(), *, status="ok", resolved="org/child", **rest):

@@ -1,5 +1,6 @@
 """The client against a real server: retries, limits, sizes, and where the token goes."""
 
+import gzip
 import hashlib
 import threading
 import time
@@ -30,6 +31,11 @@ def served():
         yield served
 
 
+class _Quiet(ThreadingHTTPServer):
+    def handle_error(self, *_):  # clients hang up at will
+        pass
+
+
 @pytest.fixture
 def scripted():
     """A server that runs a function for each request; returns the function that starts it."""
@@ -45,7 +51,7 @@ def scripted():
             def log_message(self, *_):
                 pass
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        server = _Quiet(("127.0.0.1", 0), Handler)
         server.daemon_threads = True
         servers.append(server)
         threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
@@ -162,6 +168,26 @@ def test_sizes_are_capped(scripted):
         client.content("org/a/resolve/1/f", max_bytes=4999)
     with pytest.raises(Refusal, match="5000 bytes instead of 100"):
         list(quick(client.endpoint, tries=2).lines("org/a/resolve/1/f", n_bytes=100))
+
+
+def test_a_small_answer_that_unfolds_is_capped(scripted):
+    body = gzip.compress(bytes(2 * 10**7))
+    client = quick(scripted(lambda handler: reply(handler, 200, body, Content_Encoding="gzip")))
+    with pytest.raises(Refusal, match="larger than 1000000"):
+        client.content("org/a/resolve/1/f", max_bytes=10**6)
+
+
+def test_a_trickle_ends(scripted):
+    def respond(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Length", "1000")
+        handler.end_headers()
+        for _ in range(1000):
+            handler.wfile.write(b" ")
+            time.sleep(0.02)
+
+    with pytest.raises(Refusal, match="too slow"):
+        quick(scripted(respond), timeout=0.1, tries=2).json("api/models/org/a")
 
 
 def test_lines_go_on_where_the_connection_broke(served):

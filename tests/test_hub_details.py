@@ -162,6 +162,21 @@ def test_gated_details(tmp_path, monkeypatch, token):
                 crawl(tmp_path / "o", instances=True, client=client(served))
 
 
+def test_details_gated_for_one_account(tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    world = make_world(3)
+    add_details(world, {SNARKS: 178})
+    names = sorted(world.scores)
+    with serve(world.hub) as served:
+        world.hub.closed = {repo_of(names[0])}
+        snapshot = crawl(tmp_path / "o", instances=True, client=client(served))
+        assert set(answers_to(snapshot, names[0], "snarks")) == {MISSING}
+        assert snapshot.provenance["details_statuses"]["gated"] == 1
+        world.hub.closed = {repo_of(name) for name in names}
+        with pytest.raises(CrawlError, match="account has no access; accept the terms"):
+            crawl(tmp_path / "p", instances=True, client=client(served))
+
+
 def test_a_second_crawl_downloads_only_new_files(tmp_path):
     world = make_world(5)
     add_details(world, {SNARKS: 178})
@@ -169,6 +184,10 @@ def test_a_second_crawl_downloads_only_new_files(tmp_path):
     with serve(world.hub) as served:
         crawl(tmp_path / "o", instances=True, client=client(served))
         served.record.requests.clear()
+        assert_true(
+            crawl(tmp_path / "o", instances=True, client=client(served)), world, {SNARKS: 178}
+        )
+        assert not served.asked("storage:")
         world.hub.add_file(repo_of(name), path_of(name, SNARKS, 28), samples(SNARKS, [1] * 178))
         snapshot = crawl(tmp_path / "o", instances=True, client=client(served))
     assert len(served.asked("storage:")) == 1

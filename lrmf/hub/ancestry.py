@@ -79,7 +79,7 @@ def read_visit(entry: dict) -> Visit:
         return visit
     own_ids = {entry["key"], answer["id"]}
     visit.resolved = answer["id"]
-    visit.sha = _text(answer.get("sha"))
+    visit.sha = cards.commit(answer)
     visit.last_modified = _text(answer.get("lastModified"))
     visit.gated = bool(answer.get("gated"))
     visit.claims = cards.declared_claims(answer)
@@ -101,16 +101,20 @@ def _facts(answer: dict) -> dict:
         "architecture": _text(architectures[0])
         if isinstance(architectures, list | tuple) and architectures
         else None,
-        "params_b": total / 1e9 if isinstance(total, int) and total > 0 else None,
+        "params_b": total / 1e9 if _is_count(total) and total else None,
         "license": _text(card.get("license")) if isinstance(card, dict) else None,
-        "likes": likes if isinstance(likes, int) else None,
+        "likes": likes if _is_count(likes) else None,
         "created_at": (_text(answer.get("createdAt")) or "")[:10] or None,
         "merged": True if cards.is_merge(answer) else None,
     }
 
 
 def _text(value: object) -> str | None:
-    return value if isinstance(value, str) else None
+    return value if isinstance(value, str) and value.isprintable() and len(value) < 200 else None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and 0 <= value < 2**62
 
 
 class Crawler:

@@ -169,6 +169,12 @@ def is_merge(answer: dict) -> bool:
     return bool(_MERGE_TAGS.intersection(tag.lower() for tag in tags_of(answer)))
 
 
+def commit(answer: object) -> str | None:
+    """The commit that an answer about a repository names, or None."""
+    sha = answer.get("sha") if isinstance(answer, dict) else None
+    return sha if isinstance(sha, str) and re.fullmatch(r"[A-Za-z0-9]{1,64}", sha) else None
+
+
 def files_of(answer: dict) -> set[str] | None:
     """Names of the repository's files; None if the answer does not list them."""
     siblings = answer.get("siblings")

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..schema import MISSING
+from .cards import commit
 from .client import CORRUPT, Client
 from .errors import CrawlError, Refusal
 from .leaderboard import BENCHMARKS, DETAILS_OWNER
@@ -74,9 +75,8 @@ def repository_of(model_id: str) -> str:
 def ask_repository(client: Client, repo: str) -> dict:
     """Find the commit of a details dataset and the sizes of its runs: the values of a log entry."""
     try:
-        info = client.json(f"api/datasets/{repo}", expand=["sha", "gated", "disabled"])
-        sha = info.get("sha") if isinstance(info, dict) else None
-        if not isinstance(sha, str):
+        sha = commit(client.json(f"api/datasets/{repo}", expand=["sha"]))
+        if sha is None:
             raise Refusal("error", "the answer has no commit")
         runs = []
         for page in client.pages(f"api/datasets/{repo}/tree/{sha}", recursive=True):
@@ -154,7 +154,7 @@ def _fetch_run(
         return None
     text = json.dumps(samples.keys, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()
-    if log.find("keys", digest) is None:
+    if log.find("keys", digest) is None and ("keys", digest) not in log.earlier:
         log.append("keys", digest, keys=samples.keys)
     bits = base64.b64encode(np.packbits(np.array(samples.values, dtype=bool)).tobytes())
     counts = {"n_repeated": samples.n_repeated, "n_unusable": samples.n_unusable}

@@ -2,7 +2,6 @@
 
 import contextlib
 import os
-import re
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -18,7 +17,7 @@ from ..schema import DATA_FILES, MANIFEST_FILE
 from ..snapshot import Snapshot, load_snapshot, save_snapshot
 from . import details, leaderboard
 from .ancestry import Crawler, Visit, establish_edges, read_file_claims, read_visit
-from .cards import normalised_id
+from .cards import commit, normalised_id
 from .client import Client
 from .details import TASKS, Answers, Repository
 from .errors import CrawlError, Refusal
@@ -142,9 +141,8 @@ def chosen_benchmarks(benchmarks: Iterable[str] | None, *, instances: bool) -> l
 def fetch_table(client: Client, known: str | None = None) -> tuple[str, bytes | None]:
     """Commit of the leaderboard's table and its bytes; None if the commit is the known one."""
     try:
-        info = client.json(f"api/datasets/{TABLE_REPO}", expand=["sha"])
-        sha = info.get("sha") if isinstance(info, dict) else None
-        if not isinstance(sha, str) or not re.fullmatch(r"\w{1,64}", sha):
+        sha = commit(client.json(f"api/datasets/{TABLE_REPO}", expand=["sha"]))
+        if sha is None:
             raise CrawlError(f"{TABLE_REPO}: the Hub names no commit; try again later")
         if sha == known:
             return sha, None
@@ -313,7 +311,8 @@ class _Study:
             if found is not None and found.n_answers
         }
         self._count_answers(answers.values())
-        keys = {key: kept for (kind, key), kept in self.log.answers.items() if kind == "keys"}
+        known = self.log.earlier | self.log.answers
+        keys = {key: kept for (kind, key), kept in known.items() if kind == "keys"}
         return details.build_matrix(answers, keys, list(self.models["model_id"]))
 
     def _count_answers(self, answers: Iterable[Answers]) -> None:
