@@ -86,6 +86,7 @@ def crawl(
     n_workers : int
         Requests under way at a time.
     client : Client, optional
+        Used up by the crawl.
     say : callable
         Takes messages for the user.
 
