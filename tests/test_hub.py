@@ -314,6 +314,22 @@ def test_a_wall_of_pathological_cards(tmp_path):
     assert len(served.asked("/api/models/")) < 600, "one card must not keep the crawl busy"
 
 
+def test_an_answer_that_cannot_be_read_is_an_error_of_that_id(tmp_path, monkeypatch):
+    world = make_world(20)
+
+    def stumbling(entry, read=study.read_visit):
+        if entry["key"] == "user3/Model-3" and "answer" in entry:
+            raise OverflowError
+        return read(entry)
+
+    monkeypatch.setitem(study._READERS, "model", stumbling)
+    with serve(world.hub) as served:
+        crawl(tmp_path / "out", client=client(served))
+    found = statuses_in(tmp_path / "out")
+    assert found["status"].value_counts()["error"] == 1
+    assert found.loc["user3/Model-3", "reason"] == "the answer cannot be read (OverflowError)"
+
+
 def test_cycles_and_disagreements_are_reported(tmp_path):
     world = World()
     hub = world.hub

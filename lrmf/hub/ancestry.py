@@ -8,7 +8,7 @@ import pandas as pd
 from . import cards
 from .cards import DECLARED, SOURCES, Claim, normalised_id
 from .client import Client
-from .errors import Refusal
+from .errors import CrawlError, Refusal
 from .log import CrawlLog
 from .workers import each
 
@@ -17,6 +17,8 @@ EXPAND = (
     "safetensors sha siblings tags"
 ).split()
 MAX_FILE = 2**20
+_CONFIG = ("architectures", "model_type")
+_UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MIN_LISTED = 2  # models of one author from which on a listing is cheaper than asking for each
 _MAX_LIST_PAGES = 5
 _LOGGED_ROWS, _LOGGED_LENGTH = 20, 300
@@ -55,12 +57,18 @@ def ask_model(client: Client, asked: str) -> dict:
     resolved = answer.get("id") if isinstance(answer, dict) else None
     if resolved is None or normalised_id(resolved) != resolved:
         return {"status": "error", "reason": "the answer has no usable id"}
-    kept = {key: answer[key] for key in ("id", *EXPAND) if key in answer}
-    if isinstance(config := kept.get("config"), dict):  # holds chat templates of any length
-        kept["config"] = {
-            key: config[key] for key in ("architectures", "model_type") if key in config
-        }
+    kept = _pruned({key: answer[key] for key in ("id", *EXPAND) if key in answer})
     return {"status": _status(asked, kept), "reason": "", "answer": kept}
+
+
+def _pruned(answer: dict) -> dict:
+    """Without chat templates and lists of checkpoints, which can be of any length."""
+    if isinstance(config := answer.get("config"), dict):
+        answer["config"] = {key: config[key] for key in _CONFIG if key in config}
+    if (files := cards.files_of(answer)) is not None:
+        relevant = files.intersection((*cards.MERGE_FILES, cards.ADAPTER_FILE))
+        answer["siblings"] = [{"rfilename": name} for name in sorted(relevant)]
+    return answer
 
 
 def _status(asked: str, answer: dict) -> str:
@@ -176,7 +184,7 @@ class Crawler:
             if asked in self._unchanged:
                 visit = self._log.confirm("model", asked)
             else:
-                visit = self._log.append("model", asked, **ask_model(self._client, asked))
+                visit = self._record("model", asked, ask_model(self._client, asked))
         merged = not self._merged.isdisjoint((asked, visit.resolved))
         declared = [claim for claim in visit.claims if claim.source in DECLARED]
         found: list[Claim] = []
@@ -201,8 +209,18 @@ class Crawler:
                 values = {"status": "ok", "name": name, "text": content.decode(errors="replace")}
             except Refusal as refusal:
                 values = {"status": refusal.status, "reason": refusal.reason, "name": name}
-            claims = self._log.append("file", key, **values)
+            claims = self._record("file", key, values)
         return claims or []
+
+    def _record(self, kind: str, key: str, values: dict) -> object:
+        """Write an answer down; one that cannot be read must not end the crawl."""
+        try:
+            return self._log.append(kind, key, **values)
+        except CrawlError:
+            raise
+        except _UNREADABLE as error:
+            reason = f"the answer cannot be read ({type(error).__name__})"
+            return self._log.append(kind, key, status="error", reason=reason)
 
     def _find_unchanged(self) -> None:
         """Learn from listings by author which models are as an earlier crawl found them."""
