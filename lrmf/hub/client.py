@@ -226,12 +226,12 @@ class Client:
     @contextmanager
     def _response(self, url: str, *, begin: int = 0) -> Iterator[httpx2.Response]:
         """A successful response, its body not yet read; raises Refusal or _Transient."""
-        headers = self._headers | ({"Range": f"bytes={begin}-"} if begin else {})
-        kind = (
-            "api"
-            if urlsplit(url).path.startswith(f"{urlsplit(self.endpoint).path}/api/")
-            else "files"
-        )
+        kind = "api" if url.startswith(f"{self.endpoint}/api/") else "files"
+        headers = dict(self._headers)
+        if kind == "files":  # compressed, it would have another size than announced
+            headers["Accept-Encoding"] = "identity"
+        if begin:
+            headers["Range"] = f"bytes={begin}-"
         self.limiter.enter(kind)
         answer = None
         try:
