@@ -33,7 +33,7 @@ class Hub:
     ``models`` are raw answers by current id, ``renamed`` leads from old ids to current ones,
     ``disabled`` ids are refused. ``files`` are bytes by (repository, path), where datasets are
     named ``datasets/org/name``; those of repositories in ``gated`` are refused without a token,
-    of those in ``closed`` with any.
+    of those in ``closed`` with any; those in ``broken`` fail.
     """
 
     models: dict[str, dict] = field(default_factory=dict)
@@ -43,6 +43,7 @@ class Hub:
     files: dict[tuple[str, str], bytes] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)
+    broken: set[str] = field(default_factory=set)
     tokens: set[str] = field(default_factory=set)
     large: int = 2000
     page_size: int = 50
@@ -371,6 +372,8 @@ class _Api(_Handler):
         if repo in hub.closed or (repo in hub.gated and not self.token()):
             status = 403 if self.token() else 401
             self.refuse(status, f"Access to {repo} is restricted.", "GatedRepo")
+        elif repo in hub.broken:
+            self.fail("500")
         elif content is None:
             self.refuse(404, "Entry not found", "EntryNotFound")
         elif len(content) > hub.large:

@@ -462,6 +462,21 @@ def test_a_hub_that_keeps_failing_ends_the_crawl(tmp_path):
     assert_true(tmp_path / "out", snapshot, world)
 
 
+def test_a_file_that_failed_is_asked_for_again(tmp_path):
+    world = World()
+    world.hub.add_model("me/merge", tags=["merge"])
+    text = b"models:\n- model: org/a\n- model: org/b\n"
+    world.hub.add_file("me/merge", "mergekit_config.yml", text)
+    world.rows = [table_row("me/merge", [0.5] * 6)]
+    world.publish_table()
+    world.hub.broken = {"me/merge"}
+    with serve(world.hub) as served:
+        assert crawl(tmp_path / "out", client=client(served, tries=2)).n_edges == 0
+        world.hub.broken = set()
+        snapshot = crawl(tmp_path / "out", client=client(served), resume=True)
+    assert set(snapshot.lineage["parent"]) == {"org/a", "org/b"}
+
+
 def test_the_token_is_nowhere(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     world = make_world(30)

@@ -136,12 +136,18 @@ class Crawler:
     merged : set of str
         Ids that the leaderboard calls merges.
     n_workers : int
+
+    Attributes
+    ----------
+    n_failed_files : int
+        Files that may name parents and could not be fetched.
     """
 
     def __init__(self, client: Client, log: CrawlLog, *, merged: set[str], n_workers: int):
         self._client, self._log = client, log
         self._merged, self._n_workers = merged, n_workers
         self._unchanged: set[str] = set()
+        self.n_failed_files = 0
 
     def visit_all(
         self, roots: Iterable[str], *, max_depth: int, advance: Callable[[int, int], None]
@@ -209,6 +215,7 @@ class Crawler:
                 values = {"status": "ok", "name": name, "text": content.decode(errors="replace")}
             except Refusal as refusal:
                 values = {"status": refusal.status, "reason": refusal.reason, "name": name}
+                self.n_failed_files += refusal.status == "error"
             claims = self._record("file", key, values)
         return claims or []
 
@@ -234,11 +241,11 @@ class Crawler:
             lambda author: self._listing(author, visits[author]), authors
         ):
             for asked, visit in visits[author].items():
-                if rows.get(visit.resolved) == [visit.sha, visit.last_modified]:
+                if rows.get(visit.resolved) == [visit.sha, visit.last_modified, visit.gated]:
                     self._unchanged.add(asked)
 
     def _listing(self, author: str, known: dict[str, Visit]) -> dict[str, list]:
-        """Commit and time of the known models of an author, as far as listed."""
+        """Commit, time and gating of the known models of an author, as far as listed."""
         rows = self._log.find("listing", author)
         if rows is not None:
             return rows
@@ -246,14 +253,15 @@ class Crawler:
         rows, malformed, reason = {}, [], ""
         try:
             pages = self._client.pages(
-                "api/models", author=author, expand=["sha", "lastModified"], limit=1000
+                "api/models", author=author, expand=["sha", "lastModified", "gated"], limit=1000
             )
             for _, page in zip(range(_MAX_LIST_PAGES), pages, strict=False):
                 for row in page:
                     if not _is_listed(row):
                         malformed.append(repr(row)[:_LOGGED_LENGTH])
                     elif row["id"] in wanted:
-                        rows[row["id"]] = [row["sha"], row.get("lastModified")]
+                        gated = bool(row.get("gated"))
+                        rows[row["id"]] = [row["sha"], row.get("lastModified"), gated]
         except Refusal as refusal:
             reason = refusal.reason
         values = {"rows": rows, "n_malformed": len(malformed), "reason": reason}
@@ -266,8 +274,10 @@ def _is_listed(row: object) -> bool:
     )
 
 
-def read_file_claims(entry: dict) -> list[Claim]:
-    """Read a log entry of kind ``file``."""
+def read_file_claims(entry: dict) -> list[Claim] | None:
+    """Read a log entry of kind ``file``; None if the file has to be asked for again."""
+    if entry["status"] == "error":
+        return None
     return cards.file_claims(entry["name"], entry["text"].encode()) if "text" in entry else []
 
 
@@ -300,12 +310,13 @@ def establish_edges(
     for asked in visits:  # the visit under the current name goes first
         if canonical[asked] == asked or canonical[asked] not in children:
             children[canonical[asked]] = asked
+    bases = {canonical.get(name, name): base for name, base in bases.items()}
     gone = {asked for asked, visit in visits.items() if visit.status == "missing"}
     edges, overruled = [], {}
     for child, asked in sorted(children.items()):
         claims = list(visits[asked].claims)
-        if asked in bases:
-            claims.append(Claim(*bases[asked], "leaderboard"))
+        if child in bases:
+            claims.append(Claim(*bases[child], "leaderboard"))
         claims = [
             claim._replace(parent=canonical.get(claim.parent, claim.parent))
             for claim in claims

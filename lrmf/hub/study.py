@@ -256,6 +256,7 @@ class _Study:
         with _progress("models") as advance:
             roots = [*frame["model_id"], *self.extra]
             self.visits = crawler.visit_all(roots, max_depth=max_depth, advance=advance)
+        self.counts["n_failed_files"] = crawler.n_failed_files
         bases = {
             row["model_id"]: base
             for row in frame[["model_id", "base_model", "weight_type", "merged"]].to_dict("records")
