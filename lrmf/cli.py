@@ -119,13 +119,14 @@ def _crawl(arguments: argparse.Namespace) -> None:
     from .description import describe
 
     print(describe(snapshot, lineage))
+    n_failed = snapshot.provenance["n_failed_files"]
     print()
     for key, what in (("statuses", "ids asked for"), ("details_statuses", "details")):
         if counts := snapshot.provenance.get(key):
-            listed = ", ".join(f"{count:,} {name}" for name, count in counts.items())
-            print(
-                f"{what}: {listed}" + ("; --resume asks again for errors" * (counts["error"] > 0))
-            )
+            print(f"{what}:", ", ".join(f"{count:,} {name}" for name, count in counts.items()))
+            n_failed += counts["error"]
+    if n_failed:
+        print(f"{n_failed:,} ids or files failed; --resume asks for them again")
 
 
 def _say_above_bar(message: str) -> None:
