@@ -1,13 +1,14 @@
-"""Where a run's snapshot comes from: simulated, or opened as given."""
+"""Where a run's snapshot comes from: simulated, crawled from the Hub, or opened as given."""
 
 import os
 from pathlib import Path
 
+from .hub import crawl
 from .schema import MANIFEST_FILE
 from .simulate import write_simulated
 from .snapshot import Snapshot, SnapshotError, load_snapshot
 
-SOURCES = ("simulate", "open")
+SOURCES = ("simulate", "crawl", "open")
 
 
 def get_snapshot(
@@ -17,8 +18,9 @@ def get_snapshot(
 
     Parameters
     ----------
-    source : {"simulate", "open"}
-        Simulate it anew (equal parameters give equal bytes), or open and check what is there.
+    source : {"simulate", "crawl", "open"}
+        Simulate it anew (equal parameters give equal bytes), start or go on with a crawl of the
+        Hub, or open and check what is there.
     path : path of the snapshot's directory
     n_models, n_items, seed : int
         Size and seed of a simulation; not used when opened.
@@ -35,11 +37,15 @@ def get_snapshot(
     SnapshotError
         If the snapshot cannot be read or written; a snapshot that was not simulated is never
         replaced by a simulated one.
+    CrawlError
+        If the crawl cannot go on; what it has stays and is used by the next attempt.
     """
     if source not in SOURCES:
         raise ValueError(f"unknown source {source!r}; use {' or '.join(map(repr, SOURCES))}")
     if source == "open":
         return load_snapshot(path)
+    if source == "crawl":
+        return crawl(path, resume=True)
     if (Path(path) / MANIFEST_FILE).exists():
         _check_replaceable(path)
     return write_simulated(path, n_models=n_models, n_items=n_items, seed=seed, overwrite=True)

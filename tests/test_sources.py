@@ -53,5 +53,5 @@ def test_never_replaces_a_damaged_snapshot(tmp_path):
 
 
 def test_unknown_source(tmp_path):
-    with pytest.raises(ValueError, match="unknown source 'crawl'; use 'simulate' or 'open'"):
-        get_snapshot("crawl", tmp_path, **SMALL)
+    with pytest.raises(ValueError, match="unknown source 'guess'; use 'simulate' or 'crawl'"):
+        get_snapshot("guess", tmp_path, **SMALL)
