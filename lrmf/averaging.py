@@ -4,7 +4,7 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
-from scipy import linalg, sparse
+from scipy import sparse
 from scipy.sparse.linalg import splu
 from sklearn.base import BaseEstimator
 
@@ -13,7 +13,6 @@ from .snapshot import observed
 
 BLOCK_CELLS = 4_000_000  # cells of a float32 working array
 FACTORIZED_COLUMNS = 32  # columns with the same fixed cells that are worth a factorization
-DENSE_NODES = 2000  # free nodes whose weights are computed as a dense matrix
 ITERATED_COLUMNS = 128  # as many as stay in cache
 INNER_SHARE = 0.2
 INNER_ITEMS = 512
@@ -250,20 +249,13 @@ def harmonic_extension(
 
 def _solve_directly(matrix, values, fixed) -> np.ndarray:
     """Harmonic extension of columns that share their fixed nodes."""
-    free, known = np.flatnonzero(fixed == 0), np.flatnonzero(fixed)
+    free = np.flatnonzero(fixed == 0)
     solution = values.copy()
-    if not len(free):
-        return solution
-    coupling = -matrix[free][:, known].astype(np.float64)
-    border = np.unique(coupling.indices)
-    coupling, border_values = coupling[:, border], values[known[border]]
-    inner = matrix[free][:, free].astype(np.float64)
-    if max(len(free), len(border)) <= DENSE_NODES:
-        # The border's weights serve all columns; dense, as nearly every one of them counts.
-        weights = linalg.solve(inner.toarray(), coupling.toarray(), assume_a="pos")
-        solution[free] = weights.astype(np.float32) @ border_values
-    else:
-        solution[free] = splu(inner.tocsc()).solve(coupling @ border_values.astype(np.float64))
+    solution[free] = 0
+    if len(free):
+        right = -(matrix[free] @ solution)
+        factors = splu(matrix[free][:, free].tocsc().astype(np.float64))
+        solution[free] = factors.solve(right.astype(np.float64))
     return solution
 
 
