@@ -8,7 +8,7 @@ Lineage-Regularized Matrix Factorization: the paper's results, regenerated.
   make lab          open the notebooks in JupyterLab
   make notebooks    refresh the outputs committed with the notebooks
   make crawl        collect a snapshot of the live Hub into data/hub
-  make bench        measure the solver against its peers
+  make bench        measure the solver against its peers (BENCH=quick: in about a minute)
   make paper        typeset the paper from the generated figures and tables
   make clean        remove build/ and caches; make distclean also .venv and simulated data
 
@@ -26,6 +26,7 @@ RUN ?= simulated
 SNAPSHOT ?=
 SEED ?=
 PYTHON ?=
+BENCH ?=
 
 NOTEBOOKS := 01_crawl 02_lineage 03_fit 04_baselines 05_cold_start 06_figures
 committed := $(wildcard $(NOTEBOOKS:%=notebooks/%.ipynb))
@@ -174,9 +175,21 @@ lab: $(installed)
 crawl: $(installed)
 	$(python) -m lrmf crawl data/hub
 
-bench: $(installed)
-	@[ -f bench/run.py ] || { echo "make bench: bench/run.py does not exist yet" >&2; exit 1; }
-	$(python) bench/run.py
+PEERS := torch cmfrec implicit
+pip_bench := .venv-bench/bin/python -m pip install --quiet --disable-pip-version-check \
+    -c requirements.lock
+
+# An environment of its own for the peers; one that cannot be installed is skipped by name.
+.venv-bench/.installed: requirements.lock bench/requirements.lock | $(installed)
+	@echo "Creating .venv-bench"
+	@$(python) -m venv --clear .venv-bench
+	@$(pip_bench) -r requirements.lock
+	@for peer in $(PEERS); do $(pip_bench) -c bench/requirements.lock $$peer \
+	    || echo "make bench: $$peer cannot be installed and is skipped" >&2; done
+	@touch $@
+
+bench: .venv-bench/.installed
+	@.venv-bench/bin/python -m bench.run $(if $(filter quick,$(BENCH)),--quick)
 
 paper:
 	@[ -f paper/main.tex ] || { echo "make paper: paper/main.tex does not exist yet; it will need" \
@@ -189,4 +202,4 @@ clean:
 	rm -rf __pycache__ */__pycache__ */*/__pycache__ notebooks/*.partial.ipynb notebooks/*.failed.ipynb
 
 distclean: clean
-	rm -rf .venv *.egg-info data/simulated data/smoke
+	rm -rf .venv .venv-bench *.egg-info data/simulated data/smoke

@@ -62,6 +62,15 @@ def test_direct_dependencies_are_locked_on_every_python(requirements, lock_lines
     assert set(requirements) <= unconditional
 
 
+def test_bench_lock_adds_its_group_to_the_lock(locked):
+    group = tomllib.loads((ROOT / "pyproject.toml").read_text())["dependency-groups"]["bench"]
+    lines = (ROOT / "bench" / "requirements.lock").read_text().splitlines()
+    pins = [Requirement(line) for line in lines if "#" not in line]
+    versions = {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
+    assert all(versions[r.name] in r.specifier for r in map(Requirement, group))
+    assert not set(versions) & set(locked)
+
+
 def test_lock_names_no_index(lock_lines):
     assert not [line for line in lock_lines if "://" in line or line.startswith("-")]
 

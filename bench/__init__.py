@@ -1,0 +1,1 @@
+"""`make bench`: the solver of LRMF side by side with its peers."""

@@ -1,0 +1,204 @@
+"""From measurements to tables and the figure."""
+
+import json
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.ticker import LogLocator, NullFormatter
+
+from lrmf import style
+
+LOOKS = {
+    "LRMF": {"color": style.BLUE, "marker": "o", "linestyle": "-"},
+    "L-BFGS": {"color": style.VERMILLION, "marker": "s", "linestyle": "-"},
+    "Adam, full batch": {"color": style.GREEN, "marker": "^", "linestyle": "--"},
+    "Adam, mini-batch": {"color": style.ORANGE, "marker": "v", "linestyle": "--"},
+    "cmfrec": {"color": style.PURPLE, "marker": "P", "linestyle": ":"},
+    "implicit": {"color": style.SKY, "marker": "X", "linestyle": ":"},
+    "TruncatedSVD": {"color": style.BLACK, "marker": "D", "linestyle": ":"},
+    "NMF": {"color": style.GREY, "marker": "*", "linestyle": ":"},
+}
+WITHIN = 1e-3  # of the best objective known, relatively
+
+
+def write_report(bench, folder):
+    """All CSV files, summary.md, environment.json and the figure.
+
+    Parameters
+    ----------
+    bench : bench.run.Bench, after its run
+    folder : path
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    checkpoints = pd.DataFrame(bench.checkpoints)
+    targets = find_targets(bench.targets, checkpoints, slack=bench.slack)
+    runs = reach_targets(pd.DataFrame(bench.runs), checkpoints, targets)
+    summary = summarise(runs, targets)
+    scaling = pd.DataFrame(bench.scaling)
+    exponents = fit_exponents(scaling)
+    frames = {"checkpoints": checkpoints, "runs": runs, "summary": summary, "scaling": scaling}
+    frames |= {"exponents": exponents, "targets": targets.reset_index()}
+    for name, frame in frames.items():
+        frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
+    (folder / "environment.json").write_text(json.dumps(bench.environment, indent=2) + "\n")
+    (folder / "summary.md").write_text(describe(summary, exponents, targets, bench.environment))
+    style.use_style()
+    figure = draw(checkpoints, scaling, exponents, targets)
+    style.save_figure(figure, checkpoints, "bench", folder=folder)
+    (folder / "bench.csv").unlink()  # checkpoints.csv and scaling.csv are what it shows
+
+
+def find_targets(references, checkpoints, *, slack):
+    """By problem: log-loss of LRMF, log-loss to reach, best objective known."""
+    targets = (
+        pd.DataFrame(references).T[["truth", "loss", "integrated_loss", "objective"]].astype(float)
+    )
+    best = checkpoints.groupby("problem")["objective"].min()
+    targets["objective"] = targets["objective"].combine(best, np.fmin)
+    targets["loss_to_reach"] = targets["loss"] + slack
+    targets["objective_to_reach"] = targets["objective"] * (1 + WITHIN)
+    return targets.rename_axis("problem")
+
+
+def reach_targets(runs, checkpoints, targets):
+    """Add to each run its last log-loss and the seconds until either target (or NaN)."""
+    rows = []
+    for key, points in checkpoints.groupby(["round", "problem", "solver"], sort=False):
+        target = targets.loc[key[1]]
+        row = dict(zip(("round", "problem", "solver"), key, strict=True))
+        row |= {"loss": points["loss"].iloc[-1], "objective": points["objective"].iloc[-1]}
+        for name in ("loss", "objective"):
+            reached = points[points[name] <= target[f"{name}_to_reach"]]
+            for clock in ("cpu", "wall"):
+                row[f"{clock}_to_{name}"] = reached[clock].iloc[0] if len(reached) else np.nan
+        rows.append(row)
+    return runs.merge(pd.DataFrame(rows), on=["round", "problem", "solver"])
+
+
+def summarise(runs, targets):
+    """Medians over rounds and ratios to LRMF in the same round, with their spread."""
+    ours = runs[runs["solver"] == "LRMF"].set_index(["problem", "round"])
+    rows = []
+    for (problem, solver), group in runs.groupby(["problem", "solver"], sort=False):
+        row = {"problem": problem, "solver": solver, "n_runs": len(group)}
+        columns = ["fit_cpu", "fit_wall", "loss", "cpu_to_loss", "cpu_to_objective", "peak_mb"]
+        row |= group[[*columns, "anonymous_mb", "load"]].median().to_dict()
+        row |= {"cpu_min": group["fit_cpu"].min(), "cpu_max": group["fit_cpu"].max()}
+        row["excess"] = group["objective"].median() / targets.loc[problem, "objective"] - 1
+        for name in ("cpu_to_loss", "cpu_to_objective"):
+            # What was not reached took longer than the run.
+            longest = group[name].fillna(group["fit_cpu"])
+            base = ours.loc[problem].loc[group["round"], name]
+            row[f"ratio_{name[7:]}"] = np.median(longest.to_numpy() / base.to_numpy())
+        base = ours.loc[problem].loc[group["round"], "fit_cpu"]
+        row["ratio_fit"] = np.median(group["fit_cpu"].to_numpy() / base.to_numpy())
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def fit_exponents(scaling):
+    """Slope of log CPU seconds per sweep over log value, by axis."""
+    rows = []
+    for axis, points in scaling.groupby("axis", sort=False):
+        median = points.groupby("value")["cpu_per_sweep"].median()
+        x, y = np.log(median.index.to_numpy(float)), np.log(median.to_numpy())
+        slope = np.polyfit(x, y, 1)[0]
+        ends = {"first": median.index[0], "last": median.index[-1]}
+        rows.append({"axis": axis, "exponent": slope, "last_step": np.diff(y)[-1] / np.diff(x)[-1]}
+                    | ends)  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def describe(summary, exponents, targets, environment):
+    """The summary as Markdown."""
+    lines = [f"{environment['processor']}, {environment['cores_used']} of {environment['cores']} "
+             f"cores; compilation, once and not counted: "
+        f"{environment.get('compile_cpu', np.nan):.0f} s CPU."]  # fmt: skip
+    for problem, rows in summary.groupby("problem", sort=False):
+        target = targets.loc[problem]
+        lines += ["", f"**{problem}**: held-out log-loss of the truth {target['truth']:.4f}, "
+                  f"to reach {target['loss_to_reach']:.4f}; LRMF.predict_proba "
+                  f"{target['integrated_loss']:.4f}", ""]  # fmt: skip
+        lines.append("| solver | runs | CPU s, fit | held-out log-loss | excess objective | CPU s "
+                     "to the log-loss | ratio | CPU s to 1e-3 of the optimum | ratio | peak MB "
+                     "(not of files) | load |")  # fmt: skip
+        lines.append("|" + "---|" * 11)
+        lines += [describe_row(row) for row in rows.to_dict("records")]
+    lines += ["", "| cost of a sweep against | from | to | exponent | at the last step |"]
+    lines.append("|" + "---|" * 5)
+    for row in exponents.to_dict("records"):
+        lines.append(f"| {row['axis']} | {row['first']:g} | {row['last']:g} "
+                     f"| {row['exponent']:.2f} | {row['last_step']:.2f} |")  # fmt: skip
+    return "\n".join(lines) + "\n"
+
+
+def describe_row(row):
+    """One solver's line in the Markdown table."""
+    spread = f" ({row['cpu_min']:.2f} to {row['cpu_max']:.2f})" if row["n_runs"] > 1 else ""
+    cells = [row["solver"], f"{row['n_runs']}", f"{row['fit_cpu']:.2f}{spread}"]
+    cells.append(f"{row['loss']:.4f}")
+    same = not np.isnan(row["excess"])
+    cells.append(f"{max(row['excess'], 0):.0e}" if same else "-")
+    for name in ("loss", "objective"):
+        if name == "objective" and not same:
+            cells += ["-", "-"]
+        elif np.isnan(row[f"cpu_to_{name}"]):
+            never = f"> {row['fit_cpu']:.0f}" if same else "never"
+            cells += [never, f"> {row[f'ratio_{name}']:.3g}" if same else "-"]
+        else:
+            cells += [f"{row[f'cpu_to_{name}']:.2f}", f"{row[f'ratio_{name}']:.3g}"]
+    cells += [f"{row['peak_mb']:.0f} ({row['anonymous_mb']:.0f})", f"{row['load']:.1f}"]
+    return "| " + " | ".join(cells) + " |"
+
+
+def draw(checkpoints, scaling, exponents, targets):
+    """Held-out log-loss against CPU seconds by problem; below, the cost of a sweep."""
+    problems = list(targets.index)
+    figure = plt.figure(figsize=(style.PAGE, 4.6), layout="constrained")
+    top, bottom = figure.subfigures(2, 1, height_ratios=[1.35, 1])
+    for problem, axes in zip(problems, np.ravel(top.subplots(1, len(problems))), strict=True):
+        points = checkpoints[(checkpoints["problem"] == problem) & (checkpoints["round"] == 0)]
+        draw_race(axes, points, targets.loc[problem])
+        axes.set_title(problem)
+    handles = [plt.Line2D([], [], markersize=4, **LOOKS[solver], label=solver)
+               for solver in LOOKS if solver in set(checkpoints["solver"])]  # fmt: skip
+    top.legend(handles=handles, loc="outside lower center", ncols=4)
+    groups = scaling["axis"].str.split(",").str[0].unique()
+    for group, axes in zip(groups, np.ravel(bottom.subplots(1, len(groups))), strict=True):
+        draw_cost(axes, scaling[scaling["axis"].str.startswith(group)], exponents)
+        axes.set_xlabel(group)
+    figure.axes[0].set_ylabel("held-out log-loss")
+    bottom.axes[0].set_ylabel("CPU seconds per sweep")
+    style.note_data(figure, "Drawn from the model, see bench/README.md")
+    return figure
+
+
+def draw_race(axes, points, target):
+    """Log-loss over CPU seconds of every solver, and the log-loss that counts as equal."""
+    for solver, path in points.groupby("solver", sort=False):
+        path = path[path["cpu"] > 0.02]
+        axes.plot(path["cpu"], path["loss"], **LOOKS[solver], markevery=0.25, markersize=3.5,
+                  linewidth=1, alpha=0.9)  # fmt: skip
+    axes.axhline(target["loss_to_reach"], color=style.GREY, linewidth=0.6)
+    axes.set(xscale="log", xlabel="CPU seconds")
+    axes.set_ylim(target["truth"] - 0.004, target["loss"] + 0.11)
+    axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def draw_cost(axes, points, exponents):
+    """CPU seconds per sweep over what varies, with the fitted exponents."""
+    slopes = exponents.set_index("axis")["exponent"]
+    looks = [("o", style.BLUE, "-"), ("s", style.VERMILLION, "--")]
+    for (axis, rows), (marker, color, line) in zip(
+        points.groupby("axis", sort=False), looks, strict=False
+    ):
+        median = rows.groupby("value")["cpu_per_sweep"].median()
+        kind = axis.split(", ")[1] + ": " if ", " in axis else ""
+        axes.plot(median.index, median, marker=marker, color=color, linestyle=line, markersize=3.5,
+                  label=f"{kind}{slopes[axis]:.2f}")  # fmt: skip
+    axes.set(xscale="log", yscale="log")
+    axes.xaxis.set_major_locator(LogLocator(numticks=4))
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.legend(title="exponent", fontsize=6, title_fontsize=6)
