@@ -91,13 +91,13 @@ def adam_full(problem, watch):
 def adam_mini(problem, watch):
     """torch Adam on random parts: 512 models x 4,096 items, or 65,536 observed cells a step.
 
-    Learning rate 0.1, falling as 1 / sqrt(1 + step / 100).
+    Learning rate 0.05, falling as 1 / sqrt(1 + step / 300).
     """
     import torch
 
     model = _TorchModel(problem)
-    optimiser = torch.optim.Adam(model.parameters, lr=0.1)
-    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: (1 + step / 100) ** -0.5)
+    optimiser = torch.optim.Adam(model.parameters, lr=0.05)
+    rate = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: (1 + step / 300) ** -0.5)
     rng = np.random.default_rng(problem.spec.seed)
     yield {}
     with watch:
@@ -129,13 +129,11 @@ class _TorchModel:
         if self.is_dense:
             self.answers = torch.tensor(np.asarray(problem.responses))
             self.n_cells = self.answers.numel()
-            self.cells_per_step = self.rows_per_draw * self.columns_per_draw
         else:
             coo = problem.compressed.tocoo()
             self.rows, self.columns = (torch.tensor(part.astype(np.int64)) for part in coo.coords)
             self.data = torch.tensor(coo.data.astype(np.float32))
-            self.n_cells, self.cells_per_step = coo.nnz, self.cells_per_draw
-        self.steps_per_epoch = self.n_cells / self.cells_per_step
+            self.n_cells = coo.nnz
 
     def blocks(self):
         """Arguments of `loss` that together are all cells."""

@@ -178,7 +178,8 @@ def draw_race(axes, points, target):
     """Log-loss over CPU seconds of every solver, and the log-loss that counts as equal."""
     for solver, path in points.groupby("solver", sort=False):
         path = path[path["cpu"] > 0.02]
-        axes.plot(path["cpu"], path["loss"], **LOOKS[solver], markevery=0.25, markersize=3.5,
+        every = 0.25 if len(path) > 4 else 1
+        axes.plot(path["cpu"], path["loss"], **LOOKS[solver], markevery=every, markersize=3.5,
                   linewidth=1, alpha=0.9)  # fmt: skip
     axes.axhline(target["loss_to_reach"], color=style.GREY, linewidth=0.6)
     axes.set(xscale="log", xlabel="CPU seconds")
