@@ -1,27 +1,25 @@
 """LRMF: matrix factorization whose model factors are smooth over the models' family tree."""
 
 import json
-from collections.abc import Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cached_property
 from numbers import Integral, Real
 
-import numba
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
 from sklearn.base import BaseEstimator
-from threadpoolctl import ThreadpoolController
 
-from .bernoulli import AlternatingNewton, Bernoulli, count_answers, lay_out
+from .bernoulli import AlternatingNewton, Bernoulli, lay_out
+from .checks import check_parameters, check_responses
 from .features import model_features
+from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
 from .gaussian import Gaussian
-from .lineage import Lineage
+from .new_model import NewModel, leaf_weights, revealed_row
 from .prior import Gaussians, LineagePrior, pack
-from .snapshot import MISSING, RELATIONS, observed
+from .scores import BenchmarkScores, coverage_scale, standardised_error
+from .snapshot import observed
+from .threads import threads
 
-_BLOCK = 256  # models forecast at once
 _CALIBRATION_MODELS = 400  # leave-one-out forecasts behind the width of the intervals
 
 
@@ -33,7 +31,7 @@ class _Beliefs:
     own: Gaussians  # evidence of its own responses
 
 
-class LRMF(BaseEstimator):
+class LRMF(Forecasts, BaseEstimator):
     """Lineage-regularized matrix factorization.
 
     Answers z_ui in {0, 1} of model u to item i, with model states t_u = [m_u, b_u]:
@@ -128,7 +126,7 @@ class LRMF(BaseEstimator):
         """
         self._prepare(responses, lineage, items, models)
         rng = np.random.default_rng(self.seed)
-        with _threads(self.n_threads):
+        with threads(self.n_threads):
             if self.is_binary_:
                 self._fit_answers(rng)
             else:
@@ -149,11 +147,7 @@ class LRMF(BaseEstimator):
         }  # fmt: skip
         if self.n_threads is not None:
             rules["n_threads"] = (Integral, 1, 4096)
-        for name, (kind, low, high) in rules.items():
-            value = getattr(self, name)
-            if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
-                wanted = "an integer" if kind is Integral else "a number"
-                raise ValueError(f"{name} must be {wanted} in [{low}, {high}], got {value!r}")
+        check_parameters(self, rules)
         if self.regularize not in ("both", "bias", "factors"):
             raise ValueError(
                 f"regularize must be 'both', 'bias' or 'factors', got {self.regularize!r}"
@@ -161,10 +155,11 @@ class LRMF(BaseEstimator):
 
     def _prepare(self, responses, lineage, items, models):
         self._check_parameters()
-        _check_responses(responses, lineage, items)
+        check_responses(responses, lineage, items)
         self.responses_, self.lineage_, self.items_ = responses, lineage, items
         self.is_binary_ = responses.dtype == np.uint8
         self.n_models_, self.n_items_ = responses.shape
+        self.scores_ = BenchmarkScores(items, self.n_items_)
         self.features_ = None
         if self.use_features and models is not None:
             self.features_ = model_features(models, lineage).to_numpy()
@@ -242,7 +237,7 @@ class LRMF(BaseEstimator):
                 f"{new.n_items_} of {'answers' if new.is_binary_ else 'proportions'}"
             )
         new.likelihood_ = self.likelihood_
-        with _threads(self.n_threads):
+        with threads(self.n_threads):
             if new.is_binary_:
                 new._answers = lay_out(responses, np.random.default_rng(self.seed))
                 items = np.column_stack([self.item_factors_, self.item_intercept_])
@@ -311,7 +306,7 @@ class LRMF(BaseEstimator):
         The prior of a scored model is its leave-one-out forecast, at no extra fit.
         """
         jump, n_nodes = self.likelihood_.jump, self.lineage_.n_nodes
-        with _threads(self.n_threads):
+        with threads(self.n_threads):
             centre = self.prior_.mean(self.states_)
             own = self._evidence(jump)
             inherited = own.shift(-centre[: self.n_models_]).pad(n_nodes)
@@ -321,154 +316,39 @@ class LRMF(BaseEstimator):
                 own = self._evidence(0.0)
         return _Beliefs(marginals, centre, prior, own.pad(n_nodes))
 
+    def leave_one_out(self, rows):
+        """Beliefs about the states of `rows` without their own responses, at no extra fit.
+
+        Returns
+        -------
+        Gaussians (len(rows))
+        """
+        return self._beliefs.prior[rows]
+
+    def evidence(self, rows):
+        """What the responses of `rows` say of their states.
+
+        Returns
+        -------
+        Gaussians (len(rows))
+        """
+        return self._beliefs.own[rows]
+
     def _states(self, rows, revealed):
         """Posterior of the rows' states given their own responses, or only the revealed ones."""
-        prior, own = self._beliefs.prior[rows], self._beliefs.own[rows]
+        prior = self.leave_one_out(rows)
         if revealed is None:
-            return prior * own
+            return prior * self.evidence(rows)
         trust = np.where(observed(revealed).any(axis=1), self.few_shot_trust, 1.0)
         return self.likelihood_.fold_in(prior.temper(trust), revealed)
 
-    def predict_proba(self, rows=None, items=None, *, revealed=None):
-        """Expected responses: the probability of a correct answer, or the expected proportion.
-
-        Parameters
-        ----------
-        rows, items : int arrays, optional
-            Models and items (all by default).
-        revealed : (len(rows), n_items), optional
-            The only responses of these models to be used, each as a model of its own (few-shot);
-            by default their training responses.
-
-        Returns
-        -------
-        float32 (len(rows), len(items))
-        """
-        rows = self._rows(rows)
-        self._check_cells(rows, revealed=revealed)
-        items = slice(None) if items is None else np.asarray(items)
-        n_columns = np.arange(self.n_items_)[items].size
-        out = np.empty((rows.size, n_columns), np.float32)
-        with _threads(self.n_threads):
-            for block, states in self._blocks(rows, revealed):
-                forecast = self.likelihood_.forecast(states.mean, states.covariance, items)
-                out[block] = forecast[0]
-        return out
-
-    def predict_scores(self, rows=None, *, revealed=None, target=None, level=0.9):
-        """Benchmark scores with intervals: expected accuracy, observed items counted as observed.
-
-        Parameters
-        ----------
-        rows, revealed : as in `predict_proba`
-        target : bool (len(rows), n_items), optional
-            Score only these cells, all as forecasts; by default every item of the benchmark. NaN
-            for a benchmark without any.
-        level : float
-            Nominal coverage of [lower, upper], from the Laplace posterior scaled so that
-            leave-one-out forecasts of the training models are covered.
-
-        Returns
-        -------
-        DataFrame : row, benchmark, score, lower, upper, n_observed
-        """
-        rows = self._rows(rows)
-        self._check_cells(rows, revealed=revealed, target=target)
-        if not 0 < level < 1:
-            raise ValueError(f"level must be between 0 and 1, got {level!r}")
-        benchmarks = self._benchmarks
-        parts = [np.empty((3, 0, len(benchmarks)))]
-        with _threads(self.n_threads):
-            for block, states in self._blocks(rows, revealed):
-                given = self.responses_[rows[block]] if revealed is None else revealed[block]
-                wanted = None if target is None else target[block]
-                parts.append(np.stack(self._score(states, given, wanted)))
-            scale = self._interval_scales[self._isolated(rows).astype(int)]
-        score, deviation, n_observed = np.concatenate(parts, axis=1)
-        lower, upper = _interval(score, deviation * scale, level)
-        frame = {"row": np.repeat(rows, len(benchmarks)), "benchmark": benchmarks * rows.size}
-        frame |= {"score": score.ravel(), "lower": lower.ravel(), "upper": upper.ravel()}
-        return pd.DataFrame(frame | {"n_observed": n_observed.ravel().astype(int)})
-
-    def _blocks(self, rows, revealed):
-        for top in range(0, rows.size, _BLOCK):
-            block = slice(top, top + _BLOCK)
-            yield block, self._states(rows[block], None if revealed is None else revealed[block])
-
-    def _rows(self, rows):
-        if rows is None:
-            return np.arange(self.n_models_)
-        rows = np.atleast_1d(np.asarray(rows))
-        if rows.size and (rows.dtype.kind not in "iu" or rows.ndim != 1):
-            raise ValueError(f"rows must be integers, got {rows.dtype} of shape {rows.shape}")
-        wrong = rows[(rows < 0) | (rows >= self.n_models_)]
-        if wrong.size:
-            raise ValueError(f"row {wrong[0]} is not one of the {self.n_models_} models")
-        return rows.astype(int)
-
-    def _check_cells(self, rows, **matrices):
-        """Matrices over (rows, all items): revealed is like the responses, target is boolean."""
-        for name, matrix in matrices.items():
-            if matrix is None:
-                continue
-            wanted, kind = ("uint8 answers", "u1") if self.is_binary_ else ("proportions", "f")
-            if name == "target":
-                wanted, kind = "booleans", "b"
-            shape, dtype = (rows.size, self.n_items_), getattr(matrix, "dtype", np.dtype(object))
-            if np.shape(matrix) != shape or not dtype.str[1:].startswith(kind):
-                raise ValueError(
-                    f"{name} must be {wanted} of shape {shape}, got {dtype} of {np.shape(matrix)}"
-                )
-            if name == "revealed":
-                _count_observed(matrix, name)
-
-    @property
-    def _benchmarks(self):
-        return ["all"] if self.items_ is None else list(pd.unique(self.items_["benchmark"]))
+    def _widths(self, rows, given):
+        return self._interval_scales[is_isolated(self.lineage_, self.evaluated_, rows).astype(int)]
 
     @cached_property
-    def _weights(self):
-        """(n_items, n_benchmarks) number of questions a column stands for in its benchmark."""
-        if self.items_ is None:
-            return np.ones((self.n_items_, 1), np.float32)
-        codes = pd.factorize(self.items_["benchmark"])[0]
-        weights = np.zeros((self.n_items_, codes.max() + 1), np.float32)
-        weights[np.arange(self.n_items_), codes] = self.items_["n_trials"]
-        return weights
-
-    def _score(self, states, given, target):
-        """Mean, standard deviation and number observed, each (n_rows, n_benchmarks)."""
-        mean, covariance = states.mean, states.covariance
-        expected, slope, noise = self.likelihood_.forecast(mean, covariance)
-        weights, design = self._weights, self.likelihood_.design
-        known = observed(given)
-        forecast = (~known if target is None else target).astype(np.float32)
-        score, total = (expected * forecast) @ weights, forecast @ weights
-        if target is None:
-            score += np.where(known, given, 0).astype(np.float32) @ weights
-            total = np.broadcast_to(weights.sum(axis=0), total.shape)
-        variance = ((noise * forecast) @ weights**2).astype(np.float64)
-        slope = slope * forecast
-        for b in range(weights.shape[1]):
-            column = np.flatnonzero(weights[:, b])
-            gradient = slope[:, column] @ (design[column] * weights[column, b, None])
-            variance[:, b] += np.einsum("ni,nij,nj->n", gradient, covariance, gradient)
-        total = np.where(total > 0, total, np.nan).astype(np.float64)
-        n_observed = (known.astype(np.float32) @ (weights > 0)).astype(int)
-        return score / total, np.sqrt(np.maximum(variance, 0)) / total, n_observed
-
-    def _isolated(self, rows):
-        """Whether a model has no other model with responses in its family."""
-        family = self.lineage_.families
-        with_data = np.zeros(self.lineage_.n_nodes)
-        with_data[: self.n_models_] = self._has_responses
-        per_family = np.bincount(family, weights=with_data)
-        return per_family[family[rows]] - with_data[rows] <= 0
-
-    @cached_property
-    def _has_responses(self):
-        blocks = range(0, self.n_models_, 1024)
-        return np.concatenate([observed(self.responses_[b : b + 1024]).any(axis=1) for b in blocks])
+    def evaluated_(self):
+        """Whether each model has any response (n_models,)."""
+        return has_responses(self.responses_)
 
     @cached_property
     def _interval_scales(self):
@@ -476,31 +356,29 @@ class LRMF(BaseEstimator):
 
         The 90% quantile of |actual - leave-one-out forecast| over that of the Laplace posterior.
         """
-        rows = np.flatnonzero(self._has_responses)
-        rng = np.random.default_rng(self.seed)
-        rows = np.sort(rng.permutation(rows)[: 4 * _CALIBRATION_MODELS])
-        isolated = self._isolated(rows)
-        scales = np.ones((2, len(self._benchmarks)))
+        rows = np.random.default_rng(self.seed).permutation(np.flatnonzero(self.evaluated_))
+        rows = np.sort(rows[: 4 * _CALIBRATION_MODELS])
+        isolated = is_isolated(self.lineage_, self.evaluated_, rows)
+        scales = np.ones((2, len(self.scores_.names)))
         for group in (False, True):
             chosen = rows[isolated == group][:_CALIBRATION_MODELS]
-            errors = [
-                self._leave_one_out(chosen[b : b + _BLOCK]) for b in range(0, chosen.size, _BLOCK)
-            ]
-            if chosen.size:
-                scales[int(group)] = _coverage_scale(np.concatenate(errors))
+            blocks = [chosen[b : b + BLOCK] for b in range(0, chosen.size, BLOCK)]
+            if blocks:
+                scales[int(group)] = coverage_scale(
+                    np.concatenate([self._leave_one_out_errors(block) for block in blocks])
+                )
         return scales
 
-    def _leave_one_out(self, rows):
+    def _leave_one_out_errors(self, rows):
         """Standardised errors (n_rows, n_benchmarks) of forecasts without the rows' responses."""
         given = self.responses_[rows]
-        target = observed(given)
-        mean, deviation, _ = self._score(self._beliefs.prior[rows], given, target)
-        weights = self._weights
-        total = target @ weights
-        total[total == 0] = np.nan
-        actual = np.where(target, given, 0) @ weights / total
-        error = np.abs(_arcsine(actual) - _arcsine(mean))
-        return error / np.maximum(_arcsine_deviation(mean, deviation), 1e-12)
+        target, states = observed(given), self.leave_one_out(rows)
+        forecast = self.likelihood_.forecast(states.mean, states.covariance)
+        score = self.scores_.expected(forecast[0], given, target)
+        deviation = self.scores_.deviation(
+            self.likelihood_, states, given, target, forecast=forecast
+        )
+        return standardised_error(score, deviation, self.scores_.actual(given, target))
 
     def fold_in(self, *, parents=(), answers=None):
         """Forecast a model nobody has evaluated, from its parents and a few answers, if any.
@@ -527,10 +405,10 @@ class LRMF(BaseEstimator):
         parents = [parents] if isinstance(parents, str) else parents
         parents = [(p, None) if isinstance(p, str) else tuple(p) for p in parents]
         nodes = [self.lineage_.index_of(parent) for parent, _ in parents]
-        weights = _leaf_weights(self.lineage_, [relation for _, relation in parents])
-        revealed = self._revealed_row(answers or {})
+        weights = leaf_weights(self.lineage_, [relation for _, relation in parents])
+        revealed = revealed_row(answers or {}, self._column_of, self.responses_.dtype)
         beliefs = self._beliefs
-        with _threads(1):
+        with threads(1):
             prior = self.prior_.attach(beliefs.marginals, nodes, weights)
             prior = prior.widen(self.likelihood_.jump)
             centre = beliefs.centre[nodes or slice(self.n_models_)]
@@ -539,163 +417,19 @@ class LRMF(BaseEstimator):
                 prior = prior.temper(self.few_shot_trust)
             states = self.likelihood_.fold_in(prior, revealed)
         isolated = not np.isin(self.lineage_.families[nodes], self._scored_families).any()
-        return NewModel(self, states, revealed, isolated)
-
-    @cached_property
-    def _scored_families(self):
-        return np.unique(self.lineage_.families[: self.n_models_][self._has_responses])
-
-    def _revealed_row(self, answers):
-        if not isinstance(answers, Mapping):
-            raise ValueError(f"answers must map item ids to responses, got {answers!r}")
-        dtype, missing = (np.uint8, MISSING) if self.is_binary_ else (np.float32, np.nan)
-        row = np.full((1, self.n_items_), missing, dtype)
-        for item, answer in answers.items():
-            if item not in self._column_of:
-                raise ValueError(f"answer to {item!r}: not an item of the snapshot")
-            is_number = isinstance(answer, Real | np.bool)
-            if not is_number or not (answer in (0, 1) if self.is_binary_ else 0 <= answer <= 1):
-                wanted = "0 or 1" if self.is_binary_ else "in [0, 1]"
-                raise ValueError(f"answer to {item!r} must be {wanted}, got {answer!r}")
-            row[0, self._column_of[item]] = answer
-        return row
+        width = self._interval_scales[int(isolated)]
+        return NewModel(self.likelihood_, self.scores_, states, revealed, width)
 
     @cached_property
     def _column_of(self):
         ids = range(self.n_items_) if self.items_ is None else self.items_["item_id"]
         return {item: column for column, item in enumerate(ids)}
 
-
-@dataclass(frozen=True)
-class NewModel:
-    """The forecast of one model that is not part of the fit; see `LRMF.fold_in`."""
-
-    model: LRMF
-    states: Gaussians
-    revealed: np.ndarray
-    isolated: bool
-
-    def predict_proba(self, items=None):
-        """Expected responses, float32 (n_items,)."""
-        items = slice(None) if items is None else np.asarray(items)
-        forecast = self.model.likelihood_.forecast(self.states.mean, self.states.covariance, items)
-        return forecast[0][0].astype(np.float32)
-
-    def predict_scores(self, *, level=0.9):
-        """DataFrame: benchmark, score, lower, upper, n_observed."""
-        model = self.model
-        score, deviation, n_observed = model._score(self.states, self.revealed, None)
-        scale = model._interval_scales[int(self.isolated)]
-        lower, upper = _interval(score, deviation * scale, level)
-        frame = {"benchmark": model._benchmarks, "score": score[0]}
-        return pd.DataFrame(
-            frame | {"lower": lower[0], "upper": upper[0], "n_observed": n_observed[0]}
-        )
+    @cached_property
+    def _scored_families(self):
+        return np.unique(self.lineage_.families[: self.n_models_][self.evaluated_])
 
 
 def _plain(number):
     """A NumPy scalar as JSON knows it."""
     return number.item()
-
-
-def _leaf_weights(lineage, relations):
-    """Edge weights of a new model with parents by these relations (None counts as a finetune)."""
-    relations = ["finetune" if relation is None else relation for relation in relations]
-    unknown = sorted(set(relations) - set(RELATIONS))
-    if unknown:
-        raise ValueError(f"unknown relation {unknown[0]!r}; use {', '.join(RELATIONS)}")
-    weights = np.array([lineage.relation_weights[relation] for relation in relations])
-    if lineage.split_merges:
-        is_merge = np.array(relations) == "merge"
-        weights[is_merge] /= is_merge.sum()
-    return weights
-
-
-def _arcsine(score):
-    return 2 * np.arcsin(np.sqrt(np.clip(score, 0, 1)))
-
-
-def _arcsine_deviation(score, deviation):
-    """Standard deviation on the arcsine scale, where it depends least on the score."""
-    return deviation / np.sqrt(np.clip(score * (1 - score), 1e-4, None))
-
-
-def _interval(score, deviation, level):
-    half = norm.ppf(0.5 + level / 2) * _arcsine_deviation(score, deviation)
-    y = _arcsine(score)
-    lower, upper = np.clip(y - half, 0, np.pi), np.clip(y + half, 0, np.pi)
-    # At no width the score itself, which sin^2 and arcsin miss by a rounding error.
-    return np.minimum(np.sin(lower / 2) ** 2, score), np.maximum(np.sin(upper / 2) ** 2, score)
-
-
-def _coverage_scale(errors, *, level=0.9, n_least=20):
-    """The factor that makes `level` of the standardised errors (n, b) covered, by column."""
-    scales = np.ones(errors.shape[1])
-    for b, column in enumerate(errors.T):
-        column = column[np.isfinite(column)]
-        if column.size >= n_least:
-            rank = min(1.0, level * (1 + 1 / column.size))  # as in split conformal prediction
-            scales[b] = np.quantile(column, rank) / norm.ppf(0.5 + level / 2)
-    return scales
-
-
-@cache
-def _blas():
-    return ThreadpoolController()  # finding the libraries takes longer than a fold-in
-
-
-@contextmanager
-def _threads(n_threads):
-    """One BLAS thread (kernels thread over blocks), `n_threads` for kernels; restored after."""
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(n_threads or before, numba.config.NUMBA_NUM_THREADS))
-    try:
-        with _blas().limit(limits=1, user_api="blas"):
-            yield
-    finally:
-        numba.set_num_threads(before)
-
-
-def _check_responses(responses, lineage, items):
-    dtype = getattr(responses, "dtype", None)
-    is_known = dtype == np.uint8 or getattr(dtype, "kind", None) == "f"
-    if getattr(responses, "ndim", None) != 2 or not is_known:
-        raise ValueError(
-            "responses must be a matrix of uint8 answers (0, 1, 255 = missing) or float "
-            f"proportions (NaN = missing), got {type(responses).__name__} "
-            f"{getattr(responses, 'dtype', '')} {getattr(responses, 'shape', '')}"
-        )
-    n_models, n_items = responses.shape
-    if not isinstance(lineage, Lineage):
-        raise ValueError(
-            f"lineage must be a Lineage, got {type(lineage).__name__}; build it with "
-            "Lineage.from_edges(edges, model_ids), with no edges if none are known"
-        )
-    if lineage.n_models != n_models:
-        raise ValueError(f"the lineage has {lineage.n_models} models, responses {n_models} rows")
-    if items is not None:
-        missing = [c for c in ("item_id", "benchmark", "n_trials") if c not in items]
-        if missing:
-            raise ValueError(f"items lacks column {missing[0]!r}")
-        if len(items) != n_items:
-            raise ValueError(f"items has {len(items)} rows, responses {n_items} columns")
-    if not _count_observed(responses, "responses"):
-        raise ValueError("no response is observed: there is nothing to fit")
-
-
-def _count_observed(responses, name):
-    """How many cells are observed, once every value is known to be a response."""
-    if responses.dtype == np.uint8:
-        counts = count_answers(responses)[1]
-        faulty = np.flatnonzero(counts < 0)
-    else:
-        counts = (~np.isnan(responses)).sum(axis=1)
-        faulty = np.flatnonzero(((responses < 0) | (responses > 1)).any(axis=1))
-    if faulty.size:
-        values = responses[faulty[0]]
-        column = np.flatnonzero(((values < 0) | (values > 1)) & observed(values))[0]
-        raise ValueError(
-            f"{name}[{faulty[0]}, {column}] is {values[column]}, neither missing nor "
-            f"{'0 or 1' if responses.dtype == np.uint8 else 'within [0, 1]'}"
-        )
-    return counts.sum()

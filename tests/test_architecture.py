@@ -7,10 +7,11 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    "kernels schema style paths outputs",
+    "kernels schema style paths outputs threads",
     "snapshot prior",
-    "lineage bernoulli gaussian metrics",
-    "features",
+    "lineage bernoulli gaussian metrics scores",
+    "features checks new_model",
+    "forecasts",
     "factorization",
     "averaging simulation_check",
     "baselines simulated_items simulated_hub saved_fit description",

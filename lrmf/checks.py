@@ -1,0 +1,93 @@
+"""What the estimator refuses: responses, rows and matrices that cannot be meant."""
+
+from numbers import Integral
+
+import numpy as np
+
+from .bernoulli import count_answers
+from .lineage import Lineage
+from .snapshot import observed
+
+
+def check_parameters(estimator, rules) -> None:
+    """Refuse parameters of another type or out of range; rules are {name: (kind, low, high)}."""
+    for name, (kind, low, high) in rules.items():
+        value = getattr(estimator, name)
+        if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
+            wanted = "an integer" if kind is Integral else "a number"
+            raise ValueError(f"{name} must be {wanted} in [{low}, {high}], got {value!r}")
+
+
+def check_responses(responses, lineage, items) -> None:
+    """Refuse what `fit` cannot use, naming the first culprit."""
+    dtype = getattr(responses, "dtype", None)
+    is_known = dtype == np.uint8 or getattr(dtype, "kind", None) == "f"
+    if getattr(responses, "ndim", None) != 2 or not is_known:
+        raise ValueError(
+            "responses must be a matrix of uint8 answers (0, 1, 255 = missing) or float "
+            f"proportions (NaN = missing), got {type(responses).__name__} "
+            f"{getattr(responses, 'dtype', '')} {getattr(responses, 'shape', '')}"
+        )
+    n_models, n_items = responses.shape
+    if not isinstance(lineage, Lineage):
+        raise ValueError(
+            f"lineage must be a Lineage, got {type(lineage).__name__}; build it with "
+            "Lineage.from_edges(edges, model_ids), with no edges if none are known"
+        )
+    if lineage.n_models != n_models:
+        raise ValueError(f"the lineage has {lineage.n_models} models, responses {n_models} rows")
+    if items is not None:
+        missing = [c for c in ("item_id", "benchmark", "n_trials") if c not in items]
+        if missing:
+            raise ValueError(f"items lacks column {missing[0]!r}")
+        if len(items) != n_items:
+            raise ValueError(f"items has {len(items)} rows, responses {n_items} columns")
+    if not count_observed(responses, "responses"):
+        raise ValueError("no response is observed: there is nothing to fit")
+
+
+def count_observed(responses, name):
+    """How many cells are observed, once every value is known to be a response."""
+    if responses.dtype == np.uint8:
+        counts = count_answers(responses)[1]
+        faulty = np.flatnonzero(counts < 0)
+    else:
+        counts = (~np.isnan(responses)).sum(axis=1)
+        faulty = np.flatnonzero(((responses < 0) | (responses > 1)).any(axis=1))
+    if faulty.size:
+        values = responses[faulty[0]]
+        column = np.flatnonzero(((values < 0) | (values > 1)) & observed(values))[0]
+        raise ValueError(
+            f"{name}[{faulty[0]}, {column}] is {values[column]}, neither missing nor "
+            f"{'0 or 1' if responses.dtype == np.uint8 else 'within [0, 1]'}"
+        )
+    return counts.sum()
+
+
+def check_rows(rows, n_models: int):
+    """Row numbers as an integer array, all of them by default."""
+    if rows is None:
+        return np.arange(n_models)
+    rows = np.atleast_1d(np.asarray(rows))
+    if rows.size and (rows.dtype.kind not in "iu" or rows.ndim != 1):
+        raise ValueError(f"rows must be integers, got {rows.dtype} of shape {rows.shape}")
+    wrong = rows[(rows < 0) | (rows >= n_models)]
+    if wrong.size:
+        raise ValueError(f"row {wrong[0]} is not one of the {n_models} models")
+    return rows.astype(int)
+
+
+def check_cells(shape, *, is_binary: bool, revealed=None, target=None) -> None:
+    """Matrices over (rows, all items): revealed is like the responses, target is boolean."""
+    like_responses = ("uint8 answers", "u1") if is_binary else ("proportions", "f")
+    matrices = {"revealed": (revealed, *like_responses), "target": (target, "booleans", "b")}
+    for name, (matrix, wanted, kind) in matrices.items():
+        if matrix is None:
+            continue
+        dtype = getattr(matrix, "dtype", np.dtype(object))
+        if np.shape(matrix) != shape or not dtype.str[1:].startswith(kind):
+            raise ValueError(
+                f"{name} must be {wanted} of shape {shape}, got {dtype} of {np.shape(matrix)}"
+            )
+        if name == "revealed":
+            count_observed(matrix, name)

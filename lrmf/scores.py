@@ -1,0 +1,128 @@
+"""Benchmark scores: from states to expected accuracies, with intervals that cover."""
+
+import numpy as np
+import pandas as pd
+from scipy.stats import norm
+
+from .snapshot import observed
+
+LEVEL = 0.9  # of the intervals that are calibrated
+_LEAST = 20  # errors that a calibration needs
+
+
+class BenchmarkScores:
+    """Means over the columns of each benchmark, each column as heavy as it has questions.
+
+    Attributes
+    ----------
+    names : list of str
+    weights : float32 (n_items, n_benchmarks)
+        Number of questions a column stands for in its benchmark.
+
+    Parameters
+    ----------
+    items : DataFrame or None
+        item_id, benchmark and n_trials of the columns; without it one benchmark, "all".
+    n_items : int
+    """
+
+    def __init__(self, items, n_items: int):
+        if items is None:
+            self.names, self.weights = ["all"], np.ones((n_items, 1), np.float32)
+            return
+        codes, names = pd.factorize(items["benchmark"])
+        self.names = list(names)
+        self.weights = np.zeros((n_items, len(names)), np.float32)
+        self.weights[np.arange(n_items), codes] = items["n_trials"]
+
+    def actual(self, given, target):
+        """Score over the target cells (n, n_benchmarks), NaN for a benchmark without any."""
+        total = target.astype(np.float32) @ self.weights
+        total[total == 0] = np.nan
+        return np.where(target, given, 0).astype(np.float32) @ self.weights / total
+
+    def expected(self, expected, given, target):
+        """Expected score (n, n_benchmarks) from expected responses (n, n_items).
+
+        Parameters
+        ----------
+        given : (n, n_items) responses known; they count as observed where there is no target
+        target : bool (n, n_items) or None
+            Score these cells only, all as forecasts.
+        """
+        known = observed(given)
+        forecast = (~known if target is None else target).astype(np.float32)
+        score, total = (expected * forecast) @ self.weights, forecast @ self.weights
+        if target is None:
+            score += np.where(known, given, 0).astype(np.float32) @ self.weights
+            total = np.broadcast_to(self.weights.sum(axis=0), total.shape)
+        return score / np.where(total > 0, total, np.nan).astype(np.float64)
+
+    def deviation(self, likelihood, states, given, target, *, forecast=None):
+        """Standard deviation of the score under Gaussian states, and the sampling noise.
+
+        Parameters
+        ----------
+        likelihood : Bernoulli or Gaussian
+        states : Gaussians (n)
+        given, target : as in `expected`
+        forecast : result of ``likelihood.forecast`` for the states, if at hand
+        """
+        covariance = states.covariance
+        if forecast is None:
+            forecast = likelihood.forecast(states.mean, covariance)
+        _, slope, noise = forecast
+        free = (~observed(given) if target is None else target).astype(np.float32)
+        total = free @ self.weights if target is not None else self.weights.sum(axis=0)[None]
+        variance = ((noise * free) @ self.weights**2).astype(np.float64)
+        slope = slope * free
+        for b in range(self.weights.shape[1]):
+            column = np.flatnonzero(self.weights[:, b])
+            gradient = slope[:, column] @ (
+                likelihood.design[column] * self.weights[column, b, None]
+            )
+            variance[:, b] += np.einsum("ni,nij,nj->n", gradient, covariance, gradient)
+        total = np.where(total > 0, total, np.nan).astype(np.float64)
+        return np.sqrt(np.maximum(variance, 0)) / total
+
+    def n_observed(self, given):
+        """Number of observed columns (n, n_benchmarks)."""
+        return (observed(given).astype(np.float32) @ (self.weights > 0)).astype(int)
+
+
+def interval(score, deviation, level):
+    """Bounds (lower, upper) of equal tails on the arcsine scale, within [0, 1]."""
+    half = norm.ppf(0.5 + level / 2) * _arcsine_deviation(score, deviation)
+    y = _arcsine(score)
+    lower, upper = np.clip(y - half, 0, np.pi), np.clip(y + half, 0, np.pi)
+    # At no width the score itself, which sin^2 and arcsin miss by a rounding error.
+    return np.minimum(np.sin(lower / 2) ** 2, score), np.maximum(np.sin(upper / 2) ** 2, score)
+
+
+def standardised_error(score, deviation, actual):
+    """|actual - score| in standard deviations, on the arcsine scale."""
+    error = np.abs(_arcsine(actual) - _arcsine(score))
+    return error / np.maximum(_arcsine_deviation(score, deviation), 1e-12)
+
+
+def coverage_scale(errors):
+    """Factors (n_benchmarks,) on deviations that make 90% of the errors (n, n_benchmarks) covered.
+
+    The quantile is that of split conformal prediction; 1 for a benchmark of fewer than 20 errors.
+    """
+    scales = np.ones(errors.shape[1])
+    for b, column in enumerate(errors.T):
+        column = column[np.isfinite(column)]
+        if column.size >= _LEAST:
+            rank = min(1.0, LEVEL * (1 + 1 / column.size))
+            scales[b] = np.quantile(column, rank) / norm.ppf(0.5 + LEVEL / 2)
+    return scales
+
+
+def _arcsine(score):
+    return 2 * np.arcsin(np.sqrt(np.clip(score, 0, 1)))
+
+
+def _arcsine_deviation(score, deviation):
+    """Standard deviation on the arcsine scale, where it depends least on the score."""
+    return deviation / np.sqrt(np.clip(score * (1 - score), 1e-4, None))
