@@ -153,9 +153,13 @@ class LRMF(Forecasts, BaseEstimator):
                 f"regularize must be 'both', 'bias' or 'factors', got {self.regularize!r}"
             )
 
-    def _prepare(self, responses, lineage, items, models):
+    def check(self, responses, lineage, items=None):
+        """Refuse parameters and data that `fit` cannot use, with a ValueError that says why."""
         self._check_parameters()
         check_responses(responses, lineage, items)
+
+    def _prepare(self, responses, lineage, items, models):
+        self.check(responses, lineage, items)
         self.responses_, self.lineage_, self.items_ = responses, lineage, items
         self.is_binary_ = responses.dtype == np.uint8
         self.n_models_, self.n_items_ = responses.shape

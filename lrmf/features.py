@@ -9,6 +9,7 @@ from lrmf.lineage import Lineage
 CATEGORIES = ("architecture", "type", "precision", "chat_template", "merged", "moe")
 UNKNOWN = "unknown"
 POOLED = "other"
+UNKNOWN_LOG_SIZE = -10.0
 
 
 def model_features(
@@ -59,6 +60,35 @@ def model_features(
     values = _spread_over_nodes(features.to_numpy(), lineage.adjacency)
     nodes = pd.Index(lineage.node_ids, name="node_id")
     return pd.DataFrame(values, index=nodes, columns=features.columns)
+
+
+def card_codes(models: pd.DataFrame) -> np.ndarray:
+    """The same facts for trees: log size, and each category's levels numbered by frequency.
+
+    Parameters
+    ----------
+    models : DataFrame, n_models rows
+
+    Returns
+    -------
+    float (n_models, n_columns) : an unknown size lies below all others
+    """
+    columns = []
+    if "params_b" in models:
+        size = pd.to_numeric(models["params_b"], errors="coerce").to_numpy(float, na_value=np.nan)
+        is_known = np.isfinite(size) & (size > 0)
+        columns.append(np.where(is_known, np.log(np.where(is_known, size, 1)), UNKNOWN_LOG_SIZE))
+    for category in CATEGORIES:
+        if category in models:
+            levels = pd.Series([_level_name(value) for value in models[category].tolist()])
+            codes = pd.Series(range(levels.nunique()), index=_by_frequency(levels))
+            columns.append(levels.map(codes).to_numpy(float))
+    return np.column_stack(columns) if columns else np.zeros((len(models), 0))
+
+
+def _by_frequency(levels: pd.Series) -> list[str]:
+    counts = levels.value_counts()
+    return sorted(counts.index, key=lambda level: (-counts[level], level))
 
 
 def _size_columns(models: pd.DataFrame) -> dict[str, np.ndarray]:

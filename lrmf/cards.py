@@ -1,0 +1,100 @@
+"""Model cards: what size, architecture and type say where the lineage forecast errs."""
+
+import numpy as np
+from sklearn.ensemble import ExtraTreesRegressor
+
+from .prior import Gaussians
+
+_TREES = 300
+_NARROWEST, _WIDEST = 0.05, 20.0  # range of a model's own factor on the variance
+
+
+class CardCorrection:
+    r"""Shift and width of lineage forecasts of model states, learned from their errors.
+
+    With N(mean_u, Sigma_u) the forecast of a training model's state t_u without its own responses
+    and G^1/2 the root of the items' Gram matrix D'D / n_items, which measures states by what they
+    do to responses,
+
+        r_u = G^1/2 (t_u - mean_u)  ~  f(x_u) + s_u^1/2 Sigma_u^1/2 C^1/2 N(0, I)
+
+    f is a forest of extremely randomized trees (Geurts et al., 2006) over x_u: the card, the
+    forecast, its variance and the number of relatives; another forest gives the factor s_u, which
+    tells near-copies from models that may be anything; C is the covariance that is left. All are
+    fitted to out-of-bag forecasts, and f is shrunk by the weight that these call for (least
+    squares), 0 if cards do not help.
+
+    Attributes
+    ----------
+    weight : float in [0, 1], of the shift
+    corrected : Gaussians (n), out-of-bag forecasts of the training models
+    """
+
+    def __init__(self, gram, *, use_cards=True, seed=0):
+        values, vectors = np.linalg.eigh(gram)
+        values = np.maximum(values, 1e-6 * values.max())
+        self._root = (vectors * np.sqrt(values)) @ vectors.T
+        self._inverse = (vectors / np.sqrt(values)) @ vectors.T
+        self.use_cards, self.seed = use_cards, seed
+
+    def fit(self, forecast: Gaussians, states, cards):
+        """Learn from training models.
+
+        Parameters
+        ----------
+        forecast : Gaussians (n), of states without own responses
+        states : (n, p), of the same models with their responses
+        cards : (n, n_columns)
+        """
+        error = (states - forecast.mean) @ self._root
+        inputs = self._inputs(forecast, cards)
+        self._shift = self._forest().fit(inputs, error)
+        shift = self._shift.oob_prediction_
+        self.weight = _slope(shift, error) if self.use_cards else 0.0
+        whitened = self._whiten(forecast, error - self.weight * shift)
+        size = np.log(np.mean(whitened**2, axis=1) + 1e-3)
+        self._size = self._forest(min_samples_leaf=10).fit(inputs, size)
+        factor = self._factor(self._size.oob_prediction_)
+        whitened /= np.sqrt(factor)[:, None]
+        self._covariance = whitened.T @ whitened / len(whitened)
+        self.corrected = self._corrected(forecast, shift, factor)
+        return self
+
+    def correct(self, forecast: Gaussians, cards) -> Gaussians:
+        """Forecasts of other models with the shift and the width that their cards call for."""
+        if not len(cards):
+            return forecast
+        inputs = self._inputs(forecast, cards)
+        shift = self._shift.predict(inputs).reshape(forecast.information.shape)
+        return self._corrected(forecast, shift, self._factor(self._size.predict(inputs)))
+
+    def _corrected(self, forecast, shift, factor):
+        mean = forecast.mean + self.weight * shift @ self._inverse
+        root = self._inverse @ self._cholesky(forecast)
+        covariance = np.einsum("nij,jk,nlk->nil", root, self._covariance, root)
+        precision = np.linalg.inv(factor[:, None, None] * covariance)
+        return Gaussians(precision, np.einsum("nij,nj->ni", precision, mean))
+
+    def _cholesky(self, forecast):
+        return np.linalg.cholesky(self._root @ forecast.covariance @ self._root)
+
+    def _whiten(self, forecast, error):
+        return np.linalg.solve(self._cholesky(forecast), error[..., None])[..., 0]
+
+    def _inputs(self, forecast, cards):
+        spread = np.log(np.einsum("ij,njk,ki->n", self._root, forecast.covariance, self._root))
+        return np.column_stack([cards, forecast.mean @ self._root, spread])
+
+    def _factor(self, log_size):
+        return np.clip(np.exp(log_size), _NARROWEST, _WIDEST)
+
+    def _forest(self, *, min_samples_leaf=2):
+        return ExtraTreesRegressor(
+            _TREES, max_features=0.5, min_samples_leaf=min_samples_leaf, bootstrap=True,
+            oob_score=True, random_state=self.seed,
+        )  # fmt: skip
+
+
+def _slope(shift, error):
+    """Weight in [0, 1] of the shift that leaves the least squared error."""
+    return float(np.clip(np.sum(shift * error) / max(np.sum(shift**2), 1e-30), 0, 1))

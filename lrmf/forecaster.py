@@ -1,0 +1,236 @@
+"""The forecaster: LRMF with tuned parameters, model cards, memory and calibrated intervals."""
+
+import json
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from .cards import CardCorrection
+from .factorization import LRMF
+from .features import card_codes
+from .forecasts import Forecasts, has_responses, is_isolated
+from .memory import SHOTS, Memory
+from .prior import Gaussians
+from .scores import coverage_scale, standardised_error
+from .snapshot import MISSING, observed
+from .threads import threads
+from .tuning import tune
+
+_LEAST = 40  # models that the corrections are learned from
+_LEARNERS = 4000  # models that the corrections are learned from, at most
+_SIMULATED = 400  # models with and without relatives behind memory and intervals, each
+_BENCHMARKS = (1, 2, 4)  # columns revealed in the simulation, for proportions
+
+
+class Forecaster(Forecasts, BaseEstimator):
+    """The best forecast of a model from its lineage, its card and the answers known.
+
+    On top of `LRMF`: its hyperparameters by inner cross-validation (`tune`), the errors of its
+    leave-one-out forecasts explained by model cards (`CardCorrection`), a memory of near-copies
+    for answers (`Memory`), and intervals scaled so that training models, forecast as if k of their
+    responses were known, are covered. Nothing is learned from a response that a forecast is
+    scored on.
+
+    Parameters
+    ----------
+    rank, lineage_strength, use_features : optional
+        Parameters of `LRMF`; None leaves the choice to the inner cross-validation.
+    use_lineage, use_cards, use_memory : bool
+        Leave an ingredient out: the family tree, what cards say of the errors, the memory.
+    n_threads : int, optional
+    seed : int
+
+    Attributes
+    ----------
+    model_ : LRMF
+    tuning_ : DataFrame, columns parameter, value, loss, chosen
+    cards_ : CardCorrection, or None if there are too few models to learn it from
+    memory_ : Memory or None
+    """
+
+    def __init__(
+        self,
+        rank=None,
+        lineage_strength=None,
+        *,
+        use_features=None,
+        use_lineage=True,
+        use_cards=True,
+        use_memory=True,
+        n_threads=None,
+        seed=0,
+    ):
+        self.rank = rank
+        self.lineage_strength = lineage_strength
+        self.use_features = use_features
+        self.use_lineage = use_lineage
+        self.use_cards = use_cards
+        self.use_memory = use_memory
+        self.n_threads = n_threads
+        self.seed = seed
+
+    def fit(self, responses, lineage, *, items=None, models=None):
+        """Choose parameters, fit, and learn the corrections; arguments as in `LRMF.fit`."""
+        lineage = self._known(lineage)
+        LRMF(seed=self.seed, n_threads=self.n_threads).check(responses, lineage, items)
+        fixed = {name: getattr(self, name) for name in ("rank", "lineage_strength", "use_features")}
+        fixed = {name: value for name, value in fixed.items() if value is not None}
+        parameters, self.tuning_ = tune(
+            responses, lineage, items=items, models=models, fixed=fixed,
+            seed=self.seed, n_threads=self.n_threads,
+        )  # fmt: skip
+        model = LRMF(**parameters).fit(responses, lineage, items=items, models=models)
+        return self._learn(model, models)
+
+    def adapt(self, responses, lineage, *, models=None):
+        """A forecaster for another snapshot with the same items, which stay as fitted."""
+        new = type(self)(**self.get_params())
+        new.tuning_ = getattr(self, "tuning_", None)
+        model = self.model_.adapt(responses, self._known(lineage), models=models)
+        return new._learn(model, models)
+
+    def to_arrays(self):
+        """What `adapt` needs, as named arrays that `numpy.savez` takes without pickle."""
+        return self.model_.to_arrays() | {"forecaster": np.array(json.dumps(self.get_params()))}
+
+    @classmethod
+    def from_arrays(cls, arrays):
+        """A fit from `to_arrays`; `adapt` gives a forecaster for a snapshot."""
+        new = cls(**json.loads(str(arrays["forecaster"])))
+        new.model_ = LRMF.from_arrays(arrays)
+        return new
+
+    def fold_in(self, *, parents=(), answers=None):
+        """Forecast a model nobody has evaluated from the lineage and answers alone.
+
+        As `LRMF.fold_in`: quick, and without what cards and memory add; for these, give the model
+        a row in the snapshot.
+        """
+        return self.model_.fold_in(parents=parents, answers=answers)
+
+    @property
+    def stats_(self):
+        """Statistics of the fit, and the chosen parameters with the curve of the choice."""
+        curve = self.tuning_.astype({"value": object}).to_dict("records")
+        return self.model_.stats_ | {"tuning": curve}
+
+    def _known(self, lineage):
+        return lineage if self.use_lineage else lineage.drop_edges(1.0)
+
+    def _learn(self, model, models):
+        self.model_, self.likelihood_, self.scores_ = model, model.likelihood_, model.scores_
+        self.responses_, self.lineage_, self.items_ = model.responses_, model.lineage_, model.items_
+        self.evaluated_ = has_responses(self.responses_)
+        rng = np.random.default_rng([self.seed, 11])
+        with threads(self.n_threads):
+            rows = self._learners(rng)
+            self._correct(rows, models)
+            self._simulate(rows, rng)
+        return self
+
+    def _learners(self, rng):
+        """Training models with about as many responses as is usual: others say little."""
+        counts = np.zeros(len(self.responses_), int)
+        for top in range(0, counts.size, 1024):
+            counts[top : top + 1024] = observed(self.responses_[top : top + 1024]).sum(axis=1)
+        rows = np.flatnonzero(counts >= 0.5 * np.median(counts[self.evaluated_]))
+        return np.sort(rng.permutation(rows)[:_LEARNERS])
+
+    def _correct(self, rows, models):
+        """Beliefs about all models without their own responses, corrected by what cards say."""
+        everyone = np.arange(len(self.responses_))
+        belief = self.model_.leave_one_out(everyone)
+        self.cards_, self._belief_without = None, belief
+        if rows.size < _LEAST:
+            return
+        described = models is not None and self.use_cards
+        inputs = np.column_stack([
+            card_codes(models) if described else np.zeros((everyone.size, 0)),
+            *self._relatives(),
+        ])  # fmt: skip
+        states = (belief[rows] * self.model_.evidence(rows)).mean
+        design = self.likelihood_.design.astype(np.float64)
+        self.cards_ = CardCorrection(
+            design.T @ design / len(design), use_cards=described, seed=self.seed
+        ).fit(belief[rows], states, inputs[rows])
+        others = np.setdiff1d(everyone, rows)
+        corrected = self.cards_.correct(belief[others], inputs[others])
+        self._belief_without = Gaussians(belief.precision.copy(), belief.information.copy())
+        for place, part in ((rows, self.cards_.corrected), (others, corrected)):
+            self._belief_without.precision[place] = part.precision
+            self._belief_without.information[place] = part.information
+
+    def _relatives(self):
+        """Logarithms of the numbers of evaluated neighbours and family members."""
+        n, family = self.lineage_.n_models, self.lineage_.families
+        evaluated = np.zeros(self.lineage_.n_nodes)
+        evaluated[:n] = self.evaluated_
+        near = self.lineage_.adjacency.astype(bool).astype(float) @ evaluated
+        members = np.bincount(family, weights=evaluated)[family] - evaluated
+        return np.log1p(near[:n]), np.log1p(members[:n])
+
+    def _simulate(self, rows, rng):
+        """Forecast training models as if few of their responses were known; learn from it."""
+        isolated = is_isolated(self.lineage_, self.evaluated_, rows)
+        self._order = rng.permutation(rows.size)
+        groups = [self._order[isolated[self._order] == group] for group in (False, True)]
+        chosen = np.sort(np.concatenate([rows[group[:_SIMULATED]] for group in groups]))
+        given = self.responses_[chosen]
+        seen = observed(given)
+        rank = np.where(seen, rng.random(seen.shape), np.inf).argsort(axis=1).argsort(axis=1)
+        is_binary = self.responses_.dtype == np.uint8
+        missing = MISSING if is_binary else np.nan
+        shots = SHOTS if is_binary else _BENCHMARKS
+        shots = [k for k in shots if (seen.sum(axis=1) > k).sum() >= _LEAST]
+        shown = {k: np.where(rank < k, given, missing).astype(given.dtype) for k in shots}
+        self.memory_ = None
+        if is_binary and self.use_memory and chosen.size:
+            self.memory_ = Memory(self.responses_, self.lineage_)
+            self.memory_.learn(chosen, self._expected(chosen), shown)
+        nothing = np.full(given.shape, missing, given.dtype)
+        self._calibrate(chosen, given, {0: nothing} | shown)
+
+    def _calibrate(self, rows, given, shown):
+        """Widths (n_shots, 2, n_benchmarks) for models with and without relatives."""
+        isolated = is_isolated(self.lineage_, self.evaluated_, rows)
+        self._shots = np.array(list(shown))
+        self._scales = np.ones((len(shown), 2, len(self.scores_.names)))
+        for place, revealed in enumerate(shown.values()):
+            target = observed(given) & ~observed(revealed)
+            score, deviation = (np.full((rows.size, len(self.scores_.names)), np.nan) for _ in "ab")
+            for block, part in self._blocks(rows, revealed):
+                score[block], deviation[block] = self._belief(
+                    rows[block], part, part, target[block]
+                )
+            errors = standardised_error(score, deviation, self.scores_.actual(given, target))
+            for group in (False, True):
+                if (isolated == group).any():
+                    self._scales[place, int(group)] = coverage_scale(errors[isolated == group])
+
+    def _expected(self, rows, items=slice(None)):
+        """Expected responses without the rows' own."""
+        belief = self._belief_without[rows]
+        return self.likelihood_.forecast(belief.mean, belief.covariance, items)[0]
+
+    def _states(self, rows, revealed):
+        belief = self._belief_without[rows]
+        if revealed is None:
+            return belief * self.model_.evidence(rows)
+        return self.likelihood_.fold_in(belief, revealed)
+
+    def _refined(self, rows, revealed, expected, items):
+        if self.memory_ is None:
+            return expected
+        known = self.responses_[rows] if revealed is None else revealed
+        weights = self.memory_.weights(rows, self._expected(rows), known)
+        return self.memory_.blend(weights, expected, items)
+
+    def _widths(self, rows, given):
+        """Factors on the deviations, between the numbers of responses that were simulated."""
+        n_known = np.log1p(observed(given).sum(axis=1))
+        isolated = is_isolated(self.lineage_, self.evaluated_, rows).astype(int)
+        place = np.interp(n_known, np.log1p(self._shots), np.arange(len(self._shots)))
+        below = np.minimum(place.astype(int), len(self._shots) - 1)
+        above = np.minimum(below + 1, len(self._shots) - 1)
+        share = (place - below)[:, None]
+        return (1 - share) * self._scales[below, isolated] + share * self._scales[above, isolated]

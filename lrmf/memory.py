@@ -1,0 +1,220 @@
+"""Few-shot memory: near-copies of training models, which a Gaussian prior cannot describe."""
+
+import numpy as np
+from scipy import sparse
+
+from .forecasts import has_responses, is_isolated
+from .lineage import Lineage
+from .snapshot import observed
+
+NOISE = np.array([0.02, 0.05, 0.1, 0.2, 0.35])  # shares of a copy's answers that were redrawn
+SHOTS = (5, 20, 50, 200)  # revealed answers for which shares are learned
+KINSHIP = ("other", "family", "two steps", "one step")  # of a candidate to the model forecast
+_COLUMNS = 1024  # revealed answers that weigh the candidates, at most
+_KEPT = 64  # candidates that a forecast averages
+_CELLS = 4_000_000  # of a float32 working array
+_ROUNDS = 30  # of expectation maximisation
+_PRIOR = 0.1  # models that each share has been seen in beforehand
+_LEAST = 20  # models that shares are learned from
+_TYPICAL = 20  # the number of answers whose shares serve related models without any
+
+
+class Memory:
+    r"""Mixture over the training models that a model may have been copied from.
+
+    Either its answers follow the forecast p_ui of LRMF, or they are those of a training model v,
+    each redrawn from p_ui with probability e:
+
+        P(z_ui = 1 | v, e) = (1 - e) z_vi + e p_ui      (p_ui where v has no answer)
+
+    Given the revealed answers O the weight of (v, e) is
+
+        w_ve  propto  share[kinship of v, e] / n_kin  prod_{i in O} P(z_ui | v, e)
+
+    with n_kin the number of training models of that kinship to u. The shares are learned by
+    expectation maximisation from training models that are forecast as if few of their answers were
+    known. Answers are not independent given v, so what the best shares are depends on how many are
+    known: they are learned for each number in `SHOTS`, and for models with and without relatives.
+
+    Parameters
+    ----------
+    responses : uint8 (n_models, n_items), 0/1/255
+    lineage : Lineage
+    """
+
+    def __init__(self, responses, lineage: Lineage):
+        self.responses, self.lineage = responses, lineage
+        n = lineage.n_models
+        self.is_candidate = has_responses(responses)
+        step = lineage.adjacency.astype(bool).astype(np.int8)
+        step = (step + sparse.eye_array(step.shape[0], dtype=np.int8)).tocsr()
+        self._near = step[:n][:, :n], (step @ step)[:n][:, :n].tocsr()
+        self._shares = {}
+
+    @property
+    def block(self) -> int:
+        """Models that fit into one working array."""
+        return max(1, _CELLS // (len(NOISE) * len(self.responses)))
+
+    def learn(self, rows, expected, shown):
+        """Learn the shares from training models.
+
+        Parameters
+        ----------
+        rows : int (n,)
+        expected : float32 (n, n_items), forecasts of the rows without their own answers
+        shown : mapping of the numbers in `SHOTS` to uint8 (n, n_items), the answers revealed
+        """
+        isolated = is_isolated(self.lineage, self.is_candidate, rows)
+        for shots, revealed in shown.items():
+            for group in (False, True):
+                chosen = np.flatnonzero(isolated == group)
+                if chosen.size >= _LEAST:
+                    self._shares[shots, group] = self._learned(
+                        rows[chosen], expected[chosen], revealed[chosen]
+                    )
+
+    def _learned(self, rows, expected, revealed):
+        parts = []
+        for top in range(0, len(rows), self.block):
+            block = slice(top, top + self.block)
+            evidence = self._evidence(rows[block], expected[block], revealed[block])
+            parts.append(_mean_by_kinship(*evidence))
+        return _maximise(np.concatenate(parts))
+
+    def weights(self, rows, expected, revealed):
+        """Weights of the candidates given revealed answers.
+
+        Parameters
+        ----------
+        rows, expected, revealed : as in `learn`, of any models
+
+        Returns
+        -------
+        CSR float32 (n, n_models) : (1 - e) w_ve summed over e, the largest of them in each row
+        """
+        parts = [sparse.csr_array((0, len(self.responses)), dtype=np.float32)]
+        for top in range(0, len(rows), self.block):
+            block = slice(top, top + self.block)
+            ratio, kin = self._evidence(rows[block], expected[block], revealed[block])
+            shares, alone = self._shares_of(rows[block], observed(revealed[block]).sum(axis=1))
+            parts.append(_normalised(ratio, kin, shares, alone))
+        return sparse.vstack(parts, format="csr")
+
+    def _shares_of(self, rows, n_known):
+        """Shares (n, kinship, noise) and of LRMF alone (n,) for so many revealed answers."""
+        isolated = is_isolated(self.lineage, self.is_candidate, rows)
+        nearest = np.abs(np.log1p(n_known)[:, None] - np.log1p(SHOTS)).argmin(axis=1)
+        shares, alone = np.zeros((len(rows), len(KINSHIP), NOISE.size)), np.ones(len(rows))
+        for row, (shots, group) in enumerate(zip(nearest, isolated, strict=True)):
+            if n_known[row] == 0:
+                if group:
+                    continue  # nothing at all speaks for any candidate
+                shots = SHOTS.index(_TYPICAL)
+            if found := self._shares.get((SHOTS[shots], bool(group))):
+                shares[row], alone[row] = found
+        return shares, alone
+
+    def blend(self, weights, forecast, items=slice(None)):
+        """Forecast of the mixture: the candidates' answers, and `forecast` for the rest.
+
+        Parameters
+        ----------
+        weights : CSR (n, n_models), from `weights`
+        forecast : float32 (n, n_columns), of LRMF given the revealed answers
+        items : the columns
+        """
+        candidates, place = np.unique(weights.indices, return_inverse=True)
+        if not candidates.size:
+            return forecast
+        shape = (weights.shape[0], candidates.size)
+        weights = sparse.csr_array((weights.data, place.ravel(), weights.indptr), shape=shape)
+        answers = np.asarray(self.responses[candidates])[:, items]
+        mixed = np.empty_like(forecast)
+        for left in range(0, forecast.shape[1], 1024):
+            part = answers[:, left : left + 1024]
+            seen = observed(part)
+            mass = weights @ seen.astype(np.float32)
+            copied = weights @ (part == 1).astype(np.float32)
+            rest = (1 - mass) * forecast[:, left : left + 1024]
+            mixed[:, left : left + 1024] = copied + rest
+        return mixed
+
+    def _evidence(self, rows, expected, revealed):
+        """Log-likelihood ratios to LRMF alone (n, noise, n_models), and kinship (n, n_models)."""
+        columns = np.flatnonzero(observed(revealed).any(axis=0))
+        if columns.size > _COLUMNS:
+            columns = columns[np.linspace(0, columns.size - 1, _COLUMNS).astype(int)]
+        known = revealed[:, columns]
+        chance = np.where(known == 1, expected[:, columns], 1 - expected[:, columns])
+        chance = np.clip(chance, 1e-4, 1)
+        answers = np.asarray(self.responses)[:, columns]
+        right, wrong = ((answers == z).astype(np.float32).T for z in (1, 0))
+        ratio = np.empty((len(rows), NOISE.size, len(self.responses)), np.float32)
+        for e, noise in enumerate(NOISE):
+            same = np.log((1 - noise) / chance + noise)
+            if_right = np.where(known == 1, same, np.log(noise)) * observed(known)
+            if_wrong = np.where(known == 0, same, np.log(noise)) * observed(known)
+            ratio[:, e] = if_right.astype(np.float32) @ right
+            ratio[:, e] += if_wrong.astype(np.float32) @ wrong
+        return ratio, self._kinship(rows)
+
+    def _kinship(self, rows):
+        """Index into `KINSHIP` of every training model, -1 for the row itself and the unscored."""
+        family = self.lineage.families
+        kin = (family[rows][:, None] == family[: self.lineage.n_models]).astype(np.int8)
+        for kind, near in ((2, self._near[1]), (3, self._near[0])):
+            cells = near[rows].tocoo()
+            kin[cells.row, cells.col] = kind
+        kin[np.arange(len(rows)), rows] = -1
+        kin[:, ~self.is_candidate] = -1
+        return kin
+
+
+def _normalised(ratio, kin, shares, alone):
+    """Weights of the candidates (n, n_models), the small ones dropped."""
+    log_weight = np.full(ratio.shape, -np.inf, np.float32)
+    with np.errstate(divide="ignore"):
+        log_share = np.log(shares)
+    for kind in range(len(KINSHIP)):
+        member = kin == kind
+        log_prior = log_share[:, kind] - np.log(np.maximum(member.sum(axis=1), 1))[:, None]
+        log_weight = np.where(member[:, None], ratio + log_prior[..., None], log_weight)
+    top = np.maximum(log_weight.max(axis=(1, 2)), np.log(alone))
+    weight = np.exp(log_weight - top[:, None, None])
+    total = weight.sum(axis=(1, 2)) + alone * np.exp(-top)
+    weight = np.einsum("nev,e->nv", weight, 1 - NOISE) / total[:, None]
+    if weight.shape[1] > _KEPT:
+        least = -np.partition(-weight, _KEPT - 1, axis=1)[:, [_KEPT - 1]]
+        kept = np.where(weight >= least, weight, 0)
+        weight = kept * (weight.sum(axis=1) / np.maximum(kept.sum(axis=1), 1e-30))[:, None]
+    return sparse.csr_array(weight.astype(np.float32))
+
+
+def _maximise(log_mean):
+    """Shares (kinship, noise) and of LRMF alone that make the models (n, kinship, noise) likely."""
+    shift = np.maximum(log_mean.max(axis=(1, 2)), 0)
+    likelihood, alone = np.exp(log_mean - shift[:, None, None]), np.exp(-shift)
+    share, own = np.full(log_mean.shape[1:], 0.5 / log_mean[0].size), 0.5
+    for _ in range(_ROUNDS):
+        joint = share * likelihood
+        total = joint.sum(axis=(1, 2)) + own * alone
+        share = (joint / total[:, None, None]).sum(axis=0) + _PRIOR
+        own = (own * alone / total).sum() + 1.0
+        size = share.sum() + own
+        share, own = share / size, own / size
+    return share, own
+
+
+def _mean_by_kinship(ratio, kin):
+    """Log of the mean likelihood ratio over the candidates of each kinship (n, kinship, noise)."""
+    parts = []
+    for kind in range(len(KINSHIP)):
+        member = (kin == kind)[:, None]
+        number = member.sum(axis=2)
+        top = np.where(member, ratio, -np.inf).max(axis=2)
+        top = np.where(number > 0, top, 0)
+        total = np.where(member, np.exp(np.minimum(ratio - top[..., None], 0)), 0).sum(axis=2)
+        with np.errstate(divide="ignore"):
+            parts.append(np.where(number > 0, top + np.log(total / np.maximum(number, 1)), -np.inf))
+    return np.stack(parts, axis=1)
