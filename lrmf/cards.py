@@ -3,9 +3,13 @@
 import numpy as np
 from sklearn.ensemble import ExtraTreesRegressor
 
+from .features import card_codes
+from .forecasts import observed_counts
 from .prior import Gaussians
 
-_TREES = 300
+_LEAST = 40  # models that a correction is learned from
+_LEARNERS = 4000  # the same, at most
+
 _NARROWEST, _WIDEST = 0.05, 20.0  # range of a model's own factor on the variance
 
 
@@ -30,12 +34,12 @@ class CardCorrection:
     corrected : Gaussians (n), out-of-bag forecasts of the training models
     """
 
-    def __init__(self, gram, *, use_cards=True, seed=0):
+    def __init__(self, gram, *, use_cards=True, n_trees=300, seed=0):
         values, vectors = np.linalg.eigh(gram)
         values = np.maximum(values, 1e-6 * values.max())
         self._root = (vectors * np.sqrt(values)) @ vectors.T
         self._inverse = (vectors / np.sqrt(values)) @ vectors.T
-        self.use_cards, self.seed = use_cards, seed
+        self.use_cards, self.n_trees, self.seed = use_cards, n_trees, seed
 
     def fit(self, forecast: Gaussians, states, cards):
         """Learn from training models.
@@ -90,9 +94,59 @@ class CardCorrection:
 
     def _forest(self, *, min_samples_leaf=2):
         return ExtraTreesRegressor(
-            _TREES, max_features=0.5, min_samples_leaf=min_samples_leaf, bootstrap=True,
+            self.n_trees, max_features=0.5, min_samples_leaf=min_samples_leaf, bootstrap=True,
             oob_score=True, random_state=self.seed,
         )  # fmt: skip
+
+
+def correct(model, models, *, use_cards=True, n_trees=300, seed=0):
+    """Beliefs about all models of a fit without their own responses, corrected by their cards.
+
+    Parameters
+    ----------
+    model : LRMF, fitted
+    models : DataFrame or None, the models table
+
+    Returns
+    -------
+    belief : Gaussians (n_models), out of bag for the models that the correction is learned from
+    correction : CardCorrection, or None if there are too few models to learn it from
+    """
+    everyone, rows = np.arange(len(model.responses_)), _learners(model)
+    belief = model.leave_one_out(everyone)
+    if rows.size < _LEAST:
+        return belief, None
+    use_cards = use_cards and models is not None
+    cards = card_codes(models) if use_cards else np.zeros((everyone.size, 0))
+    inputs = np.column_stack([cards, *_relatives(model)])
+    states = (belief[rows] * model.evidence(rows)).mean
+    correction = CardCorrection(model.gram, use_cards=use_cards, n_trees=n_trees, seed=seed)
+    correction.fit(belief[rows], states, inputs[rows])
+    others = np.setdiff1d(everyone, rows)
+    corrected = Gaussians(belief.precision.copy(), belief.information.copy())
+    parts = correction.corrected, correction.correct(belief[others], inputs[others])
+    for place, part in zip((rows, others), parts, strict=True):
+        corrected.precision[place] = part.precision
+        corrected.information[place] = part.information
+    return corrected, correction
+
+
+def _learners(model):
+    """Models with about as many responses as is usual: others say little of their states."""
+    counts = observed_counts(model.responses_)
+    rows = np.flatnonzero(counts >= 0.5 * np.median(counts[counts > 0]))
+    return np.sort(np.random.default_rng([model.seed, 11]).permutation(rows)[:_LEARNERS])
+
+
+def _relatives(model):
+    """Logarithms of the numbers of evaluated neighbours and family members."""
+    lineage = model.lineage_
+    n, family = lineage.n_models, lineage.families
+    evaluated = np.zeros(lineage.n_nodes)
+    evaluated[:n] = model.evaluated_
+    near = lineage.adjacency.astype(bool).astype(float) @ evaluated
+    members = np.bincount(family, weights=evaluated)[family] - evaluated
+    return np.log1p(near[:n]), np.log1p(members[:n])
 
 
 def _slope(shift, error):

@@ -297,6 +297,12 @@ class LRMF(Forecasts, BaseEstimator):
         """Item intercepts c_i (n_items,); for proportions the mean on the arcsine scale."""
         return self.likelihood_.offset if self.is_binary_ else self.likelihood_.centre
 
+    @property
+    def gram(self):
+        """D'D / n_items (p, p): measures states by what they do to responses."""
+        design = self.likelihood_.design.astype(np.float64)
+        return design.T @ design / len(design)
+
     def _evidence(self, jump):
         """What each model's own responses say of its state."""
         if self.is_binary_:

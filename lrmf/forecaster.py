@@ -5,21 +5,18 @@ import json
 import numpy as np
 from sklearn.base import BaseEstimator
 
-from .cards import CardCorrection
+from .cards import correct
 from .factorization import LRMF
-from .features import card_codes
 from .forecasts import Forecasts, has_responses, is_isolated
 from .memory import SHOTS, Memory
-from .prior import Gaussians
 from .scores import coverage_scale, standardised_error
 from .snapshot import MISSING, observed
 from .threads import threads
 from .tuning import tune
 
-_LEAST = 40  # models that the corrections are learned from
-_LEARNERS = 4000  # models that the corrections are learned from, at most
+_LEAST = 40  # models with so many responses, below which k is not simulated
 _SIMULATED = 400  # models with and without relatives behind memory and intervals, each
-_BENCHMARKS = (1, 2, 4)  # columns revealed in the simulation, for proportions
+_REVEALED = {True: (5, *SHOTS), False: (1, 2, 4)}  # responses, by whether they are answers
 
 
 class Forecaster(Forecasts, BaseEstimator):
@@ -123,70 +120,29 @@ class Forecaster(Forecasts, BaseEstimator):
         self.evaluated_ = has_responses(self.responses_)
         rng = np.random.default_rng([self.seed, 11])
         with threads(self.n_threads):
-            rows = self._learners(rng)
-            self._correct(rows, models)
-            self._simulate(rows, rng)
+            self._belief_without, self.cards_ = correct(
+                model, models, use_cards=self.use_cards, seed=self.seed
+            )
+            self._simulate(np.flatnonzero(self.evaluated_), rng)
         return self
-
-    def _learners(self, rng):
-        """Training models with about as many responses as is usual: others say little."""
-        counts = np.zeros(len(self.responses_), int)
-        for top in range(0, counts.size, 1024):
-            counts[top : top + 1024] = observed(self.responses_[top : top + 1024]).sum(axis=1)
-        rows = np.flatnonzero(counts >= 0.5 * np.median(counts[self.evaluated_]))
-        return np.sort(rng.permutation(rows)[:_LEARNERS])
-
-    def _correct(self, rows, models):
-        """Beliefs about all models without their own responses, corrected by what cards say."""
-        everyone = np.arange(len(self.responses_))
-        belief = self.model_.leave_one_out(everyone)
-        self.cards_, self._belief_without = None, belief
-        if rows.size < _LEAST:
-            return
-        described = models is not None and self.use_cards
-        inputs = np.column_stack([
-            card_codes(models) if described else np.zeros((everyone.size, 0)),
-            *self._relatives(),
-        ])  # fmt: skip
-        states = (belief[rows] * self.model_.evidence(rows)).mean
-        design = self.likelihood_.design.astype(np.float64)
-        self.cards_ = CardCorrection(
-            design.T @ design / len(design), use_cards=described, seed=self.seed
-        ).fit(belief[rows], states, inputs[rows])
-        others = np.setdiff1d(everyone, rows)
-        corrected = self.cards_.correct(belief[others], inputs[others])
-        self._belief_without = Gaussians(belief.precision.copy(), belief.information.copy())
-        for place, part in ((rows, self.cards_.corrected), (others, corrected)):
-            self._belief_without.precision[place] = part.precision
-            self._belief_without.information[place] = part.information
-
-    def _relatives(self):
-        """Logarithms of the numbers of evaluated neighbours and family members."""
-        n, family = self.lineage_.n_models, self.lineage_.families
-        evaluated = np.zeros(self.lineage_.n_nodes)
-        evaluated[:n] = self.evaluated_
-        near = self.lineage_.adjacency.astype(bool).astype(float) @ evaluated
-        members = np.bincount(family, weights=evaluated)[family] - evaluated
-        return np.log1p(near[:n]), np.log1p(members[:n])
 
     def _simulate(self, rows, rng):
         """Forecast training models as if few of their responses were known; learn from it."""
         isolated = is_isolated(self.lineage_, self.evaluated_, rows)
-        self._order = rng.permutation(rows.size)
-        groups = [self._order[isolated[self._order] == group] for group in (False, True)]
-        chosen = np.sort(np.concatenate([rows[group[:_SIMULATED]] for group in groups]))
+        groups = [rng.permutation(rows[isolated == group]) for group in (False, True)]
+        chosen = np.sort(np.concatenate([group[:_SIMULATED] for group in groups]))
         given = self.responses_[chosen]
         seen = observed(given)
         rank = np.where(seen, rng.random(seen.shape), np.inf).argsort(axis=1).argsort(axis=1)
         is_binary = self.responses_.dtype == np.uint8
         missing = MISSING if is_binary else np.nan
-        shots = SHOTS if is_binary else _BENCHMARKS
-        shots = [k for k in shots if (seen.sum(axis=1) > k).sum() >= _LEAST]
+        shots = [k for k in _REVEALED[is_binary] if (seen.sum(axis=1) > k).sum() >= _LEAST]
         shown = {k: np.where(rank < k, given, missing).astype(given.dtype) for k in shots}
         self.memory_ = None
         if is_binary and self.use_memory and chosen.size:
             self.memory_ = Memory(self.responses_, self.lineage_)
-            self.memory_.learn(chosen, self._expected(chosen), shown)
+            learned = {k: shown[k] for k in SHOTS if k in shown}
+            self.memory_.learn(chosen, self._expected(chosen), learned)
         nothing = np.full(given.shape, missing, given.dtype)
         self._calibrate(chosen, given, {0: nothing} | shown)
 

@@ -111,8 +111,13 @@ class Forecasts:
 
 def has_responses(responses):
     """Whether each model has any response (n_models,)."""
+    return observed_counts(responses) > 0
+
+
+def observed_counts(responses):
+    """Number of responses of each model (n_models,)."""
     blocks = range(0, len(responses), 1024)
-    return np.concatenate([observed(responses[b : b + 1024]).any(axis=1) for b in blocks])
+    return np.concatenate([observed(responses[b : b + 1024]).sum(axis=1) for b in blocks])
 
 
 def is_isolated(lineage, evaluated, rows):

@@ -8,7 +8,7 @@ from .lineage import Lineage
 from .snapshot import observed
 
 NOISE = np.array([0.02, 0.05, 0.1, 0.2, 0.35])  # shares of a copy's answers that were redrawn
-SHOTS = (5, 20, 50, 200)  # revealed answers for which shares are learned
+SHOTS = (20, 50, 200)  # revealed answers for which shares are learned
 KINSHIP = ("other", "family", "two steps", "one step")  # of a candidate to the model forecast
 _COLUMNS = 1024  # revealed answers that weigh the candidates, at most
 _KEPT = 64  # candidates that a forecast averages
