@@ -9,7 +9,7 @@ Lineage-Regularized Matrix Factorization: the paper's results, regenerated.
   make notebooks    refresh the outputs committed with the notebooks
   make crawl        collect a snapshot of the live Hub into data/hub
   make bench        measure the solver against its peers (BENCH=quick: in about a minute)
-  make paper        typeset the paper from the generated figures and tables
+  make paper        typeset paper/main.pdf from the results in figures/ (needs LaTeX)
   make clean        remove build/ and caches; make distclean also .venv and simulated data
 
 Variables of make reproduce:
@@ -191,11 +191,9 @@ pip_bench := .venv-bench/bin/python -m pip install --quiet --disable-pip-version
 bench: .venv-bench/.installed
 	@.venv-bench/bin/python -m bench.run $(if $(filter quick,$(BENCH)),--quick)
 
-paper:
-	@[ -f paper/main.tex ] || { echo "make paper: paper/main.tex does not exist yet; it will need" \
-	    "latexmk (TeX Live) and what make reproduce generates" >&2; exit 1; }
-	@command -v latexmk >/dev/null || { echo "make paper: latexmk (TeX Live) is needed" >&2; exit 1; }
-	latexmk -pdf -cd paper/main.tex
+# From the committed results alone, so it is always made anew; equal results give equal bytes.
+paper: $(installed)
+	@$(python) -m paper.build
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints

@@ -1,9 +1,10 @@
-"""Typeset the paper: what `make paper` calls after `paper.generate`.
+"""Typeset the paper: what `make paper` calls.
 
     python -m paper.build
 
-compiles in an empty folder with latexmk (TeX Live) or else tectonic, so that equal sources give
-equal bytes, and writes paper/main.pdf only if the log has nothing to object to.
+generates what the text reads (`paper.generate`), compiles in an empty folder with latexmk (TeX
+Live) or else tectonic, so that equal sources give equal bytes, and writes paper/main.pdf only if
+the log has nothing to object to.
 """
 
 import os
@@ -13,6 +14,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+from paper.generate import GENERATED, ROOT, PaperError, generate
 
 PAPER = Path(__file__).resolve().parent
 INSTALL = (
@@ -38,10 +41,12 @@ class BuildError(Exception):
 
 
 def main() -> int:
-    """Build paper/main.pdf; 1 and the reasons on stderr if it cannot be."""
+    """Write paper/main.pdf; 1 and the reasons on stderr if it cannot be."""
     try:
-        pdf = build()
-    except BuildError as error:
+        program = find_program()
+        generate(ROOT, GENERATED)
+        pdf = build(program)
+    except (BuildError, PaperError) as error:
         print(f"make paper: {error}", file=sys.stderr)
         return 1
     (PAPER / "main.pdf.partial").write_bytes(pdf)
@@ -50,11 +55,16 @@ def main() -> int:
     return 0
 
 
-def build() -> bytes:
-    """The PDF of main.tex, compiled from scratch."""
+def find_program() -> str:
+    """latexmk or tectonic, whichever is there; the first if both are."""
     program = next(filter(shutil.which, COMMANDS), None)
     if program is None:
         raise BuildError(INSTALL)
+    return program
+
+
+def build(program: str) -> bytes:
+    """The PDF of main.tex, compiled from scratch."""
     with tempfile.TemporaryDirectory() as folder:
         output = {"latexmk": f"-outdir={folder}", "tectonic": f"--outdir={folder}"}[program]
         done = subprocess.run(

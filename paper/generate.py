@@ -1,8 +1,6 @@
 r"""Numbers, tables and switches of the paper, from the committed CSVs and the code itself.
 
-    python -m paper.generate
-
-writes `paper/generated/`: `numbers.tex` (a macro for every number of the text), `switches.tex`
+Writes `paper/generated/`: `numbers.tex` (a macro for every number of the text), `switches.tex`
 (what the data decide, so that the text can say it either way: see `\Compare` in `main.tex`), and
 `table_*.tex`. Nothing in it is typed by hand, and equal input gives equal bytes.
 """
@@ -10,12 +8,11 @@ writes `paper/generated/`: `numbers.tex` (a macro for every number of the text),
 import inspect
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import pandas as pd
 
-from lrmf import LRMF, baselines, comparison, gaussian, tables
+from lrmf import LRMF, baselines, comparison, tables
 from lrmf.plotting import SHORT_NAMES
 from lrmf.simulate import RETENTION_BETA
 from lrmf.simulated_hub import ADAPTER, FINETUNE, MERGE, QUANTIZED
@@ -36,17 +33,6 @@ NONE = r"\textendash"
 
 class PaperError(Exception):
     """Something the paper needs is not there; the message names it and the way out."""
-
-
-def main() -> int:
-    """Generate everything; 1 and one line on stderr if an input is missing."""
-    try:
-        names = generate(ROOT, GENERATED)
-    except PaperError as error:
-        print(f"make paper: {error}", file=sys.stderr)
-        return 1
-    print(f"paper/generated: {', '.join(names)}")
-    return 0
 
 
 def generate(root: Path, folder: Path) -> list[str]:
@@ -310,7 +296,6 @@ def describe_code(root, facts):
     for name, value in defaults_of(LRMF).items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             facts.add("default", name.replace("_", " "), text=f"{value:g}")
-    facts.add("shrinkage", text=f"{gaussian._SHRINKAGE:g}")
     low, high = comparison.CLAIM
     facts.add("claim low", text=f"{100 * low:.0f}")
     facts.add("claim high", text=f"{100 * high:.0f}")
@@ -353,7 +338,8 @@ def tabular(frame: pd.DataFrame, *, groups=(), rules=()) -> str:
             )
         )
     header = [str(frame.index.name or ""), *(str(c).split("|")[0] for c in frame.columns)]
-    lines += [" & ".join(map(cell, header)) + r" \\", r"\midrule"]
+    titles = [re.sub(r"\br\b", "$r$", cell(title)) for title in header]
+    lines += [" & ".join(titles) + r" \\", r"\midrule"]
     for number, (name, *row) in enumerate(frame.itertuples()):
         if number in rules:
             lines.append(r"\midrule")
@@ -597,7 +583,3 @@ def _ratio(row) -> str:
     if pd.isna(row["cpu_to_loss"]):
         return "never" if pd.isna(row.get("excess")) else f"> {row['ratio_loss']:.3g}"
     return f"{row['ratio_loss']:.3g}"
-
-
-if __name__ == "__main__":
-    sys.exit(main())
