@@ -13,7 +13,6 @@ from pathlib import Path
 import pandas as pd
 
 from lrmf import LRMF, baselines, comparison, tables
-from lrmf.plotting import SHORT_NAMES
 from lrmf.simulate import RETENTION_BETA
 from lrmf.simulated_hub import ADAPTER, FINETUNE, MERGE, QUANTIZED
 from lrmf.simulated_items import SUBTASK_ITEMS
@@ -25,7 +24,7 @@ RUNS = {"sim": "simulated", "v1": "openllm-v1-items", "v2": "openllm-v2"}
 TITLES = {"sim": "simulated", "v1": "v1", "v2": "v2"}
 REAL = ["v1", "v2"]
 BETTER = {"pearson": 1, "mae": -1}  # the sign of a difference that favours the reference
-LINEAGE_OWN = ("LRMF", "lineage average")  # predictors whose name begins so know the lineage
+RELATED = "LRMF|lineage|relatives|gradient boosting"  # predictors that know the lineage
 NEAR = 0.03  # a coverage within this of the nominal one counts as kept
 NOMINAL = 0.9
 NONE = r"\textendash"
@@ -100,13 +99,14 @@ class Facts:
         """
         self.macros |= tables.macros_of(frame, *words)
         for row in frame.itertuples():
-            self.add("has", row.predictor, text="")
             if row.predictor != "LRMF" and row.metric in BETTER:
                 self.switch(*words, row.predictor, row.metric, value=who_is_ahead(row))
 
     def compare_all(self, frame, *words):
         """`compare`, and the same for the best rival by each metric, whichever that is."""
         self.compare(frame, *words)
+        for name in frame["predictor"].unique():
+            self.add("has", name, text="")
         rivals = frame[~frame["predictor"].str.startswith("LRMF")]
         for metric, sign in BETTER.items():
             own = rivals[rivals["metric"] == metric]
@@ -128,9 +128,8 @@ def who_is_ahead(row) -> int:
 
 def called(predictor: str) -> str:
     """How text and tables call a predictor."""
-    names = {"average, multi-hop": "multi-hop average", "average, 1 hop": "one-hop average"}
-    short = SHORT_NAMES.get(predictor, predictor)
-    return names.get(short, short)
+    name = predictor.replace("lineage average, multi-hop", "multi-hop average")
+    return name.replace("lineage average, 1 hop", "one-hop average")
 
 
 # ---- what the results say
@@ -215,7 +214,7 @@ def describe_worth(curve, facts, short):
     """How many answers make up for a missing family tree, and where LRMF falls behind."""
     r = curve[curve["metric"] == "pearson"]
     start = r[(r["predictor"] == "LRMF") & (r["k"] == 0)]["value"].iloc[0]
-    without = r[~r["predictor"].str.startswith(LINEAGE_OWN)]
+    without = r[~r["predictor"].str.contains(RELATED)]
     there = without[without["value"] >= start].sort_values(["k", "value"], ascending=[True, False])
     if len(there):
         facts.add(short, "worth", text=f"{there['k'].iloc[0]:g}")
