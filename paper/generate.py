@@ -22,6 +22,11 @@ ROOT = Path(__file__).resolve().parents[1]
 GENERATED = Path(__file__).resolve().parent / "generated"
 RUNS = {"sim": "simulated", "v1": "openllm-v1-items", "v2": "openllm-v2"}
 TITLES = {"sim": "simulated", "v1": "v1", "v2": "v2"}
+BENCHMARKS = {
+    "arc": "ARC", "gsm8k": "GSM8K", "hellaswag": "HellaSwag", "truthfulqa": "TruthfulQA",
+    "winogrande": "Winogrande", "ifeval": "IFEval", "bbh": "BBH", "math": "MATH", "gpqa": "GPQA",
+    "musr": "MuSR", "mmlu_pro": "MMLU-Pro",
+}  # fmt: skip
 REAL = ["v1", "v2"]
 BETTER = {"pearson": 1, "mae": -1}  # the sign of a difference that favours the reference
 RELATED = "LRMF|lineage|relatives|gradient boosting"  # predictors that know the lineage
@@ -126,9 +131,9 @@ def who_is_ahead(row) -> int:
     return -sign if row.difference_upper < 0 else 0
 
 
-def called(predictor: str) -> str:
-    """How text and tables call a predictor."""
-    name = predictor.replace("lineage average, multi-hop", "multi-hop average")
+def called(name: str) -> str:
+    """How text and tables call a predictor or a benchmark."""
+    name = BENCHMARKS.get(name, name).replace("lineage average, multi-hop", "multi-hop average")
     return name.replace("lineage average, 1 hop", "one-hop average")
 
 
@@ -214,18 +219,14 @@ def describe_worth(curve, facts, short):
     """How many answers make up for a missing family tree, and where LRMF falls behind."""
     r = curve[curve["metric"] == "pearson"]
     start = r[(r["predictor"] == "LRMF") & (r["k"] == 0)]["value"].iloc[0]
-    without = r[~r["predictor"].str.contains(RELATED)]
-    there = without[without["value"] >= start].sort_values(["k", "value"], ascending=[True, False])
-    if len(there):
-        facts.add(short, "worth", text=f"{there['k'].iloc[0]:g}")
-        facts.add(short, "worth name", text=called(there["predictor"].iloc[0]))
-    facts.switch(short, "worth", value=len(there) > 0)
-    rivals = r[~r["predictor"].str.startswith("LRMF")]
-    passed = rivals[rivals["difference_upper"] < 0].sort_values("k")
-    if len(passed):
-        facts.add(short, "overtaken", text=f"{passed['k'].iloc[0]:g}")
-        facts.add(short, "overtaken name", text=called(passed["predictor"].iloc[0]))
-    facts.switch(short, "overtaken", value=len(passed) > 0)
+    there = r[~r["predictor"].str.contains(RELATED) & (r["value"] >= start)]
+    passed = r[~r["predictor"].str.startswith("LRMF") & (r["difference_upper"] < 0)]
+    for word, found in {"worth": there, "overtaken": passed}.items():
+        found = found.sort_values(["k", "value"], ascending=[True, False])
+        first = found.iloc[0] if len(found) else None
+        facts.switch(short, word, value=first is not None)
+        facts.add(short, word, text="" if first is None else f"{first['k']:g}")
+        facts.add(short, word, "name", text="" if first is None else called(first["predictor"]))
 
 
 def describe_ablation(frame, facts, short):
@@ -271,7 +272,7 @@ def describe_kinship(results, facts):
     single = own.drop("average")
     for end, name in {"lowest": single.idxmin(), "highest": single.idxmax()}.items():
         facts.add(results.short, "parent child", end, text=tables.number(single[name], 2))
-        facts.add(results.short, "parent child", end, "name", text=name)
+        facts.add(results.short, "parent child", end, "name", text=called(name))
     energy = results.read("spectrum").query("frequencies == 0.25 and benchmark == 'all'")
     energy = energy.set_index("part")
     for part, words in {"all frequencies": "energy", "within families": "energy within"}.items():
@@ -324,7 +325,7 @@ def tabular(frame: pd.DataFrame, *, groups=(), rules=()) -> str:
     rows before which a line stands.
     """
     columns = "".join("r" if has_numbers(frame[name]) else "l" for name in frame)
-    lines = [rf"\begin{{tabular}}{{@{{}}l{columns}@{{}}}}", r"\toprule"]
+    lines = [rf"\begin{{tabular}}[t]{{@{{}}l{columns}@{{}}}}", r"\toprule"]
     if groups:
         titles = [rf"\multicolumn{{{n}}}{{c}}{{{cell(title)}}}" for title, n in groups]
         lines.append(" & ".join(["", *titles]) + r" \\")
@@ -511,7 +512,8 @@ def code_tables(root) -> dict[str, str]:
             rows[name] = {"simulated": _plain(simulated[name]), "real": _plain(real[name])}
     frame = pd.DataFrame.from_dict(rows, orient="index").sort_index().rename_axis("parameter")
     files["table_settings"] = tabular(frame)
-    rows = {b: f"{sum(parts.values()):,} in {len(parts)}" for b, parts in SUBTASK_ITEMS.items()}
+    items = {called(name): parts for name, parts in SUBTASK_ITEMS.items()}
+    rows = {name: f"{sum(parts.values()):,} in {len(parts)}" for name, parts in items.items()}
     files["table_items"] = _listing(rows, "benchmark", "items in subtasks")
     names = {FINETUNE: "finetune", MERGE: "merge", ADAPTER: "adapter", QUANTIZED: "quantized"}
     kept = {

@@ -1,5 +1,6 @@
 """The paper: numbers come from the results, words follow the numbers, the log is clean."""
 
+import itertools
 import re
 import shutil
 
@@ -74,26 +75,25 @@ def test_every_macro_and_switch_in_the_text_is_generated(generated):
     latex |= {"Delta"}
     assert [name for name in used - known - latex if not OPTIONAL.search(name)] == []
     switches = (generated / "switches.tex").read_text(encoding="utf-8")
-    asked = set(re.findall(r"\\Compare\{(\w+)\}", everything()))
+    asked = set(re.findall(r"\\(?:Compare|IfSo)\{(\w+)\}", everything()))
     missing = asked - set(re.findall(r"\\SetSwitch\{(\w+)\}", switches))
     assert [name for name in missing if not OPTIONAL.search(name)] == []
 
 
-def test_every_comparison_has_words_for_every_outcome():
-    for match in re.finditer(r"\\Compare\{\w+\}", source(PAPER / "sections" / "results.tex")):
-        rest = source(PAPER / "sections" / "results.tex")[match.end() :]
-        for _ in range(3):
-            assert rest.lstrip("\n").startswith("{"), match[0]
-            rest = rest.lstrip("\n")[_closing_brace(rest.lstrip("\n")) :]
+@pytest.mark.parametrize("path", SECTIONS, ids=lambda path: path.stem)
+def test_every_comparison_has_words_for_every_outcome(path):
+    text = source(path)
+    for match in re.finditer(r"\\(Compare|IfSo)\{\w+\}", text):
+        rest = text[match.end() :]
+        for _ in range({"Compare": 3, "IfSo": 2}[match[1]]):
+            rest = rest.lstrip()
+            assert rest.startswith("{"), match[0]
+            rest = rest[_closing_brace(rest) :]
 
 
 def _closing_brace(text):
-    depth = 0
-    for place, letter in enumerate(text):
-        depth += (letter == "{") - (letter == "}")
-        if depth == 0:
-            return place + 1
-    raise ValueError("unbalanced braces")
+    depths = itertools.accumulate((letter == "{") - (letter == "}") for letter in text)
+    return next(place for place, depth in enumerate(depths, 1) if depth == 0)
 
 
 def test_bibliography_and_citations_agree():
@@ -209,6 +209,7 @@ def test_worth_is_where_a_predictor_without_lineage_catches_up():
     alone = Facts()
     generate.describe_worth(frame[frame["predictor"] == "LRMF"], alone, "v1")
     assert alone.switches == {"VOneWorth": 0, "VOneOvertaken": 0}
+    assert alone.macros["VOneWorth"] == "" and alone.macros["VOneOvertakenName"] == ""
 
 
 @pytest.mark.parametrize(
@@ -229,7 +230,7 @@ def test_tables_escape_align_and_group():
     )
     text = generate.tabular(frame, groups=[("v1", 2)])
     assert text.splitlines()[:4] == [
-        r"\begin{tabular}{@{}lrl@{}}", r"\toprule", r" & \multicolumn{2}{c}{v1} \\",
+        r"\begin{tabular}[t]{@{}lrl@{}}", r"\toprule", r" & \multicolumn{2}{c}{v1} \\",
         r"\cmidrule(lr){2-3}",
     ]  # fmt: skip
     assert r"p & $r$ & note \\" in text and r"A \& B & 0.5 & x\_y \\" in text
