@@ -9,7 +9,7 @@ Lineage-Regularized Matrix Factorization: the paper's results, regenerated.
   make notebooks    refresh the outputs committed with the notebooks
   make crawl        collect a snapshot of the live Hub into data/hub
   make bench        measure the solver against its peers (BENCH=quick: in about a minute)
-  make paper        typeset paper/main.pdf from the results in figures/ (needs LaTeX)
+  make paper        typeset the paper from the generated figures and tables
   make clean        remove build/ and caches; make distclean also .venv and simulated data
 
 Variables of make reproduce:
@@ -196,7 +196,7 @@ paper: $(installed)
 	@$(python) -m paper.build
 
 clean:
-	rm -rf build .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints
+	rm -rf build paper/generated .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints
 	rm -rf __pycache__ */__pycache__ */*/__pycache__ notebooks/*.partial.ipynb notebooks/*.failed.ipynb
 
 distclean: clean

@@ -499,7 +499,7 @@ def code_tables(root) -> dict[str, str]:
     rows = {name: _plain(value) for name, value in defaults_of(LRMF).items()}
     files = {"table_defaults": _listing(rows, "parameter", "default")}
     rows = {}
-    for name in baselines.__all__:
+    for name in filter(lambda name: inspect.isclass(getattr(baselines, name)), baselines.__all__):
         known = defaults_of(getattr(baselines, name))
         rows[name] = (
             ", ".join(f"{k}={_plain(v)}" for k, v in known.items() if k != "seed") or "none"
