@@ -87,7 +87,7 @@ def build(program: str) -> bytes:
 def problems(log: str, bibliography: str = "") -> list[str]:
     """Errors; or, without any, undefined references, wide lines, bibliography warnings."""
     lines = list(dict.fromkeys(log.splitlines()))
-    if errors := [line for line in lines if ERROR.fullmatch(line)]:
+    if errors := [_with_place(lines, n) for n, line in enumerate(lines) if ERROR.fullmatch(line)]:
         return errors
     found = []
     for line in lines:
@@ -95,6 +95,12 @@ def problems(log: str, bibliography: str = "") -> list[str]:
         if warning and not (warning[3] and float(warning[3]) <= OVERFULL):
             found.append(line)
     return found + [line for line in bibliography.splitlines() if line.startswith("Warning--")]
+
+
+def _with_place(lines, number):
+    """The error in this line of a log, and the text that it met, which TeX shows as `l.7 ...`."""
+    place = next((line for line in lines[number + 1 : number + 6] if line.startswith("l.")), "")
+    return f"{lines[number]} {place}".rstrip()
 
 
 def _read(folder, name):

@@ -290,9 +290,12 @@ def describe_code(root, facts):
     for short in RUNS:
         settings = settings_of(root, short, "04_baselines")
         for name in ("n_folds", "n_seeds", "n_boot", "ablation_folds"):
+            if name not in settings:
+                raise PaperError(
+                    f"notebooks/04_baselines.ipynb has no parameter {name} any more, which the "
+                    "paper quotes; change describe_code and the text"
+                )
             facts.add(short, name.replace("_", " "), text=f"{settings[name]:,}")
-        cold = settings_of(root, short, "05_cold_start")
-        facts.add(short, "edge share", text=f"{100 * cold['edge_share']:g}%")
     for name, value in defaults_of(LRMF).items():
         if isinstance(value, int | float) and not isinstance(value, bool):
             facts.add("default", name.replace("_", " "), text=f"{value:g}")

@@ -295,7 +295,8 @@ def test_problems_of_a_log():
     assert build.problems(log) == log.splitlines()[1:5]
     assert build.problems("", "Warning--empty year in a\nfine") == ["Warning--empty year in a"]
     error = "./main.tex:7: Undefined control sequence."
-    assert build.problems(log + "\n" + error) == [error]
+    place = r"l.7 at $r = \NoSuchNumber"
+    assert build.problems(f"{log}\n{error}\n<recently read>\n{place}") == [f"{error} {place}"]
 
 
 def test_without_latex_the_message_says_what_to_install(monkeypatch, capsys):
