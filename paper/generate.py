@@ -175,7 +175,6 @@ def describe_counts(results, facts):
         facts.add(short, quantity, text=f"{count:,}")
     ceiling = results.table("benchmarks", index_col="predictor").loc["noise ceiling"]
     facts.add(short, "ceiling", text=ceiling["mean"])
-    facts.add(short, "lowest ceiling", text=min(ceiling.drop("mean")))
 
 
 def counts_of(results) -> dict[str, int]:
@@ -195,9 +194,6 @@ def counts_of(results) -> dict[str, int]:
         "edges": int((children["value"] * children["count"]).sum()),
         "families": int(members["count"].sum()),
         "largest family": int(members["value"].max()),
-        "generations": int(
-            structure[structure["quantity"] == "generations above"]["value"].max() + 1
-        ),
     }
 
 
@@ -232,11 +228,7 @@ def describe_worth(curve, facts, short):
 def describe_ablation(frame, facts, short):
     """r and MAE by strength and by variant; what each variant costs."""
     strengths = frame[frame["strength"].notna()]
-    steps = strengths["strength"].map("strength {:g}".format)
-    facts.macros |= tables.macros_of(strengths.assign(predictor=steps, difference=None), short)
     r = strengths[strengths["metric"] == "pearson"].set_index("strength")["value"]
-    facts.add(short, "best strength", text=f"{r.idxmax():g}")
-    facts.add(short, "best strength pearson", text=tables.number(r.max(), 2))
     facts.add(short, "strengths", text=f"{r.index[r.index > 0].min():g} to {r.index.max():g}")
     plateau = r[r.index > 0]
     facts.add(short, "plateau", text=tables.number(100 * (plateau.max() - plateau.min()), 0))
@@ -252,12 +244,12 @@ def describe_ablation(frame, facts, short):
 
 def describe_calibration(frame, facts, short):
     """Coverage (percent) and width (points) of the 90% intervals, first, last and extreme."""
-    frame = frame[(frame["benchmark"] == "all") & frame["k"].notna()].sort_values("k")
+    frame = frame[(frame["predictor"] == "LRMF") & (frame["benchmark"] == "all")].sort_values("k")
     coverage = frame[frame["metric"] == "coverage"].set_index("k")["value"]
     width = frame[frame["metric"] == "width"].set_index("k")["value"]
     for place, index in {"first": 0, "last": -1}.items():
         facts.add(short, "coverage", place, text=f"{100 * coverage.iloc[index]:.0f}%")
-        facts.add(short, "width", place, text=tables.number(width.iloc[index], 1))
+    facts.add(short, "width first", text=tables.number(width.iloc[0], 1))
     facts.add(short, "coverage lowest", text=f"{100 * coverage.min():.0f}%")
     facts.add(short, "coverage highest", text=f"{100 * coverage.max():.0f}%")
     low, high = coverage.min() < NOMINAL - NEAR, coverage.max() > NOMINAL + NEAR
@@ -296,9 +288,6 @@ def describe_code(root, facts):
                     "paper quotes; change describe_code and the text"
                 )
             facts.add(short, name.replace("_", " "), text=f"{settings[name]:,}")
-    for name, value in defaults_of(LRMF).items():
-        if isinstance(value, int | float) and not isinstance(value, bool):
-            facts.add("default", name.replace("_", " "), text=f"{value:g}")
     low, high = comparison.CLAIM
     facts.add("claim low", text=f"{100 * low:.0f}")
     facts.add("claim high", text=f"{100 * high:.0f}")
@@ -321,11 +310,10 @@ def defaults_of(thing) -> dict:
 # ---- tables
 
 
-def tabular(frame: pd.DataFrame, *, groups=(), rules=()) -> str:
+def tabular(frame: pd.DataFrame, *, groups=()) -> str:
     """A booktabs tabular; `groups` are (title, number of columns) above the columns.
 
-    The index is the first column. Cells are escaped unless they begin with a backslash. `rules` are
-    rows before which a line stands.
+    The index is the first column. Cells are escaped unless they begin with a backslash.
     """
     columns = "".join("r" if has_numbers(frame[name]) else "l" for name in frame)
     lines = [rf"\begin{{tabular}}[t]{{@{{}}l{columns}@{{}}}}", r"\toprule"]
@@ -343,9 +331,7 @@ def tabular(frame: pd.DataFrame, *, groups=(), rules=()) -> str:
     header = [str(frame.index.name or ""), *(str(c).split("|")[0] for c in frame.columns)]
     titles = [re.sub(r"\br\b", "$r$", cell(title)) for title in header]
     lines += [" & ".join(titles) + r" \\", r"\midrule"]
-    for number, (name, *row) in enumerate(frame.itertuples()):
-        if number in rules:
-            lines.append(r"\midrule")
+    for name, *row in frame.itertuples():
         lines.append(" & ".join(map(cell, [name, *row])) + r" \\")
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}", ""])
 

@@ -216,7 +216,8 @@ def test_worth_is_where_a_predictor_without_lineage_catches_up():
     ("coverage", "switch"), [([0.9, 0.91], 1), ([0.9, 0.8], -1), ([0.9, 0.97], 0)]
 )
 def test_coverage_is_judged_by_its_worst(coverage, switch):
-    frame = pd.DataFrame({"k": [0, 5], "benchmark": "all", "metric": "coverage", "value": coverage})
+    frame = pd.DataFrame({"k": [0, 5], "metric": "coverage", "value": coverage})
+    frame = frame.assign(predictor="LRMF", benchmark="all")
     width = frame.assign(metric="width", value=[20, 18])
     facts = Facts()
     generate.describe_calibration(pd.concat([frame, width]), facts, "v1")
