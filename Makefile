@@ -191,14 +191,12 @@ pip_bench := .venv-bench/bin/python -m pip install --quiet --disable-pip-version
 bench: .venv-bench/.installed
 	@.venv-bench/bin/python -m bench.run $(if $(filter quick,$(BENCH)),--quick)
 
-paper:
-	@[ -f paper/main.tex ] || { echo "make paper: paper/main.tex does not exist yet; it will need" \
-	    "latexmk (TeX Live) and what make reproduce generates" >&2; exit 1; }
-	@command -v latexmk >/dev/null || { echo "make paper: latexmk (TeX Live) is needed" >&2; exit 1; }
-	latexmk -pdf -cd paper/main.tex
+# From the committed results alone, so it is always made anew; equal results give equal bytes.
+paper: $(installed)
+	@$(python) -m paper.build
 
 clean:
-	rm -rf build .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints
+	rm -rf build paper/generated .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints
 	rm -rf __pycache__ */__pycache__ */*/__pycache__ notebooks/*.partial.ipynb notebooks/*.failed.ipynb
 
 distclean: clean
