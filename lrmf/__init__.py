@@ -5,12 +5,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .factorization import LRMF
+    from .forecaster import Forecaster
     from .lineage import Lineage
     from .snapshot import Snapshot, SnapshotError, load_snapshot, save_snapshot
 
-__all__ = ["LRMF", "Lineage", "Snapshot", "SnapshotError", "load_snapshot", "save_snapshot"]
+__all__ = ["LRMF", "Forecaster", "Lineage", "Snapshot", "SnapshotError"]
+__all__ += ["load_snapshot", "save_snapshot"]
 
-_MODULES = {"LRMF": "factorization", "Lineage": "lineage"}
+_MODULES = {"LRMF": "factorization", "Forecaster": "forecaster", "Lineage": "lineage"}
 
 
 def __getattr__(name: str):

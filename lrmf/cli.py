@@ -16,9 +16,7 @@ from pathlib import Path
 
 from .outputs import OutputError, check_place, output
 
-# What `fit` and `predict` use unless told otherwise. Features of the models (size, architecture,
-# ...) say much about benchmark scores and little about single answers.
-RANK, LINEAGE_STRENGTH, SEED = 16, 10.0, 0
+SEED = 0
 _FIT_OPTIONS = {
     "rank": "--rank",
     "lineage_strength": "--lineage-strength",
@@ -38,6 +36,7 @@ def main(argv: list[str] | None = None) -> int:
         try:
             arguments = _parser().parse_args(argv)
             with warnings.catch_warnings():
+                warnings.simplefilter("once")
                 warnings.showwarning = _show_warning
                 return _run(arguments)
         finally:
@@ -168,7 +167,7 @@ def _fit(arguments: argparse.Namespace) -> None:
         if stats_file:
             counts = {key: getattr(snapshot, key) for key in ("n_models", "n_items", "n_edges")}
             stats = {"snapshot": snapshot.name, **counts, "n_nodes": lineage.n_nodes}
-            stats |= {"parameters": model.get_params(), **model.stats_}
+            stats |= {"parameters": model.model_.get_params(), **model.stats_}
             text = json.dumps(stats, indent=1, default=lambda value: value.tolist())
             stats_file.write(f"{text}\n".encode())
 
@@ -189,7 +188,7 @@ def _predict(arguments: argparse.Namespace) -> None:
         scores = _forecast(model, snapshot, matrix_file)
         text = scores.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         scores_file.write(text.encode())
-    _report_isolated(scores, lineage, with_features=model.features_ is not None)
+    _report_isolated(scores, lineage, with_features=model.reads_cards)
 
 
 def _load(path: Path) -> tuple:
@@ -207,19 +206,13 @@ def _given(arguments: argparse.Namespace) -> dict:
 
 
 def _fitted(snapshot, lineage, arguments: argparse.Namespace):
-    from .factorization import LRMF
+    from .forecaster import Forecaster
 
-    parameters = {
-        "rank": min(RANK, snapshot.n_items),
-        "lineage_strength": LINEAGE_STRENGTH,
-        "use_features": not snapshot.is_binary,
-        "seed": SEED,
-    }
     _say_on_terminal(
         f"fitting {snapshot.n_models} models x {snapshot.n_items} items "
         "(the first run compiles kernels, about 20 s)"
     )
-    model = LRMF(**parameters | _given(arguments))
+    model = Forecaster(**{"seed": SEED} | _given(arguments))
     return model.fit(snapshot.responses, lineage, items=snapshot.items, models=snapshot.models)
 
 
@@ -423,20 +416,21 @@ def _add_fit_options(command: _Parser) -> None:
         "--rank",
         metavar="N",
         type=_number(int, 1, 1024),
-        help=f"number of factors (default: {RANK}, or the number of items if that is less)",
+        help="number of factors (default: 16, or the number of items if that is less)",
     )
     options.add_argument(
         "--lineage-strength",
         metavar="X",
         type=_number(float, 0, 1e9),
         help="how much relatives are alike; 0 is plain matrix factorization "
-        f"(default: {LINEAGE_STRENGTH:g})",
+        "(default: chosen by cross-validation)",
     )
     options.add_argument(
         "--features",
         dest="use_features",
         action=argparse.BooleanOptionalAction,
-        help="use size, architecture, type etc. of the models (default: for proportions only)",
+        help="use size, architecture, type etc. of the models, or do without "
+        "(default: as far as cross-validation says that they help)",
     )
     options.add_argument(
         "--seed",

@@ -32,6 +32,7 @@ class Forecaster(Forecasts, BaseEstimator):
     ----------
     rank, lineage_strength, use_features : optional
         Parameters of `LRMF`; None leaves the choice to the inner cross-validation.
+        ``use_features=False`` leaves model cards out altogether.
     use_lineage, use_cards, use_memory : bool
         Leave an ingredient out: the family tree, what cards say of the errors, the memory.
     n_threads : int, optional
@@ -106,9 +107,14 @@ class Forecaster(Forecasts, BaseEstimator):
         return self.model_.fold_in(parents=parents, answers=answers)
 
     @property
+    def reads_cards(self):
+        """Whether model cards have any part in the forecasts."""
+        return self.model_.features_ is not None or (self.cards_ is not None and self.cards_.weight)
+
+    @property
     def stats_(self):
         """Statistics of the fit, and the chosen parameters with the curve of the choice."""
-        curve = self.tuning_.astype({"value": object}).to_dict("records")
+        curve = [] if self.tuning_ is None else json.loads(self.tuning_.to_json(orient="records"))
         return self.model_.stats_ | {"tuning": curve}
 
     def _known(self, lineage):
@@ -121,7 +127,10 @@ class Forecaster(Forecasts, BaseEstimator):
         rng = np.random.default_rng([self.seed, 11])
         with threads(self.n_threads):
             self._belief_without, self.cards_ = correct(
-                model, models, use_cards=self.use_cards, seed=self.seed
+                model,
+                models,
+                use_cards=self.use_cards and self.use_features is not False,
+                seed=self.seed,
             )
             self._simulate(np.flatnonzero(self.evaluated_), rng)
         return self

@@ -1,4 +1,4 @@
-"""A fit on disk: the arrays of `LRMF.to_arrays` as .npz, written and read without pickle."""
+"""A fit on disk: the arrays of `Forecaster.to_arrays` as .npz, without pickle."""
 
 import os
 from itertools import zip_longest
@@ -7,20 +7,20 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 
-from .factorization import LRMF
+from .forecaster import Forecaster
 
 
 class SavedFitError(ValueError):
     """A file that holds no fit, or one of other items; the message names it and the way out."""
 
 
-def save_fit(file: BinaryIO, model: LRMF) -> None:
+def save_fit(file: BinaryIO, model: Forecaster) -> None:
     """Write a fit to an open binary file; equal fits give equal bytes."""
     np.savez(file, **model.to_arrays())
 
 
-def load_fit(path: str | os.PathLike, items: pd.DataFrame) -> LRMF:
-    """Read a fit for a snapshot with these items; `LRMF.adapt` solves for its models.
+def load_fit(path: str | os.PathLike, items: pd.DataFrame) -> Forecaster:
+    """Read a fit for a snapshot with these items; `Forecaster.adapt` solves for its models.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ def load_fit(path: str | os.PathLike, items: pd.DataFrame) -> LRMF:
             problem = f"is damaged, or not from `lrmf fit` ({reason}); fit it anew"
         raise SavedFitError(f"{path}: {problem}") from error
     for column in ("item_id", "benchmark", "n_trials"):
-        pairs = zip_longest(model.items_[column], items[column])
+        pairs = zip_longest(model.model_.items_[column], items[column])
         for number, (fitted, here) in enumerate(pairs):
             if fitted != here:
                 raise SavedFitError(
@@ -55,8 +55,9 @@ def load_fit(path: str | os.PathLike, items: pd.DataFrame) -> LRMF:
     return model
 
 
-def _checked(arrays: dict) -> LRMF:
-    model = LRMF.from_arrays(arrays)
+def _checked(arrays: dict) -> Forecaster:
+    forecaster = Forecaster.from_arrays(arrays)
+    model = forecaster.model_
     lengths = {len(array) for array in arrays.values() if array.ndim}
     numbers = [array for array in arrays.values() if array.dtype.kind in "iuf"]
     texts = [array for array in arrays.values() if array.dtype.kind == "U"]
@@ -64,4 +65,4 @@ def _checked(arrays: dict) -> LRMF:
         raise ValueError("it holds values that are not finite numbers or texts")
     if lengths != {len(model.items_)} or arrays["design"].ndim != 2:
         raise ValueError("its arrays are not of one length")
-    return model
+    return forecaster

@@ -29,7 +29,7 @@ _ITEMS = 1000  # columns that inner fits see
 _MODELS = 400  # leave-one-out forecasts that are scored
 _FOLDS = 3
 _TREES = 50  # of the forests behind inner forecasts
-_LEAST = 20  # models with relatives, below which all models count
+_LEAST = 20  # models with relatives, below which all models count, and models at all
 _WORTH = 0.01  # relative gain below which a default stays
 
 
@@ -40,7 +40,8 @@ def tune(responses, lineage, *, items, models, fixed, seed=0, n_threads=None):
     leave-one-out, by log-loss; one fit serves all left-out models, as belief propagation gives the
     prior of each without its own answers. Proportions: cross-validation in three folds, by the
     squared error on the standardised arcsine scale that is left after a `CardCorrection`.
-    A default stays unless another value is better by more than one percent.
+    A default stays unless another value is better by more than one percent, and if fewer than
+    twenty models have responses.
 
     Parameters
     ----------
@@ -65,7 +66,7 @@ def tune(responses, lineage, *, items, models, fixed, seed=0, n_threads=None):
         return measure(LRMF(**parameters), inner, lineage, rows, data)
 
     curve = []
-    for name, grid in GRIDS[is_binary].items():
+    for name, grid in GRIDS[is_binary].items() if rows.size >= _LEAST else ():
         useless = models is None if name == "use_features" else not lineage.n_edges
         if name in fixed or useless:
             continue
@@ -109,10 +110,8 @@ def _loss_of_proportions(model, responses, lineage, rows, data):
     for fold in np.array_split(rows, _FOLDS):
         train = np.array(responses)
         train[fold] = np.nan
-        if np.isnan(train).all():
-            continue
         model.fit(train, lineage, **data)
         belief = correct(model, data["models"], n_trees=_TREES)[0]
         states = model.likelihood_.fold_in(belief[fold], responses[fold]).mean
         errors.append((states - belief[fold].mean) @ model.likelihood_.design.T)
-    return float(np.mean(np.concatenate(errors) ** 2)) if errors else 0.0
+    return float(np.mean(np.concatenate(errors) ** 2))

@@ -146,7 +146,7 @@ def test_help_lists_the_commands_and_their_defaults(run):
         assert re.search(rf"^ +{name} ", result.out, re.MULTILINE)
         assert run(name, "--help").code == 0
     assert "(default: 2934)" in run("simulate", "--help").out
-    assert "(default: 10)" in " ".join(run("fit", "--help").out.split())
+    assert "(default: chosen by cross-validation)" in " ".join(run("fit", "--help").out.split())
 
 
 def test_version_is_the_installed_one(run):
@@ -308,11 +308,8 @@ def test_item_probabilities_are_the_estimator_s(run, either, tmp_path, monkeypat
     probabilities = np.load(matrix, allow_pickle=False)
     assert probabilities.dtype == np.float32 and probabilities.shape == snapshot.responses.shape
     lineage = lrmf.Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
-    model = lrmf.LRMF(
-        rank=min(16, snapshot.n_items),
-        lineage_strength=10.0,
-        use_features=not snapshot.is_binary,
-    ).fit(snapshot.responses, lineage, items=snapshot.items, models=snapshot.models)
+    model = lrmf.Forecaster()
+    model.fit(snapshot.responses, lineage, items=snapshot.items, models=snapshot.models)
     np.testing.assert_allclose(probabilities, model.predict_proba(), atol=1e-6)
     scores = pd.read_csv(tmp_path / "p.csv")["score"]
     np.testing.assert_allclose(scores, model.predict_scores()["score"], atol=1e-6)
@@ -342,7 +339,7 @@ def test_options_reach_the_fit(run, either, tmp_path):
     assert content["n_models"] == 12 and content["n_edges"] == 12 and content["n_nodes"] == 14
     assert content["cg_iterations"]
     model = load_fit(tmp_path / "m.npz", load_snapshot(either).items)
-    assert model.get_params() == parameters
+    assert model.model_.get_params() == parameters
     run("predict", either, "--out", tmp_path / "a.csv", *argv)
     run("predict", either, "--out", tmp_path / "b.csv")
     assert (tmp_path / "a.csv").read_bytes() != (tmp_path / "b.csv").read_bytes()
