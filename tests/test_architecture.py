@@ -13,6 +13,7 @@ FLOORS = [
     "features",
     "factorization",
     "averaging simulation_check",
+    "irt tree_baselines tuned",
     "baselines simulated_items simulated_hub saved_fit description",
     "simulate hub evaluation family_tree spectrum kinship",
     "sources comparison tables",
