@@ -67,11 +67,11 @@ def tuned_baselines(*, is_binary: bool, rank: int = 16, ncf_cells: int = 300_000
     factors = {"rank": sorted({max(1, rank // 4), rank})}
     neighbors = {"n_neighbors": (5, 10, 20)}
     if is_binary:
-        factors |= {"item_ridge": (2.0, 10.0)}
+        factors |= {"item_ridge": (10.0, 50.0)}
         neighbors = {"n_neighbors": (10, 20, 40), "significance": (10.0, 50.0)}
     shrinkage = {"shrinkage": (0.1, 0.3, 1.0, 3.0)}
-    spread = {"ability_sd": (0.5, 1.0, 2.0)}
-    smooth = {"lineage_strength": (1.0, 3.0, 10.0)}
+    spread = {"ability_sd": (0.25, 0.5, 1.0, 2.0)}
+    smooth = {"ability_sd": (0.5, 1.0), "lineage_strength": (3.0, 10.0, 30.0)}
     trees = {"max_iter": (100, 300), "min_samples_leaf": (5, 20)}
     predictors = {
         "item mean": ItemMean(),

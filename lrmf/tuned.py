@@ -15,6 +15,7 @@ HIDDEN_SHARE = 0.2  # of the related models, in each inner split
 MAX_HIDDEN = 200
 MAX_ITEMS = 1024
 SMALLEST_LOSS = 1e-9
+LOG_LOSS_CLIP = 1e-6
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,17 +82,18 @@ class Tuned(BaseEstimator):
     For each candidate of the grid and each inner split, the estimator is fitted without the hidden
     models and forecasts them zero-shot and from k revealed responses. The loss of a candidate is
 
-        sum_k log(squared error of cells) + log(squared error of benchmark means),
+        sum_k log(loss of cells) + log(squared error of benchmark means),
 
-    the average over splits inside the logarithms: the first term alone would shrink scores too
-    much, the second cells too little. The best candidate is refitted on everything.
+    with the log-loss of answers or the squared error of proportions, averaged over splits inside
+    the logarithms: the first term alone would shrink scores too much, the second cells too little.
+    The best candidate is refitted on everything.
 
     Parameters
     ----------
     estimator : with the interface of `lrmf.baselines`
     grid : dict of parameter name to values, or a list of such dicts
     ks : tuple of int, optional
-        (0, 5, 20) for answers, (0, 1, 2) for proportions by default.
+        (0, 5, 50) for answers, (0, 1, 2) for proportions by default.
     n_splits : int
     seed : int
 
@@ -111,7 +113,7 @@ class Tuned(BaseEstimator):
 
     def fit(self, responses, lineage=None, *, items=None, models=None):
         """Choose by inner splits, then fit on all of `responses` (n_models, n_items)."""
-        ks = self.ks or ((0, 5, 20) if responses.dtype == np.uint8 else (0, 1, 2))
+        ks = self.ks or ((0, 5, 50) if responses.dtype == np.uint8 else (0, 1, 2))
         candidates = list(ParameterGrid(self.grid))
         errors = np.zeros((len(candidates), len(ks), 2))
         if len(candidates) > 1:
@@ -120,7 +122,7 @@ class Tuned(BaseEstimator):
                 for candidate, own in zip(candidates, errors, strict=True):
                     fitted = self._with(candidate)
                     fitted.fit(split.train, lineage, items=some, models=models)
-                    own += [_squared_errors(fitted, split, some, k) for k in ks]
+                    own += [_losses(fitted, split, some, k) for k in ks]
         losses = np.log(np.maximum(errors, SMALLEST_LOSS)).sum(axis=(1, 2))
         self.curve_ = pd.DataFrame(candidates).assign(loss=losses)
         self.best_params_ = candidates[int(np.argmin(losses))]
@@ -139,16 +141,18 @@ class Tuned(BaseEstimator):
         return estimator
 
 
-def _squared_errors(fitted, split, items, k) -> tuple[float, float]:
-    """Mean squared error of the target cells, and of the models' means of them by benchmark."""
+def _losses(fitted, split, items, k) -> tuple[float, float]:
+    """Mean loss of the target cells, and squared error of the models' means by benchmark."""
     forecast = fitted.predict_proba(split.rows, revealed=split.revealed(k))
     target = split.target(k).astype(np.float32)
     error = np.where(target, forecast - split.truth, 0)
+    is_binary = split.truth.dtype == np.uint8
+    cells = -np.log(np.maximum(1 - np.abs(error), LOG_LOSS_CLIP)) if is_binary else error**2
     codes = benchmark_codes(items, len(split.columns))
     member = (codes[:, None] == np.unique(codes)).astype(np.float32)
     counts = target @ member
     means = (error @ member)[counts > 0] / counts[counts > 0]
-    return (error**2).sum() / max(1, target.sum()), (means**2).mean() if means.size else 0.0
+    return cells.sum() / max(1, target.sum()), (means**2).mean() if means.size else 0.0
 
 
 def _missing(responses):
