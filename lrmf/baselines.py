@@ -72,21 +72,21 @@ def tuned_baselines(*, is_binary: bool, rank: int = 16, ncf_cells: int = 300_000
     shrinkage = {"shrinkage": (0.1, 0.3, 1.0, 3.0)}
     spread = {"ability_sd": (0.25, 0.5, 1.0, 2.0)}
     smooth = {"ability_sd": (0.5, 1.0), "lineage_strength": (3.0, 10.0, 30.0)}
-    trees = {"max_iter": (100, 300), "min_samples_leaf": (5, 20)}
+    trees = {"max_iter": (50, 150), "min_samples_leaf": (5, 20)}
     predictors = {
         "item mean": ItemMean(),
         "lineage average, 1 hop, raw": LineageMean(shrinkage=0.0),
         "lineage average, 1 hop": Tuned(LineageMean(), shrinkage),
         "lineage average, multi-hop": Tuned(LineageMean(hops=None), shrinkage),
-        "MF": Tuned(MatrixFactorization(), factors, n_splits=1),
-        "MF + features": Tuned(MFWithFeatures(), factors, n_splits=1),
-        "Rasch": Tuned(ItemResponse(slopes=False), spread, n_splits=1),
-        "2PL": Tuned(ItemResponse(), spread, n_splits=1),
-        "Rasch + lineage": Tuned(ItemResponse(slopes=False), smooth, n_splits=1),
-        "2PL + lineage": Tuned(ItemResponse(), smooth, n_splits=1),
+        "MF": Tuned(MatrixFactorization(), factors, n_splits=2),
+        "MF + features": Tuned(MFWithFeatures(), factors, n_splits=2),
+        "Rasch": Tuned(ItemResponse(slopes=False), spread),
+        "2PL": Tuned(ItemResponse(), spread),
+        "Rasch + lineage": Tuned(ItemResponse(slopes=False), smooth),
+        "2PL + lineage": Tuned(ItemResponse(), smooth),
         "kNN": Tuned(KNN(), neighbors),
-        "boosting on features": Tuned(BoostedTrees(neighbours=False), trees, ks=(0,), n_splits=1),
-        "boosting on relatives": Tuned(BoostedTrees(), trees, ks=(0,), n_splits=1),
+        "boosting on features": Tuned(BoostedTrees(neighbours=False), trees, ks=(0,), n_splits=2),
+        "boosting on relatives": Tuned(BoostedTrees(), trees, ks=(0,), n_splits=2),
     }
     if ncf_cells:
         network = NCF(rank, n_cells=ncf_cells)

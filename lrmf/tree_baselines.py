@@ -61,8 +61,8 @@ class BoostedTrees(BaseEstimator):
     def __init__(
         self,
         neighbours=True,
-        learning_rate=0.05,
-        max_iter=200,
+        learning_rate=0.1,
+        max_iter=100,
         min_samples_leaf=10,
         max_leaf_nodes=8,
         max_features=0.3,

@@ -16,6 +16,7 @@ MAX_HIDDEN = 200
 MAX_ITEMS = 1024
 SMALLEST_LOSS = 1e-9
 LOG_LOSS_CLIP = 1e-6
+SAME = 1e-5  # means that differ less count as equal
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,11 +83,13 @@ class Tuned(BaseEstimator):
     For each candidate of the grid and each inner split, the estimator is fitted without the hidden
     models and forecasts them zero-shot and from k revealed responses. The loss of a candidate is
 
-        sum_k log(loss of cells) + log(squared error of benchmark means),
+        sum_k log(loss of cells) + log(squared error of means) + log(1 - r^2),
 
-    with the log-loss of answers or the squared error of proportions, averaged over splits inside
-    the logarithms: the first term alone would shrink scores too much, the second cells too little.
-    The best candidate is refitted on everything.
+    with the log-loss of answers or the squared error of proportions, the models' means of their
+    hidden cells by benchmark, and the correlation r of these over models; averaged over splits
+    inside the logarithms. These are what evaluations report. The first alone would shrink scores
+    too much, the second cells too little, and neither minds ranks. The best candidate is refitted
+    on everything.
 
     Parameters
     ----------
@@ -104,7 +107,7 @@ class Tuned(BaseEstimator):
     curve_ : DataFrame, one row a candidate: its parameters and its loss
     """
 
-    def __init__(self, estimator, grid, *, ks=None, n_splits=2, seed=0):
+    def __init__(self, estimator, grid, *, ks=None, n_splits=3, seed=0):
         self.estimator = estimator
         self.grid = grid
         self.ks = ks
@@ -115,7 +118,7 @@ class Tuned(BaseEstimator):
         """Choose by inner splits, then fit on all of `responses` (n_models, n_items)."""
         ks = self.ks or ((0, 5, 50) if responses.dtype == np.uint8 else (0, 1, 2))
         candidates = list(ParameterGrid(self.grid))
-        errors = np.zeros((len(candidates), len(ks), 2))
+        errors = np.zeros((len(candidates), len(ks), 3))
         if len(candidates) > 1:
             for split in inner_splits(responses, lineage, n_splits=self.n_splits, seed=self.seed):
                 some = None if items is None else items.iloc[split.columns].reset_index(drop=True)
@@ -141,18 +144,29 @@ class Tuned(BaseEstimator):
         return estimator
 
 
-def _losses(fitted, split, items, k) -> tuple[float, float]:
-    """Mean loss of the target cells, and squared error of the models' means by benchmark."""
+def _losses(fitted, split, items, k) -> tuple[float, float, float]:
+    """Mean loss of the target cells; squared error and 1 - r^2 of the models' means of them."""
     forecast = fitted.predict_proba(split.rows, revealed=split.revealed(k))
-    target = split.target(k).astype(np.float32)
-    error = np.where(target, forecast - split.truth, 0)
+    target = split.target(k)
+    truth = np.where(target, split.truth, 0).astype(np.float32)
+    error = np.where(target, forecast - truth, 0)
     is_binary = split.truth.dtype == np.uint8
     cells = -np.log(np.maximum(1 - np.abs(error), LOG_LOSS_CLIP)) if is_binary else error**2
     codes = benchmark_codes(items, len(split.columns))
     member = (codes[:, None] == np.unique(codes)).astype(np.float32)
-    counts = target @ member
-    means = (error @ member)[counts > 0] / counts[counts > 0]
-    return cells.sum() / max(1, target.sum()), (means**2).mean() if means.size else 0.0
+    counts = target.astype(np.float32) @ member
+    actual, missed = (part @ member / np.maximum(counts, 1) for part in (truth, error))
+    squared = (missed[counts > 0] ** 2).mean() if counts.any() else 0.0
+    columns = zip(actual.T, (actual + missed).T, counts.T > 0, strict=True)
+    unexplained = [1 - _correlation(one[valid], other[valid]) ** 2 for one, other, valid in columns]
+    return cells.sum() / max(1, target.sum()), squared, np.mean(unexplained)
+
+
+def _correlation(actual, predicted) -> float:
+    """Pearson's r; 0 if it is negative, or either side the same for all models."""
+    if len(actual) < 3 or min(np.ptp(actual), np.ptp(predicted)) < SAME:
+        return 0.0
+    return max(0.0, np.corrcoef(actual, predicted)[0, 1])
 
 
 def _missing(responses):
