@@ -69,7 +69,7 @@ def tuned_baselines(*, is_binary: bool, rank: int = 16, ncf_cells: int = 300_000
     if is_binary:
         factors |= {"item_ridge": (10.0, 50.0)}
         neighbors = {"n_neighbors": (10, 20, 40), "significance": (10.0, 50.0)}
-    shrinkage = {"shrinkage": (0.1, 0.3, 1.0, 3.0)}
+    shrinkage = {"shrinkage": (0.03, 0.1, 0.3, 1.0, 3.0)}
     spread = {"ability_sd": (0.25, 0.5, 1.0, 2.0)}
     smooth = {"ability_sd": (0.5, 1.0), "lineage_strength": (3.0, 10.0, 30.0)}
     trees = {"max_iter": (50, 150), "min_samples_leaf": (5, 20)}

@@ -49,6 +49,8 @@ class BoostedTrees(BaseEstimator):
       answers, each benchmark's answers linearised in its shift d. Beyond the benchmark level a
       revealed answer says nothing about another item here.
 
+    A training row's own responses have shaped the trees, too, and so count slightly more than once.
+
     Parameters
     ----------
     neighbours : bool

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import ParameterGrid
+from sklearn.utils.metaestimators import available_if
 
 from .averaging import benchmark_codes, observed_counts, without_edges
 from .snapshot import MISSING, observed
@@ -136,6 +137,11 @@ class Tuned(BaseEstimator):
     def predict_proba(self, rows=None, items=None, *, revealed=None):
         """Forecast of the best candidate: float32, in [0, 1]."""
         return self.estimator_.predict_proba(rows, items, revealed=revealed)
+
+    @available_if(lambda self: hasattr(self.estimator, "predict_scores"))
+    def predict_scores(self, rows=None, **options):
+        """Benchmark scores with intervals, of estimators that have them."""
+        return self.estimator_.predict_scores(rows, **options)
 
     def _with(self, parameters):
         estimator = clone(self.estimator).set_params(**parameters)

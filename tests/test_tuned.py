@@ -6,7 +6,8 @@ import pytest
 from builders import tiny_snapshot
 from sklearn.base import BaseEstimator, clone
 
-from lrmf.averaging import LineageMean, item_means
+from lrmf.averaging import KNN, LineageMean, item_means
+from lrmf.factorization import LRMF
 from lrmf.lineage import Lineage
 from lrmf.simulate import simulate
 from lrmf.snapshot import MISSING, observed
@@ -114,3 +115,28 @@ def test_a_handful_of_models_is_enough(n_models):
     model = clone(Tuned(Biased(), {"bias": [0.0, 0.1]})).fit(responses)
     assert model.best_params_["bias"] in (0.0, 0.1)
     assert model.predict_proba([0]).shape == (1, 4)
+
+
+def test_intervals_are_those_of_the_best_candidate_if_it_has_any():
+    snapshot, lineage = tiny()
+    assert not hasattr(Tuned(KNN(), {}), "predict_scores")
+    model = Tuned(LRMF(rank=2), {"item_ridge": (5.0, 10.0)}, n_splits=1)
+    model.fit(snapshot.responses, lineage, items=snapshot.items)
+    scores = model.predict_scores([0, 3])
+    pd.testing.assert_frame_equal(scores, model.estimator_.predict_scores([0, 3]))
+
+
+def test_of_two_with_equally_wrong_means_the_one_that_ranks_models_is_chosen():
+    rng = np.random.default_rng(0)
+    skill = rng.choice([0.3, 0.7], 60)
+    responses = (rng.random((60, 400)) < skill[:, None]).astype(np.uint8)
+
+    class Ranking(Biased):
+        """0.2 off for every model: 0.5 for all, or too high by `bias`."""
+
+        def predict_proba(self, rows=None, items=None, *, revealed=None):
+            forecast = np.where(self.bias, skill[rows] + self.bias, 0.5)
+            return np.tile(forecast[:, None], (1, len(self.means_))).astype(np.float32)
+
+    model = Tuned(Ranking(), {"bias": [0.0, 0.2]}, ks=(0,)).fit(responses)
+    assert model.best_params_ == {"bias": 0.2}
