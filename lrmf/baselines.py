@@ -85,8 +85,8 @@ def tuned_baselines(*, is_binary: bool, rank: int = 16, ncf_cells: int = 300_000
         "Rasch + lineage": Tuned(ItemResponse(slopes=False), smooth),
         "2PL + lineage": Tuned(ItemResponse(), smooth),
         "kNN": Tuned(KNN(), neighbors),
-        "boosting on features": Tuned(BoostedTrees(neighbours=False), trees, ks=(0,), n_splits=2),
-        "boosting on relatives": Tuned(BoostedTrees(), trees, ks=(0,), n_splits=2),
+        "boosting on features": Tuned(BoostedTrees(neighbours=False), trees, ks=(0,)),
+        "boosting on relatives": Tuned(BoostedTrees(), trees, ks=(0,)),
     }
     if ncf_cells:
         network = NCF(rank, n_cells=ncf_cells)
