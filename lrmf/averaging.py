@@ -14,8 +14,6 @@ from .snapshot import observed
 BLOCK_CELLS = 4_000_000  # cells of a float32 working array
 FACTORIZED_COLUMNS = 32  # columns with the same fixed cells that are worth a factorization
 ITERATED_COLUMNS = 128  # as many as stay in cache
-INNER_SHARE = 0.2
-INNER_ITEMS = 512
 
 
 def item_means(
@@ -73,7 +71,6 @@ class _Baseline(BaseEstimator):
         """Learn from the observed responses (n_models, n_items)."""
         self.responses_ = responses
         self.item_means_ = item_means(responses, items)
-        self.benchmark_codes_ = benchmark_codes(items, responses.shape[1])
         self._fit(lineage)
         return self
 
@@ -127,61 +124,33 @@ class LineageMean(_Baseline):
     Parameters
     ----------
     hops : 1 or None
-    shrinkage : "auto" or float >= 0 (> 0 for ``hops=None``)
-        "auto" takes the one of `GRID` that forecasts related models hidden from the training data
-        best: smallest product of the squared errors of cells and of benchmark means. The first
-        alone would shrink scores too much, the second cells too little.
+    shrinkage : float >= 0 (> 0 for ``hops=None``)
+        `lrmf.tuned` chooses it by inner splits.
     """
 
-    GRID = (0.1, 0.3, 1.0, 3.0)
-
-    def __init__(self, hops=1, shrinkage="auto", seed=0):
+    def __init__(self, hops=1, shrinkage=1.0):
         self.hops = hops
         self.shrinkage = shrinkage
-        self.seed = seed
 
     def _fit(self, lineage):
         if self.hops not in (1, None):
             raise ValueError(f"hops must be 1 or None (the whole family), got {self.hops!r}")
         if self.hops is None and self.shrinkage == 0:
             raise ValueError("shrinkage must be positive with hops=None: a family may be unscored")
-        if self.shrinkage != "auto" and not (
-            isinstance(self.shrinkage, Real) and self.shrinkage >= 0
-        ):
-            raise ValueError(f"shrinkage must be 'auto' or at least 0, got {self.shrinkage!r}")
+        if not isinstance(self.shrinkage, Real) or not self.shrinkage >= 0:
+            raise ValueError(f"shrinkage must be a number of at least 0, got {self.shrinkage!r}")
         self.lineage_ = without_edges(lineage, self.responses_) if lineage is None else lineage
-        self.shrinkage_ = self._chosen() if self.shrinkage == "auto" else float(self.shrinkage)
-
-    def _chosen(self) -> float:
-        """Shrinkage that forecasts hidden models best, for a sample of items."""
-        rng = np.random.default_rng(self.seed)
-        adjacency = self.lineage_.adjacency[: len(self.responses_)]
-        related = np.flatnonzero(np.diff(adjacency.indptr))
-        rows = np.sort(rng.permutation(related)[: int(np.ceil(INNER_SHARE * len(related)))])
-        columns = np.sort(rng.permutation(self.responses_.shape[1])[:INNER_ITEMS])
-        hidden = np.zeros(len(self.responses_), dtype=bool)
-        hidden[rows] = True
-        actual, seen = residuals(self.responses_[np.ix_(rows, columns)], self.item_means_[columns])
-        codes = self.benchmark_codes_[columns]
-        member = (codes[:, None] == np.unique(codes)).astype(np.float32)
-        errors = []
-        for shrinkage in self.GRID:
-            error = seen * (self._extend(rows, columns, shrinkage, hidden) - actual)
-            mean_error = error @ member / np.maximum(seen @ member, 1)
-            errors.append((error**2).sum() * (mean_error**2).sum())
-        return self.GRID[int(np.argmin(errors))]
 
     def _add_residual(self, forecast, rows, columns, revealed):
-        hidden = np.zeros(len(self.responses_), dtype=bool)
         step = max(1, BLOCK_CELLS // self.lineage_.n_nodes)
         for start in range(0, len(columns), step):
             block = slice(start, start + step)
-            forecast[:, block] += self._extend(rows, columns[block], self.shrinkage_, hidden)
+            forecast[:, block] += self._extend(rows, columns[block])
 
-    def _extend(self, rows, columns, shrinkage, hidden) -> np.ndarray:
-        """Residuals of `rows` for `columns` from the models that are not hidden."""
+    def _extend(self, rows, columns) -> np.ndarray:
+        """Residuals of `rows` for `columns`."""
         if self.hops == 1:
-            return self._neighbour_mean(rows, columns, shrinkage, hidden)
+            return self._neighbour_mean(rows, columns)
         families = self.lineage_.families
         concerned = np.isin(families, families[rows])
         concerned &= np.diff(self.lineage_.adjacency.indptr) > 0
@@ -189,9 +158,9 @@ class LineageMean(_Baseline):
         scored = nodes[nodes < len(self.responses_)]
         known = np.zeros((len(nodes), len(columns)), dtype=np.float32)
         fixed = np.zeros(known.shape, dtype=np.float32)
-        known[: len(scored)], fixed[: len(scored)] = self._known(scored, columns, hidden)
+        known[: len(scored)], fixed[: len(scored)] = self._known(scored, columns)
         extended = harmonic_extension(
-            self.lineage_.laplacian[nodes][:, nodes], known, fixed, ridge=shrinkage
+            self.lineage_.laplacian[nodes][:, nodes], known, fixed, ridge=self.shrinkage
         )
         place = np.searchsorted(nodes, rows).clip(max=max(0, len(nodes) - 1))
         found = np.zeros(len(rows), bool) if not len(nodes) else nodes[place] == rows
@@ -199,19 +168,16 @@ class LineageMean(_Baseline):
         result[found] = extended[place[found]]
         return result
 
-    def _neighbour_mean(self, rows, columns, shrinkage, hidden) -> np.ndarray:
+    def _neighbour_mean(self, rows, columns) -> np.ndarray:
         weights = self.lineage_.adjacency[rows][:, : len(self.responses_)].astype(np.float32)
         neighbours = np.unique(weights.indices)
-        values, seen = self._known(neighbours, columns, hidden)
+        values, seen = self._known(neighbours, columns)
         weights = weights[:, neighbours]
-        mass = weights @ seen + np.float32(shrinkage)
+        mass = weights @ seen + np.float32(self.shrinkage)
         return np.divide(weights @ values, mass, out=np.zeros_like(mass), where=mass > 0)
 
-    def _known(self, rows, columns, hidden) -> tuple[np.ndarray, np.ndarray]:
-        values, seen = residuals(self.responses_[np.ix_(rows, columns)], self.item_means_[columns])
-        values[hidden[rows]] = 0
-        seen[hidden[rows]] = 0
-        return values, seen
+    def _known(self, rows, columns):
+        return residuals(self.responses_[np.ix_(rows, columns)], self.item_means_[columns])
 
 
 def harmonic_extension(

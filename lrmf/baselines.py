@@ -29,13 +29,69 @@ from .averaging import (
 )
 from .factorization import LRMF
 from .features import model_features
+from .irt import ItemResponse
 from .snapshot import MISSING, observed
+from .tree_baselines import BoostedTrees
+from .tuned import Tuned
 
-__all__ = ["KNN", "NCF", "ItemMean", "LineageMean", "MFWithFeatures", "MatrixFactorization"]
+__all__ = [
+    "KNN",
+    "NCF",
+    "BoostedTrees",
+    "ItemMean",
+    "ItemResponse",
+    "LineageMean",
+    "MFWithFeatures",
+    "MatrixFactorization",
+    "Tuned",
+    "tuned_baselines",
+]
 
 COLD_SHARE = 0.3  # training episodes without any answer
 MAX_EPISODES = 10  # per model
 BATCH_CELLS = 1024
+
+
+def tuned_baselines(*, is_binary: bool, rank: int = 16, ncf_cells: int = 300_000) -> dict:
+    """Every baseline by its name in the tables, each to be tuned by the same inner splits.
+
+    Parameters
+    ----------
+    is_binary : bool
+        Answers, or else proportions.
+    rank : int
+        The largest number of factors tried.
+    ncf_cells : int
+        Training cells of NCF; 0 leaves it out, as it takes longest.
+    """
+    factors = {"rank": sorted({max(1, rank // 4), rank})}
+    neighbors = {"n_neighbors": (5, 10, 20)}
+    if is_binary:
+        factors |= {"item_ridge": (10.0, 50.0)}
+        neighbors = {"n_neighbors": (10, 20, 40), "significance": (10.0, 50.0)}
+    shrinkage = {"shrinkage": (0.03, 0.1, 0.3, 1.0, 3.0)}
+    spread = {"ability_sd": (0.25, 0.5, 1.0, 2.0)}
+    smooth = {"ability_sd": (0.5, 1.0), "lineage_strength": (3.0, 10.0, 30.0)}
+    trees = {"max_iter": (50, 150), "min_samples_leaf": (5, 20)}
+    predictors = {
+        "item mean": ItemMean(),
+        "lineage average, 1 hop, raw": LineageMean(shrinkage=0.0),
+        "lineage average, 1 hop": Tuned(LineageMean(), shrinkage),
+        "lineage average, multi-hop": Tuned(LineageMean(hops=None), shrinkage),
+        "MF": Tuned(MatrixFactorization(), factors),
+        "MF + features": Tuned(MFWithFeatures(), factors),
+        "Rasch": Tuned(ItemResponse(slopes=False), spread),
+        "2PL": Tuned(ItemResponse(), spread),
+        "Rasch + lineage": Tuned(ItemResponse(slopes=False), smooth),
+        "2PL + lineage": Tuned(ItemResponse(), smooth),
+        "kNN": Tuned(KNN(), neighbors),
+        "boosting on features": Tuned(BoostedTrees(neighbours=False), trees, ks=(0,)),
+        "boosting on relatives": Tuned(BoostedTrees(), trees, ks=(0,)),
+    }
+    if ncf_cells:
+        network = NCF(rank, n_cells=ncf_cells)
+        predictors["NCF"] = Tuned(network, {"n_epochs": (4, 8, 16)}, n_splits=1)
+    return predictors
 
 
 class MatrixFactorization(LRMF):

@@ -14,6 +14,7 @@ FLOORS = [
     "forecasts",
     "factorization",
     "averaging simulation_check",
+    "irt tree_baselines tuned",
     "baselines simulated_items simulated_hub saved_fit description",
     "simulate hub evaluation family_tree spectrum kinship",
     "sources comparison tables",

@@ -7,7 +7,18 @@ from builders import tiny_snapshot
 from sklearn.base import clone
 
 from lrmf.averaging import harmonic_extension, item_means
-from lrmf.baselines import KNN, NCF, ItemMean, LineageMean, MatrixFactorization, MFWithFeatures
+from lrmf.baselines import (
+    KNN,
+    NCF,
+    BoostedTrees,
+    ItemMean,
+    ItemResponse,
+    LineageMean,
+    MatrixFactorization,
+    MFWithFeatures,
+    Tuned,
+    tuned_baselines,
+)
 from lrmf.factorization import LRMF
 from lrmf.lineage import Lineage
 from lrmf.simulate import simulate
@@ -20,6 +31,11 @@ SMALL = {
     "mf": MatrixFactorization(rank=2),
     "mf + features": MFWithFeatures(rank=2),
     "knn": KNN(n_neighbors=3),
+    "rasch": ItemResponse(slopes=False),
+    "2pl + lineage": ItemResponse(lineage_strength=3.0),
+    "boosting": BoostedTrees(neighbours=False, max_iter=10, min_samples_leaf=2),
+    "boosting on relatives": BoostedTrees(max_iter=10, min_samples_leaf=2),
+    "tuned": Tuned(LineageMean(), {"shrinkage": (0.1, 1.0)}),
     "ncf": NCF(rank=2, hidden=(8, 4), n_cells=2000, n_epochs=2),
 }
 every_baseline = pytest.mark.parametrize("name", SMALL)
@@ -90,6 +106,18 @@ def test_the_same_seed_gives_the_same_forecast(name, binary):
     snapshot, lineage = tiny(binary)
     first, second = (fit(SMALL[name], snapshot, lineage).predict_proba() for _ in range(2))
     np.testing.assert_array_equal(first, second)
+
+
+@both_kinds
+def test_every_tuned_baseline_forecasts(binary):
+    snapshot, lineage = tiny(binary)
+    train = without(snapshot.responses, [3, 10])
+    predictors = tuned_baselines(is_binary=binary, rank=2, ncf_cells=500)
+    assert "NCF" not in tuned_baselines(is_binary=binary, ncf_cells=0)
+    for name, predictor in predictors.items():
+        forecast = fit(predictor, snapshot, lineage, train).predict_proba([3, 10])
+        assert forecast.shape == (2, train.shape[1]), name
+        assert ((forecast >= 0) & (forecast <= 1)).all(), name
 
 
 @every_baseline
@@ -177,16 +205,9 @@ def test_harmonic_forecast_passes_through_unscored_ancestors(binary):
     assert (harmonic[below_one] > means[below_one]).all()
 
 
-def test_the_shrinkage_is_chosen_from_training_models_only(hub):
-    snapshot, lineage = hub
-    model = fit(LineageMean(hops=None), snapshot, lineage)
-    assert model.shrinkage_ in LineageMean.GRID
-    noise = np.random.default_rng(0).integers(0, 2, snapshot.responses.shape).astype(np.uint8)
-    assert fit(LineageMean(), snapshot, lineage, noise).shrinkage_ == max(LineageMean.GRID)
-
-
 @pytest.mark.parametrize(
-    "options", [{"hops": 2}, {"hops": None, "shrinkage": 0}, {"shrinkage": -1}, {"shrinkage": "a"}]
+    "options",
+    [{"hops": 2}, {"hops": None, "shrinkage": 0}, {"shrinkage": -1}, {"shrinkage": "a"}],
 )
 def test_lineage_mean_refuses_unusable_parameters(options):
     snapshot, lineage = tiny()

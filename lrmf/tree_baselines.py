@@ -1,0 +1,287 @@
+"""Baselines by gradient boosting on benchmark scores: model cards, and relatives' scores."""
+
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from scipy.special import expit, logit
+from sklearn.base import BaseEstimator
+from sklearn.ensemble import HistGradientBoostingRegressor
+from sklearn.model_selection import KFold, cross_val_predict
+from threadpoolctl import threadpool_limits
+
+from .averaging import ItemMean, LineageMean, benchmark_codes, item_means, residuals, without_edges
+from .features import model_features
+from .lineage import Lineage
+from .snapshot import observed
+
+MAX_HOPS = 4
+FEWEST_MODELS = 5  # with scores, for trees to be grown
+BLOCK_MODELS = 256
+MATCH_STEPS, LONGEST_STEP = 12, 2.0  # Newton's, in logits
+FEW_SHOT_STEPS = 4
+SURE = 0.005  # forecasts are kept this far from 0 and 1 before they are shifted
+NONE = -1.0  # input where there is no such relative; below all real ones
+UNSEEN = 1e6  # variance of a score nobody revealed
+KEPT_CORRELATION = 0.95
+
+
+class BoostedTrees(BaseEstimator):
+    r"""Gradient boosting of benchmark scores on what is known of a model and its relatives.
+
+    One histogram gradient boosting (scikit-learn) for each benchmark, or column of proportions,
+    forecasts y_ub = 2 asin sqrt(score_ub) from the model's features (`model_features`) and, with
+    `neighbours`, from relatives' scores on all benchmarks: the mean over its parents, the mean over
+    the nearest scored models (up to 4 hops, by benchmark), how many they are and how far. These are
+    leave-one-out by construction: no model's inputs hold its own score.
+
+    Answers: a score is the mean residual from the item means plus the benchmark mean. A forecast
+    score becomes item probabilities sigma(l_ui + d_ub), with the shift d that makes their mean the
+    forecast score; l are the logits of the item means, or with `neighbours` of the multi-hop
+    lineage average (`LineageMean`).
+
+    Revealed responses, or else the model's own training responses, update y through the covariance
+    S of out-of-fold residuals between benchmarks:
+
+    - proportions: y += S_.o S_oo^-1 (y_o - forecast), with o the revealed columns;
+    - answers: the mode of y under N(forecast, S) and the Bernoulli likelihood of the revealed
+      answers, each benchmark's answers linearised in its shift d. Beyond the benchmark level a
+      revealed answer says nothing about another item here.
+
+    A training row's own responses have shaped the trees, too, and so count slightly more than once.
+
+    Parameters
+    ----------
+    neighbours : bool
+    learning_rate, max_iter, min_samples_leaf, max_leaf_nodes, max_features :
+        of `HistGradientBoostingRegressor`.
+    shrinkage : float > 0, of the lineage average behind item probabilities.
+    seed : int
+    """
+
+    def __init__(
+        self,
+        neighbours=True,
+        learning_rate=0.1,
+        max_iter=100,
+        min_samples_leaf=10,
+        max_leaf_nodes=8,
+        max_features=0.3,
+        shrinkage=0.3,
+        seed=0,
+    ):
+        self.neighbours = neighbours
+        self.learning_rate = learning_rate
+        self.max_iter = max_iter
+        self.min_samples_leaf = min_samples_leaf
+        self.max_leaf_nodes = max_leaf_nodes
+        self.max_features = max_features
+        self.shrinkage = shrinkage
+        self.seed = seed
+
+    def fit(self, responses, lineage=None, *, items=None, models=None):
+        """Grow the trees on the scores of the observed responses (n_models, n_items)."""
+        self.__dict__.pop("_covariance", None)  # what an earlier fit has cached
+        self.responses_, self.is_binary_ = responses, responses.dtype == np.uint8
+        lineage = without_edges(lineage, responses) if lineage is None else lineage
+        n_models, n_items = responses.shape
+        self.codes_ = benchmark_codes(items, n_items) if self.is_binary_ else np.arange(n_items)
+        self.item_means_ = item_means(responses, items)
+        self.member_ = (self.codes_[:, None] == np.unique(self.codes_)).astype(np.float32)
+        self.y_ = self._arcsine_scores()
+        inputs = [np.zeros((n_models, 1))]
+        if models is not None:
+            inputs.append(model_features(models).to_numpy())
+        if self.neighbours:
+            inputs.append(np.nan_to_num(relatives_scores(self.y_, lineage), nan=NONE))
+        self.inputs_ = np.column_stack(inputs)
+        profile = LineageMean(None, self.shrinkage) if self.neighbours else ItemMean()
+        self.profile_ = profile.fit(responses, lineage, items=items) if self.is_binary_ else None
+        self.trees_ = [self._grow(column) for column in self.y_.T]
+        return self
+
+    def _arcsine_scores(self) -> np.ndarray:
+        """2 asin sqrt(score): float (n_models, n_benchmarks), NaN where nothing was observed."""
+        sums, counts = [], []
+        for start in range(0, len(self.responses_), BLOCK_MODELS):
+            block = self.responses_[start : start + BLOCK_MODELS]
+            values, seen = residuals(block, self.item_means_)
+            sums.append(values @ self.member_)
+            counts.append(seen @ self.member_)
+        total, count = np.concatenate(sums), np.concatenate(counts)
+        self.centre_ = self.item_means_ @ self.member_ / self.member_.sum(axis=0)
+        residual = total / np.maximum(count + self.is_binary_, 1)  # one answer at the item mean
+        scores = np.where(count > 0, self.centre_ + residual, np.nan)
+        return _arcsine(scores).astype(np.float64)
+
+    def _booster(self):
+        return HistGradientBoostingRegressor(
+            learning_rate=self.learning_rate,
+            max_iter=self.max_iter,
+            min_samples_leaf=self.min_samples_leaf,
+            max_leaf_nodes=self.max_leaf_nodes,
+            max_features=self.max_features,
+            early_stopping=False,
+            random_state=self.seed,
+        )
+
+    def _grow(self, y):
+        """Trees for one benchmark; None if hardly any model has a score."""
+        seen = np.isfinite(y)
+        if seen.sum() < FEWEST_MODELS:
+            return None
+        with threadpool_limits(1):  # more threads only cost on so little data
+            return self._booster().fit(self.inputs_[seen], y[seen])
+
+    @cached_property
+    def _covariance(self) -> np.ndarray:
+        """Covariance of out-of-fold residuals between benchmarks, without sampling noise."""
+        errors = np.full(self.y_.shape, np.nan)
+        folds = KFold(3, shuffle=True, random_state=self.seed)
+        for b, tree in enumerate(self.trees_):
+            seen = np.isfinite(self.y_[:, b])
+            if tree is not None:
+                inputs, y = self.inputs_[seen], self.y_[seen, b]
+                with threadpool_limits(1):
+                    errors[seen, b] = y - cross_val_predict(self._booster(), inputs, y, cv=folds)
+        covariance = pd.DataFrame(errors).cov(min_periods=FEWEST_MODELS).fillna(0.0).to_numpy()
+        variance = np.maximum(np.diag(covariance), 1e-4)
+        covariance = KEPT_CORRELATION * covariance
+        if self.is_binary_:  # the noise of the revealed answers does not carry over to others
+            binomial = self.item_means_ * (1 - self.item_means_)
+            n_items = self.member_.sum(axis=0)
+            noise = binomial @ self.member_ / n_items**2 / (self.centre_ * (1 - self.centre_))
+            variance = np.maximum(variance - noise, 0.2 * variance)
+            shrink = np.sqrt(variance / np.maximum(np.diag(covariance), variance))
+            covariance = covariance * np.outer(shrink, shrink)
+        np.fill_diagonal(covariance, variance)
+        return covariance
+
+    def predict_proba(self, rows=None, items=None, *, revealed=None):
+        """Forecast of `rows` (default all) for `items` (default all): float32, in [0, 1]."""
+        n_models, n_items = self.responses_.shape
+        rows = np.arange(n_models) if rows is None else np.asarray(rows)
+        columns = np.arange(n_items) if items is None else np.asarray(items)
+        forecast = np.empty((len(rows), len(columns)), np.float32)
+        for start in range(0, len(rows), BLOCK_MODELS):
+            block = rows[start : start + BLOCK_MODELS]
+            known = self.responses_[block]
+            if revealed is not None:
+                known = revealed[start : start + BLOCK_MODELS]
+            y = self._predict_scores(block)
+            update = self._update_answers if self.is_binary_ else self._update_proportions
+            forecast[start : start + BLOCK_MODELS] = update(block, y, known)[:, columns]
+        return forecast
+
+    def _predict_scores(self, rows) -> np.ndarray:
+        """Forecast y (n_rows, n_benchmarks) from the inputs alone."""
+        y = np.tile(_arcsine(self.centre_).astype(np.float64), (len(rows), 1))
+        with threadpool_limits(1):
+            for column, tree in zip(y.T, self.trees_, strict=True):
+                if tree is not None:
+                    column[:] = tree.predict(self.inputs_[rows])
+        return y
+
+    def _update_proportions(self, rows, y, known) -> np.ndarray:
+        seen = observed(known)
+        if seen.any():
+            step = np.where(seen, _arcsine(np.where(seen, known, 0)) - y, 0)
+            y = y + self._condition(step, np.where(seen, 0, UNSEEN))
+        return _score(y)
+
+    def _update_answers(self, rows, y, known) -> np.ndarray:
+        profile = logit(np.clip(self.profile_.predict_proba(rows), SURE, 1 - SURE))
+        probability = self._match(profile, y)
+        seen = observed(known).astype(np.float32)
+        if not seen.any():
+            return probability
+        start = y
+        for _ in range(FEW_SHOT_STEPS):
+            spread = probability * (1 - probability)
+            gain = (seen * (known - probability)) @ self.member_
+            evidence = np.maximum((seen * spread) @ self.member_, 1e-9)
+            slope = spread @ self.member_ / self.member_.sum(axis=0)  # of the score, by the shift
+            slope /= np.maximum(np.sin(y) / 2, 0.02)  # of y, by the shift
+            measured = y - start + slope * gain / evidence
+            y = start + self._condition(measured, slope**2 / evidence)
+            probability = self._match(profile, y)
+        return probability
+
+    def _condition(self, measured, noise) -> np.ndarray:
+        """E of residuals N(0, S), measured with independent noise of these variances, by row."""
+        covariance = self._covariance
+        system = covariance + noise[:, :, None] * np.eye(len(covariance))
+        return np.linalg.solve(system, measured[..., None])[..., 0] @ covariance
+
+    def _match(self, profile, y) -> np.ndarray:
+        """Probabilities whose mean over each benchmark is the score that y stands for."""
+        wanted = np.clip(_score(y), SURE, 1 - SURE)
+        shift = np.zeros_like(wanted)
+        for _ in range(MATCH_STEPS):
+            probability = expit(profile + shift[:, self.codes_])
+            slope = (probability * (1 - probability)) @ self.member_
+            missing = wanted * self.member_.sum(axis=0) - probability @ self.member_
+            step = np.clip(missing / np.maximum(slope, 1e-9), -LONGEST_STEP, LONGEST_STEP)
+            shift += step.astype(np.float32)
+            if np.abs(step).max(initial=0.0) < 1e-3:
+                break
+        return expit(profile + shift[:, self.codes_])
+
+
+def relatives_scores(scores: np.ndarray, lineage: Lineage) -> np.ndarray:
+    """Mean scores of a model's parents and of its nearest scored relatives, without its own.
+
+    Parameters
+    ----------
+    scores : (n_models, n_benchmarks), NaN where unknown
+    lineage : Lineage over the same models
+
+    Returns
+    -------
+    float (n_models, 2 n_benchmarks + 3)
+        Parents' means, their number; means over the models at the fewest hops (at most
+        `MAX_HOPS`) that have the benchmark, that number of hops to any score, and how many there
+        are. NaN where there are none.
+    """
+    n_models = lineage.n_models
+    known = np.isfinite(scores)
+    values, any_known = np.where(known, scores, 0), known.any(axis=1).astype(float)
+    edges = (np.ones(lineage.n_edges), (lineage.child_index, lineage.parent_index))
+    parents = sparse.csr_array(edges, shape=(lineage.n_nodes,) * 2)[:n_models, :n_models]
+    nearest = np.full(scores.shape, np.nan)
+    hops, number = np.full(n_models, np.nan), np.zeros(n_models)
+    for hop, ring in enumerate(_rings(lineage), start=1):
+        found = ring @ any_known
+        first = np.isnan(hops) & (found > 0)
+        hops[first], number[first] = hop, found[first]
+        nearest = np.where(np.isnan(nearest), _mean(ring, values, known), nearest)
+    counts = np.log1p(np.column_stack([parents @ any_known, number]))
+    return np.column_stack([_mean(parents, values, known), nearest, counts, hops])
+
+
+def _rings(lineage):
+    """For 1, 2, ... hops: 0/1 (n_models, n_models), the models at exactly that distance."""
+    n_models = lineage.n_models
+    step = (lineage.adjacency != 0).astype(np.float64)
+    front = within = sparse.eye_array(lineage.n_nodes, format="csr")
+    for _ in range(MAX_HOPS):
+        front = ((front @ step) > 0).astype(np.float64)
+        front = front - front.multiply(within)
+        front.eliminate_zeros()
+        within = within + front
+        yield front[:n_models, :n_models]
+
+
+def _mean(weights, values, known) -> np.ndarray:
+    """Weighted means of the known values, NaN where there is none."""
+    mass = weights @ known.astype(float)
+    return np.divide(weights @ values, mass, out=np.full(mass.shape, np.nan), where=mass > 0)
+
+
+def _arcsine(score):
+    return 2 * np.arcsin(np.sqrt(np.clip(score, 0, 1)))
+
+
+def _score(y):
+    return np.sin(np.clip(y, 0, np.pi) / 2) ** 2

@@ -1,0 +1,119 @@
+import numpy as np
+import pytest
+from builders import tiny_snapshot
+
+from lrmf.averaging import item_means
+from lrmf.lineage import Lineage
+from lrmf.simulate import simulate
+from lrmf.snapshot import MISSING, benchmark_scores
+from lrmf.tree_baselines import BoostedTrees, relatives_scores
+
+both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])
+
+
+def tiny(binary=True):
+    snapshot = tiny_snapshot(binary=binary)
+    return snapshot, Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+
+
+def without(responses, rows):
+    train = responses.copy()
+    train[rows] = MISSING if responses.dtype == np.uint8 else np.nan
+    return train
+
+
+@pytest.fixture(scope="module")
+def hub():
+    snapshot = simulate(n_models=200, n_items=200, seed=3)
+    return snapshot, Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+
+
+def test_relatives_scores_by_hand():
+    _, lineage = tiny()
+    scores = np.arange(24.0).reshape(12, 2)
+    merge, chat = lineage.index_of("user/alpha-merge"), lineage.index_of("lab/alpha-chat")
+    code, gamma = lineage.index_of("lab/alpha-code"), lineage.index_of("solo/gamma")
+    scores[code, 1] = np.nan
+    inputs = relatives_scores(scores, lineage)
+    parents, nearest, counts, hops = np.split(inputs, [2, 4, 6], axis=1)
+    assert parents[merge] == pytest.approx([scores[[chat, code], 0].mean(), scores[chat, 1]])
+    assert nearest[merge] == pytest.approx(parents[merge])  # both at one hop
+    assert counts[merge] == pytest.approx(np.log1p([2, 2]))
+    assert hops[merge] == 1
+    assert np.isnan(inputs[gamma, [0, 1, 2, 3, 6]]).all()
+    lora = lineage.index_of("user/alpha-lora")
+    # Its only neighbour lacks benchmark 1: the next ring is its parent's other child.
+    assert nearest[lora] == pytest.approx([scores[code, 0], scores[merge, 1]])
+    beta, math = lineage.index_of("lab/beta-chat"), lineage.index_of("lab/beta-math")
+    scores[lineage.index_of("user/beta-merge")] = np.nan
+    inputs = relatives_scores(scores, lineage)
+    dpo = lineage.index_of("user/beta-merge-dpo")
+    assert inputs[dpo, 2:4] == pytest.approx(scores[[beta, math]].mean(axis=0))
+    assert inputs[dpo, 6] == 2
+
+
+def test_no_model_sees_its_own_score():
+    _, lineage = tiny()
+    scores = np.random.default_rng(0).random((12, 3))
+    before = relatives_scores(scores, lineage)
+    for row in range(12):
+        changed = scores.copy()
+        changed[row] += 100
+        np.testing.assert_array_equal(relatives_scores(changed, lineage)[row], before[row])
+
+
+def test_item_probabilities_average_to_the_forecast_score(hub):
+    snapshot, lineage = hub
+    cold = np.arange(0, 200, 5)
+    for neighbours in (True, False):
+        model = BoostedTrees(neighbours=neighbours, max_iter=30)
+        model.fit(
+            without(snapshot.responses, cold), lineage, items=snapshot.items, models=snapshot.models
+        )
+        wanted = np.sin(model._predict_scores(cold) / 2) ** 2
+        means = model.predict_proba(cold) @ model.member_ / model.member_.sum(axis=0)
+        np.testing.assert_allclose(means, wanted, atol=2e-3)
+
+
+def test_features_rank_cold_models_and_relatives_rank_them_better(hub):
+    snapshot, lineage = hub
+    families = lineage.families[:200]
+    cold = np.flatnonzero(np.bincount(families)[families] > 2)[::4]
+    train = without(snapshot.responses, cold)
+    truth = benchmark_scores(snapshot.responses, snapshot.items, cold).mean(axis=1)
+    r = []
+    for neighbours in (False, True):
+        model = BoostedTrees(neighbours=neighbours)
+        model.fit(train, lineage, items=snapshot.items, models=snapshot.models)
+        r.append(np.corrcoef(model.predict_proba(cold).mean(axis=1), truth)[0, 1])
+    assert 0.3 < r[0] < r[1]
+
+
+@both_kinds
+def test_revealed_responses_move_a_forecast_towards_them(hub, binary):
+    snapshot, lineage = hub
+    items, responses = snapshot.items, snapshot.responses
+    if not binary:
+        responses = benchmark_scores(responses, items).to_numpy(dtype=np.float32)
+        items = None
+    model = BoostedTrees(max_iter=50).fit(without(responses, [7]), lineage, items=items)
+    before = model.predict_proba([7])
+    revealed = without(responses[[7]], [0])
+    shown = np.arange(responses.shape[1]) % 2 == 0
+    means = []
+    for value in (0, 1):
+        revealed[0, shown] = value
+        means.append(model.predict_proba([7], revealed=revealed)[0, ~shown].mean())
+    assert means[0] < before[0, ~shown].mean() - 0.02
+    assert means[1] > before[0, ~shown].mean() + 0.02
+
+
+def test_a_benchmark_nobody_was_evaluated_on_gets_the_overall_mean():
+    snapshot, lineage = tiny()
+    train = snapshot.responses.copy()
+    is_math = (snapshot.items["benchmark"] == "math").to_numpy()
+    train[:, is_math] = MISSING
+    model = BoostedTrees(neighbours=False, min_samples_leaf=2)
+    model.fit(train, lineage, items=snapshot.items, models=snapshot.models)
+    means = item_means(train, snapshot.items)
+    np.testing.assert_allclose(model.predict_proba([0])[0, is_math], means[is_math], atol=1e-3)
