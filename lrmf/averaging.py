@@ -9,7 +9,7 @@ from scipy.sparse.linalg import splu
 from sklearn.base import BaseEstimator
 
 from .lineage import Lineage
-from .snapshot import observed
+from .snapshot import observed, observed_counts
 
 BLOCK_CELLS = 4_000_000  # cells of a float32 working array
 FACTORIZED_COLUMNS = 32  # columns with the same fixed cells that are worth a factorization
@@ -57,11 +57,6 @@ def spread(responses: np.ndarray, means: np.ndarray) -> np.ndarray:
     values, seen = residuals(responses, means)
     variance = (values**2).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
     return np.sqrt(np.maximum(variance, 1e-6))
-
-
-def observed_counts(responses: np.ndarray) -> np.ndarray:
-    """Observed responses of each model."""
-    return np.array([np.count_nonzero(observed(row)) for row in responses])
 
 
 class _Baseline(BaseEstimator):

@@ -23,14 +23,13 @@ from .averaging import (
     LineageMean,
     benchmark_codes,
     item_means,
-    observed_counts,
     spread,
     without_edges,
 )
 from .factorization import LRMF
 from .features import model_features
 from .irt import ItemResponse
-from .snapshot import MISSING, observed
+from .snapshot import MISSING, observed, observed_counts
 from .tree_baselines import BoostedTrees
 from .tuned import Tuned
 

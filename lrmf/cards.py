@@ -4,8 +4,8 @@ import numpy as np
 from sklearn.ensemble import ExtraTreesRegressor
 
 from .features import card_codes
-from .forecasts import observed_counts
 from .prior import Gaussians
+from .snapshot import observed_counts
 
 _LEAST = 40  # models that a correction is learned from
 _LEARNERS = 4000  # the same, at most

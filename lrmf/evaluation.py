@@ -20,6 +20,7 @@ from scipy import sparse
 from sklearn.base import clone
 
 from .averaging import item_means
+from .features import DATE_COLUMNS, model_dates
 from .lineage import Lineage
 from .metrics import (
     mean_of_finite,
@@ -203,8 +204,14 @@ def date_split(
     With a `lineage`, only models with an earlier scored relative within `max_hops` are scored.
     """
     scored = _scored(responses)
-    dates = _dates(models, column, scored)
+    dates = model_dates(models, scored, column=column)
     dated = dates[scored & dates.notna().to_numpy()]
+    if dated.empty:
+        names = [column] if column else DATE_COLUMNS
+        raise ValueError(
+            f"no dates to split by: models has no value in {' or '.join(names)}; "
+            "use zero_shot, or fill in the dates"
+        )
     cut = dated.quantile(quantile) if cutoff is None else pd.to_datetime(cutoff, utc=True)
     early = scored & (dates < cut).to_numpy()
     late = scored & (dates >= cut).to_numpy()
@@ -288,18 +295,6 @@ def _cold_start_folds(
             # No relative of this model lies in any other fold, so the move strands none of them.
             fold[row] = (fold[row] + 1) % n_folds
     return [np.flatnonzero(fold == number) for number in range(n_folds)]
-
-
-def _dates(models: pd.DataFrame, column: str | None, scored: np.ndarray) -> pd.Series:
-    names = [column] if column else ["evaluated_at", "created_at"]
-    for name in names:
-        if name in models and models[name][scored].notna().any():
-            text = models[name].astype("string")
-            return pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
-    raise ValueError(
-        f"no dates to split by: models has no value in {' or '.join(names)}; "
-        "use zero_shot, or fill in the dates"
-    )
 
 
 def evaluate(

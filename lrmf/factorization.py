@@ -16,7 +16,7 @@ from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
 from .gaussian import Gaussian
 from .new_model import NewModel, leaf_weights, revealed_row
 from .prior import Gaussians, LineagePrior, pack
-from .scores import BenchmarkScores, coverage_scale, standardised_error
+from .scores import BenchmarkScores, coverage_scale
 from .snapshot import observed
 from .threads import threads
 
@@ -374,21 +374,14 @@ class LRMF(Forecasts, BaseEstimator):
             chosen = rows[isolated == group][:_CALIBRATION_MODELS]
             blocks = [chosen[b : b + BLOCK] for b in range(0, chosen.size, BLOCK)]
             if blocks:
-                scales[int(group)] = coverage_scale(
-                    np.concatenate([self._leave_one_out_errors(block) for block in blocks])
-                )
+                errors = [
+                    self.scores_.errors(
+                        self.likelihood_, self.leave_one_out(block), self.responses_[block]
+                    )
+                    for block in blocks
+                ]
+                scales[int(group)] = coverage_scale(np.concatenate(errors))
         return scales
-
-    def _leave_one_out_errors(self, rows):
-        """Standardised errors (n_rows, n_benchmarks) of forecasts without the rows' responses."""
-        given = self.responses_[rows]
-        target, states = observed(given), self.leave_one_out(rows)
-        forecast = self.likelihood_.forecast(states.mean, states.covariance)
-        score = self.scores_.expected(forecast[0], given, target)
-        deviation = self.scores_.deviation(
-            self.likelihood_, states, given, target, forecast=forecast
-        )
-        return standardised_error(score, deviation, self.scores_.actual(given, target))
 
     def fold_in(self, *, parents=(), answers=None):
         """Forecast a model nobody has evaluated, from its parents and a few answers, if any.

@@ -7,6 +7,7 @@ import scipy.sparse as sp
 from lrmf.lineage import Lineage
 
 CATEGORIES = ("architecture", "type", "precision", "chat_template", "merged", "moe")
+DATE_COLUMNS = ("evaluated_at", "created_at")
 UNKNOWN = "unknown"
 POOLED = "other"
 UNKNOWN_LOG_SIZE = -10.0
@@ -84,6 +85,25 @@ def card_codes(models: pd.DataFrame) -> np.ndarray:
             codes = pd.Series(range(levels.nunique()), index=_by_frequency(levels))
             columns.append(levels.map(codes).to_numpy(float))
     return np.column_stack(columns) if columns else np.zeros((len(models), 0))
+
+
+def model_dates(
+    models: pd.DataFrame, scored: np.ndarray, *, column: str | None = None
+) -> pd.Series:
+    """Dates of the models, NaT where unknown or unreadable.
+
+    Parameters
+    ----------
+    models : DataFrame, n_models rows
+    scored : bool (n_models,)
+    column : str, optional
+        By default the first of `DATE_COLUMNS` that is known of any scored model.
+    """
+    for name in [column] if column else DATE_COLUMNS:
+        if name in models and models[name][scored].notna().any():
+            text = models[name].astype("string")
+            return pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
+    return pd.Series(pd.NaT, index=models.index, dtype="datetime64[ns, UTC]")
 
 
 def _by_frequency(levels: pd.Series) -> list[str]:

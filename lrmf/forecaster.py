@@ -3,18 +3,22 @@
 import json
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator
 
 from .cards import correct
 from .factorization import LRMF
-from .forecasts import Forecasts, has_responses, is_isolated
+from .features import model_dates
+from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
 from .memory import SHOTS, Memory
 from .scores import coverage_scale, standardised_error
 from .snapshot import MISSING, observed
 from .threads import threads
 from .tuning import tune
 
-_LEAST = 40  # models with so many responses, below which k is not simulated
+_LEAST = 40  # models behind a calibration, at least
+_LATE = 0.2  # share of the training models, the latest, that show what drift does
+_LATEST = 0.98  # share of the training models that a later model is later than
 _SIMULATED = 400  # models with and without relatives behind memory and intervals, each
 _REVEALED = {True: (5, *SHOTS), False: (1, 2, 4)}  # responses, by whether they are answers
 
@@ -109,13 +113,18 @@ class Forecaster(Forecasts, BaseEstimator):
     @property
     def reads_cards(self):
         """Whether model cards have any part in the forecasts."""
-        return self.model_.features_ is not None or (self.cards_ is not None and self.cards_.weight)
+        by_trees = self.cards_ is not None and self.cards_.weight > 0
+        return by_trees or self.model_.features_ is not None
 
     @property
     def stats_(self):
         """Statistics of the fit, and the chosen parameters with the curve of the choice."""
         curve = [] if self.tuning_ is None else json.loads(self.tuning_.to_json(orient="records"))
         return self.model_.stats_ | {"tuning": curve}
+
+    @property
+    def _use_cards(self):
+        return self.use_cards and self.use_features is not False
 
     def _known(self, lineage):
         return lineage if self.use_lineage else lineage.drop_edges(1.0)
@@ -127,12 +136,10 @@ class Forecaster(Forecasts, BaseEstimator):
         rng = np.random.default_rng([self.seed, 11])
         with threads(self.n_threads):
             self._belief_without, self.cards_ = correct(
-                model,
-                models,
-                use_cards=self.use_cards and self.use_features is not False,
-                seed=self.seed,
+                model, models, use_cards=self._use_cards, seed=self.seed
             )
             self._simulate(np.flatnonzero(self.evaluated_), rng)
+            self._mind_drift(models)
         return self
 
     def _simulate(self, rows, rng):
@@ -149,7 +156,7 @@ class Forecaster(Forecasts, BaseEstimator):
         shown = {k: np.where(rank < k, given, missing).astype(given.dtype) for k in shots}
         self.memory_ = None
         if is_binary and self.use_memory and chosen.size:
-            self.memory_ = Memory(self.responses_, self.lineage_)
+            self.memory_ = Memory(self.responses_, self.lineage_, seed=self.seed)
             learned = {k: shown[k] for k in SHOTS if k in shown}
             self.memory_.learn(chosen, self._expected(chosen), learned)
         nothing = np.full(given.shape, missing, given.dtype)
@@ -171,6 +178,37 @@ class Forecaster(Forecasts, BaseEstimator):
             for group in (False, True):
                 if (isolated == group).any():
                     self._scales[place, int(group)] = coverage_scale(errors[isolated == group])
+
+    def _mind_drift(self, models):
+        """Learn how much wider the intervals of later models must be, from the latest fifth.
+
+        That fifth is forecast from the earlier models, the items as fitted.
+        """
+        self._drift = np.ones(len(self.scores_.names))
+        self._is_later = np.zeros(len(self.responses_), bool)
+        dates = pd.Series() if models is None else model_dates(models, self.evaluated_)
+        dated = dates[dates.notna() & self.evaluated_] if len(dates) else dates
+        if len(dated) < 5 * _LEAST:
+            return
+        self._is_later = (dates > dated.quantile(_LATEST)).to_numpy()
+        late = self.evaluated_ & (dates > dated.quantile(1 - _LATE)).to_numpy()
+        early = self.evaluated_ & ~late
+        if late.any() and early.any():
+            self._drift = np.maximum(coverage_scale(self._errors_of_later(late, models)), 1.0)
+
+    def _errors_of_later(self, late, models):
+        """Standardised errors of forecasts of the late models from all others."""
+        earlier = np.array(self.responses_)
+        earlier[late] = MISSING if earlier.dtype == np.uint8 else np.nan
+        model = self.model_.adapt(earlier, self.lineage_, models=models)
+        belief, _ = correct(model, models, use_cards=self._use_cards, seed=self.seed)
+        rows = np.flatnonzero(late)
+        errors = [
+            self.scores_.errors(self.likelihood_, belief[part], self.responses_[part])
+            for part in np.array_split(rows, -(-rows.size // BLOCK))
+        ]
+        isolated = is_isolated(self.lineage_, model.evaluated_, rows).astype(int)
+        return np.concatenate(errors) / self._scales[0, isolated]
 
     def _expected(self, rows, items=slice(None)):
         """Expected responses without the rows' own."""
@@ -198,4 +236,5 @@ class Forecaster(Forecasts, BaseEstimator):
         below = np.minimum(place.astype(int), len(self._shots) - 1)
         above = np.minimum(below + 1, len(self._shots) - 1)
         share = (place - below)[:, None]
-        return (1 - share) * self._scales[below, isolated] + share * self._scales[above, isolated]
+        scale = (1 - share) * self._scales[below, isolated] + share * self._scales[above, isolated]
+        return scale * np.where(self._is_later[rows][:, None], self._drift, 1.0)

@@ -5,7 +5,7 @@ import pandas as pd
 
 from .checks import check_cells, check_rows
 from .scores import interval
-from .snapshot import observed
+from .snapshot import observed_counts
 from .threads import threads
 
 BLOCK = 256  # models forecast at once
@@ -112,12 +112,6 @@ class Forecasts:
 def has_responses(responses):
     """Whether each model has any response (n_models,)."""
     return observed_counts(responses) > 0
-
-
-def observed_counts(responses):
-    """Number of responses of each model (n_models,)."""
-    blocks = range(0, len(responses), 1024)
-    return np.concatenate([observed(responses[b : b + 1024]).sum(axis=1) for b in blocks])
 
 
 def is_isolated(lineage, evaluated, rows):

@@ -11,6 +11,7 @@ NOISE = np.array([0.02, 0.05, 0.1, 0.2, 0.35])  # shares of a copy's answers tha
 SHOTS = (20, 50, 200)  # revealed answers for which shares are learned
 KINSHIP = ("other", "family", "two steps", "one step")  # of a candidate to the model forecast
 _COLUMNS = 1024  # revealed answers that weigh the candidates, at most
+_CANDIDATES = 10_000  # training models, drawn at random if there are more
 _KEPT = 64  # candidates that a forecast averages
 _CELLS = 4_000_000  # of a float32 working array
 _ROUNDS = 30  # of expectation maximisation
@@ -42,19 +43,22 @@ class Memory:
     lineage : Lineage
     """
 
-    def __init__(self, responses, lineage: Lineage):
+    def __init__(self, responses, lineage: Lineage, *, seed=0):
         self.responses, self.lineage = responses, lineage
-        n = lineage.n_models
-        self.is_candidate = has_responses(responses)
-        step = lineage.adjacency.astype(bool).astype(np.int8)
-        step = (step + sparse.eye_array(step.shape[0], dtype=np.int8)).tocsr()
-        self._near = step[:n][:, :n], (step @ step)[:n][:, :n].tocsr()
+        self.evaluated = has_responses(responses)
+        candidates = np.flatnonzero(self.evaluated)
+        candidates = np.random.default_rng(seed).permutation(candidates)[:_CANDIDATES]
+        self.candidates = np.sort(candidates)
+        step = lineage.adjacency.astype(bool).astype(np.int32)
+        step = (step + sparse.eye_array(step.shape[0], dtype=np.int32)).tocsr()
+        two_steps = step @ step[:, self.candidates]
+        self._near = step[:, self.candidates].tocsr(), two_steps.tocsr()
         self._shares = {}
 
     @property
     def block(self) -> int:
         """Models that fit into one working array."""
-        return max(1, _CELLS // (len(NOISE) * len(self.responses)))
+        return max(1, _CELLS // (len(NOISE) * len(self.candidates)))
 
     def learn(self, rows, expected, shown):
         """Learn the shares from training models.
@@ -65,7 +69,7 @@ class Memory:
         expected : float32 (n, n_items), forecasts of the rows without their own answers
         shown : mapping of the numbers in `SHOTS` to uint8 (n, n_items), the answers revealed
         """
-        isolated = is_isolated(self.lineage, self.is_candidate, rows)
+        isolated = is_isolated(self.lineage, self.evaluated, rows)
         for shots, revealed in shown.items():
             for group in (False, True):
                 chosen = np.flatnonzero(isolated == group)
@@ -91,9 +95,9 @@ class Memory:
 
         Returns
         -------
-        CSR float32 (n, n_models) : (1 - e) w_ve summed over e, the largest of them in each row
+        CSR float32 (n, n_candidates) : (1 - e) w_ve summed over e, the largest of them in each row
         """
-        parts = [sparse.csr_array((0, len(self.responses)), dtype=np.float32)]
+        parts = [sparse.csr_array((0, len(self.candidates)), dtype=np.float32)]
         for top in range(0, len(rows), self.block):
             block = slice(top, top + self.block)
             ratio, kin = self._evidence(rows[block], expected[block], revealed[block])
@@ -103,7 +107,7 @@ class Memory:
 
     def _shares_of(self, rows, n_known):
         """Shares (n, kinship, noise) and of LRMF alone (n,) for so many revealed answers."""
-        isolated = is_isolated(self.lineage, self.is_candidate, rows)
+        isolated = is_isolated(self.lineage, self.evaluated, rows)
         nearest = np.abs(np.log1p(n_known)[:, None] - np.log1p(SHOTS)).argmin(axis=1)
         shares, alone = np.zeros((len(rows), len(KINSHIP), NOISE.size)), np.ones(len(rows))
         for row, (shots, group) in enumerate(zip(nearest, isolated, strict=True)):
@@ -120,16 +124,16 @@ class Memory:
 
         Parameters
         ----------
-        weights : CSR (n, n_models), from `weights`
+        weights : CSR (n, n_candidates), from `weights`
         forecast : float32 (n, n_columns), of LRMF given the revealed answers
         items : the columns
         """
-        candidates, place = np.unique(weights.indices, return_inverse=True)
-        if not candidates.size:
+        used, place = np.unique(weights.indices, return_inverse=True)
+        if not used.size:
             return forecast
-        shape = (weights.shape[0], candidates.size)
+        shape = (weights.shape[0], used.size)
         weights = sparse.csr_array((weights.data, place.ravel(), weights.indptr), shape=shape)
-        answers = np.asarray(self.responses[candidates])[:, items]
+        answers = np.asarray(self.responses[self.candidates[used]])[:, items]
         mixed = np.empty_like(forecast)
         for left in range(0, forecast.shape[1], 1024):
             part = answers[:, left : left + 1024]
@@ -141,16 +145,16 @@ class Memory:
         return mixed
 
     def _evidence(self, rows, expected, revealed):
-        """Log-likelihood ratios to LRMF alone (n, noise, n_models), and kinship (n, n_models)."""
+        """Log-likelihood ratios to LRMF alone (n, noise, n_candidates), and kinship."""
         columns = np.flatnonzero(observed(revealed).any(axis=0))
         if columns.size > _COLUMNS:
             columns = columns[np.linspace(0, columns.size - 1, _COLUMNS).astype(int)]
         known = revealed[:, columns]
         chance = np.where(known == 1, expected[:, columns], 1 - expected[:, columns])
         chance = np.clip(chance, 1e-4, 1)
-        answers = np.asarray(self.responses)[:, columns]
+        answers = self.responses[np.ix_(self.candidates, columns)]
         right, wrong = ((answers == z).astype(np.float32).T for z in (1, 0))
-        ratio = np.empty((len(rows), NOISE.size, len(self.responses)), np.float32)
+        ratio = np.empty((len(rows), NOISE.size, len(answers)), np.float32)
         for e, noise in enumerate(NOISE):
             same = np.log((1 - noise) / chance + noise)
             if_right = np.where(known == 1, same, np.log(noise)) * observed(known)
@@ -160,19 +164,18 @@ class Memory:
         return ratio, self._kinship(rows)
 
     def _kinship(self, rows):
-        """Index into `KINSHIP` of every training model, -1 for the row itself and the unscored."""
+        """Index into `KINSHIP` of every candidate (n, n_candidates), -1 for the row itself."""
         family = self.lineage.families
-        kin = (family[rows][:, None] == family[: self.lineage.n_models]).astype(np.int8)
+        kin = (family[rows][:, None] == family[self.candidates]).astype(np.int8)
         for kind, near in ((2, self._near[1]), (3, self._near[0])):
             cells = near[rows].tocoo()
             kin[cells.row, cells.col] = kind
-        kin[np.arange(len(rows)), rows] = -1
-        kin[:, ~self.is_candidate] = -1
+        kin[rows[:, None] == self.candidates] = -1
         return kin
 
 
 def _normalised(ratio, kin, shares, alone):
-    """Weights of the candidates (n, n_models), the small ones dropped."""
+    """Weights of the candidates (n, n_candidates), the small ones dropped."""
     log_weight = np.full(ratio.shape, -np.inf, np.float32)
     with np.errstate(divide="ignore"):
         log_share = np.log(shares)

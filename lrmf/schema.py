@@ -46,6 +46,12 @@ def observed(responses: np.ndarray) -> np.ndarray:
     return responses != MISSING
 
 
+def observed_counts(responses: np.ndarray) -> np.ndarray:
+    """Number of observed responses of each model (n_models,), in blocks of rows."""
+    blocks = [responses[top : top + 1024] for top in range(0, len(responses), 1024)]
+    return np.concatenate([observed(block).sum(axis=1) for block in blocks])
+
+
 def find_problems(
     models: pd.DataFrame,
     items: pd.DataFrame,

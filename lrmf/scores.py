@@ -85,6 +85,21 @@ class BenchmarkScores:
         total = np.where(total > 0, total, np.nan).astype(np.float64)
         return np.sqrt(np.maximum(variance, 0)) / total
 
+    def errors(self, likelihood, states, given):
+        """`standardised_error` of forecasts of all observed responses (n, n_benchmarks).
+
+        Parameters
+        ----------
+        likelihood : Bernoulli or Gaussian
+        states : Gaussians (n), beliefs without the responses
+        given : (n, n_items), the responses
+        """
+        target = observed(given)
+        forecast = likelihood.forecast(states.mean, states.covariance)
+        deviation = self.deviation(likelihood, states, given, target, forecast=forecast)
+        score = self.expected(forecast[0], given, target)
+        return standardised_error(score, deviation, self.actual(given, target))
+
     def n_observed(self, given):
         """Number of observed columns (n, n_benchmarks)."""
         return (observed(given).astype(np.float32) @ (self.weights > 0)).astype(int)

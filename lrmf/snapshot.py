@@ -43,6 +43,7 @@ from lrmf.schema import (
     find_problems,
     is_count,
     observed,
+    observed_counts,
     quote,
     row_blocks,
     rows_per_block,
@@ -58,6 +59,7 @@ __all__ = [
     "find_problems",
     "load_snapshot",
     "observed",
+    "observed_counts",
     "save_snapshot",
 ]
 

@@ -9,8 +9,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils.metaestimators import available_if
 
-from .averaging import benchmark_codes, observed_counts, without_edges
-from .snapshot import MISSING, observed
+from .averaging import benchmark_codes, without_edges
+from .snapshot import MISSING, observed, observed_counts
 
 HIDDEN_SHARE = 0.2  # of the related models, in each inner split
 MAX_HIDDEN = 200

@@ -14,7 +14,7 @@ GRIDS = {
     True: {"lineage_strength": (1.0, 3.0, 10.0, 30.0), "use_features": (False, True)},
     False: {
         "use_features": (True, False),
-        "lineage_strength": (1.0, 3.0, 10.0, 30.0),
+        "lineage_strength": (1.0, 3.0, 10.0),
         "node_ridge": (0.1, 0.3, 1.0),
         "jump": (0.05, 0.15),
     },
