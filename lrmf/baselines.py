@@ -43,7 +43,7 @@ __all__ = [
     "MFWithFeatures",
     "MatrixFactorization",
     "Tuned",
-    "tuned_baselines",
+    "all_baselines",
 ]
 
 COLD_SHARE = 0.3  # training episodes without any answer
@@ -51,7 +51,9 @@ MAX_EPISODES = 10  # per model
 BATCH_CELLS = 1024
 
 
-def tuned_baselines(*, is_binary: bool, rank: int = 16, ncf_cells: int = 300_000) -> dict:
+def all_baselines(
+    *, is_binary: bool, rank: int = 16, ncf_cells: int = 300_000, tuned: bool = True
+) -> dict:
     """Every baseline by its name in the tables, each to be tuned by the same inner splits.
 
     Parameters
@@ -62,6 +64,8 @@ def tuned_baselines(*, is_binary: bool, rank: int = 16, ncf_cells: int = 300_000
         The largest number of factors tried.
     ncf_cells : int
         Training cells of NCF; 0 leaves it out, as it takes longest.
+    tuned : bool
+        False takes their default parameters instead, and `rank`: quicker, and not as fair.
     """
     factors = {"rank": sorted({max(1, rank // 4), rank})}
     neighbors = {"n_neighbors": (5, 10, 20)}
@@ -90,7 +94,15 @@ def tuned_baselines(*, is_binary: bool, rank: int = 16, ncf_cells: int = 300_000
     if ncf_cells:
         network = NCF(rank, n_cells=ncf_cells)
         predictors["NCF"] = Tuned(network, {"n_epochs": (4, 8, 16)}, n_splits=1)
-    return predictors
+    if tuned:
+        return predictors
+    return {name: _plain(predictor, rank) for name, predictor in predictors.items()}
+
+
+def _plain(predictor, rank):
+    predictor = predictor.estimator if isinstance(predictor, Tuned) else predictor
+    has_rank = "rank" in predictor.get_params(deep=False)
+    return predictor.set_params(rank=rank) if has_rank else predictor
 
 
 class MatrixFactorization(LRMF):

@@ -19,7 +19,8 @@ from .tuning import tune
 _LEAST = 40  # models behind a calibration, at least
 _LATE = 0.2  # share of the training models, the latest, that show what drift does
 _LATEST = 0.98  # share of the training models that a later model is later than
-_SIMULATED = 400  # models with and without relatives behind memory and intervals, each
+_SIMULATED = 400  # models with and without relatives behind memory and intervals, each, or
+_CELLS = 3_000_000  # as many as have so many cells
 _REVEALED = {True: (5, *SHOTS), False: (1, 2, 4)}  # responses, by whether they are answers
 
 
@@ -127,7 +128,7 @@ class Forecaster(Forecasts, BaseEstimator):
         return self.use_cards and self.use_features is not False
 
     def _known(self, lineage):
-        return lineage if self.use_lineage else lineage.drop_edges(1.0)
+        return lineage if self.use_lineage else lineage.drop_edges(np.ones(lineage.n_edges, bool))
 
     def _learn(self, model, models):
         self.model_, self.likelihood_, self.scores_ = model, model.likelihood_, model.scores_
@@ -146,7 +147,8 @@ class Forecaster(Forecasts, BaseEstimator):
         """Forecast training models as if few of their responses were known; learn from it."""
         isolated = is_isolated(self.lineage_, self.evaluated_, rows)
         groups = [rng.permutation(rows[isolated == group]) for group in (False, True)]
-        chosen = np.sort(np.concatenate([group[:_SIMULATED] for group in groups]))
+        size = np.clip(_CELLS // self.responses_.shape[1], _LEAST, _SIMULATED)
+        chosen = np.sort(np.concatenate([group[:size] for group in groups]))
         given = self.responses_[chosen]
         seen = observed(given)
         rank = np.where(seen, rng.random(seen.shape), np.inf).argsort(axis=1).argsort(axis=1)
@@ -188,7 +190,7 @@ class Forecaster(Forecasts, BaseEstimator):
         self._is_later = np.zeros(len(self.responses_), bool)
         dates = pd.Series() if models is None else model_dates(models, self.evaluated_)
         dated = dates[dates.notna() & self.evaluated_] if len(dates) else dates
-        if len(dated) < 5 * _LEAST:
+        if len(dated) < 3 * _LEAST:
             return
         self._is_later = (dates > dated.quantile(_LATEST)).to_numpy()
         late = self.evaluated_ & (dates > dated.quantile(1 - _LATE)).to_numpy()

@@ -261,6 +261,21 @@ class Lineage:
         links[["parent", "child"]] = place[links[["parent", "child"]].to_numpy()]
         return self._with_links(links)
 
+    def rewired(self, seed: int | np.random.Generator) -> "Lineage":
+        """Random edges between the same nodes, each with as many parents and children as before.
+
+        The children of the edges of each relation exchange their parents at random. Edges that
+        come out double, cyclic or from a node to itself are left out.
+        """
+        rng = np.random.default_rng(seed)
+        links = self._link_table()
+        for edges in links.groupby("relation", sort=True).indices.values():
+            parents = links["parent"].to_numpy()[edges]
+            links.iloc[edges, links.columns.get_loc("parent")] = rng.permutation(parents)
+        links, _ = _without_duplicates(links[links["parent"] != links["child"]])
+        links, _ = _without_cycles(links, self.node_ids)
+        return self._with_links(_in_id_order(links, self.node_ids))
+
     def drop_edges(
         self, drop: np.ndarray | float, *, seed: int | np.random.Generator | None = None
     ) -> "Lineage":

@@ -14,12 +14,20 @@ ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#767676"
 
 PREDICTORS = {
     "LRMF": {"color": BLUE, "marker": "o", "linestyle": "-"},
+    "LRMF core": {"color": BLUE, "marker": "h", "linestyle": ":"},
+    "boosting on relatives": {"color": VERMILLION, "marker": "*", "linestyle": "-"},
     "lineage average, multi-hop": {"color": GREEN, "marker": "^", "linestyle": "--"},
     "lineage average, 1 hop": {"color": SKY, "marker": "v", "linestyle": ":"},
+    "lineage average, 1 hop, raw": {"color": SKY, "marker": "1", "linestyle": "-"},
+    "2PL + lineage": {"color": GREEN, "marker": "<", "linestyle": "-."},
+    "Rasch + lineage": {"color": GREEN, "marker": ">", "linestyle": ":"},
+    "boosting on features": {"color": ORANGE, "marker": "p", "linestyle": "-"},
     "MF": {"color": VERMILLION, "marker": "s", "linestyle": "--"},
     "MF + features": {"color": ORANGE, "marker": "D", "linestyle": "-."},
     "kNN": {"color": PURPLE, "marker": "P", "linestyle": "-."},
     "NCF": {"color": BLACK, "marker": "X", "linestyle": ":"},
+    "2PL": {"color": PURPLE, "marker": "d", "linestyle": ":"},
+    "Rasch": {"color": PURPLE, "marker": "H", "linestyle": "--"},
     "item mean": {"color": GREY, "marker": "_", "linestyle": "-"},
 }
 RELATIONS = {

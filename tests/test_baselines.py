@@ -17,7 +17,7 @@ from lrmf.baselines import (
     MatrixFactorization,
     MFWithFeatures,
     Tuned,
-    tuned_baselines,
+    all_baselines,
 )
 from lrmf.factorization import LRMF
 from lrmf.lineage import Lineage
@@ -112,8 +112,8 @@ def test_the_same_seed_gives_the_same_forecast(name, binary):
 def test_every_tuned_baseline_forecasts(binary):
     snapshot, lineage = tiny(binary)
     train = without(snapshot.responses, [3, 10])
-    predictors = tuned_baselines(is_binary=binary, rank=2, ncf_cells=500)
-    assert "NCF" not in tuned_baselines(is_binary=binary, ncf_cells=0)
+    predictors = all_baselines(is_binary=binary, rank=2, ncf_cells=500)
+    assert "NCF" not in all_baselines(is_binary=binary, ncf_cells=0)
     for name, predictor in predictors.items():
         forecast = fit(predictor, snapshot, lineage, train).predict_proba([3, 10])
         assert forecast.shape == (2, train.shape[1]), name

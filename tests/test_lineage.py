@@ -1,5 +1,6 @@
 import itertools
 import pickle
+from itertools import pairwise
 
 import networkx as nx
 import numpy as np
@@ -336,3 +337,23 @@ def test_real_lineages(real_data, name, n_models, largest):
     assert lineage.n_models == n_models
     assert lineage.n_edges + len(lineage.dropped) == snapshot.n_edges
     assert (lineage.families == 0).sum() == largest
+
+
+def test_rewiring_keeps_the_degrees_by_relation():
+    edges = [(f"p{n % 7}", f"m{n}", "merge" if n % 3 else "finetune") for n in range(60)]
+    lineage = Lineage.from_edges(edges, [f"m{n}" for n in range(60)])
+    rewired = lineage.rewired(3)
+    assert list(rewired.node_ids) == list(lineage.node_ids)
+    for end in ("parent", "child"):
+        before = lineage.edges.groupby(["relation", end]).size()
+        pd.testing.assert_series_equal(rewired.edges.groupby(["relation", end]).size(), before)
+    assert not rewired.edges.equals(lineage.edges)
+    assert rewired.edges.equals(lineage.rewired(3).edges)
+
+
+def test_rewiring_makes_no_cycles():
+    chain = [f"m{number}" for number in range(40)]
+    lineage = Lineage.from_edges([(a, b, "finetune") for a, b in pairwise(chain)], chain)
+    rewired = lineage.rewired(0)
+    assert 0 < rewired.n_edges < lineage.n_edges
+    assert nx.is_directed_acyclic_graph(rewired.to_networkx())

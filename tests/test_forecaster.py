@@ -1,0 +1,224 @@
+"""The forecaster: what its ingredients may and may not do, over answers and proportions."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from draws import draw_answers, draw_proportions, random_lineage
+
+from lrmf import LRMF, Forecaster
+from lrmf.scores import standardised_error
+from lrmf.snapshot import MISSING, observed
+from lrmf.tuning import tune
+
+N_MODELS, N_HIDDEN = 200, 40
+
+
+def columns(n_items, n_trials):
+    benchmark = ["even", "odd"] * (n_items // 2)
+    ids = [f"i{number}" for number in range(n_items)]
+    return pd.DataFrame({"item_id": ids, "benchmark": benchmark, "n_trials": n_trials})
+
+
+def cards(lineage):
+    size = np.where(np.arange(N_MODELS) % 3, 7.0, 70.0)
+    days = pd.date_range("2024-01-01", periods=N_MODELS).strftime("%Y-%m-%d")
+    ids = lineage.node_ids[:N_MODELS]
+    return pd.DataFrame({"model_id": ids, "params_b": size, "evaluated_at": days})
+
+
+@pytest.fixture(scope="module", params=["answers", "proportions"])
+def problem(request):
+    lineage = random_lineage(N_MODELS, seed=4, n_unscored=5, n_loops=5)
+    if request.param == "answers":
+        truth, _ = draw_answers(lineage, 60, seed=4, density=0.9, ridge=0.2, strength=3.0)
+        items, missing = columns(60, 1), MISSING
+    else:
+        truth = draw_proportions(
+            lineage, 4, seed=4, ridge=1.0, strength=3.0, jump=0.1, n_trials=400
+        )
+        items, missing = columns(4, 400), np.nan
+    hidden = np.sort(np.random.default_rng(0).permutation(N_MODELS)[:N_HIDDEN])
+    train = truth.copy()
+    train[hidden] = missing
+    return lineage, truth, train, hidden, items, cards(lineage)
+
+
+@pytest.fixture(scope="module")
+def fitted(problem):
+    lineage, _, train, _, items, models = problem
+    return Forecaster().fit(train, lineage, items=items, models=models)
+
+
+def mean_error(forecast, truth):
+    seen = observed(truth)
+    return np.mean((forecast - truth)[seen] ** 2)
+
+
+def test_hidden_models_are_forecast_at_least_as_well_as_by_lrmf_alone(problem, fitted):
+    lineage, truth, train, hidden, items, models = problem
+    alone = LRMF(**fitted.model_.get_params()).fit(train, lineage, items=items, models=models)
+    own, other = fitted.predict_proba(hidden), alone.predict_proba(hidden)
+    assert mean_error(own, truth[hidden]) < 1.03 * mean_error(other, truth[hidden])
+    flat = np.broadcast_to(np.nanmean(np.where(observed(train), train, np.nan), axis=0), own.shape)
+    assert mean_error(own, truth[hidden]) < 0.97 * mean_error(flat, truth[hidden])
+
+
+def test_revealed_responses_help(problem, fitted):
+    _, truth, _, hidden, _, _ = problem
+    missing = MISSING if truth.dtype == np.uint8 else np.nan
+    revealed = truth[hidden].copy()
+    revealed[:, truth.shape[1] // 2 :] = missing
+    target = observed(truth[hidden]) & ~observed(revealed)
+    without = fitted.predict_proba(hidden)
+    with_them = fitted.predict_proba(hidden, revealed=revealed)
+    error = [((p - truth[hidden])[target] ** 2).mean() for p in (without, with_them)]
+    assert error[1] < error[0]
+
+
+def test_scores_are_means_of_the_expected_responses(problem, fitted):
+    _, truth, _, hidden, items, _ = problem
+    scores = fitted.predict_scores(hidden)
+    expected = pd.DataFrame(fitted.predict_proba(hidden).T).groupby(items["benchmark"]).mean()
+    wide = scores.pivot(index="row", columns="benchmark", values="score")
+    np.testing.assert_allclose(wide[["even", "odd"]].to_numpy(), expected.T, atol=1e-6)
+    assert (scores["lower"] <= scores["score"]).all() and (scores["score"] <= scores["upper"]).all()
+    assert (scores["n_observed"] == 0).all()
+
+
+def test_intervals_cover_hidden_models(problem, fitted):
+    _, truth, _, hidden, _, _ = problem
+    target = observed(truth[hidden])
+    scores = fitted.predict_scores(hidden, target=target)
+    actual = fitted.scores_.actual(truth[hidden], target).ravel()
+    inside = (scores["lower"] <= actual) & (actual <= scores["upper"])
+    assert 0.8 <= inside.mean() <= 0.99
+
+
+def test_intervals_narrow_with_what_is_revealed(problem, fitted):
+    _, truth, _, hidden, _, _ = problem
+    missing = MISSING if truth.dtype == np.uint8 else np.nan
+    widths = []
+    for known in (0, 1, 3):
+        revealed = truth[hidden].copy()
+        revealed[:, known * truth.shape[1] // 4 :] = missing
+        scores = fitted.predict_scores(hidden, revealed=revealed)
+        widths.append((scores["upper"] - scores["lower"]).mean())
+    assert widths[0] > widths[1] > widths[2]
+
+
+def test_later_models_have_wider_intervals_where_drift_asks_for_it(problem):
+    lineage, truth, _, _, items, models = problem
+    shifted = truth.copy()
+    late = np.arange(N_MODELS) >= int(0.8 * N_MODELS)
+    missing = MISSING if truth.dtype == np.uint8 else np.nan
+    better = 1 if truth.dtype == np.uint8 else 0.97
+    raised = np.random.default_rng(3).random(truth.shape) < 0.7
+    shifted[(late[:, None] & raised) & observed(truth)] = better
+    hidden = np.array([N_MODELS - 1])
+    shifted[hidden] = missing
+    new = Forecaster().fit(shifted, lineage, items=items, models=models)
+    undated = Forecaster().fit(
+        shifted, lineage, items=items, models=models.drop(columns="evaluated_at")
+    )
+    widths = [model.predict_scores(hidden).eval("upper - lower").mean() for model in (new, undated)]
+    assert widths[0] > 1.05 * widths[1]
+
+
+def test_a_saved_forecaster_forecasts_the_same(problem, fitted):
+    lineage, _, train, hidden, _, models = problem
+    loaded = Forecaster.from_arrays(fitted.to_arrays())
+    assert loaded.get_params() == fitted.get_params()
+    again = loaded.adapt(train, lineage, models=models)
+    np.testing.assert_allclose(again.predict_proba(hidden), fitted.predict_proba(hidden), atol=0.02)
+
+
+def test_same_bytes_on_repeat_and_for_any_number_of_threads(problem, fitted):
+    lineage, _, train, _, items, models = problem
+    again = Forecaster(n_threads=1).fit(train, lineage, items=items, models=models)
+    assert again.predict_proba().tobytes() == fitted.predict_proba().tobytes()
+    assert again.predict_scores().equals(fitted.predict_scores())
+
+
+def test_without_lineage_relatives_do_not_matter(problem):
+    lineage, _, train, hidden, items, models = problem
+    forecasts = [
+        Forecaster(use_lineage=False)
+        .fit(train, known, items=items, models=models)
+        .predict_proba(hidden)
+        for known in (lineage, lineage.shuffled(1))
+    ]
+    np.testing.assert_array_equal(*forecasts)
+
+
+def test_without_cards_the_models_table_does_not_matter(problem):
+    lineage, _, train, hidden, items, models = problem
+    other = models.assign(params_b=models["params_b"].to_numpy()[::-1])
+    forecasts = [
+        Forecaster(use_features=False)
+        .fit(train, lineage, items=items, models=table)
+        .predict_proba(hidden)
+        for table in (models, other)
+    ]
+    np.testing.assert_array_equal(*forecasts)
+
+
+def test_answers_of_hidden_models_are_never_seen(problem, fitted):
+    """A response that is missing in the training matrix has no way into the forecast."""
+    lineage, truth, train, hidden, items, models = problem
+    missing = MISSING if truth.dtype == np.uint8 else np.nan
+    revealed = np.full(truth[hidden].shape, missing, truth.dtype)
+    np.testing.assert_allclose(
+        fitted.predict_proba(hidden, revealed=revealed), fitted.predict_proba(hidden), atol=1e-6
+    )
+
+
+def test_parameters_given_are_not_tuned(problem):
+    lineage, _, train, _, items, models = problem
+    model = Forecaster(rank=2, lineage_strength=5.0, use_features=False)
+    model.fit(train, lineage, items=items, models=models)
+    chosen = model.model_.get_params()
+    assert chosen["rank"] == 2 and chosen["lineage_strength"] == 5.0
+    assert not set(model.tuning_["parameter"]) & {"rank", "lineage_strength", "use_features"}
+
+
+class TestTuning:
+    def test_the_curve_shows_the_choice(self, problem):
+        lineage, _, train, _, items, models = problem
+        parameters, curve = tune(train, lineage, items=items, models=models, fixed={})
+        chosen = curve[curve["chosen"]].set_index("parameter")
+        assert (curve.groupby("parameter")["chosen"].sum() == 1).all()
+        for name, row in chosen.iterrows():
+            assert parameters[name] == row["value"]
+        best = curve.groupby("parameter")["loss"].min()
+        assert (chosen["loss"] <= 1.01 * best.reindex(chosen.index) + 1e-12).all()
+
+    def test_the_right_lineage_forecasts_better_than_a_shuffled_one(self, problem):
+        lineage, _, train, _, items, models = problem
+        losses = [
+            tune(train, known, items=items, models=models, fixed={})[1]["loss"].min()
+            for known in (lineage, lineage.shuffled(2))
+        ]
+        assert losses[0] < losses[1]
+
+    def test_few_models_keep_the_defaults(self, problem):
+        lineage, _, train, _, items, models = problem
+        few = train.copy()
+        few[10:] = MISSING if train.dtype == np.uint8 else np.nan
+        parameters, curve = tune(few, lineage, items=items, models=models, fixed={"rank": 2})
+        assert curve.empty and parameters["rank"] == 2
+
+
+def test_bad_input_is_refused_before_anything_is_fitted(problem):
+    lineage, _, train, _, items, _ = problem
+    with pytest.raises(ValueError, match="the lineage has"):
+        Forecaster().fit(train[:5], lineage, items=items)
+    with pytest.raises(ValueError, match="nothing to fit"):
+        Forecaster().fit(np.full_like(train, MISSING), random_lineage(N_MODELS, seed=1)) if (
+            train.dtype == np.uint8
+        ) else Forecaster().fit(train * np.nan, random_lineage(N_MODELS, seed=1))
+
+
+def test_standardised_errors_are_in_deviations():
+    score, deviation = np.array([[0.5]]), np.array([[0.05]])
+    error = standardised_error(score, deviation, np.array([[0.55]]))
+    assert error[0, 0] == pytest.approx(1.0, rel=0.01)

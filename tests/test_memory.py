@@ -1,0 +1,143 @@
+"""The memory finds near-copies, minds kinship, and never uses a model's own answers."""
+
+import numpy as np
+import pytest
+from draws import draw_answers, random_lineage
+
+from lrmf.memory import SHOTS, Memory
+from lrmf.snapshot import MISSING
+
+N_MODELS, N_ITEMS = 120, 150
+
+
+@pytest.fixture(scope="module")
+def copies():
+    """Answers of models of which every child is its parent, but for a tenth of the answers."""
+    rng = np.random.default_rng(1)
+    lineage = random_lineage(N_MODELS, seed=1)
+    answers, probability = draw_answers(lineage, N_ITEMS, seed=1, strength=0.01)
+    for child in np.argsort(lineage.depth[:N_MODELS], kind="stable"):
+        for parent in lineage.parents(lineage.node_ids[child])[:1]:
+            answers[child] = answers[lineage.index_of(parent)]
+            redrawn = rng.random(N_ITEMS) < 0.1
+            answers[child, redrawn] = rng.random(redrawn.sum()) < 0.5
+    expected = np.broadcast_to(answers.mean(axis=0), answers.shape).astype(np.float32)
+    return lineage, answers, expected
+
+
+def revealed(answers, k, seed=0):
+    rng = np.random.default_rng(seed)
+    order = rng.random(answers.shape).argsort(axis=1).argsort(axis=1)
+    return np.where(order < k, answers, MISSING).astype(np.uint8)
+
+
+def learned(lineage, answers, expected):
+    memory = Memory(answers, lineage)
+    rows = np.arange(len(answers))
+    memory.learn(rows, expected, {k: revealed(answers, k) for k in SHOTS})
+    return memory
+
+
+def log_loss(probability, answers, cells):
+    chance = np.where(answers == 1, probability, 1 - probability)[cells]
+    return -np.log(np.clip(chance, 1e-6, 1)).mean()
+
+
+@pytest.fixture(scope="module")
+def memory(copies):
+    return learned(*copies)
+
+
+def test_relatives_forecast_a_copy_before_any_answer(copies, memory):
+    lineage, answers, expected = copies
+    rows = np.flatnonzero(np.diff(lineage.adjacency.indptr)[:N_MODELS] > 0)
+    nothing = np.full((len(rows), N_ITEMS), MISSING, np.uint8)
+    weights = memory.weights(rows, expected[rows], nothing)
+    mixed = memory.blend(weights, expected[rows])
+    everywhere = np.ones(mixed.shape, bool)
+    assert log_loss(mixed, answers[rows], everywhere) < 0.8 * log_loss(
+        expected[rows], answers[rows], everywhere
+    )
+
+
+def test_answers_single_out_the_parent(copies, memory):
+    lineage, answers, expected = copies
+    rows = np.array(
+        [child for child in range(N_MODELS) if lineage.parents(lineage.node_ids[child])]
+    )
+    weights = memory.weights(rows, expected[rows], revealed(answers, 100)[rows]).toarray()
+    heaviest = memory.candidates[weights.argmax(axis=1)]
+    near = lineage.adjacency[rows][:, :N_MODELS].toarray() > 0
+    assert near[np.arange(len(rows)), heaviest].mean() > 0.8
+
+
+def test_answers_find_copies_without_any_lineage(copies):
+    lineage, answers, expected = copies
+    memory = learned(lineage.drop_edges(1.0, seed=0), answers, expected)
+    rows = np.arange(N_MODELS)
+    losses = []
+    for k in (0, 20, 100):
+        shown = revealed(answers, k)
+        mixed = memory.blend(memory.weights(rows, expected, shown), expected)
+        losses.append(log_loss(mixed, answers, shown == MISSING))
+    assert losses[0] > losses[1] > losses[2]
+
+
+def test_weights_are_a_share_of_the_forecast(copies, memory):
+    _, answers, expected = copies
+    weights = memory.weights(np.arange(N_MODELS), expected, revealed(answers, 20))
+    total = weights.sum(axis=1)
+    assert (weights.data >= 0).all() and (total <= 1 + 1e-5).all()
+    mixed = memory.blend(weights, expected)
+    assert mixed.dtype == np.float32 and (mixed >= 0).all() and (mixed <= 1 + 1e-6).all()
+
+
+def test_a_model_is_no_candidate_for_itself(copies, memory):
+    _, answers, expected = copies
+    weights = memory.weights(np.arange(N_MODELS), expected, answers).toarray()
+    own = memory.candidates[None, :] == np.arange(N_MODELS)[:, None]
+    assert (weights[own] == 0).all()
+
+
+def test_answers_that_are_not_revealed_do_not_count(copies, memory):
+    lineage, answers, expected = copies
+    rows, shown = np.arange(5), revealed(answers, 20)[:5]
+    before = memory.weights(rows, expected[:5], shown).toarray()
+    changed = answers.copy()
+    changed[:5][shown == MISSING] = 1 - changed[:5][shown == MISSING]
+    other = Memory(changed, lineage)
+    other._shares = memory._shares
+    after = other.weights(rows, expected[:5], shown).toarray()
+    others = ~np.isin(memory.candidates, rows)  # the rows are candidates for one another
+    scale = after[:, others].sum(axis=1) / before[:, others].sum(axis=1)
+    np.testing.assert_allclose(after[:, others], before[:, others] * scale[:, None], atol=1e-6)
+
+
+def test_cells_a_copy_was_not_asked_fall_back(copies):
+    lineage, answers, expected = copies
+    thin = answers.copy()
+    thin[:, :10] = MISSING
+    memory = learned(lineage, thin, expected)
+    weights = memory.weights(np.arange(4), expected[:4], revealed(thin, 20)[:4])
+    mixed = memory.blend(weights, expected[:4])
+    np.testing.assert_allclose(mixed[:, :10], expected[:4, :10], atol=1e-6)
+    columns = np.array([3, 60, 149])
+    np.testing.assert_array_equal(
+        memory.blend(weights, expected[:4][:, columns], columns), mixed[:, columns]
+    )
+
+
+def test_models_with_nothing_to_go_by_are_left_alone(copies, memory):
+    lineage, _, expected = copies
+    loners = np.flatnonzero(np.diff(lineage.adjacency.indptr)[:N_MODELS] == 0)
+    assert len(loners)
+    nothing = np.full((len(loners), N_ITEMS), MISSING, np.uint8)
+    weights = memory.weights(loners, expected[loners], nothing)
+    np.testing.assert_array_equal(memory.blend(weights, expected[loners]), expected[loners])
+
+
+def test_without_learning_the_forecast_stays(copies):
+    lineage, answers, expected = copies
+    memory = Memory(answers, lineage)
+    weights = memory.weights(np.arange(3), expected[:3], revealed(answers, 20)[:3])
+    np.testing.assert_array_equal(memory.blend(weights, expected[:3]), expected[:3])
