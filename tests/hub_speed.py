@@ -58,10 +58,8 @@ def main() -> None:
         snapshot = crawl(Path(folder) / "out", client=client, n_workers=arguments.workers)
         seconds = time.monotonic() - begun
     done.set()
-    print(
-        f"{snapshot.n_models:,} models, {snapshot.n_edges:,} edges, {client.n_requests:,} requests, "
-        f"{arguments.workers} workers: {seconds:.1f} s, {resident_megabytes():.1f} MB at the end"
-    )
+    counts = f"{snapshot.n_models:,} models, {client.n_requests:,} requests"
+    print(f"{counts}, {arguments.workers} workers: {seconds:.1f} s")
     pipe.send("done")
 
 

@@ -190,25 +190,20 @@ def test_a_torn_log_is_mended(tmp_path):
     assert 0 < len(served.record.requests) < 15
 
 
-@pytest.mark.parametrize("n_moves", range(6))
-def test_killed_while_the_snapshot_is_put_in_place(tmp_path, monkeypatch, n_moves):
+def test_failing_while_the_snapshot_is_put_in_place(tmp_path, monkeypatch):
     world = make_world(20)
+
+    def failing(staging, out):
+        raise OSError(errno.EIO, "Input/output error")
+
     with serve(world.hub) as served:
         crawl(tmp_path / "out", client=client(served))
         before = tables_in(tmp_path / "out")
-        replace, moved = os.replace, []
-
-        def failing(source, target):
-            if "snapshot" in str(source) and len(moved) == n_moves:
-                raise OSError(errno.EIO, "Input/output error")
-            moved.append(target)
-            replace(source, target)
-
-        monkeypatch.setattr(study.os, "replace", failing)
-        with pytest.raises(CrawlError, match="continue with --resume"):
-            crawl(tmp_path / "out", client=client(served), resume=True)
-        assert not (tmp_path / "out" / "snapshot.json").exists()
-        monkeypatch.setattr(study.os, "replace", replace)
+        with monkeypatch.context() as patched:
+            patched.setattr(study, "publish", failing)
+            with pytest.raises(CrawlError, match="continue with --resume"):
+                crawl(tmp_path / "out", client=client(served), resume=True)
+        assert load_snapshot(tmp_path / "out").n_models == 20
         served.record.requests.clear()
         crawl(tmp_path / "out", client=client(served), resume=True)
     assert tables_in(tmp_path / "out") == before
@@ -441,12 +436,51 @@ def test_models_from_a_list(tmp_path):
         with pytest.raises(CrawlError, match="'../x' is not the id"):
             crawl(tmp_path / "out", client=client(served), models=["../x"])
         with pytest.raises(CrawlError, match="none of the models has a score"):
-            crawl(tmp_path / "none", client=client(served), models=["me/new"])
+            crawl(tmp_path / "none", client=client(served), models=["me/nowhere"])
     assert list(snapshot.models["model_id"]) == ["me/new", "user3/Model-3"]
     assert np.isnan(snapshot.responses[0]).all() and not np.isnan(snapshot.responses[1]).any()
     assert snapshot.models["params_b"].tolist() == [7.0, 7.2]
     assert ("user3/Model-3", "me/new", "finetune") in edges_of(snapshot)
     assert statuses_in(tmp_path / "out").loc["me/nowhere", "status"] == "missing"
+
+
+def test_a_model_of_ones_own_brings_its_evaluated_ancestors(tmp_path):
+    world = World()
+    hub = world.hub
+    for name in "abcd":
+        world.rows.append(table_row(f"lab/{name}", [0.1 + ord(name) / 1000] * 6))
+        hub.add_model(f"lab/{name}")
+    hub.models["lab/b"]["cardData"] = {"base_model": "org/unscored"}
+    hub.add_model("org/unscored", cardData={"base_model": "LAB/A"})  # case is the Hub's matter
+    hub.renamed |= {"LAB/A": "lab/a", "me/formerly-c": "lab/c"}
+    hub.add_model("me/new", cardData={"base_model": "lab/b"})
+    world.publish_table()
+    with serve(hub) as served:
+        snapshot = crawl(tmp_path / "out", client=client(served), models=["me/new"])
+        assert list(snapshot.models["model_id"]) == ["lab/a", "lab/b", "me/new"]
+        assert np.isnan(snapshot.responses).all(axis=1).tolist() == [False, False, True]
+        renamed = crawl(tmp_path / "old", client=client(served), models=["me/formerly-c"])
+        assert list(renamed.models["leaderboard_id"]) == ["lab/c"]
+        assert not np.isnan(renamed.responses).any()
+        chosen = crawl(tmp_path / "own", client=client(served), models=["lab/b"])
+        assert list(chosen.models["model_id"]) == ["lab/b"], "named, so nothing else is added"
+
+
+def test_parents_that_only_the_leaderboard_names_are_traced(tmp_path):
+    world = World()
+    world.hub.add_model("me/child")
+    world.hub.add_model("org/parent", cardData={"base_model": "org/grandparent"})
+    world.hub.renamed["org/old-parent"] = "org/parent"
+    world.rows = [table_row("me/child", [0.5] * 6, **{"Base Model": "org/old-parent"})]
+    world.publish_table()
+    with serve(world.hub) as served:
+        snapshot = crawl(tmp_path / "out", client=client(served))
+    assert edges_of(snapshot) == {
+        ("org/parent", "me/child", "finetune"),
+        ("org/grandparent", "org/parent", "finetune"),
+    }
+    statuses = {"me/child": "ok", "org/old-parent": "renamed", "org/grandparent": "missing"}
+    assert statuses_in(tmp_path / "out")["status"].to_dict() == statuses
 
 
 def test_a_hub_that_keeps_failing_ends_the_crawl(tmp_path):
@@ -456,7 +490,7 @@ def test_a_hub_that_keeps_failing_ends_the_crawl(tmp_path):
         hub = world.hub
         hub.faults, hub.fault_kinds, hub.most_faults = 1.0, ("503",), 10**6
         with pytest.raises(CrawlError, match="HTTP 503.*--resume"):
-            crawl(tmp_path / "out", client=client(served, tries=2), resume=True)
+            crawl(tmp_path / "out", client=client(served, tries=2), resume=True, max_models=80)
         hub.faults = 0
         snapshot = crawl(tmp_path / "out", client=client(served), resume=True)
     assert_true(tmp_path / "out", snapshot, world)

@@ -15,6 +15,7 @@ from lrmf.hub import Client, CrawlError, crawl, estimate, study
 from lrmf.hub.details import TASKS, Answers, build_matrix, read_samples
 from lrmf.hub.leaderboard import BENCHMARKS
 from lrmf.snapshot import MISSING
+from lrmf.sources import get_snapshot
 
 IFEVAL, SNARKS, ALGEBRA = (
     "leaderboard_ifeval",
@@ -113,6 +114,27 @@ def test_killed_and_resumed(tmp_path):
         assert (tmp_path / "o" / name).read_bytes() == (
             tmp_path / "undisturbed" / name
         ).read_bytes()
+
+
+def test_the_hub_run_goes_on_with_what_was_begun_and_opens_what_is_done(tmp_path, monkeypatch):
+    world = make_world(6)
+    add_details(world, {IFEVAL: 541, SNARKS: 178})
+    size = {"n_models": 1, "n_items": 1, "seed": 0}
+    with serve(world.hub) as served:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
+        world.hub.closed = {repo_of(name) for name in world.scores}
+        options = {"instances": True, "benchmarks": ["bbh"], "models": ["user1/Model-1"]}
+        with pytest.raises(CrawlError, match="gated"):
+            crawl(tmp_path / "o", client=client(served), **options)
+        world.hub.closed = set()
+        snapshot = get_snapshot("crawl", tmp_path / "o", **size)
+        assert list(snapshot.models["model_id"]) == ["user1/Model-1"]
+        assert snapshot.benchmarks == ["bbh"]
+        found = answers_to(snapshot, "user1/Model-1", "snarks")
+        assert found == world.answers["user1/Model-1", SNARKS]
+        served.record.requests.clear()
+        assert get_snapshot("crawl", tmp_path / "o", **size).is_binary
+    assert served.record.requests == []
 
 
 def test_the_most_complete_run_counts_and_of_these_the_latest(tmp_path):
