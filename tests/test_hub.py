@@ -433,8 +433,11 @@ def test_models_from_a_list(tmp_path):
     models = ["https://huggingface.co/USER3/model-3", "me/new", "me/nowhere"]
     with serve(world.hub) as served:
         snapshot = crawl(tmp_path / "out", client=client(served), models=models)
-        with pytest.raises(CrawlError, match="'../x' is not the id"):
-            crawl(tmp_path / "out", client=client(served), models=["../x"])
+        for text in ("../x", "/etc/passwd", "a\x00b", "x" * 10**5, "org/\u00fc", "a/b/c", "~/m"):
+            with pytest.raises(CrawlError, match="is not the id of a model") as caught:
+                crawl(tmp_path / "odd", client=client(served), models=[text])
+            assert len(str(caught.value)) < 150
+        assert not (tmp_path / "odd").exists()
         with pytest.raises(CrawlError, match="none of the models has a score"):
             crawl(tmp_path / "none", client=client(served), models=["me/nowhere"])
     assert list(snapshot.models["model_id"]) == ["me/new", "user3/Model-3"]
@@ -538,6 +541,8 @@ def test_foreign_folders_and_other_hubs_are_left_alone(tmp_path):
         for name in ("notes", "file"):
             with pytest.raises(CrawlError, match="choose"):
                 crawl(tmp_path / name, client=client(served))
+        with pytest.raises(CrawlError, match="cannot be reached"):
+            crawl(tmp_path / "out", client=Client("http://127.0.0.1:9", backoff=0.01))
         crawl(tmp_path / "out", client=client(served))
         with pytest.raises(CrawlError, match="holds a crawl of"):
             crawl(tmp_path / "out", client=Client("http://127.0.0.1:9"))

@@ -24,6 +24,7 @@ MAX_JSON = 32 * 2**20
 MAX_LINE = 16 * 2**20
 MAX_PAGES = 10_000
 CORRUPT = "its checksum does not match"
+_TOKEN = re.compile(r"[A-Za-z0-9_.~+/=\-]*")  # RFC 6750
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_BACKOFF = 20.0
 _CONNECT_TRIES = 4
@@ -74,6 +75,11 @@ class Client:
             library_name="lrmf", library_version=_version(), user_agent=PROJECT
         )
         self._token = self._headers.get("authorization", "").removeprefix("Bearer ")
+        if not _TOKEN.fullmatch(self._token):
+            raise CrawlError(
+                "the token (HF_TOKEN, or that of `hf auth login`) holds characters that none has; "
+                "copy it again, or unset HF_TOKEN"
+            )
 
     @property
     def has_token(self) -> bool:

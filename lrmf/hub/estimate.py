@@ -7,7 +7,7 @@ from . import details, leaderboard
 from .ancestry import ask_model
 from .client import Client
 from .limiter import SHARE
-from .study import LARGE, chosen_benchmarks, fetch_table, megabytes, select_models
+from .study import LARGE, chosen_benchmarks, fetch_table, megabytes, model_ids, select_models
 
 # Per 5 minutes: requests to the API, downloads.
 QUOTAS = {"anonymous": (500, 3000), "with a free account's token": (1000, 5000)}
@@ -66,6 +66,7 @@ def estimate(
     """
     client = client or Client()
     names = chosen_benchmarks(benchmarks, instances=instances)
+    models = models if models is None else model_ids(models)
     _, table = fetch_table(client)
     evaluations, _ = leaderboard.read_table(table, names)
     listed, others = select_models(evaluations["model_id"], models, max_models)

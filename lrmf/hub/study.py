@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..lineage import Lineage
+from ..schema import quote
 from ..snapshot import Snapshot, load_snapshot, save_snapshot
 from . import details, leaderboard
 from .ancestry import Crawler, Visit, establish_edges, read_file_claims, read_visit
@@ -113,7 +115,7 @@ def crawl(
     options = {
         "benchmarks": benchmarks if benchmarks is None else list(benchmarks),
         "instances": instances,
-        "models": models if models is None else list(models),
+        "models": models if models is None else model_ids(models),
         "max_models": max_models,
         "max_depth": max_depth,
     }
@@ -165,18 +167,23 @@ def fetch_table(client: Client, known: str | None = None) -> tuple[str, bytes | 
         raise CrawlError(f"{TABLE_REPO}: {refusal.reason}; try again later") from refusal
 
 
+def model_ids(texts: Iterable[str]) -> list[str]:
+    """Ids as the Hub spells them, each once; raises CrawlError for what is none."""
+    names = {}
+    for text in texts:
+        if not (name := normalised_id(text)):
+            raise CrawlError(f"{quote(text)} is not the id of a model; use org/name")
+        names.setdefault(name.casefold(), name)
+    return list(names.values())
+
+
 def select_models(
-    listed: pd.Series, models: Iterable[str] | None, max_models: int | None
+    listed: pd.Series, models: list[str] | None, max_models: int | None
 ) -> tuple[list[str], list[str]]:
-    """Ids on the leaderboard to crawl, and others; raises CrawlError for what is no id."""
+    """Ids on the leaderboard to crawl, and others."""
     if models is None:
         return list(listed.drop_duplicates().iloc[:max_models]), []
-    wanted = {}
-    for text in models:
-        if not (name := normalised_id(text)):
-            raise CrawlError(f"{text!r} is not the id of a model; use org/name")
-        wanted[name.casefold()] = name
-    wanted = dict(list(wanted.items())[:max_models])
+    wanted = {name.casefold(): name for name in models[:max_models]}
     folded = listed.str.casefold()
     others = [wanted[name] for name in sorted(set(wanted) - set(folded))]
     return list(listed[folded.isin(list(wanted))].drop_duplicates()), others
@@ -197,7 +204,8 @@ def _check_out(out: Path) -> None:
 
 def _begin(log: CrawlLog, client: Client, options: dict, *, resume: bool, say: Callable) -> dict:
     """Begin a crawl or go on with the one there is; returns its options."""
-    before = log.header if log.answers or log.earlier else None
+    answered = any(kind != "options" for kind, _ in chain(log.answers, log.earlier))
+    before = log.header if answered else None
     if before is not None and before.get("endpoint") != client.endpoint:
         raise CrawlError(
             f"the folder holds a crawl of {before.get('endpoint')}, not of {client.endpoint}; "
