@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -524,6 +525,8 @@ def test_the_token_is_nowhere(tmp_path, monkeypatch):
         out, err = process.communicate()
         assert process.returncode == 0, err
         assert served.record.leaked == []
+        known = re.compile(r"/api/(models|datasets)/|/(datasets/)?[^/]+/[^/]+/resolve/|storage:")
+        assert all(known.match(path) for path in served.record.requests)
         assert any(path.startswith("storage:") for path in served.record.requests)
     assert TOKEN not in out + err
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
