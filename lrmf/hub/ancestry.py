@@ -175,7 +175,7 @@ class Crawler:
         dict
             Visit by id asked for. The same answers give the same visits in any order.
         """
-        self._find_unchanged()
+        self._find_unchanged(advance)
         visits: dict[str, Visit] = {}
         level = sorted(set(roots))
         for _ in range(max_depth + 1):
@@ -240,7 +240,7 @@ class Crawler:
             reason = f"the answer cannot be read ({type(error).__name__})"
             return self._log.append(kind, key, status="error", reason=reason)
 
-    def _find_unchanged(self) -> None:
+    def _find_unchanged(self, advance: Callable[[int, int], None]) -> None:
         """Learn from listings by author which models are as an earlier crawl found them."""
         visits: dict[str, dict[str, Visit]] = {}
         for (kind, asked), visit in self._log.earlier.items():
@@ -248,9 +248,11 @@ class Crawler:
                 author = visit.resolved.split("/")[0]
                 visits.setdefault(author, {})[asked] = visit
         authors = sorted(author for author, known in visits.items() if len(known) >= _MIN_LISTED)
+        advance(len(authors), 0)
         for author, rows in self._each(
             lambda author: self._listing(author, visits[author]), authors
         ):
+            advance(0, 1)
             for asked, visit in visits[author].items():
                 if rows.get(visit.resolved) == [visit.sha, visit.last_modified, visit.gated]:
                     self._unchanged.add(asked)

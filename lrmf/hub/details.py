@@ -174,6 +174,11 @@ def _stream_run(client: Client, path: str, run: Run) -> "Samples":
                 raise
 
 
+def megabytes(n_bytes: float) -> str:
+    """A size for people."""
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
+
+
 def gated_message(client: Client, repo: str) -> str:
     """What to do about details that are gated."""
     terms = f"accept the terms at {client.endpoint}/datasets/{repo}"

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from . import details, leaderboard
 from .ancestry import ask_model
+from .choice import LARGE, chosen_benchmarks, fetch_table, model_ids, select_models
 from .client import Client
+from .details import megabytes
 from .limiter import SHARE
-from .study import LARGE, chosen_benchmarks, fetch_table, megabytes, model_ids, select_models
 
 # Per 5 minutes: requests to the API, downloads.
 QUOTAS = {"anonymous": (500, 3000), "with a free account's token": (1000, 5000)}

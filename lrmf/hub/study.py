@@ -13,15 +13,14 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..lineage import Lineage
-from ..schema import quote
 from ..snapshot import Snapshot, load_snapshot, save_snapshot
 from . import details, leaderboard
 from .ancestry import Crawler, Visit, establish_edges, read_file_claims, read_visit
-from .cards import commit, normalised_id
+from .choice import LARGE, chosen_benchmarks, fetch_table, model_ids, select_models
 from .client import Client
-from .details import TASKS, Answers, Repository
-from .errors import CrawlError, Refusal
-from .leaderboard import BENCHMARKS, TABLE_FILE, TABLE_REPO
+from .details import TASKS, Answers, Repository, megabytes
+from .errors import CrawlError
+from .leaderboard import BENCHMARKS, TABLE_REPO
 from .log import LOG_FOLDER, CrawlLog
 from .publish import STATUS_FILE, publish, recover_log, tidy
 from .workers import each
@@ -29,7 +28,6 @@ from .workers import each
 STATUSES = ("ok", "renamed", "gated", "missing", "disabled", "error")
 MAX_DEPTH = 20
 N_WORKERS = 8
-LARGE = "mmlu_pro"  # nearly all of the bytes of the details
 _LEFT_OUT = {
     "benchmarks": None,
     "instances": False,
@@ -139,54 +137,6 @@ def crawl(
         ) from None
     finally:
         client.stopped.set()
-
-
-def chosen_benchmarks(benchmarks: Iterable[str] | None, *, instances: bool) -> list[str]:
-    """Names of the benchmarks to collect, in the leaderboard's order; raises CrawlError."""
-    if benchmarks is None:
-        return [name for name in BENCHMARKS if not (instances and name == LARGE)]
-    benchmarks = list(benchmarks)
-    if unknown := [name for name in benchmarks if name not in BENCHMARKS]:
-        raise CrawlError(f"unknown benchmark {unknown[0]!r}; use {', '.join(BENCHMARKS)}")
-    if not benchmarks:
-        raise CrawlError("no benchmark is chosen; name at least one")
-    return [name for name in BENCHMARKS if name in benchmarks]
-
-
-def fetch_table(client: Client, known: str | None = None) -> tuple[str, bytes | None]:
-    """Commit of the leaderboard's table and its bytes; None if the commit is the known one."""
-    try:
-        sha = commit(client.json(f"api/datasets/{TABLE_REPO}", expand=["sha"]))
-        if sha is None:
-            raise CrawlError(f"{TABLE_REPO}: the Hub names no commit; try again later")
-        if sha == known:
-            return sha, None
-        path = f"datasets/{TABLE_REPO}/resolve/{sha}/{TABLE_FILE}"
-        return sha, client.content(path, max_bytes=leaderboard.MAX_TABLE_BYTES)
-    except Refusal as refusal:
-        raise CrawlError(f"{TABLE_REPO}: {refusal.reason}; try again later") from refusal
-
-
-def model_ids(texts: Iterable[str]) -> list[str]:
-    """Ids as the Hub spells them, each once; raises CrawlError for what is none."""
-    names = {}
-    for text in texts:
-        if not (name := normalised_id(text)):
-            raise CrawlError(f"{quote(text)} is not the id of a model; use org/name")
-        names.setdefault(name.casefold(), name)
-    return list(names.values())
-
-
-def select_models(
-    listed: pd.Series, models: list[str] | None, max_models: int | None
-) -> tuple[list[str], list[str]]:
-    """Ids on the leaderboard to crawl, and others."""
-    if models is None:
-        return list(listed.drop_duplicates().iloc[:max_models]), []
-    wanted = {name.casefold(): name for name in models[:max_models]}
-    folded = listed.str.casefold()
-    others = [wanted[name] for name in sorted(set(wanted) - set(folded))]
-    return list(listed[folded.isin(list(wanted))].drop_duplicates()), others
 
 
 def _keep(entry: dict) -> object:
@@ -336,6 +286,10 @@ class _Study:
         names = pd.array(self.benchmarks, dtype="string")
         items = pd.DataFrame({"item_id": names, "benchmark": names, "subtask": names})
         items["n_trials"] = [BENCHMARKS[name].n_trials for name in self.benchmarks]
+        if self.models.empty and self.others:
+            first = self.others[0]
+            found = f"{self.visits[first].status} ({self.visits[first].reason})"
+            raise CrawlError(f"{first}: {found}; check the id, and the token if it is private")
         responses = self.models[self.benchmarks].to_numpy(dtype=np.float32)
         if np.isnan(responses).all():
             raise CrawlError(
@@ -468,11 +422,6 @@ class _Study:
         columns = ["kind", "id", "status", "resolved_id", "gated", "sha", "time", "reason"]
         frame = pd.DataFrame(rows, columns=columns)
         return frame.astype("string").assign(gated=pd.array(frame["gated"], dtype="boolean"))
-
-
-def megabytes(n_bytes: float) -> str:
-    """A size for people."""
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
 def _write(path: Path, content: bytes) -> None:
