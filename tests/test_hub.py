@@ -440,10 +440,10 @@ def test_models_from_a_list(tmp_path):
             assert len(str(caught.value)) < 150
         assert not (tmp_path / "odd").exists()
         with pytest.raises(CrawlError, match="me/nowhere: missing .*; check the id"):
-            crawl(tmp_path / "none", client=client(served), models=["me/nowhere"])
+            crawl(tmp_path / "lonely", client=client(served), models=["me/nowhere"])
         world.hub.add_model("me/lonely")
         with pytest.raises(CrawlError, match="none of the models has a score"):
-            crawl(tmp_path / "none", client=client(served), models=["me/lonely"])
+            crawl(tmp_path / "lonely", client=client(served), models=["me/lonely"])
     assert list(snapshot.models["model_id"]) == ["me/new", "user3/Model-3"]
     assert np.isnan(snapshot.responses[0]).all() and not np.isnan(snapshot.responses[1]).any()
     assert snapshot.models["params_b"].tolist() == [7.0, 7.2]

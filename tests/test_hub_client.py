@@ -137,6 +137,12 @@ def test_a_damaged_token_is_not_sent_and_not_shown(monkeypatch, token):
     assert "s3" not in str(caught.value)
 
 
+def test_a_token_that_cannot_be_read(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path))
+    with pytest.raises(CrawlError, match="the token cannot be read .*set HF_TOKEN"):
+        quick("http://127.0.0.1:9")
+
+
 @pytest.mark.parametrize(
     "target", ["file:///etc/passwd", "ftp://x/y", "gopher://x", "http://", "//", "http://[::bad/"]
 )

@@ -74,12 +74,7 @@ class Client:
         # The client's own build_hf_headers makes a request of its own, past the limiter.
         agent = f"lrmf/{_version('lrmf')}; hf_hub/{_version('huggingface_hub')}; {PROJECT}"
         self._headers = {"User-Agent": agent}
-        self._token = "" if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token() or ""
-        if not _TOKEN.fullmatch(self._token):
-            raise CrawlError(
-                "the token (HF_TOKEN, or that of `hf auth login`) holds characters that none has; "
-                "copy it again, or unset HF_TOKEN"
-            )
+        self._token = _token()
         if self._token:
             self._headers["Authorization"] = f"Bearer {self._token}"
 
@@ -354,6 +349,23 @@ def _message(body: bytes) -> str:
 
 def _one_line(text: object) -> str:
     return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in str(text)))[:200]
+
+
+def _token() -> str:
+    """The user's token from the environment or the client's store, or nothing."""
+    try:
+        token = "" if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token() or ""
+    except OSError as error:
+        raise CrawlError(
+            f"{constants.HF_TOKEN_PATH}: the token cannot be read ({error.strerror or error}); mend "
+            "the file, or set HF_TOKEN"
+        ) from error
+    if not _TOKEN.fullmatch(token):
+        raise CrawlError(
+            "the token (HF_TOKEN, or that of `hf auth login`) holds characters that none has; copy "
+            "it again, or unset HF_TOKEN"
+        )
+    return token
 
 
 def _version(package: str) -> str:
