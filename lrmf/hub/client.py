@@ -357,8 +357,8 @@ def _token() -> str:
         token = "" if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token() or ""
     except OSError as error:
         raise CrawlError(
-            f"{constants.HF_TOKEN_PATH}: the token cannot be read ({error.strerror or error}); mend "
-            "the file, or set HF_TOKEN"
+            f"{constants.HF_TOKEN_PATH}: the token cannot be read ({error.strerror or error}); "
+            "mend the file, or set HF_TOKEN"
         ) from error
     if not _TOKEN.fullmatch(token):
         raise CrawlError(
