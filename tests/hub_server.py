@@ -84,7 +84,8 @@ class Hub:
                     {"rfilename": path},
                 ]
         elif repo.startswith("datasets/"):
-            self.datasets.setdefault(repo.removeprefix("datasets/"), {"sha": sha(repo, "1")})
+            commit = sha(repo, path, hashlib.sha1(content).hexdigest())
+            self.datasets.setdefault(repo.removeprefix("datasets/"), {})["sha"] = commit
 
 
 @dataclass

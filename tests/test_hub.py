@@ -473,6 +473,27 @@ def test_a_model_of_ones_own_brings_its_evaluated_ancestors(tmp_path):
         assert list(chosen.models["model_id"]) == ["lab/b"], "named, so nothing else is added"
 
 
+def test_a_forecast_for_a_model_of_ones_own(tmp_path, monkeypatch, capsys):
+    world = make_world(60)
+    world.hub.add_model("me/new", cardData={"base_model": "user3/Model-3"})
+    (tmp_path / "ids").write_text("me/new\n")
+    hub, mine, fit, out = (str(tmp_path / name) for name in ("hub", "mine", "fit.npz", "out.csv"))
+    with serve(world.hub) as served:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
+        assert cli.main(["crawl", hub]) == 0
+        assert cli.main(["crawl", mine, "--models-from", str(tmp_path / "ids")]) == 0
+    assert cli.main(["validate", hub]) == cli.main(["validate", mine]) == 0
+    assert cli.main(["fit", hub, "--model", fit, "--rank", "2"]) == 0
+    for options in ([], ["--model", fit]):
+        assert cli.main(["predict", mine, "--out", out, *options]) == 0
+        scores = pd.read_csv(out).query("model_id == 'me/new'")
+        assert list(scores["benchmark"]) == list(BENCHMARKS) and (scores["n_observed"] == 0).all()
+        assert (scores["lower"] < scores["score"]).all() and (
+            scores["score"] < scores["upper"]
+        ).all()
+    assert "neither answers nor an evaluated relative" not in capsys.readouterr().err
+
+
 def test_parents_that_only_the_leaderboard_names_are_traced(tmp_path):
     world = World()
     world.hub.add_model("me/child")

@@ -210,9 +210,11 @@ def test_a_second_crawl_downloads_only_new_files(tmp_path):
             crawl(tmp_path / "o", instances=True, client=client(served)), world, {SNARKS: 178}
         )
         assert not served.asked("storage:")
+        assert not [path for path in served.record.requests if "/tree/" in path]
         world.hub.add_file(repo_of(name), path_of(name, SNARKS, 28), samples(SNARKS, [1] * 178))
         snapshot = crawl(tmp_path / "o", instances=True, client=client(served))
     assert len(served.asked("storage:")) == 1
+    assert len([path for path in served.record.requests if "/tree/" in path]) == 1
     assert answers_to(snapshot, name, "snarks") == [1] * 178
 
 

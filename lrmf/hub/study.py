@@ -276,7 +276,7 @@ class _Study:
                 wanted.add(name)
                 pending += parents.get(name, [])
         frame = self.evaluations.rename(columns={"model_id": "leaderboard_id"})
-        names = [folded.get(name.casefold()) for name in frame["leaderboard_id"]]
+        names = [current.get(n) or folded.get(n.casefold()) for n in frame["leaderboard_id"]]
         frame.insert(0, "model_id", pd.array(names, dtype="string"))
         frame["renamed"] = frame["model_id"] != frame["leaderboard_id"]
         return frame[frame["model_id"].isin(list(wanted))].reset_index(drop=True)
@@ -352,7 +352,11 @@ class _Study:
         known = self.log.find("details", repo)
         if known is not None and known.status != "error":
             return known
-        return self.log.append("details", repo, **details.ask_repository(self.client, repo))
+        earlier = self.log.earlier.get(("details", repo))
+        values = details.ask_repository(self.client, repo, known=earlier and earlier.sha)
+        if values is None:
+            return self.log.confirm("details", repo)
+        return self.log.append("details", repo, **values)
 
     def _announce(self) -> None:
         """Say how much is going to be downloaded, and what is left out."""
