@@ -160,6 +160,13 @@ def test_reproduce_runs_what_is_out_of_date(checkout):
     assert planned(checkout, *smoke) == NAMES
 
 
+def test_a_new_crawl_is_studied_anew(checkout):
+    assert make(checkout, "reproduce", "RUN=hub").returncode == 0
+    assert planned(checkout, "RUN=hub") == []
+    touch(checkout / "data" / "hub" / "snapshot.json")
+    assert planned(checkout, "RUN=hub") == NAMES
+
+
 def test_reproduce_stops_at_a_failing_notebook(checkout):
     write_notebook(checkout / "notebooks" / "02_lineage.ipynb", PARAMETERS, "1 / 0")
     done = make(checkout, "reproduce")
