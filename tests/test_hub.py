@@ -466,6 +466,8 @@ def test_a_model_of_ones_own_brings_its_evaluated_ancestors(tmp_path):
         snapshot = crawl(tmp_path / "out", client=client(served), models=["me/new"])
         assert list(snapshot.models["model_id"]) == ["lab/a", "lab/b", "me/new"]
         assert np.isnan(snapshot.responses).all(axis=1).tolist() == [False, False, True]
+        more = crawl(tmp_path / "more", client=client(served), models=["me/new", "lab/b", "lab/d"])
+        assert list(more.models["model_id"]) == ["lab/a", "lab/b", "lab/d", "me/new"]
         renamed = crawl(tmp_path / "old", client=client(served), models=["me/formerly-c"])
         assert list(renamed.models["leaderboard_id"]) == ["lab/c"]
         assert not np.isnan(renamed.responses).any()

@@ -124,6 +124,11 @@ def test_the_hub_run_goes_on_with_what_was_begun_and_opens_what_is_done(tmp_path
         monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
         world.hub.closed = {repo_of(name) for name in world.scores}
         options = {"instances": True, "benchmarks": ["bbh"], "models": ["user1/Model-1"]}
+        nobody = Client("http://127.0.0.1:9", backoff=0.01)
+        with pytest.raises(CrawlError, match="cannot be reached"):
+            crawl(tmp_path / "o", client=nobody, **options)
+        with pytest.raises(CrawlError, match="gated"):
+            crawl(tmp_path / "o", client=client(served), resume=True)
         with pytest.raises(CrawlError, match="gated"):
             crawl(tmp_path / "o", client=client(served), **options)
         world.hub.closed = set()

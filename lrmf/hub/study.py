@@ -154,6 +154,7 @@ def _check_out(out: Path) -> None:
 
 def _begin(log: CrawlLog, client: Client, options: dict, *, resume: bool, say: Callable) -> dict:
     """Begin a crawl or go on with the one there is; returns its options."""
+    known = (log.find("options", "") if resume else None) or {}
     answered = any(kind != "options" for kind, _ in chain(log.answers, log.earlier))
     before = log.header if answered else None
     if before is not None and before.get("endpoint") != client.endpoint:
@@ -165,11 +166,8 @@ def _begin(log: CrawlLog, client: Client, options: dict, *, resume: bool, say: C
         say("an unfinished crawl is there; what has not changed since is not fetched again")
     if before is None or not resume:  # there may be nothing to resume
         log.begin(endpoint=client.endpoint)
-    known = log.find("options", "") or {}
-    for name, value in known.items():
-        if options[name] == _LEFT_OUT[name]:
-            options[name] = value
-    if options != known:
+    options |= {name: value for name, value in known.items() if options[name] == _LEFT_OUT[name]}
+    if options != log.find("options", ""):
         log.append("options", "", options=options)
     return options
 
@@ -269,12 +267,12 @@ class _Study:
         folded = {name.casefold(): name for name in current.values()}
         folded |= {asked.casefold(): name for asked, name in current.items()}
         parents = self.lineage.groupby("child")["parent"].agg(list).to_dict()
-        wanted = {current[asked] for asked in self.chosen}
-        pending = [current[asked] for asked in self.others]
+        kin, pending = set(), [current[asked] for asked in self.others]
         while pending:
-            if (name := pending.pop()) not in wanted:
-                wanted.add(name)
+            if (name := pending.pop()) not in kin:
+                kin.add(name)
                 pending += parents.get(name, [])
+        wanted = kin.union(current[asked] for asked in self.chosen)
         frame = self.evaluations.rename(columns={"model_id": "leaderboard_id"})
         names = [current.get(n) or folded.get(n.casefold()) for n in frame["leaderboard_id"]]
         frame.insert(0, "model_id", pd.array(names, dtype="string"))
