@@ -124,19 +124,20 @@ def wait_for_requests(served, process, n_requests):
 
 
 def test_ten_kills_later_the_snapshot_is_the_same(tmp_path):
-    world = make_world(150, seed=3)
-    world.hub.delay = 0.01
+    world, rng = make_world(150, seed=3), random.Random(3)
     with serve(world.hub) as served:
         crawl(tmp_path / "undisturbed", client=client(served))
         n_requests = len(served.record.requests)
         served.record.requests.clear()
-        moments = sorted(random.Random(3).sample(range(1, n_requests), 10))
-        for moment in moments:
+        for moment in sorted(rng.sample(range(1, n_requests), 10)):
+            world.hub.hold_from = moment
             process = start_crawl(served, tmp_path / "out", "--resume")
             wait_for_requests(served, process, moment)
+            time.sleep(rng.uniform(0, 0.03))
             process.kill()
             process.communicate()
             assert not (tmp_path / "out" / "snapshot.json").exists()
+        world.hub.hold_from = None
         process = start_crawl(served, tmp_path / "out", "--resume")
         assert process.wait() == 0, process.communicate()
         process.communicate()
@@ -147,7 +148,7 @@ def test_ten_kills_later_the_snapshot_is_the_same(tmp_path):
 
 def test_interrupted_by_the_user(tmp_path):
     world = make_world(60)
-    world.hub.delay = 0.05
+    world.hub.hold_from = 20
     with serve(world.hub) as served:
         process = start_crawl(served, tmp_path / "out")
         wait_for_requests(served, process, 20)
@@ -155,7 +156,7 @@ def test_interrupted_by_the_user(tmp_path):
         _, err = process.communicate(timeout=20)
         assert process.returncode == 130
         assert err == "lrmf: error: interrupted; what was fetched is kept: continue with --resume\n"
-        world.hub.delay = 0
+        world.hub.hold_from = None
         snapshot = crawl(tmp_path / "out", client=client(served), resume=True)
     assert_true(tmp_path / "out", snapshot, world)
 
@@ -580,12 +581,13 @@ def test_foreign_folders_and_other_hubs_are_left_alone(tmp_path):
 
 def test_two_crawls_at_once_are_refused(tmp_path):
     world = make_world(20)
-    world.hub.delay = 0.05
+    world.hub.hold_from = 3
     with serve(world.hub) as served:
         process = start_crawl(served, tmp_path / "out")
         wait_for_requests(served, process, 3)
         with pytest.raises(CrawlError, match="another crawl is writing there"):
             crawl(tmp_path / "out", client=client(served))
+        world.hub.hold_from = None
         process.communicate()
         assert process.returncode == 0
 

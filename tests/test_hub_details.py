@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -98,16 +99,17 @@ def test_killed_and_resumed(tmp_path):
         crawl(tmp_path / "undisturbed", instances=True, client=client(served))
         n_requests = len(served.record.requests)
         served.record.requests.clear()
-        world.hub.delay = 0.02
         command = [sys.executable, "-m", "lrmf", "crawl", str(tmp_path / "o")]
         environment = os.environ | {"HF_ENDPOINT": served.url}
         for moment in (n_requests // 2, 3 * n_requests // 4):
+            world.hub.hold_from = moment
             options = ["--instances", "--resume"]
             process = subprocess.Popen(command + options, env=environment, stderr=-3)
             while len(served.record.requests) < moment and process.poll() is None:
-                pass
+                time.sleep(0.002)
             process.kill()
-            process.wait()
+            assert process.wait() < 0
+        world.hub.hold_from = None
         crawl(tmp_path / "o", instances=True, resume=True, client=client(served))
     assert len(served.record.requests) <= n_requests + 2 * 8 * 2
     for name in tables:
