@@ -130,10 +130,10 @@ $(NOTEBOOKS:%=$(executed)/%.ipynb): $(executed)/%.ipynb: notebooks/%.ipynb param
 	@$(python) notebooks/run.py $< $@ --params params/$(RUN).yaml $(override_run) \
 	    $(if $(SEED),-p seed '$(SEED)')
 
-ifeq ($(RUN),snapshot)
-$(executed)/01_crawl.ipynb: $(data)/snapshot.json
-else ifeq ($(wildcard $(data)/snapshot.json),)
+ifeq ($(wildcard $(data)/snapshot.json),)
 $(executed)/01_crawl.ipynb: FORCE
+else ifneq ($(filter hub snapshot,$(RUN)),)
+$(executed)/01_crawl.ipynb: $(data)/snapshot.json
 endif
 ifeq ($(wildcard figures/$(run)),)
 $(executed)/06_figures.ipynb: FORCE

@@ -358,12 +358,18 @@ def _add_crawl(commands) -> None:
     command.add_argument("--benchmarks", metavar="NAME", nargs="+", choices=names, help=text)
     text = "answers to single questions instead of scores: many gigabytes, see --dry-run first"
     command.add_argument("--instances", action="store_true", help=text)
-    text = "crawl the models in this file, one id a line, instead of the whole leaderboard"
+    text = (
+        "crawl the models in this file, one id a line, instead of the whole leaderboard; those "
+        "that are not on it bring their evaluated ancestors along"
+    )
     _add_file(command, "--models-from", text)
     text = "crawl only the first N models"
     whole = _number(int, 1, 10**7)
     command.add_argument("--max-models", metavar="N", type=whole, help=text)
-    text = "go on with an interrupted crawl without asking again for what it has fetched"
+    text = (
+        "go on with an interrupted crawl, with its options, without asking again for what it has "
+        "fetched"
+    )
     command.add_argument("--resume", action="store_true", help=text)
     text = "say how many requests, bytes and minutes the crawl would take, and write nothing"
     command.add_argument("--dry-run", action="store_true", help=text)

@@ -197,7 +197,7 @@ def error_by_relatives(strata):
     figure, panels = plt.subplots(
         1, len(names), figsize=(PAGE, 1.4 + 0.27 * max(counts)), sharex=True, squeeze=False
     )
-    panels[0][0].set_xlim(0, 1.05 * max(frame["upper"].max(), frame["value"].max()))
+    panels[0][0].set_xlim(0, 1.05 * frame[["upper", "value"]].max(axis=None))
     for axes, name in zip(panels[0], names, strict=True):
         _stratum_panel(axes, frame[frame["stratum"] == name])
         axes.set_title(STRATA[name], fontweight="normal", loc="right")

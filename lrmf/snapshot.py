@@ -261,10 +261,33 @@ def load_snapshot(path: str | os.PathLike, *, verify_checksums: bool = True) -> 
     try:
         if not folder.is_dir():
             raise SnapshotError(_not_a_directory(folder), path)
-        return _load(folder, verify_checksums=verify_checksums)
+        return _load_settled(folder, verify_checksums=verify_checksums)
     except OSError as error:
         reason = error.strerror or error
         raise SnapshotError(f"cannot be read ({reason}); check the path", path) from error
+
+
+def _load_settled(folder: Path, *, verify_checksums: bool) -> Snapshot:
+    """Load, and again if another snapshot took the place meanwhile: never half of each."""
+    while True:
+        before = _identity(folder)
+        try:
+            snapshot = _load(folder, verify_checksums=verify_checksums)
+        except (SnapshotError, OSError):
+            if _identity(folder) == before:
+                raise
+        else:
+            if _identity(folder) == before:
+                return snapshot
+
+
+def _identity(folder: Path) -> tuple | None:
+    """Tells one manifest from another that has taken its place; None without any."""
+    try:
+        status = (folder / MANIFEST_FILE).stat()
+    except OSError:
+        return None
+    return status.st_dev, status.st_ino, status.st_mtime_ns
 
 
 def _load(folder: Path, *, verify_checksums: bool) -> Snapshot:

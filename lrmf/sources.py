@@ -19,8 +19,9 @@ def get_snapshot(
     Parameters
     ----------
     source : {"simulate", "crawl", "open"}
-        Simulate it anew (equal parameters give equal bytes), start or go on with a crawl of the
-        Hub, or open and check what is there.
+        Simulate it anew (equal parameters give equal bytes); open what was crawled from the Hub, or
+        crawl, or go on with a crawl, if there is no finished snapshot; or open and check what is
+        there.
     path : path of the snapshot's directory
     n_models, n_items, seed : int
         Size and seed of a simulation; not used when opened.
@@ -42,11 +43,12 @@ def get_snapshot(
     """
     if source not in SOURCES:
         raise ValueError(f"unknown source {source!r}; use {' or '.join(map(repr, SOURCES))}")
-    if source == "open":
+    exists = (Path(path) / MANIFEST_FILE).exists()
+    if source == "open" or (source == "crawl" and exists):
         return load_snapshot(path)
     if source == "crawl":
         return crawl(path, resume=True)
-    if (Path(path) / MANIFEST_FILE).exists():
+    if exists:
         _check_replaceable(path)
     return write_simulated(path, n_models=n_models, n_items=n_items, seed=seed, overwrite=True)
 

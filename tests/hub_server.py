@@ -52,7 +52,7 @@ class Hub:
     most_faults: int = 4
     quota: int = 0
     window: float = 2.0
-    delay: float = 0.0
+    hold_from: int | None = None  # requests from this number on wait, until it is None again
     seed: int = 0
 
     def add_model(self, model_id: str, **answer) -> dict:
@@ -84,7 +84,8 @@ class Hub:
                     {"rfilename": path},
                 ]
         elif repo.startswith("datasets/"):
-            self.datasets.setdefault(repo.removeprefix("datasets/"), {"sha": sha(repo, "1")})
+            commit = sha(repo, path, hashlib.sha1(content).hexdigest())
+            self.datasets.setdefault(repo.removeprefix("datasets/"), {})["sha"] = commit
 
 
 @dataclass
@@ -120,6 +121,7 @@ class Served:
         return [path for path in self.record.requests if path.startswith(prefix)]
 
     def close(self) -> None:
+        self.hub.hold_from = None
         for server in (self.server, self.storage):
             server.shutdown()
             server.server_close()
@@ -229,14 +231,15 @@ class _Api(_Handler):
         served, record = self.served, self.served.record
         with served.lock:
             record.requests.append(self.path)
+            number = len(record.requests)
             record.agents.add(self.headers.get("User-Agent"))
             record.times.append(time.monotonic())
             served.at_once += 1
             record.most_at_once = max(record.most_at_once, served.at_once)
         try:
             self.quota_headers = self.count()
-            if served.hub.delay:
-                time.sleep(served.hub.delay)
+            while (limit := served.hub.hold_from) is not None and number >= limit:
+                time.sleep(0.005)
             if self.quota_headers is None:
                 return
             if kind := self.fault():

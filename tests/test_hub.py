@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import random
+import re
 import resource
 import signal
 import subprocess
@@ -123,19 +124,20 @@ def wait_for_requests(served, process, n_requests):
 
 
 def test_ten_kills_later_the_snapshot_is_the_same(tmp_path):
-    world = make_world(150, seed=3)
-    world.hub.delay = 0.01
+    world, rng = make_world(150, seed=3), random.Random(3)
     with serve(world.hub) as served:
         crawl(tmp_path / "undisturbed", client=client(served))
         n_requests = len(served.record.requests)
         served.record.requests.clear()
-        moments = sorted(random.Random(3).sample(range(1, n_requests), 10))
-        for moment in moments:
+        for moment in sorted(rng.sample(range(1, n_requests), 10)):
+            world.hub.hold_from = moment
             process = start_crawl(served, tmp_path / "out", "--resume")
             wait_for_requests(served, process, moment)
+            time.sleep(rng.uniform(0, 0.03))
             process.kill()
             process.communicate()
             assert not (tmp_path / "out" / "snapshot.json").exists()
+        world.hub.hold_from = None
         process = start_crawl(served, tmp_path / "out", "--resume")
         assert process.wait() == 0, process.communicate()
         process.communicate()
@@ -146,7 +148,7 @@ def test_ten_kills_later_the_snapshot_is_the_same(tmp_path):
 
 def test_interrupted_by_the_user(tmp_path):
     world = make_world(60)
-    world.hub.delay = 0.05
+    world.hub.hold_from = 20
     with serve(world.hub) as served:
         process = start_crawl(served, tmp_path / "out")
         wait_for_requests(served, process, 20)
@@ -154,7 +156,7 @@ def test_interrupted_by_the_user(tmp_path):
         _, err = process.communicate(timeout=20)
         assert process.returncode == 130
         assert err == "lrmf: error: interrupted; what was fetched is kept: continue with --resume\n"
-        world.hub.delay = 0
+        world.hub.hold_from = None
         snapshot = crawl(tmp_path / "out", client=client(served), resume=True)
     assert_true(tmp_path / "out", snapshot, world)
 
@@ -190,25 +192,20 @@ def test_a_torn_log_is_mended(tmp_path):
     assert 0 < len(served.record.requests) < 15
 
 
-@pytest.mark.parametrize("n_moves", range(6))
-def test_killed_while_the_snapshot_is_put_in_place(tmp_path, monkeypatch, n_moves):
+def test_failing_while_the_snapshot_is_put_in_place(tmp_path, monkeypatch):
     world = make_world(20)
+
+    def failing(staging, out):
+        raise OSError(errno.EIO, "Input/output error")
+
     with serve(world.hub) as served:
         crawl(tmp_path / "out", client=client(served))
         before = tables_in(tmp_path / "out")
-        replace, moved = os.replace, []
-
-        def failing(source, target):
-            if "snapshot" in str(source) and len(moved) == n_moves:
-                raise OSError(errno.EIO, "Input/output error")
-            moved.append(target)
-            replace(source, target)
-
-        monkeypatch.setattr(study.os, "replace", failing)
-        with pytest.raises(CrawlError, match="continue with --resume"):
-            crawl(tmp_path / "out", client=client(served), resume=True)
-        assert not (tmp_path / "out" / "snapshot.json").exists()
-        monkeypatch.setattr(study.os, "replace", replace)
+        with monkeypatch.context() as patched:
+            patched.setattr(study, "publish", failing)
+            with pytest.raises(CrawlError, match="continue with --resume"):
+                crawl(tmp_path / "out", client=client(served), resume=True)
+        assert load_snapshot(tmp_path / "out").n_models == 20
         served.record.requests.clear()
         crawl(tmp_path / "out", client=client(served), resume=True)
     assert tables_in(tmp_path / "out") == before
@@ -438,15 +435,83 @@ def test_models_from_a_list(tmp_path):
     models = ["https://huggingface.co/USER3/model-3", "me/new", "me/nowhere"]
     with serve(world.hub) as served:
         snapshot = crawl(tmp_path / "out", client=client(served), models=models)
-        with pytest.raises(CrawlError, match="'../x' is not the id"):
-            crawl(tmp_path / "out", client=client(served), models=["../x"])
+        for text in ("../x", "/etc/passwd", "a\x00b", "x" * 10**5, "org/\u00fc", "a/b/c", "~/m"):
+            with pytest.raises(CrawlError, match="is not the id of a model") as caught:
+                crawl(tmp_path / "odd", client=client(served), models=[text])
+            assert len(str(caught.value)) < 150
+        assert not (tmp_path / "odd").exists()
+        with pytest.raises(CrawlError, match="me/nowhere: missing .*; check the id"):
+            crawl(tmp_path / "lonely", client=client(served), models=["me/nowhere"])
+        world.hub.add_model("me/lonely")
         with pytest.raises(CrawlError, match="none of the models has a score"):
-            crawl(tmp_path / "none", client=client(served), models=["me/new"])
+            crawl(tmp_path / "lonely", client=client(served), models=["me/lonely"])
     assert list(snapshot.models["model_id"]) == ["me/new", "user3/Model-3"]
     assert np.isnan(snapshot.responses[0]).all() and not np.isnan(snapshot.responses[1]).any()
     assert snapshot.models["params_b"].tolist() == [7.0, 7.2]
     assert ("user3/Model-3", "me/new", "finetune") in edges_of(snapshot)
     assert statuses_in(tmp_path / "out").loc["me/nowhere", "status"] == "missing"
+
+
+def test_a_model_of_ones_own_brings_its_evaluated_ancestors(tmp_path):
+    world = World()
+    hub = world.hub
+    for name in "abcd":
+        world.rows.append(table_row(f"lab/{name}", [0.1 + ord(name) / 1000] * 6))
+        hub.add_model(f"lab/{name}")
+    hub.models["lab/b"]["cardData"] = {"base_model": "org/unscored"}
+    hub.add_model("org/unscored", cardData={"base_model": "LAB/A"})  # case is the Hub's matter
+    hub.renamed |= {"LAB/A": "lab/a", "me/formerly-c": "lab/c"}
+    hub.add_model("me/new", cardData={"base_model": "lab/b"})
+    world.publish_table()
+    with serve(hub) as served:
+        snapshot = crawl(tmp_path / "out", client=client(served), models=["me/new"])
+        assert list(snapshot.models["model_id"]) == ["lab/a", "lab/b", "me/new"]
+        assert np.isnan(snapshot.responses).all(axis=1).tolist() == [False, False, True]
+        more = crawl(tmp_path / "more", client=client(served), models=["me/new", "lab/b", "lab/d"])
+        assert list(more.models["model_id"]) == ["lab/a", "lab/b", "lab/d", "me/new"]
+        renamed = crawl(tmp_path / "old", client=client(served), models=["me/formerly-c"])
+        assert list(renamed.models["leaderboard_id"]) == ["lab/c"]
+        assert not np.isnan(renamed.responses).any()
+        chosen = crawl(tmp_path / "own", client=client(served), models=["lab/b"])
+        assert list(chosen.models["model_id"]) == ["lab/b"], "named, so nothing else is added"
+
+
+def test_a_forecast_for_a_model_of_ones_own(tmp_path, monkeypatch, capsys):
+    world = make_world(60)
+    world.hub.add_model("me/new", cardData={"base_model": "user3/Model-3"})
+    (tmp_path / "ids").write_text("me/new\n")
+    hub, mine, fit, out = (str(tmp_path / name) for name in ("hub", "mine", "fit.npz", "out.csv"))
+    with serve(world.hub) as served:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
+        assert cli.main(["crawl", hub]) == 0
+        assert cli.main(["crawl", mine, "--models-from", str(tmp_path / "ids")]) == 0
+    assert cli.main(["validate", hub]) == cli.main(["validate", mine]) == 0
+    assert cli.main(["fit", hub, "--model", fit, "--rank", "2"]) == 0
+    for options in ([], ["--model", fit]):
+        assert cli.main(["predict", mine, "--out", out, *options]) == 0
+        scores = pd.read_csv(out).query("model_id == 'me/new'")
+        assert list(scores["benchmark"]) == list(BENCHMARKS) and (scores["n_observed"] == 0).all()
+        assert (scores["lower"] < scores["score"]).all() and (
+            scores["score"] < scores["upper"]
+        ).all()
+    assert "neither answers nor an evaluated relative" not in capsys.readouterr().err
+
+
+def test_parents_that_only_the_leaderboard_names_are_traced(tmp_path):
+    world = World()
+    world.hub.add_model("me/child")
+    world.hub.add_model("org/parent", cardData={"base_model": "org/grandparent"})
+    world.hub.renamed["org/old-parent"] = "org/parent"
+    world.rows = [table_row("me/child", [0.5] * 6, **{"Base Model": "org/old-parent"})]
+    world.publish_table()
+    with serve(world.hub) as served:
+        snapshot = crawl(tmp_path / "out", client=client(served))
+    assert edges_of(snapshot) == {
+        ("org/parent", "me/child", "finetune"),
+        ("org/grandparent", "org/parent", "finetune"),
+    }
+    statuses = {"me/child": "ok", "org/old-parent": "renamed", "org/grandparent": "missing"}
+    assert statuses_in(tmp_path / "out")["status"].to_dict() == statuses
 
 
 def test_a_hub_that_keeps_failing_ends_the_crawl(tmp_path):
@@ -456,7 +521,7 @@ def test_a_hub_that_keeps_failing_ends_the_crawl(tmp_path):
         hub = world.hub
         hub.faults, hub.fault_kinds, hub.most_faults = 1.0, ("503",), 10**6
         with pytest.raises(CrawlError, match="HTTP 503.*--resume"):
-            crawl(tmp_path / "out", client=client(served, tries=2), resume=True)
+            crawl(tmp_path / "out", client=client(served, tries=2), resume=True, max_models=80)
         hub.faults = 0
         snapshot = crawl(tmp_path / "out", client=client(served), resume=True)
     assert_true(tmp_path / "out", snapshot, world)
@@ -487,6 +552,8 @@ def test_the_token_is_nowhere(tmp_path, monkeypatch):
         out, err = process.communicate()
         assert process.returncode == 0, err
         assert served.record.leaked == []
+        known = re.compile(r"/api/(models|datasets)/|/(datasets/)?[^/]+/[^/]+/resolve/|storage:")
+        assert all(known.match(path) for path in served.record.requests)
         assert any(path.startswith("storage:") for path in served.record.requests)
     assert TOKEN not in out + err
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
@@ -504,6 +571,8 @@ def test_foreign_folders_and_other_hubs_are_left_alone(tmp_path):
         for name in ("notes", "file"):
             with pytest.raises(CrawlError, match="choose"):
                 crawl(tmp_path / name, client=client(served))
+        with pytest.raises(CrawlError, match="cannot be reached"):
+            crawl(tmp_path / "out", client=Client("http://127.0.0.1:9", backoff=0.01))
         crawl(tmp_path / "out", client=client(served))
         with pytest.raises(CrawlError, match="holds a crawl of"):
             crawl(tmp_path / "out", client=Client("http://127.0.0.1:9"))
@@ -512,12 +581,13 @@ def test_foreign_folders_and_other_hubs_are_left_alone(tmp_path):
 
 def test_two_crawls_at_once_are_refused(tmp_path):
     world = make_world(20)
-    world.hub.delay = 0.05
+    world.hub.hold_from = 3
     with serve(world.hub) as served:
         process = start_crawl(served, tmp_path / "out")
         wait_for_requests(served, process, 3)
         with pytest.raises(CrawlError, match="another crawl is writing there"):
             crawl(tmp_path / "out", client=client(served))
+        world.hub.hold_from = None
         process.communicate()
         assert process.returncode == 0
 

@@ -270,8 +270,8 @@ def visit(claims=(), *, status="ok", resolved="org/child", **rest):
     return Visit(status, "", "", resolved=resolved, claims=list(claims), **rest)
 
 
-def edges(visits, bases=None):
-    lineage, overruled = establish_edges(visits, bases or {})
+def edges(visits):
+    lineage, overruled = establish_edges(visits)
     return [tuple(row) for row in lineage.itertuples(index=False)], overruled
 
 
@@ -334,8 +334,19 @@ def test_old_names_bare_names_and_selves():
 
 
 def test_the_leaderboards_column_comes_last():
-    bases = {"org/child": ("org/z", "finetune")}
-    visits = {"org/child": visit(), "org/a": visit(resolved="org/a")}
-    assert edges(visits, bases)[0] == [("org/z", "org/child", "finetune", "leaderboard")]
+    base = Claim("org/z", "finetune", "leaderboard")
+    visits = {"org/child": visit([base]), "org/a": visit(resolved="org/a")}
+    assert edges(visits)[0] == [("org/z", "org/child", "finetune", "leaderboard")]
     visits["org/child"].claims.append(Claim("org/a", None, "card"))
-    assert edges(visits, bases)[0] == [("org/a", "org/child", "finetune", "card")]
+    found, overruled = edges(visits)
+    assert found == [("org/a", "org/child", "finetune", "card")]
+    assert [claim["parent"] for claim in overruled["org/child"]] == ["org/z"]
+
+
+def test_what_is_known_under_two_names_is_known_of_one_model():
+    visits = {
+        "old/child": visit([Claim("org/z", "merge", "leaderboard")], status="renamed"),
+        "org/child": visit(),
+        "org/z": visit(resolved="org/z"),
+    }
+    assert edges(visits)[0] == [("org/z", "org/child", "merge", "leaderboard")]

@@ -121,6 +121,37 @@ def test_quota_exhausted(scripted):
         quick(url).json("api/models/org/a")
 
 
+def test_a_quota_that_is_renewed_next_year(scripted):
+    headers = {"RateLimit": '"api";r=0;t=31536000', "RateLimit_Policy": '"api";q=500;w=300'}
+    client = quick(scripted(lambda handler: reply(handler, 200, **headers)))
+    client.json("api/models/org/a")
+    with pytest.raises(CrawlError, match="525,600 minutes.*--resume"):
+        client.json("api/models/org/b")
+
+
+@pytest.mark.parametrize("token", ["hf_s3 cr3t", "hf_s3cr\u00e9t", "hf_s3\x01cr3t", 'hf_"s3cr3t'])
+def test_a_damaged_token_is_not_sent_and_not_shown(monkeypatch, token):
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(CrawlError, match="characters that none has") as caught:
+        quick("http://127.0.0.1:9")
+    assert "s3" not in str(caught.value)
+
+
+def test_a_token_that_cannot_be_read(monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path))
+    with pytest.raises(CrawlError, match="the token cannot be read .*set HF_TOKEN"):
+        quick("http://127.0.0.1:9")
+
+
+@pytest.mark.parametrize(
+    "target", ["file:///etc/passwd", "ftp://x/y", "gopher://x", "http://", "//", "http://[::bad/"]
+)
+def test_redirects_to_nowhere_end(scripted, target):
+    url = scripted(lambda handler: reply(handler, 302, b"", Location=target))
+    with pytest.raises((Refusal, CrawlError)):
+        quick(url, tries=2).content("org/a/resolve/1/f", max_bytes=10)
+
+
 @pytest.mark.parametrize(
     ("status", "code", "message", "expected"),
     [

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from lrmf.hub import Client, CrawlError, crawl, estimate, study
 from lrmf.hub.details import TASKS, Answers, build_matrix, read_samples
 from lrmf.hub.leaderboard import BENCHMARKS
 from lrmf.snapshot import MISSING
+from lrmf.sources import get_snapshot
 
 IFEVAL, SNARKS, ALGEBRA = (
     "leaderboard_ifeval",
@@ -97,22 +99,49 @@ def test_killed_and_resumed(tmp_path):
         crawl(tmp_path / "undisturbed", instances=True, client=client(served))
         n_requests = len(served.record.requests)
         served.record.requests.clear()
-        world.hub.delay = 0.02
         command = [sys.executable, "-m", "lrmf", "crawl", str(tmp_path / "o")]
         environment = os.environ | {"HF_ENDPOINT": served.url}
         for moment in (n_requests // 2, 3 * n_requests // 4):
+            world.hub.hold_from = moment
             options = ["--instances", "--resume"]
             process = subprocess.Popen(command + options, env=environment, stderr=-3)
             while len(served.record.requests) < moment and process.poll() is None:
-                pass
+                time.sleep(0.002)
             process.kill()
-            process.wait()
+            assert process.wait() < 0
+        world.hub.hold_from = None
         crawl(tmp_path / "o", instances=True, resume=True, client=client(served))
     assert len(served.record.requests) <= n_requests + 2 * 8 * 2
     for name in tables:
         assert (tmp_path / "o" / name).read_bytes() == (
             tmp_path / "undisturbed" / name
         ).read_bytes()
+
+
+def test_the_hub_run_goes_on_with_what_was_begun_and_opens_what_is_done(tmp_path, monkeypatch):
+    world = make_world(6)
+    add_details(world, {IFEVAL: 541, SNARKS: 178})
+    size = {"n_models": 1, "n_items": 1, "seed": 0}
+    with serve(world.hub) as served:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
+        world.hub.closed = {repo_of(name) for name in world.scores}
+        options = {"instances": True, "benchmarks": ["bbh"], "models": ["user1/Model-1"]}
+        nobody = Client("http://127.0.0.1:9", backoff=0.01)
+        with pytest.raises(CrawlError, match="cannot be reached"):
+            crawl(tmp_path / "o", client=nobody, **options)
+        with pytest.raises(CrawlError, match="gated"):
+            crawl(tmp_path / "o", client=client(served), resume=True)
+        with pytest.raises(CrawlError, match="gated"):
+            crawl(tmp_path / "o", client=client(served), **options)
+        world.hub.closed = set()
+        snapshot = get_snapshot("crawl", tmp_path / "o", **size)
+        assert list(snapshot.models["model_id"]) == ["user1/Model-1"]
+        assert snapshot.benchmarks == ["bbh"]
+        found = answers_to(snapshot, "user1/Model-1", "snarks")
+        assert found == world.answers["user1/Model-1", SNARKS]
+        served.record.requests.clear()
+        assert get_snapshot("crawl", tmp_path / "o", **size).is_binary
+    assert served.record.requests == []
 
 
 def test_the_most_complete_run_counts_and_of_these_the_latest(tmp_path):
@@ -188,9 +217,11 @@ def test_a_second_crawl_downloads_only_new_files(tmp_path):
             crawl(tmp_path / "o", instances=True, client=client(served)), world, {SNARKS: 178}
         )
         assert not served.asked("storage:")
+        assert not [path for path in served.record.requests if "/tree/" in path]
         world.hub.add_file(repo_of(name), path_of(name, SNARKS, 28), samples(SNARKS, [1] * 178))
         snapshot = crawl(tmp_path / "o", instances=True, client=client(served))
     assert len(served.asked("storage:")) == 1
+    assert len([path for path in served.record.requests if "/tree/" in path]) == 1
     assert answers_to(snapshot, name, "snarks") == [1] * 178
 
 

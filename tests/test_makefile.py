@@ -160,6 +160,21 @@ def test_reproduce_runs_what_is_out_of_date(checkout):
     assert planned(checkout, *smoke) == NAMES
 
 
+def test_a_new_crawl_is_studied_anew(checkout):
+    snapshot, build = checkout / "data" / "hub" / "snapshot.json", checkout / "build" / "hub"
+    for folder in (snapshot.parent, build / "notebooks", checkout / "figures" / "hub"):
+        folder.mkdir(parents=True)
+    (build / "variables").write_text("seed= snapshot=data/hub\n")
+    done = [build / "notebooks" / f"{name}.ipynb" for name in NAMES]
+    for path in (snapshot, *done):  # as if they had been made in this order
+        path.touch()
+        touch(path)
+    assert planned(checkout, "RUN=hub") == []
+    later = done[-1].stat().st_mtime + 2
+    os.utime(snapshot, (later, later))
+    assert planned(checkout, "RUN=hub") == NAMES
+
+
 def test_reproduce_stops_at_a_failing_notebook(checkout):
     write_notebook(checkout / "notebooks" / "02_lineage.ipynb", PARAMETERS, "1 / 0")
     done = make(checkout, "reproduce")

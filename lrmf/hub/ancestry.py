@@ -20,7 +20,6 @@ MAX_FILE = 2**20
 _CONFIG = ("architectures", "model_type")
 _UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MIN_LISTED = 2  # models of one author from which on a listing is cheaper than asking for each
-_MAX_LIST_PAGES = 5
 _LOGGED_ROWS, _LOGGED_LENGTH = 20, 300
 
 
@@ -135,6 +134,8 @@ class Crawler:
         Answers found there are not asked for again.
     merged : set of str
         Ids that the leaderboard calls merges.
+    bases : dict
+        Parent and relation that the leaderboard names, by id.
     n_workers : int
 
     Attributes
@@ -143,9 +144,17 @@ class Crawler:
         Files that may name parents and could not be fetched.
     """
 
-    def __init__(self, client: Client, log: CrawlLog, *, merged: set[str], n_workers: int):
-        self._client, self._log = client, log
-        self._merged, self._n_workers = merged, n_workers
+    def __init__(
+        self,
+        client: Client,
+        log: CrawlLog,
+        *,
+        merged: set[str],
+        bases: dict[str, tuple[str, str]],
+        n_workers: int,
+    ):
+        self._client, self._log, self._n_workers = client, log, n_workers
+        self._merged, self._bases = merged, bases
         self._unchanged: set[str] = set()
         self.n_failed_files = 0
 
@@ -166,7 +175,7 @@ class Crawler:
         dict
             Visit by id asked for. The same answers give the same visits in any order.
         """
-        self._find_unchanged()
+        self._find_unchanged(advance)
         visits: dict[str, Visit] = {}
         level = sorted(set(roots))
         for _ in range(max_depth + 1):
@@ -198,7 +207,9 @@ class Crawler:
             # The files repeat each other; the first that names parents will do.
             if not found:
                 found = self._file_claims(visit, name)
-        visit.claims = declared + found
+        base = self._bases.get(asked) or self._bases.get(visit.resolved)
+        tabled = [Claim(*base, "leaderboard")] if base else []
+        visit.claims = declared + found + tabled
         return visit
 
     def _file_claims(self, visit: Visit, name: str) -> list[Claim]:
@@ -229,7 +240,7 @@ class Crawler:
             reason = f"the answer cannot be read ({type(error).__name__})"
             return self._log.append(kind, key, status="error", reason=reason)
 
-    def _find_unchanged(self) -> None:
+    def _find_unchanged(self, advance: Callable[[int, int], None]) -> None:
         """Learn from listings by author which models are as an earlier crawl found them."""
         visits: dict[str, dict[str, Visit]] = {}
         for (kind, asked), visit in self._log.earlier.items():
@@ -237,15 +248,21 @@ class Crawler:
                 author = visit.resolved.split("/")[0]
                 visits.setdefault(author, {})[asked] = visit
         authors = sorted(author for author, known in visits.items() if len(known) >= _MIN_LISTED)
+        advance(len(authors), 0)
         for author, rows in self._each(
             lambda author: self._listing(author, visits[author]), authors
         ):
+            advance(0, 1)
             for asked, visit in visits[author].items():
                 if rows.get(visit.resolved) == [visit.sha, visit.last_modified, visit.gated]:
                     self._unchanged.add(asked)
 
     def _listing(self, author: str, known: dict[str, Visit]) -> dict[str, list]:
-        """Commit, time and gating of the known models of an author, as far as listed."""
+        """Commit, time and gating of the known models of an author.
+
+        There may be thousands of others: the listing is given up after as many pages as there are
+        models to look for, as asking for each of them costs no more.
+        """
         rows = self._log.find("listing", author)
         if rows is not None:
             return rows
@@ -255,13 +272,15 @@ class Crawler:
             pages = self._client.pages(
                 "api/models", author=author, expand=["sha", "lastModified", "gated"], limit=1000
             )
-            for _, page in zip(range(_MAX_LIST_PAGES), pages, strict=False):
+            for _, page in zip(wanted, pages, strict=False):
                 for row in page:
                     if not _is_listed(row):
                         malformed.append(repr(row)[:_LOGGED_LENGTH])
                     elif row["id"] in wanted:
                         gated = bool(row.get("gated"))
                         rows[row["id"]] = [row["sha"], row.get("lastModified"), gated]
+                if len(rows) == len(wanted):
+                    break
         except Refusal as refusal:
             reason = refusal.reason
         values = {"rows": rows, "n_malformed": len(malformed), "reason": reason}
@@ -281,9 +300,7 @@ def read_file_claims(entry: dict) -> list[Claim] | None:
     return cards.file_claims(entry["name"], entry["text"].encode()) if "text" in entry else []
 
 
-def establish_edges(
-    visits: dict[str, Visit], bases: dict[str, tuple[str, str]]
-) -> tuple[pd.DataFrame, dict[str, list[dict]]]:
+def establish_edges(visits: dict[str, Visit]) -> tuple[pd.DataFrame, dict[str, list[dict]]]:
     """Turn the claims of all sources into edges between the ids that the Hub uses now.
 
     Of the sources in the order of `cards.SOURCES` the first that names a parent decides. Parents
@@ -295,8 +312,6 @@ def establish_edges(
     Parameters
     ----------
     visits : dict of Visit by id asked for
-    bases : dict
-        Parent and relation that the leaderboard's table names, by id; used if no other source does.
 
     Returns
     -------
@@ -305,25 +320,21 @@ def establish_edges(
     overruled : dict
         By child, the claims that were not followed: parent, relation, source.
     """
-    canonical = {asked: visit.resolved or asked for asked, visit in visits.items()}
-    children: dict[str, str] = {}
-    for asked in visits:  # the visit under the current name goes first
-        if canonical[asked] == asked or canonical[asked] not in children:
-            children[canonical[asked]] = asked
-    bases = {canonical.get(name, name): base for name, base in bases.items()}
+    current = {asked: visit.resolved or asked for asked, visit in visits.items()}
+    names: dict[str, list[str]] = {}  # under which a model was asked for, the current one first
+    for asked in sorted(visits, key=lambda asked: (current[asked] != asked, asked)):
+        names.setdefault(current[asked], []).append(asked)
     gone = {asked for asked, visit in visits.items() if visit.status == "missing"}
     edges, overruled = [], {}
-    for child, asked in sorted(children.items()):
-        claims = list(visits[asked].claims)
-        if child in bases:
-            claims.append(Claim(*bases[child], "leaderboard"))
-        claims = [
-            claim._replace(parent=canonical.get(claim.parent, claim.parent))
-            for claim in claims
+    for child, asked in sorted(names.items()):
+        claims = dict.fromkeys(
+            claim._replace(parent=current.get(claim.parent, claim.parent))
+            for name in asked
+            for claim in visits[name].claims
             if not _is_unknown_name(claim.parent, visits)
-        ]
-        claims = [claim for claim in claims if claim.parent not in (child, asked)]
-        found, rest = _decide(claims, visits[asked], gone)
+        )
+        claims = [claim for claim in claims if claim.parent not in (child, *asked)]
+        found, rest = _decide(claims, visits[asked[0]], gone)
         edges += [(parent, child, relation, evidence) for parent, relation, evidence in found]
         if rest:
             overruled[child] = [claim._asdict() for claim in rest]

@@ -12,9 +12,9 @@ from importlib.metadata import PackageNotFoundError, version
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx2
-from huggingface_hub import constants
+from huggingface_hub import constants, get_token
 from huggingface_hub.errors import OfflineModeIsEnabled
-from huggingface_hub.utils import build_hf_headers, get_session
+from huggingface_hub.utils import get_session
 
 from .errors import CrawlError, Refusal, Stopped
 from .limiter import Limiter, retry_after
@@ -24,6 +24,7 @@ MAX_JSON = 32 * 2**20
 MAX_LINE = 16 * 2**20
 MAX_PAGES = 10_000
 CORRUPT = "its checksum does not match"
+_TOKEN = re.compile(r"[A-Za-z0-9_.~+/=\-]*")  # RFC 6750
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _LONGEST_BACKOFF = 20.0
 _CONNECT_TRIES = 4
@@ -70,10 +71,12 @@ class Client:
         self.n_requests = self.n_bytes = 0
         self._timeout, self._tries, self._backoff = timeout, tries, backoff
         self._reached, self._lasting = False, 0
-        self._headers = build_hf_headers(
-            library_name="lrmf", library_version=_version(), user_agent=PROJECT
-        )
-        self._token = self._headers.get("authorization", "").removeprefix("Bearer ")
+        # The client's own build_hf_headers makes a request of its own, past the limiter.
+        agent = f"lrmf/{_version('lrmf')}; hf_hub/{_version('huggingface_hub')}; {PROJECT}"
+        self._headers = {"User-Agent": agent}
+        self._token = _token()
+        if self._token:
+            self._headers["Authorization"] = f"Bearer {self._token}"
 
     @property
     def has_token(self) -> bool:
@@ -348,8 +351,25 @@ def _one_line(text: object) -> str:
     return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in str(text)))[:200]
 
 
-def _version() -> str:
+def _token() -> str:
+    """The user's token from the environment or the client's store, or nothing."""
     try:
-        return version("lrmf")
+        token = "" if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token() or ""
+    except OSError as error:
+        raise CrawlError(
+            f"{constants.HF_TOKEN_PATH}: the token cannot be read ({error.strerror or error}); "
+            "mend the file, or set HF_TOKEN"
+        ) from error
+    if not _TOKEN.fullmatch(token):
+        raise CrawlError(
+            "the token (HF_TOKEN, or that of `hf auth login`) holds characters that none has; copy "
+            "it again, or unset HF_TOKEN"
+        )
+    return token
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
     except PackageNotFoundError:
         return "unknown"

@@ -72,12 +72,17 @@ def repository_of(model_id: str) -> str:
     return f"{DETAILS_OWNER}/{model_id.replace('/', '__')}-details"
 
 
-def ask_repository(client: Client, repo: str) -> dict:
-    """Find the commit of a details dataset and the sizes of its runs: the values of a log entry."""
+def ask_repository(client: Client, repo: str, *, known: str | None = None) -> dict | None:
+    """Find the commit of a details dataset and the sizes of its runs.
+
+    Returns the values of a log entry, or None if the commit is the one already known.
+    """
     try:
         sha = commit(client.json(f"api/datasets/{repo}", expand=["sha"]))
         if sha is None:
             raise Refusal("error", "the answer has no commit")
+        if sha == known:
+            return None
         runs = []
         for page in client.pages(f"api/datasets/{repo}/tree/{sha}", recursive=True):
             runs += [run for run in map(_run, page) if run]
@@ -172,6 +177,11 @@ def _stream_run(client: Client, path: str, run: Run) -> "Samples":
         except Refusal as refusal:
             if refusal.reason != CORRUPT or attempt == _CHECKSUM_TRIES - 1:
                 raise
+
+
+def megabytes(n_bytes: float) -> str:
+    """A size for people."""
+    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
 def gated_message(client: Client, repo: str) -> str:

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 
 from . import details, leaderboard
 from .ancestry import ask_model
+from .choice import LARGE, chosen_benchmarks, fetch_table, model_ids, select_models
 from .client import Client
+from .details import megabytes
 from .limiter import SHARE
-from .study import LARGE, chosen_benchmarks, fetch_table, megabytes, select_models
 
 # Per 5 minutes: requests to the API, downloads.
 QUOTAS = {"anonymous": (500, 3000), "with a free account's token": (1000, 5000)}
@@ -66,11 +67,13 @@ def estimate(
     """
     client = client or Client()
     names = chosen_benchmarks(benchmarks, instances=instances)
+    models = models if models is None else model_ids(models)
     _, table = fetch_table(client)
     evaluations, _ = leaderboard.read_table(table, names)
-    evaluations, extra = select_models(evaluations, models, max_models)
-    ids = [*dict.fromkeys(evaluations["model_id"]), *extra]
-    merged = evaluations["model_id"][evaluations["merged"].fillna(False)].nunique()
+    listed, others = select_models(evaluations["model_id"], models, max_models)
+    ids = [*listed, *others]
+    merged = evaluations["model_id"][evaluations["merged"].fillna(False)]
+    n_merged = len(set(merged).intersection(listed))
 
     sample = _spread(ids, _N_SAMPLED)
     before = client.n_bytes
@@ -78,10 +81,9 @@ def estimate(
         ask_model(client, asked)
     mean = (client.n_bytes - before) / max(1, len(sample))
     n_api = 1 + len(ids) + round(_FURTHER_IDS * len(ids))
-    n_files, n_bytes = 1 + merged, len(table) + mean * n_api + 4000 * merged
+    n_files, n_bytes = 1 + n_merged, len(table) + mean * n_api + 4000 * n_merged
     remarks: tuple[str, ...] = ()
     if instances:
-        listed = list(dict.fromkeys(evaluations["model_id"]))
         n_runs, size, remarks = _details_cost(client, listed, names)
         n_api += 2 * len(listed)
         n_files += n_runs

@@ -182,6 +182,13 @@ def one_evaluation_each(evaluations: pd.DataFrame, benchmarks: list[str]) -> pd.
     return kept
 
 
+def claimed_bases(evaluations: pd.DataFrame) -> dict[str, tuple[str, str]]:
+    """Parents and relations in the column `Base Model`, by model."""
+    columns = evaluations[["model_id", "base_model", "weight_type", "merged"]]
+    bases = {row["model_id"]: claimed_base(row) for row in columns.to_dict("records")}
+    return {model_id: base for model_id, base in bases.items() if base}
+
+
 def claimed_base(row: dict) -> tuple[str, str] | None:
     """Parent and relation in the column `Base Model`, or None.
 

@@ -82,11 +82,7 @@ class Limiter:
 
     def pause(self, kind: str, seconds: float) -> None:
         """Hold all requests back, as a 429 demands."""
-        if seconds > _LONGEST_PAUSE:
-            raise CrawlError(
-                f"the quota is exhausted and the server asks to wait {seconds / 60:.0f} minutes; "
-                "what was fetched is kept: continue later with --resume"
-            )
+        _check_pause(seconds)
         with self._lock:
             bucket = self._buckets[kind]
             until = time.monotonic() + seconds
@@ -109,6 +105,7 @@ class Limiter:
         if bucket.left < 1:
             delay = max(delay, bucket.resets_at - now)
             self._announce_reset(bucket, delay)
+        _check_pause(delay)
         if delay <= 0:
             bucket.left -= 1
             bucket.in_flight += 1
@@ -124,6 +121,14 @@ class Limiter:
         if seconds >= _WORTH_SAYING:
             what = {"api": "requests", "files": "downloads"}[kind]
             self._say(f"the quota of {what} is used up; going on in {seconds:.0f} s")
+
+
+def _check_pause(seconds: float) -> None:
+    if seconds > _LONGEST_PAUSE:
+        raise CrawlError(
+            f"the quota is exhausted and the server asks to wait {seconds / 60:,.0f} minutes; "
+            "what was fetched is kept: continue later with --resume"
+        )
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

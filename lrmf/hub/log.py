@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .errors import CrawlError
 
+LOG_FOLDER = ".crawl"  # in the folder of the snapshot
 LOG_FILE = "log.jsonl"
 
 

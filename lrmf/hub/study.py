@@ -1,11 +1,11 @@
 """The crawl: leaderboard, lineage and, if asked for, single answers, as one snapshot."""
 
-import contextlib
 import os
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -13,24 +13,28 @@ import pandas as pd
 from tqdm import tqdm
 
 from ..lineage import Lineage
-from ..schema import DATA_FILES, MANIFEST_FILE
 from ..snapshot import Snapshot, load_snapshot, save_snapshot
 from . import details, leaderboard
 from .ancestry import Crawler, Visit, establish_edges, read_file_claims, read_visit
-from .cards import commit, normalised_id
+from .choice import LARGE, chosen_benchmarks, fetch_table, model_ids, select_models
 from .client import Client
-from .details import TASKS, Answers, Repository
-from .errors import CrawlError, Refusal
-from .leaderboard import BENCHMARKS, TABLE_FILE, TABLE_REPO
-from .log import CrawlLog
+from .details import TASKS, Answers, Repository, megabytes
+from .errors import CrawlError
+from .leaderboard import BENCHMARKS, TABLE_REPO
+from .log import LOG_FOLDER, CrawlLog
+from .publish import STATUS_FILE, publish, recover_log, tidy
 from .workers import each
 
-LOG_FOLDER = ".crawl"
-STATUS_FILE = "crawl_status.parquet"
 STATUSES = ("ok", "renamed", "gated", "missing", "disabled", "error")
 MAX_DEPTH = 20
 N_WORKERS = 8
-LARGE = "mmlu_pro"  # nearly all of the bytes of the details
+_LEFT_OUT = {
+    "benchmarks": None,
+    "instances": False,
+    "models": None,
+    "max_models": None,
+    "max_depth": MAX_DEPTH,
+}
 _FEATURES = (
     "revision params_b architecture precision type merged moe chat_template license likes "
     "created_at evaluated_at flagged other_evaluations"
@@ -44,6 +48,7 @@ _READERS = {
     "listing": lambda entry: entry["rows"],
     "table": lambda entry: entry["sha"],
     "overruled": lambda entry: entry["claims"],
+    "options": lambda entry: entry["options"],
     "finished": lambda entry: True,
 }
 
@@ -76,13 +81,14 @@ def crawl(
         Collect the answers to single questions instead of the benchmarks' scores.
     models : ids, optional
         Crawl these instead of the whole leaderboard. Those that are not on it become models
-        without answers, if the Hub has them.
+        without answers, if the Hub has them, and bring their evaluated ancestors along.
     max_models : int, optional
         Only the first so many models.
     max_depth : int
         Generations of ancestors to ask for.
     resume : bool
-        Go on with the crawl that the log holds instead of starting a new one.
+        Go on with the crawl that the log holds instead of starting a new one. Options that are left
+        out here are those of that crawl.
     n_workers : int
         Requests under way at a time.
     client : Client, optional
@@ -104,15 +110,21 @@ def crawl(
     """
     out = Path(out).resolve()
     client = client or Client(say=say)
-    names = chosen_benchmarks(benchmarks, instances=instances)
+    options = {
+        "benchmarks": benchmarks if benchmarks is None else list(benchmarks),
+        "instances": instances,
+        "models": models if models is None else model_ids(models),
+        "max_models": max_models,
+        "max_depth": max_depth,
+    }
+    chosen_benchmarks(options["benchmarks"], instances=instances)
     try:
+        recover_log(out)
         _check_out(out)
         with CrawlLog(out / LOG_FOLDER, keep=_keep, redact=client.redact) as log:
-            _begin(log, client, resume=resume, say=say)
-            study = _Study(client, log, out, names, n_workers=n_workers, say=say)
-            study.choose_models(models, max_models)
-            study.trace_lineage(max_depth)
-            return study.write(*(study.collect_answers() if instances else study.scores()))
+            tidy(out)
+            options = _begin(log, client, options, resume=resume, say=say)
+            return _Study(client, log, out, n_workers=n_workers, say=say).run(**options)
     except OSError as error:
         reason = error.strerror or error
         raise CrawlError(
@@ -125,54 +137,6 @@ def crawl(
         ) from None
     finally:
         client.stopped.set()
-
-
-def chosen_benchmarks(benchmarks: Iterable[str] | None, *, instances: bool) -> list[str]:
-    """Names of the benchmarks to collect, in the leaderboard's order; raises CrawlError."""
-    if benchmarks is None:
-        return [name for name in BENCHMARKS if not (instances and name == LARGE)]
-    benchmarks = list(benchmarks)
-    if unknown := [name for name in benchmarks if name not in BENCHMARKS]:
-        raise CrawlError(f"unknown benchmark {unknown[0]!r}; use {', '.join(BENCHMARKS)}")
-    if not benchmarks:
-        raise CrawlError("no benchmark is chosen; name at least one")
-    return [name for name in BENCHMARKS if name in benchmarks]
-
-
-def fetch_table(client: Client, known: str | None = None) -> tuple[str, bytes | None]:
-    """Commit of the leaderboard's table and its bytes; None if the commit is the known one."""
-    try:
-        sha = commit(client.json(f"api/datasets/{TABLE_REPO}", expand=["sha"]))
-        if sha is None:
-            raise CrawlError(f"{TABLE_REPO}: the Hub names no commit; try again later")
-        if sha == known:
-            return sha, None
-        path = f"datasets/{TABLE_REPO}/resolve/{sha}/{TABLE_FILE}"
-        return sha, client.content(path, max_bytes=leaderboard.MAX_TABLE_BYTES)
-    except Refusal as refusal:
-        raise CrawlError(f"{TABLE_REPO}: {refusal.reason}; try again later") from refusal
-
-
-def select_models(
-    evaluations: pd.DataFrame, models: Iterable[str] | None, max_models: int | None
-) -> tuple[pd.DataFrame, list[str]]:
-    """The evaluations to use, and ids that have none; raises CrawlError for what is no id."""
-    extra: list[str] = []
-    if models is not None:
-        wanted = {}
-        for text in models:
-            if not (name := normalised_id(text)):
-                raise CrawlError(f"{text!r} is not the id of a model; use org/name")
-            wanted[name.casefold()] = name
-        if max_models is not None:
-            wanted = dict(list(wanted.items())[:max_models])
-        folded = evaluations["model_id"].str.casefold()
-        evaluations = evaluations[folded.isin(list(wanted))]
-        extra = sorted(wanted[name] for name in set(wanted) - set(folded))
-    elif max_models is not None:
-        first = evaluations["model_id"].drop_duplicates().iloc[:max_models]
-        evaluations = evaluations[evaluations["model_id"].isin(first)]
-    return evaluations.reset_index(drop=True), extra
 
 
 def _keep(entry: dict) -> object:
@@ -188,8 +152,11 @@ def _check_out(out: Path) -> None:
         raise CrawlError(f"{out}: holds other files; choose an empty or new folder")
 
 
-def _begin(log: CrawlLog, client: Client, *, resume: bool, say: Callable) -> None:
-    before = log.header if log.answers or log.earlier else None
+def _begin(log: CrawlLog, client: Client, options: dict, *, resume: bool, say: Callable) -> dict:
+    """Begin a crawl or go on with the one there is; returns its options."""
+    known = (log.find("options", "") if resume else None) or {}
+    answered = any(kind != "options" for kind, _ in chain(log.answers, log.earlier))
+    before = log.header if answered else None
     if before is not None and before.get("endpoint") != client.endpoint:
         raise CrawlError(
             f"the folder holds a crawl of {before.get('endpoint')}, not of {client.endpoint}; "
@@ -199,6 +166,10 @@ def _begin(log: CrawlLog, client: Client, *, resume: bool, say: Callable) -> Non
         say("an unfinished crawl is there; what has not changed since is not fetched again")
     if before is None or not resume:  # there may be nothing to resume
         log.begin(endpoint=client.endpoint)
+    options |= {name: value for name, value in known.items() if options[name] == _LEFT_OUT[name]}
+    if options != log.find("options", ""):
+        log.append("options", "", options=options)
+    return options
 
 
 @contextmanager
@@ -216,21 +187,28 @@ def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
 class _Study:
     """One crawl in its steps: choose models, trace lineage, collect answers, write."""
 
-    def __init__(self, client, log, out, benchmarks, *, n_workers, say):
+    def __init__(self, client, log, out, *, n_workers, say):
         self.client, self.log, self.out = client, log, out
-        self.benchmarks, self.n_workers, self.say = benchmarks, n_workers, say
+        self.n_workers, self.say = n_workers, say
         self.visits: dict[str, Visit] = {}
         self.repositories: dict[str, Repository] = {}
         self.counts: dict[str, object] = {}
 
+    def run(self, *, benchmarks, instances, models, max_models, max_depth) -> Snapshot:
+        """All steps, with the options of `crawl`."""
+        self.benchmarks = chosen_benchmarks(benchmarks, instances=instances)
+        self.choose_models(models, max_models)
+        self.trace_lineage(max_depth)
+        return self.write(*(self.collect_answers() if instances else self.scores()))
+
     def choose_models(self, models: Iterable[str] | None, max_models: int | None) -> None:
         """Read the leaderboard's table, from its recorded commit."""
         content = self._table()
-        evaluations, skipped = leaderboard.read_table(content, self.benchmarks)
+        self.evaluations, skipped = leaderboard.read_table(content, self.benchmarks)
         if skipped:
             self.say(f"{len(skipped)} evaluations name no model and are left out: {skipped[0]}")
-        self.evaluations, self.extra = select_models(evaluations, models, max_models)
         self.n_skipped = len(skipped)
+        self.chosen, self.others = select_models(self.evaluations["model_id"], models, max_models)
 
     def _table(self) -> bytes:
         self.revision = self.log.find("table", TABLE_REPO)
@@ -251,18 +229,18 @@ class _Study:
     def trace_lineage(self, max_depth: int) -> None:
         """Visit the models and their ancestors, and name everything as the Hub does now."""
         frame = self.evaluations
-        merged = set(frame["model_id"][frame["merged"].fillna(False)])
-        crawler = Crawler(self.client, self.log, merged=merged, n_workers=self.n_workers)
+        crawler = Crawler(
+            self.client,
+            self.log,
+            merged=set(frame["model_id"][frame["merged"].fillna(False)]),
+            bases=leaderboard.claimed_bases(frame),
+            n_workers=self.n_workers,
+        )
         with _progress("models") as advance:
-            roots = [*frame["model_id"], *self.extra]
+            roots = [*self.chosen, *self.others]
             self.visits = crawler.visit_all(roots, max_depth=max_depth, advance=advance)
         self.counts["n_failed_files"] = crawler.n_failed_files
-        bases = {
-            row["model_id"]: base
-            for row in frame[["model_id", "base_model", "weight_type", "merged"]].to_dict("records")
-            if (base := leaderboard.claimed_base(row))
-        }
-        self.lineage, self.overruled = establish_edges(self.visits, bases)
+        self.lineage, self.overruled = establish_edges(self.visits)
         for child, claims in self.overruled.items():
             if self.log.find("overruled", child) != claims:
                 self.log.append("overruled", child, claims=claims)
@@ -270,30 +248,52 @@ class _Study:
 
     def _models(self) -> pd.DataFrame:
         """One row a model under its current id, sorted; scores of the benchmarks included."""
-        frame = self.evaluations.rename(columns={"model_id": "leaderboard_id"})
-        current = [self.visits[name].resolved or name for name in frame["leaderboard_id"]]
-        frame.insert(0, "model_id", pd.array(current, dtype="string"))
-        frame["renamed"] = frame["model_id"] != frame["leaderboard_id"]
-        frame = leaderboard.one_evaluation_each(frame, self.benchmarks)
-        rows = []
-        for asked in self.extra:
-            visit = self.visits[asked]
-            if visit.resolved and visit.resolved not in set(frame["model_id"]):
-                rows.append({"model_id": visit.resolved, "revision": visit.sha, **visit.facts})
+        frame = leaderboard.one_evaluation_each(self._chosen_evaluations(), self.benchmarks)
         columns = ["model_id", "leaderboard_id", *_FEATURES, *self.benchmarks]
+        known, rows = set(frame["model_id"]), {}
+        for asked in self.others:
+            visit = self.visits[asked]
+            if visit.resolved and visit.resolved not in known:
+                rows[visit.resolved] = {"revision": visit.sha, **visit.facts}
         if rows:
-            more = pd.DataFrame(rows).drop_duplicates("model_id").reindex(columns=columns)
+            more = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model_id")
+            more = more.reset_index().reindex(columns=columns)
             frame = pd.concat([frame[columns], more.astype(frame[columns].dtypes.to_dict())])
         return frame[columns].sort_values("model_id", ignore_index=True)
+
+    def _chosen_evaluations(self) -> pd.DataFrame:
+        """Evaluations of the models chosen, and of what the others are or descend from."""
+        current = {asked: visit.resolved or asked for asked, visit in self.visits.items()}
+        folded = {name.casefold(): name for name in current.values()}
+        folded |= {asked.casefold(): name for asked, name in current.items()}
+        parents = self.lineage.groupby("child")["parent"].agg(list).to_dict()
+        kin, pending = set(), [current[asked] for asked in self.others]
+        while pending:
+            if (name := pending.pop()) not in kin:
+                kin.add(name)
+                pending += parents.get(name, [])
+        wanted = kin.union(current[asked] for asked in self.chosen)
+        frame = self.evaluations.rename(columns={"model_id": "leaderboard_id"})
+        names = [current.get(n) or folded.get(n.casefold()) for n in frame["leaderboard_id"]]
+        frame.insert(0, "model_id", pd.array(names, dtype="string"))
+        frame["renamed"] = frame["model_id"] != frame["leaderboard_id"]
+        return frame[frame["model_id"].isin(list(wanted))].reset_index(drop=True)
 
     def scores(self) -> tuple[pd.DataFrame, np.ndarray]:
         """Items and responses at the level of benchmarks."""
         names = pd.array(self.benchmarks, dtype="string")
         items = pd.DataFrame({"item_id": names, "benchmark": names, "subtask": names})
         items["n_trials"] = [BENCHMARKS[name].n_trials for name in self.benchmarks]
+        if self.models.empty and self.others:
+            first = self.others[0]
+            found = f"{self.visits[first].status} ({self.visits[first].reason})"
+            raise CrawlError(f"{first}: {found}; check the id, and the token if it is private")
         responses = self.models[self.benchmarks].to_numpy(dtype=np.float32)
         if np.isnan(responses).all():
-            raise CrawlError("none of the models has a score on the leaderboard; choose others")
+            raise CrawlError(
+                "none of the models has a score on the leaderboard, nor has an ancestor of theirs; "
+                "add an evaluated model, such as a relative of theirs"
+            )
         return items, responses
 
     def collect_answers(self) -> tuple[pd.DataFrame, np.ndarray]:
@@ -350,7 +350,11 @@ class _Study:
         known = self.log.find("details", repo)
         if known is not None and known.status != "error":
             return known
-        return self.log.append("details", repo, **details.ask_repository(self.client, repo))
+        earlier = self.log.earlier.get(("details", repo))
+        values = details.ask_repository(self.client, repo, known=earlier and earlier.sha)
+        if values is None:
+            return self.log.confirm("details", repo)
+        return self.log.append("details", repo, **values)
 
     def _announce(self) -> None:
         """Say how much is going to be downloaded, and what is left out."""
@@ -403,7 +407,7 @@ class _Study:
             provenance=provenance,
         )
         status.to_parquet(staging / STATUS_FILE, index=False)
-        _publish(staging, self.out)
+        publish(staging, self.out)
         self.log.append("finished", "")
         return load_snapshot(self.out, verify_checksums=False)
 
@@ -422,11 +426,6 @@ class _Study:
         return frame.astype("string").assign(gated=pd.array(frame["gated"], dtype="boolean"))
 
 
-def megabytes(n_bytes: float) -> str:
-    """A size for people."""
-    return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
-
-
 def _write(path: Path, content: bytes) -> None:
     partial = path.with_suffix(".partial")
     partial.write_bytes(content)
@@ -437,16 +436,3 @@ def _clear(staging: Path) -> None:
     """Remove what an interrupted crawl left in the way."""
     for path in [staging, *staging.parent.glob(f".{staging.name}.*")]:
         shutil.rmtree(path, ignore_errors=True)
-
-
-def _publish(staging: Path, out: Path) -> None:
-    """Move the files of a complete snapshot to their place.
-
-    The manifest is taken away first and put in place last: at every moment there is either a
-    complete snapshot or none.
-    """
-    with contextlib.suppress(FileNotFoundError):
-        os.unlink(out / MANIFEST_FILE)
-    for name in (*DATA_FILES, STATUS_FILE, MANIFEST_FILE):
-        os.replace(staging / name, out / name)
-    os.rmdir(staging)

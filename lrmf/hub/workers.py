@@ -16,7 +16,7 @@ def each(
     Parameters
     ----------
     function : callable, called in several threads
-    tasks : iterable, drawn from as workers become free
+    tasks : iterable
     n_workers : int
     stopped : Event
         Set when no result is wanted any more.
