@@ -161,7 +161,7 @@ def spread_over_folds(forecasts: pd.DataFrame) -> pd.DataFrame:
 
 
 def judge_claim(
-    comparison: pd.DataFrame, *, rivals=("MF", "MF + features", "kNN", "NCF"), claim=CLAIM
+    comparison: pd.DataFrame, *, rivals=("MF", "MF + features", "kNN", "NCF", "boosting on relatives"), claim=CLAIM
 ) -> pd.DataFrame:
     """Whether r exceeds that of factorization and collaborative filtering by what is claimed.
 

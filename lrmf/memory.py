@@ -1,6 +1,7 @@
 """Few-shot memory: near-copies of training models, which a Gaussian prior cannot describe."""
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from .forecasts import has_responses, is_isolated
@@ -77,6 +78,18 @@ class Memory:
                     self._shares[shots, group] = self._learned(
                         rows[chosen], expected[chosen], revealed[chosen]
                     )
+
+    def table(self):
+        """DataFrame of the shares: relatives, answers (known when learned), share by kinship.
+
+        ``LRMF`` is the share of the forecast that copies nobody.
+        """
+        rows = [
+            {"relatives": "no" if isolated else "yes", "answers": shots, "LRMF": alone}
+            | dict(zip(KINSHIP, share.sum(axis=1), strict=True))
+            for (shots, isolated), (share, alone) in self._shares.items()
+        ]
+        return pd.DataFrame(rows, columns=["relatives", "answers", "LRMF", *KINSHIP])
 
     def _learned(self, rows, expected, revealed):
         parts = []
