@@ -14,10 +14,12 @@ Lineage-Regularized Matrix Factorization: the paper's results, regenerated.
 
 Variables of make reproduce:
   RUN=simulated     simulated Hub at paper scale (the default); figures go to figures/simulated
+      full          the same data with every predictor tuned, every fold and control: about an hour
       smoke         the same in seconds, on a small simulated Hub
       hub           the snapshot that make crawl collected
       snapshot      any snapshot: RUN=snapshot SNAPSHOT=dir; figures go to figures/<name of dir>
   SEED=1            another seed than the one in params/$$(RUN).yaml
+  DASK=tcp://...    run the folds on the Dask cluster of this scheduler
 Variables of every target:
   PYTHON=python     use the environment of this interpreter (conda: environment.yml), not .venv
 endef
@@ -25,8 +27,11 @@ endef
 RUN ?= simulated
 SNAPSHOT ?=
 SEED ?=
+DASK ?=
 PYTHON ?=
 BENCH ?=
+
+export LRMF_DASK := $(DASK)
 
 NOTEBOOKS := 01_crawl 02_lineage 03_fit 04_baselines 05_cold_start 06_figures
 committed := $(wildcard $(NOTEBOOKS:%=notebooks/%.ipynb))
@@ -91,13 +96,13 @@ data := $(patsubst %/,%,$(SNAPSHOT))
 run := $(notdir $(abspath $(data)))
 override_run := -p run '$(run)' -p snapshot '$(data)'
 else
-data := data/$(RUN)
+data := data/$(RUN:full=simulated)
 run := $(RUN)
 endif
 
 ifneq ($(filter reproduce,$(MAKECMDGOALS)),)
-ifeq ($(filter simulated smoke hub snapshot,$(RUN)),)
-$(error RUN=$(RUN) is unknown; use simulated, smoke, hub or snapshot)
+ifeq ($(filter simulated full smoke hub snapshot,$(RUN)),)
+$(error RUN=$(RUN) is unknown; use simulated, full, smoke, hub or snapshot)
 else ifneq ($(RUN),snapshot)
 ifneq ($(SNAPSHOT),)
 $(error SNAPSHOT=$(SNAPSHOT) goes with RUN=snapshot)
@@ -106,7 +111,7 @@ else ifneq ($(words $(SNAPSHOT)),1)
 $(error RUN=snapshot needs SNAPSHOT=dir, a snapshot directory whose path has no spaces)
 else ifeq ($(wildcard $(data)/snapshot.json),)
 $(error SNAPSHOT=$(SNAPSHOT) is no snapshot: $(data)/snapshot.json does not exist)
-else ifneq ($(filter simulated smoke hub,$(run)),)
+else ifneq ($(filter simulated full smoke hub,$(run)),)
 $(error SNAPSHOT=$(SNAPSHOT) would mix with RUN=$(run); use that, or rename the directory)
 endif
 endif

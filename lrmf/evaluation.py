@@ -30,6 +30,7 @@ from .metrics import (
     split_half_ceiling,
     summarise,
 )
+from .parallel import workers
 from .snapshot import MISSING, RELATIONS, observed
 
 __all__ = [
@@ -325,10 +326,13 @@ def evaluate(
         predicted and expected (the item means of the training responses) are means over the target
         cells, weighted by n_trials.
     """
-    work = Parallel(n_jobs=n_jobs)(
-        delayed(_evaluate_group)(predictors, group, lineage, items, models, truth, shuffle_lineage)
-        for group in _by_training_array(splits)
-    )
+    with workers(n_jobs):
+        work = Parallel()(
+            delayed(_evaluate_group)(
+                predictors, group, lineage, items, models, truth, shuffle_lineage
+            )
+            for group in _by_training_array(splits)
+        )
     parts = [part for group in work for part in group]
     if not parts:
         raise ValueError("nothing to evaluate: no predictors or no splits")

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    "kernels schema style paths outputs threads",
+    "kernels schema style paths outputs threads parallel",
     "snapshot prior",
     "lineage bernoulli gaussian metrics scores",
     "features checks new_model",

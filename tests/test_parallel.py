@@ -1,0 +1,70 @@
+"""Folds give the same numbers in this process, in two processes, and on a Dask cluster."""
+
+import subprocess
+import sys
+import textwrap
+
+import pandas as pd
+import pytest
+
+from lrmf.parallel import CLUSTER, workers
+
+SCRIPT = """
+    import sys
+    import numpy as np
+    import pandas as pd
+    sys.path.insert(0, "tests")
+    from draws import draw_answers, random_lineage
+    from lrmf import LRMF, evaluation
+    from lrmf.baselines import ItemMean
+
+    def results(n_jobs):
+        lineage = random_lineage(60, seed=1)
+        answers, _ = draw_answers(lineage, 30, seed=1)
+        items = pd.DataFrame({"item_id": range(30), "benchmark": "all", "n_trials": 1})
+        predictors = {"LRMF": LRMF(2), "item mean": ItemMean()}
+        splits = evaluation.zero_shot(answers, lineage, n_folds=3)
+        frame, _ = evaluation.evaluate(
+            predictors, splits, lineage, items=items, truth=answers, n_jobs=n_jobs
+        )
+        return frame
+"""
+CLUSTER_OF_TWO = """
+    if __name__ == "__main__":
+        import os
+        from distributed import LocalCluster
+        with LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None,
+            host="127.0.0.1",
+        ) as cluster:
+            os.environ["LRMF_DASK"] = cluster.scheduler_address
+            results(1).to_csv(sys.argv[1], index=False)
+"""
+HERE = """
+    if __name__ == "__main__":
+        results(int(sys.argv[2])).to_csv(sys.argv[1], index=False)
+"""
+
+
+def run(tmp_path, body, *argv):
+    script = tmp_path / "script.py"
+    script.write_text(textwrap.dedent(SCRIPT) + textwrap.dedent(body))
+    out = tmp_path / f"{len(list(tmp_path.iterdir()))}.csv"
+    command = [sys.executable, str(script), str(out), *map(str, argv)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    return pd.read_csv(out)
+
+
+def test_a_cluster_of_two_gives_the_numbers_of_one_process(tmp_path):
+    pytest.importorskip("distributed")
+    alone, both = run(tmp_path, HERE, 1), run(tmp_path, HERE, 2)
+    pd.testing.assert_frame_equal(alone, both)
+    pd.testing.assert_frame_equal(alone, run(tmp_path, CLUSTER_OF_TWO))
+
+
+def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
+    pytest.importorskip("distributed")
+    monkeypatch.setenv(CLUSTER, "nonsense://127.0.0.1:1")
+    with pytest.raises(ValueError, match="LRMF_DASK=nonsense"), workers(1):
+        pass
