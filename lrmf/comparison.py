@@ -19,6 +19,7 @@ BOOTSTRAP_BLOCK = 250
 MIN_CLUSTERS = 5  # below that resampling says little
 RELATIVES = {"1": (1, 1), "2-4": (2, 4), "5-19": (5, 19), "20 or more": (20, np.inf)}
 CLAIM = (0.07, 0.10)
+RIVALS = ("MF", "MF + features", "kNN", "NCF", "boosting on relatives")
 COMPARISON = ["predictor", "metric", "benchmark", "value", "lower", "upper"]
 COMPARISON += ["difference", "difference_lower", "difference_upper", "n_models", "n_clusters"]
 
@@ -160,9 +161,7 @@ def spread_over_folds(forecasts: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(sd="std", n_splits="size").reset_index()
 
 
-def judge_claim(
-    comparison: pd.DataFrame, *, rivals=("MF", "MF + features", "kNN", "NCF", "boosting on relatives"), claim=CLAIM
-) -> pd.DataFrame:
+def judge_claim(comparison: pd.DataFrame, *, rivals=RIVALS, claim=CLAIM) -> pd.DataFrame:
     """Whether r exceeds that of factorization and collaborative filtering by what is claimed.
 
     Verdicts from the difference in r and its interval: "larger than claimed" if the whole interval

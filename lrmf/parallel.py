@@ -10,7 +10,7 @@ CLUSTER = "LRMF_DASK"  # environment variable: address of a Dask scheduler
 
 @contextmanager
 def workers(n_jobs: int):
-    """joblib's `Parallel` runs on `n_jobs` processes, or on the cluster that LRMF_DASK names.
+    """Joblib's `Parallel` runs on `n_jobs` processes, or on the cluster that LRMF_DASK names.
 
     The results are the same: a task carries its own seed. Workers need this package installed.
 
