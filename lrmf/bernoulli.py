@@ -226,7 +226,7 @@ class AlternatingNewton:
         full[:n_models] = hessian
         right = -self.prior.multiply(self.models)
         right[:n_models] -= gradient
-        direction, iterations = self.prior.solve(full, right, rtol=1e-2)
+        direction, iterations = self.prior.solve(full, right, rtol=5e-2)
         self.stats["cg_iterations"].append(iterations)
         return _trust(full, direction)
 

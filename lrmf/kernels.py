@@ -181,13 +181,14 @@ def dense_hessian(answers, rows, columns, by_column, hessian, observed):
 
 @njit(**_sums)
 def _gather_logits(gathered, columns, design, row, cells):
-    """The rows of `design` that a row has answers to, as columns, and the logits."""
-    for k in range(cells.shape[0]):
-        for a in range(row.shape[0]):
-            gathered[a, k] = design[columns[k], a]
-        cells[k] = 0
+    """The rows of `design` that a row has answers to, as columns, and the logits.
+
+    Column by column: the reads of the first one, all at once, bring the others into the cache.
+    """
+    cells[:] = 0
     for a in range(row.shape[0]):
         for k in range(cells.shape[0]):
+            gathered[a, k] = design[columns[k], a]
             cells[k] += row[a] * gathered[a, k]
 
 
