@@ -30,8 +30,7 @@ class DenseAnswers:
     def __init__(self, answers, rng):
         self.shape = answers.shape
         self._matrix = _read_only(answers)
-        self.correct, by_item = np.empty((2, answers.shape[1]), np.int64)
-        kernels.count_columns(self._matrix, self.correct, by_item)
+        self.correct, by_item = count_columns(answers)
         self.observed = count_answers(answers)[1], by_item
         self._rng = rng
 
@@ -51,8 +50,8 @@ class DenseAnswers:
             sample = np.sort(self._rng.permutation(len(fixed))[:_SAMPLE])
             matrix = _read_only(matrix.take(sample, axis=1 - side))
             pair = (fixed[sample], free) if by_item else (free, fixed[sample])
-        sampled = np.empty(n_free, np.int64)
-        kernels.dense_hessian(matrix, *pair, by_item, hessian, sampled)
+        kernels.dense_hessian(matrix, *pair, by_item, hessian)
+        sampled = (count_columns if by_item else count_answers)(matrix)[1]
         hessian *= (self.observed[side] / np.maximum(sampled, 1))[:, None]
         return loss, gradient, hessian
 
@@ -102,6 +101,13 @@ def count_answers(answers):
     return correct, observed
 
 
+def count_columns(answers):
+    """Correct and observed answers by column."""
+    correct, observed = np.empty((2, answers.shape[1]), np.int64)
+    kernels.count_columns(_read_only(answers), correct, observed)
+    return correct, observed
+
+
 def _compress(answers):
     """CSR of the observed answers; the data are 0/1 (explicit zeros are answers, too)."""
     pointers = np.concatenate([[0], np.cumsum(count_answers(answers)[1])])
@@ -147,7 +153,8 @@ class AlternatingNewton:
         self.answers, self.prior = answers, prior
         self.rank = prior.ridge.size - 1
         self.item_ridge = np.append(np.full(self.rank, item_ridge), intercept_ridge)
-        self.stats = {"objective": [], "loss": [], "cg_iterations": [], "backtracks": 0}
+        self.stats = {"objective": [], "loss": [], "cg_iterations": []}
+        self.stats |= {"sweeps": 0, "backtracks": 0}
         self.stats |= {"seconds_models": [], "seconds_items": []}
         self._undo = None
 
@@ -183,6 +190,7 @@ class AlternatingNewton:
                 started = perf_counter()
                 self._step(_ITEMS, self._item_direction(*self._evaluate(_ITEMS)))
                 self.stats["seconds_items"].append(perf_counter() - started)
+            self.stats["sweeps"] = sweep + 1
         return self.models, self.items
 
     def _statistics(self, side, *, exact=False):

@@ -61,17 +61,13 @@ def _residual_row(logits, answers, product, hinge):
         logits[j] = known * (half + half * h - z)
 
 
-@njit(**_sums)
-def _weight_row(logits, answers, known):
-    """Turn logits into sigmoid'(s) in place (0 where missing); count the answers, also in lanes."""
-    total = np.float32(0)
+@njit(**_options)
+def _weight_row(logits, answers):
+    """Turn one row of logits into sigmoid'(s) in place (0 where missing)."""
     for j in range(logits.shape[0]):
-        seen = np.float32(answers[j] != MISSING)
+        known = np.float32(answers[j] != MISSING)
         h = _half_tanh(logits[j])
-        logits[j] = seen * np.float32(0.25) * (np.float32(1) - h * h)
-        known[j] += seen
-        total += seen
-    return total
+        logits[j] = known * np.float32(0.25) * (np.float32(1) - h * h)
 
 
 @njit(**_sums)
@@ -148,35 +144,26 @@ def dense_gradient(answers, rows, columns, by_column, loss, gradient):
 
 
 @njit(parallel=True, **_options)
-def dense_hessian(answers, rows, columns, by_column, hessian, observed):
-    """Packed Hessian and number of answers of every row (or column).
-
-    Parameters
-    ----------
-    answers, rows, columns, by_column : as in `dense_gradient`
-    hessian, observed : outputs, float32 (n_free, p (p + 1) / 2) and int64 (n_free,)
-    """
+def dense_hessian(answers, rows, columns, by_column, hessian):
+    """Packed Hessian, float32 (n_free, p (p + 1) / 2), the rest as in `dense_gradient`."""
     n_rows, n_columns = answers.shape
     products = pack_products(rows[:, :-1] if by_column else columns[:, :-1])
     n_other = -(-n_rows // TILE_ROWS) if by_column else -(-n_columns // TILE_COLUMNS)
     size = TILE_COLUMNS if by_column else TILE_ROWS
-    for tile in prange(-(-observed.size // size)):
+    for tile in prange(-(-hessian.shape[0] // size)):
         total = np.zeros((size, hessian.shape[1]), np.float32)
-        by_row, known = np.zeros(TILE_ROWS, np.float32), np.zeros(TILE_COLUMNS, np.float32)
         for other in range(n_other):
             top, bottom = _span(other if by_column else tile, TILE_ROWS, n_rows)
             left, right = _span(tile if by_column else other, TILE_COLUMNS, n_columns)
             cells = np.dot(rows[top:bottom], columns[left:right].T)
             for i in range(bottom - top):
-                by_row[i] += _weight_row(cells[i], answers[top + i, left:right], known)
+                _weight_row(cells[i], answers[top + i, left:right])
             if by_column:
                 total[: right - left] += np.dot(cells.T, products[top:bottom])
             else:
                 total[: bottom - top] += np.dot(cells, products[left:right])
-        first, last = _span(tile, size, observed.size)
+        first, last = _span(tile, size, hessian.shape[0])
         hessian[first:last] = total[: last - first]
-        for i in range(last - first):
-            observed[first + i] = known[i] if by_column else by_row[i]
 
 
 @njit(**_sums)
