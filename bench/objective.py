@@ -4,10 +4,9 @@ import numba
 import numpy as np
 from numba import njit, prange
 
-from lrmf.kernels import _flush_loss, _residual_row
+from lrmf.kernels import _FACTORS_PER_LOG, _flush_loss, _residual_row
 
 _ROWS, _COLUMNS = 256, 512
-_CELLS_PER_LOG = 32
 _GATHER = 256
 
 
@@ -114,14 +113,9 @@ def _dense(answers, left, right, loss, by_left, by_right):
                 columns = right[start:stop]
                 cells = np.dot(rows, columns.T)
                 for i in range(bottom - top):
-                    _residual_row(
-                        cells[i],
-                        answers[top + i, start:stop],
-                        product[: stop - start],
-                        hinge[: stop - start],
-                    )
-                    if i % _CELLS_PER_LOG == _CELLS_PER_LOG - 1 or i == bottom - top - 1:
-                        loss[part] += _flush_loss(product[: stop - start], hinge[: stop - start])
+                    _residual_row(cells[i], answers[top + i, start:stop], product, hinge)
+                    if (i + 1) % _FACTORS_PER_LOG == 0 or top + i + 1 == bottom:
+                        loss[part] += _flush_loss(product, hinge, 1)
                 by_left[top:bottom] += np.dot(cells, columns)
                 by_right[part, start:stop] += np.dot(cells.T, rows)
 
@@ -140,7 +134,7 @@ def _sparse(pointers, columns, answers, left, right, loss, by_left, by_right):
                     gathered[k] = right[columns[start + k]]
                 cells = np.dot(gathered[:size], left[row])
                 _residual_row(cells, answers[start : start + size], product[:size], hinge[:size])
-                loss[part] += _flush_loss(product[:size], hinge[:size])
+                loss[part] += _flush_loss(product[:size], hinge[:size], _FACTORS_PER_LOG)
                 by_left[row] += np.dot(cells, gathered[:size])
                 for k in range(size):
                     column, residual = columns[start + k], cells[k]

@@ -145,7 +145,8 @@ def describe_row(row):
             cells += ["-", "-"]
         elif np.isnan(row[f"cpu_to_{name}"]):
             never = f"> {row['fit_cpu']:.0f}" if same else "never"
-            cells += [never, f"> {row[f'ratio_{name}']:.3g}" if same else "-"]
+            bound = f"> {row[f'ratio_{name}']:.3g}" if same else "-"
+            cells += [never, "-" if np.isnan(row[f"ratio_{name}"]) else bound]
         else:
             cells += [f"{row[f'cpu_to_{name}']:.2f}", f"{row[f'ratio_{name}']:.3g}"]
     cells += [f"{row['peak_mb']:.0f} ({row['anonymous_mb']:.0f})", f"{row['load']:.1f}"]

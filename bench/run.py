@@ -52,7 +52,7 @@ def full_plan():
         Spec("sparse", **paper, density=0.05),
         Spec("large", n_models=100_000, n_items=21_606, density=0.01),
     ]
-    bounds = {"full": 150.0, "sparse": 60.0, "large": 120.0}
+    bounds = {"full": 100.0, "sparse": 40.0, "large": 40.0}
     scaling = [("models", n, cost_spec(n, 21_606, 0.01)) for n in (10_000, 20_000, 50_000, 100_000)]
     for density, kind in ((1.0, "full"), (0.05, "5%")):
         for m in (2_700, 5_400, 10_800, 21_606):
@@ -90,17 +90,17 @@ def main(arguments=None):
     parser.add_argument("--out", type=Path, help="default: bench/results, quick: build/bench/quick")
     parser.add_argument("--data", type=Path, default=ROOT / "build" / "bench", help="matrices")
     parser.add_argument("--redraw", action="store_true", help="of the last run, nothing measured")
+    parser.add_argument("--resume", action="store_true", help="go on with a run cut short")
     parser.add_argument("--solvers", nargs="+", choices=list(SOLVERS), default=list(SOLVERS))
     options = parser.parse_args(arguments)
     plan = quick_plan() if options.quick else full_plan()
     data = options.data / ("quick" if options.quick else "paper")
     out = options.out or (data / "results" if options.quick else HERE / "results")
     bench = Bench(plan, data, options.solvers)
-    if options.redraw:
+    if options.redraw or options.resume:
         vars(bench).update(json.loads((data / "measured.json").read_text()))
-    else:
+    if not options.redraw:
         bench.run()
-        (data / "measured.json").write_text(json.dumps(bench.measured()))
     write_report(bench, out)
     print(f"Written: {os.path.relpath(out)}")
 
@@ -123,18 +123,19 @@ class Bench:
             print(f"skipped: {peer} ({NEEDS[peer]} is not installed)")
         self.runs, self.checkpoints, self.scaling, self.targets = [], [], [], {}
         self.slack = SLACK
-        self.environment = describe_machine() | {"skipped": sorted(missing)}
+        self.environment = describe_machine() | {"skipped": sorted(missing), "left_out": []}
         self._until = monotonic() + 60 * plan.minutes
 
     def run(self):
         """All rounds, then the scaling."""
         measure("compile", "-", bound=600)  # fills the cache, if need be
-        if self.plan.rounds > 1:
+        if self.plan.rounds > 1 and "compile_cpu" not in self.environment:
             with tempfile.TemporaryDirectory() as empty:
                 report = measure("compile", "-", bound=600, NUMBA_CACHE_DIR=empty)
             self.environment |= {"compile_cpu": report["cpu"], "compile_wall": report["wall"]}
         self._folders = {s.name: save_problem(s, self.data) for s in self.plan.problems}
-        for name, folder in self._folders.items():
+        for name in [name for name in self._folders if name not in self.targets]:
+            folder = self._folders[name]
             self.targets[name] = measure("reference", folder, bound=900)
         for number in range(self.plan.rounds):
             for spec in self.plan.problems:
@@ -142,36 +143,47 @@ class Bench:
                     self._measure(number, spec.name, solver)
             self._measure_scaling(number)
 
-    def measured(self):
-        """What `run` has added, to be written as JSON."""
+    def _save(self):
+        """Keep what is measured so far: of a run cut short, --redraw makes a report, too."""
         names = ("runs", "checkpoints", "scaling", "targets", "environment")
-        return {name: getattr(self, name) for name in names}
+        measured = json.dumps({name: getattr(self, name) for name in names})
+        (self.data / "measured.json").write_text(measured)
 
     def _measure(self, number, name, solver):
         former = [r for r in self.runs if (r["problem"], r["solver"]) == (name, solver)]
-        if any(run["fit_cpu"] > AGAIN_BELOW for run in former):
+        if any(run["round"] == number or run["fit_cpu"] > AGAIN_BELOW for run in former):
             return
         if number and monotonic() > self._until:
             return
         target, bound = self.targets[name], self.plan.bounds[name]
-        report = measure(
-            solver,
-            self._folders[name],
-            bound=bound,
-            loss=target["loss"] + SLACK,
-            objective=target["objective"] * (1 + 5e-4),
-        )
+        try:
+            report = measure(
+                solver,
+                self._folders[name],
+                bound=bound,
+                loss=target["loss"] + SLACK,
+                objective=target["objective"] * (1 + 5e-4),
+            )
+        except RuntimeError as error:
+            print(f"left out: {error}", flush=True)
+            self.environment["left_out"].append(str(error))
+            return
         row = {"round": number, "problem": name, "solver": solver}
         self.checkpoints += [row | point for point in report.pop("checkpoints", [])]
         self.runs.append(row | {"bound": bound} | report)
         print(f"round {number}: {name}, {solver}: {report['process_cpu']:.1f} s CPU", flush=True)
+        self._save()
 
     def _measure_scaling(self, number):
+        done = {(row["round"], row["axis"], row["value"]) for row in self.scaling}
         for axis, value, spec in self.plan.scaling:
+            if (number, axis, value) in done:
+                continue
             if number and monotonic() > self._until:
                 return
             report = measure("scaling", json.dumps(asdict(spec)), bound=600)
             self.scaling.append({"round": number, "axis": axis, "value": value} | report)
+            self._save()
 
 
 def measure(solver, problem, *, bound, loss=0.0, objective=0.0, **variables):
@@ -191,7 +203,8 @@ def measure(solver, problem, *, bound, loss=0.0, objective=0.0, **variables):
                 process.kill()
             sleep(0.02)
         if process.returncode:
-            raise SystemExit(f"{solver} on {problem} ended with status {process.returncode}")
+            name = Path(problem).name
+            raise RuntimeError(f"{solver} on {name} ended with status {process.returncode}")
         return json.loads(out.read_text()) | {"anonymous_mb": peak}
 
 

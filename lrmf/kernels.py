@@ -2,8 +2,8 @@
 
 Every likelihood kernel computes, for logits S = R D' with *free* rows R (n_rows, p + 1) and a fixed
 design D (n_columns, p + 1) whose last column is an offset (R's last column is 1), the three sums a
-Newton step on R needs: the log-loss, its gradient and its Hessian w.r.t. the p free columns. Models
-against items and items against models are the same call with the matrix transposed.
+Newton step on R needs: the log-loss, its gradient and its Hessian w.r.t. the p free columns. A
+dense matrix is read by tiles for either side; a sparse one is kept both ways.
 
 Symmetric p x p matrices are stored packed, as the p (p + 1) / 2 entries of the upper triangle.
 Results do not depend on the number of threads: each row block is summed by one thread in one order.
@@ -13,12 +13,14 @@ import numpy as np
 from numba import njit, prange
 
 MISSING = 255
-TILE_ROWS = 256
-TILE_COLUMNS = 512
-_ROWS_PER_LOG = 32  # sigmoid(|s|) >= 1/2, so a product of 32 stays far above the float32 minimum
+TILE_ROWS = 128
+TILE_COLUMNS = 256
+_FACTORS_PER_LOG = 64  # sigmoid(|s|) >= 1/2: a product of 64 stays far above the float32 minimum
 _GATHER = 256
+_PADDING = 16  # rows a power of two apart would share few cache lines
 
-_options = {"cache": True, "error_model": "numpy"}
+_options = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+_sums = _options | {"fastmath": {"contract", "reassoc"}}  # sums in vector lanes, a fixed order
 
 
 @njit(inline="always", **_options)
@@ -60,20 +62,26 @@ def _residual_row(logits, answers, product, hinge):
 
 
 @njit(**_options)
-def _weight_row(logits, known):
-    """Turn logits into known * sigmoid'(s) in place."""
+def _weight_row(logits, answers):
+    """Turn one row of logits into sigmoid'(s) in place (0 where missing)."""
     for j in range(logits.shape[0]):
+        known = np.float32(answers[j] != MISSING)
         h = _half_tanh(logits[j])
-        logits[j] = known[j] * np.float32(0.25) * (np.float32(1) - h * h)
+        logits[j] = known * np.float32(0.25) * (np.float32(1) - h * h)
 
 
-@njit(**_options)
-def _flush_loss(product, hinge):
+@njit(**_sums)
+def _flush_loss(product, hinge, lanes_per_log):
+    """The loss gathered so far; its parts are reset."""
     loss = 0.0
-    for j in range(product.shape[0]):
-        loss += hinge[j] - np.log(product[j])
-        product[j] = 1.0
-        hinge[j] = 0.0
+    for start in range(0, product.shape[0], lanes_per_log):
+        folded = np.float32(1)
+        for j in range(start, min(product.shape[0], start + lanes_per_log)):
+            folded *= product[j]
+            loss += hinge[j]
+            product[j] = 1.0
+            hinge[j] = 0.0
+        loss -= np.log(folded)
     return loss
 
 
@@ -91,110 +99,124 @@ def pack_products(design):
     return products
 
 
+@njit(inline="always", **_options)
+def _span(tile, size, n):
+    first = np.int64(tile) * size
+    return first, min(n, first + size)
+
+
 @njit(parallel=True, **_options)
-def dense_gradient(answers, rows, design, loss, gradient):
-    """Log-loss and gradient of every row against a fixed design.
+def dense_gradient(answers, rows, columns, by_column, loss, gradient):
+    """Log-loss and gradient of every row (or column) against fixed columns (or rows).
 
     Parameters
     ----------
     answers : uint8 (n_rows, n_columns), 0/1 or 255 = missing
-    rows, design : float32 (n_rows, p + 1), (n_columns, p + 1)
-    loss, gradient : outputs, float64 (n_row_tiles,) and float32 (n_rows, p)
+    rows, columns : float32 (n_rows, p + 1), (n_columns, p + 1)
+        The logits are rows @ columns.T; the last column of the free ones is 1.
+    by_column : bool
+        Whether the columns are free.
+    loss, gradient : outputs, float64 (n_tiles,) and float32 (n_free, p)
     """
     n_rows, n_columns = answers.shape
     p = gradient.shape[1]
+    n_other = -(-n_rows // TILE_ROWS) if by_column else -(-n_columns // TILE_COLUMNS)
     for tile in prange(loss.shape[0]):
-        top, bottom = tile * TILE_ROWS, min(n_rows, (tile + 1) * TILE_ROWS)
-        height = bottom - top
-        block = rows[top:bottom]
-        total = np.zeros((height, p + 1), np.float32)
         product = np.ones(TILE_COLUMNS, np.float32)
         hinge = np.zeros(TILE_COLUMNS, np.float32)
+        total = np.zeros((TILE_COLUMNS if by_column else TILE_ROWS, p + 1), np.float32)
         tile_loss = 0.0
-        for left in range(0, n_columns, TILE_COLUMNS):
-            right = min(n_columns, left + TILE_COLUMNS)
-            width = right - left
-            columns = design[left:right]
-            cells = np.dot(block, columns.T)
-            for i in range(height):
-                _residual_row(
-                    cells[i], answers[top + i, left:right], product[:width], hinge[:width]
-                )
-                if i % _ROWS_PER_LOG == _ROWS_PER_LOG - 1 or i == height - 1:
-                    tile_loss += _flush_loss(product[:width], hinge[:width])
-            total += np.dot(cells, columns)
+        for other in range(n_other):
+            top, bottom = _span(other if by_column else tile, TILE_ROWS, n_rows)
+            left, right = _span(tile if by_column else other, TILE_COLUMNS, n_columns)
+            cells = np.dot(rows[top:bottom], columns[left:right].T)
+            for i in range(bottom - top):
+                _residual_row(cells[i], answers[top + i, left:right], product, hinge)
+                if (i + 1) % _FACTORS_PER_LOG == 0 or top + i + 1 == bottom:
+                    tile_loss += _flush_loss(product, hinge, 1)
+            if by_column:
+                total[: right - left] += np.dot(cells.T, rows[top:bottom])
+            else:
+                total[: bottom - top] += np.dot(cells, columns[left:right])
         loss[tile] = tile_loss
-        gradient[top:bottom] = total[:, :p]
+        first, last = _span(tile, total.shape[0], gradient.shape[0])
+        gradient[first:last] = total[: last - first, :p]
 
 
 @njit(parallel=True, **_options)
-def dense_hessian(answers, sample, rows, design, hessian, observed):
-    """Packed Hessian of every row over a sample of columns.
-
-    Parameters
-    ----------
-    answers, rows : as in `dense_gradient`
-    sample : int64 (n_sampled,), columns
-    design : float32 (n_sampled, p + 1), of the sampled columns
-    hessian, observed : outputs, float32 (n_rows, p (p + 1) / 2) and int64 (n_rows,), how many
-        sampled answers are observed
-    """
-    n_rows, p = answers.shape[0], rows.shape[1] - 1
-    products = pack_products(design[:, :p])
-    for tile in prange(-(-n_rows // TILE_ROWS)):
-        top, bottom = tile * TILE_ROWS, min(n_rows, (tile + 1) * TILE_ROWS)
-        total = np.zeros((bottom - top, hessian.shape[1]), np.float32)
-        counts = np.zeros(bottom - top, np.int64)
-        known = np.empty(TILE_COLUMNS, np.float32)
-        for left in range(0, sample.size, TILE_COLUMNS):
-            right = min(sample.size, left + TILE_COLUMNS)
-            cells = np.dot(rows[top:bottom], design[left:right].T)
+def dense_hessian(answers, rows, columns, by_column, hessian):
+    """Packed Hessian, float32 (n_free, p (p + 1) / 2), the rest as in `dense_gradient`."""
+    n_rows, n_columns = answers.shape
+    products = pack_products(rows[:, :-1] if by_column else columns[:, :-1])
+    n_other = -(-n_rows // TILE_ROWS) if by_column else -(-n_columns // TILE_COLUMNS)
+    size = TILE_COLUMNS if by_column else TILE_ROWS
+    for tile in prange(-(-hessian.shape[0] // size)):
+        total = np.zeros((size, hessian.shape[1]), np.float32)
+        for other in range(n_other):
+            top, bottom = _span(other if by_column else tile, TILE_ROWS, n_rows)
+            left, right = _span(tile if by_column else other, TILE_COLUMNS, n_columns)
+            cells = np.dot(rows[top:bottom], columns[left:right].T)
             for i in range(bottom - top):
-                answered = 0
-                for j in range(left, right):
-                    seen = answers[top + i, sample[j]] != MISSING
-                    known[j - left] = seen
-                    answered += seen
-                counts[i] += answered
-                _weight_row(cells[i], known)
-            total += np.dot(cells, products[left:right])
-        hessian[top:bottom] = total
-        observed[top:bottom] = counts
+                _weight_row(cells[i], answers[top + i, left:right])
+            if by_column:
+                total[: right - left] += np.dot(cells.T, products[top:bottom])
+            else:
+                total[: bottom - top] += np.dot(cells, products[left:right])
+        first, last = _span(tile, size, hessian.shape[0])
+        hessian[first:last] = total[: last - first]
+
+
+@njit(**_sums)
+def _gather_logits(gathered, columns, design, row, cells):
+    """The rows of `design` that a row has answers to, as columns, and the logits.
+
+    Column by column: the reads of the first one, all at once, bring the others into the cache.
+    """
+    cells[:] = 0
+    for a in range(row.shape[0]):
+        for k in range(cells.shape[0]):
+            gathered[a, k] = design[columns[k], a]
+            cells[k] += row[a] * gathered[a, k]
+
+
+@njit(**_sums)
+def _add_products(gathered, residual, weighted, gradient, hessian):
+    """Add sum r d to the gradient and sum w d d' to the packed Hessian, w = |r| - r^2."""
+    position = 0
+    for a in range(gradient.shape[0]):
+        total = np.float32(0)
+        for k in range(residual.shape[0]):
+            total += residual[k] * gathered[a, k]
+            q = abs(residual[k])
+            weighted[k] = (q - q * q) * gathered[a, k]
+        gradient[a] += total
+        for b in range(a, gradient.shape[0]):
+            total = np.float32(0)
+            for k in range(residual.shape[0]):
+                total += weighted[k] * gathered[b, k]
+            hessian[position] += total
+            position += 1
 
 
 @njit(parallel=True, **_options)
 def sparse_statistics(pointers, columns, answers, rows, design, loss, gradient, hessian):
     """Log-loss (by row), gradient and exact Hessian over compressed rows of 0/1 answers."""
-    p = gradient.shape[1]
+    gradient[:] = 0
+    hessian[:] = 0
     for row in prange(pointers.shape[0] - 1):
         row_loss = 0.0
         product = np.ones(_GATHER, np.float32)
         hinge = np.zeros(_GATHER, np.float32)
-        gathered = np.empty((_GATHER, p + 1), np.float32)
-        scaled = np.empty((_GATHER, p + 1), np.float32)
-        sums = np.zeros((p + 1, p + 1), np.float32)  # [sum w d d'; sum r d'] in one product
+        gathered = np.empty((rows.shape[1], _GATHER + _PADDING), np.float32)
+        cells, weighted = np.empty(_GATHER, np.float32), np.empty(_GATHER, np.float32)
         for start in range(pointers[row], pointers[row + 1], _GATHER):
             stop = min(start + _GATHER, pointers[row + 1])
             size = stop - start
-            for k in range(size):
-                gathered[k] = design[columns[start + k]]
-            cells = np.dot(gathered[:size], rows[row])
-            _residual_row(cells, answers[start:stop], product[:size], hinge[:size])
-            row_loss += _flush_loss(product[:size], hinge[:size])
-            for k in range(size):
-                q = abs(cells[k])
-                weight = q - q * q
-                for a in range(p):
-                    scaled[k, a] = weight * gathered[k, a]
-                scaled[k, p] = cells[k]
-            sums += np.dot(scaled[:size].T, gathered[:size])
+            _gather_logits(gathered, columns[start:stop], design, rows[row], cells[:size])
+            _residual_row(cells[:size], answers[start:stop], product, hinge)
+            row_loss += _flush_loss(product[:size], hinge[:size], _FACTORS_PER_LOG)
+            _add_products(gathered, cells[:size], weighted, gradient[row], hessian[row])
         loss[row] = row_loss
-        gradient[row] = sums[p, :p]
-        position = 0
-        for a in range(p):
-            for b in range(a, p):
-                hessian[row, position] = sums[a, b]
-                position += 1
 
 
 @njit(parallel=True, **_options)
@@ -210,18 +232,6 @@ def compress(answers, pointers, columns, values):
 
 
 @njit(parallel=True, **_options)
-def transpose(matrix, out):
-    """Transpose a uint8 matrix into `out`, in blocks that fit the cache."""
-    n_rows, n_columns = matrix.shape
-    for tile in prange(-(-n_columns // 64)):
-        left, right = tile * 64, min(n_columns, tile * 64 + 64)
-        for top in range(0, n_rows, 64):
-            for j in range(left, right):
-                for i in range(top, min(n_rows, top + 64)):
-                    out[j, i] = matrix[i, j]
-
-
-@njit(parallel=True, **_options)
 def count_answers(answers, correct, observed):
     """Correct and observed answers of every row, int64 (n_rows,); observed is -1 if one is none."""
     for i in prange(answers.shape[0]):
@@ -232,6 +242,21 @@ def count_answers(answers, correct, observed):
             other += answers[i, j] > 1
         correct[i] = ones
         observed[i] = answers.shape[1] - missing if other == missing else -1
+
+
+@njit(parallel=True, **_options)
+def count_columns(answers, correct, observed):
+    """Correct and observed answers of every column, int64 (n_columns,)."""
+    for tile in prange(-(-answers.shape[1] // TILE_COLUMNS)):
+        left, right = _span(tile, TILE_COLUMNS, answers.shape[1])
+        ones, known = np.zeros((2, TILE_COLUMNS), np.int32)
+        for i in range(answers.shape[0]):
+            row = answers[i, left:right]
+            for j in range(row.shape[0]):
+                ones[j] += np.int32(row[j] == 1)
+                known[j] += np.int32(row[j] != MISSING)
+        correct[left:right] = ones[: right - left]
+        observed[left:right] = known[: right - left]
 
 
 @njit(parallel=True, **_options)
@@ -261,9 +286,9 @@ def cholesky(matrices, diagonal, factors):
         start = 0
         for a in range(p):
             size = p - a
-            # What earlier rows left of the pivot can round below zero in a near-singular sum.
-            pivot = upper[start] + diagonal[i, a]
-            pivot = np.sqrt(max(pivot, 1e-6 * diagonal[i, a] + 1e-30))
+            # What earlier rows left of the pivot is rounding error in a near-singular sum.
+            least = 1e-7 * matrices[i, start] + 1e-6 * diagonal[i, a] + 1e-30
+            pivot = np.sqrt(max(upper[start] + diagonal[i, a], least))
             upper[start] = pivot
             for b in range(1, size):
                 upper[start + b] /= pivot

@@ -1,10 +1,13 @@
 """The bench measures what it says: problems, the shared objective, targets and ratios."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
 from draws import objective, objective_gradient
 
+from bench import run
 from bench.objective import Objective, count, log_loss, logits, start
 from bench.problems import Spec, draw_problem, load_problem, save_problem
 from bench.report import describe, find_targets, fit_exponents, reach_targets, summarise
@@ -138,3 +141,31 @@ def test_ratios_compare_times_to_equal_quality():
     machine = {"processor": "any", "cores": 2, "cores_used": 2}
     text = describe(summary.reset_index(), exponents, targets, machine)
     assert "| NMF | 1 | 4.00 | 0.5500 | - | never | - | - | - |" in text
+
+
+def test_a_run_cut_short_goes_on_and_a_failure_is_named(tmp_path, monkeypatch):
+    asked = []
+
+    def measure(solver, problem, **options):
+        asked.append(solver)
+        if solver == "NMF":
+            raise RuntimeError("NMF on dense ended with status -9")
+        point = {"cpu": 1.0, "wall": 1.0, "loss": 0.5, "objective": 1.0}
+        fitted = {"fit_cpu": 1.0, "process_cpu": 2.0, "checkpoints": [point]}
+        target = {"loss": 0.5, "objective": 1.0}
+        return {"reference": target, "scaling": {"cpu_per_sweep": 0.1}}.get(solver, fitted)
+
+    monkeypatch.setattr(run, "measure", measure)
+    monkeypatch.setattr(run, "save_problem", lambda spec, root: tmp_path)
+    scaling = [("items", 10, SPECS[0])]
+    plan = run.Plan([SPECS[0]], {"dense": 1.0}, scaling, rounds=1, minutes=0)
+    bench = run.Bench(plan, tmp_path, ["LRMF", "NMF"])
+    bench.run()
+    assert asked == ["compile", "reference", "LRMF", "NMF", "scaling"]
+    assert bench.environment["left_out"] == ["NMF on dense ended with status -9"]
+    again = run.Bench(plan, tmp_path, ["LRMF", "L-BFGS"])
+    vars(again).update(json.loads((tmp_path / "measured.json").read_text()))
+    asked.clear()
+    again.run()
+    assert asked == ["compile", "L-BFGS"]
+    assert [row["solver"] for row in again.runs] == ["LRMF", "L-BFGS"]

@@ -109,6 +109,9 @@ class TestAlternatingNewton:
             strength=strength, ridge=1.0, item_ridge=2.0, intercept_ridge=0.01,
         )  # fmt: skip
         assert solver.stats["objective"][-1] == pytest.approx(stated, rel=1e-6)
+        assert solver.stats["sweeps"] == len(solver.stats["objective"]) - 1
+        for name in ("cg_iterations", "seconds_models", "seconds_items"):
+            assert len(solver.stats[name]) == solver.stats["sweeps"]
         assert_never_rises(solver.stats["objective"])
 
     def test_solution_is_stationary(self, layout):

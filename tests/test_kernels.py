@@ -47,12 +47,24 @@ def dense(answers, rows, design, sample=None):
     n_rows, n_columns = answers.shape
     p = rows.shape[1] - 1
     sample = np.arange(n_columns) if sample is None else sample
+    chosen = np.ascontiguousarray(answers[:, sample])
     loss = np.empty(-(-n_rows // TILE_ROWS))
     gradient = np.empty((n_rows, p), np.float32)
-    hessian, observed = np.empty((n_rows, p * (p + 1) // 2), np.float32), np.empty(n_rows, int)
-    kernels.dense_gradient(answers, rows, design, loss, gradient)
-    kernels.dense_hessian(answers, sample, rows, design[sample], hessian, observed)
-    assert np.array_equal(observed, (answers[:, sample] != MISSING).sum(axis=1))
+    hessian = np.empty((n_rows, p * (p + 1) // 2), np.float32)
+    kernels.dense_gradient(answers, rows, design, False, loss, gradient)
+    kernels.dense_hessian(chosen, rows, design[sample], False, hessian)
+    return loss.sum(), gradient, hessian
+
+
+def dense_by_column(answers, rows, design):
+    """The same of a matrix whose columns are the free ones."""
+    n_rows, p = answers.shape[0], rows.shape[1] - 1
+    transposed = np.ascontiguousarray(answers.T)
+    loss = np.empty(-(-n_rows // TILE_COLUMNS))
+    gradient = np.empty((n_rows, p), np.float32)
+    hessian = np.empty((n_rows, p * (p + 1) // 2), np.float32)
+    kernels.dense_gradient(transposed, design, rows, True, loss, gradient)
+    kernels.dense_hessian(transposed, design, rows, True, hessian)
     return loss.sum(), gradient, hessian
 
 
@@ -91,21 +103,21 @@ SHAPES = [
 ]
 
 
-@pytest.mark.parametrize("kernel", [dense, sparse])
+@pytest.mark.parametrize("kernel", [dense, dense_by_column, sparse])
 @pytest.mark.parametrize("shape", SHAPES)
 def test_statistics_equal_the_reference(kernel, shape):
     arguments = problem(*shape)
     assert_statistics(kernel(*arguments), reference(*arguments))
 
 
-@pytest.mark.parametrize("kernel", [dense, sparse])
+@pytest.mark.parametrize("kernel", [dense, dense_by_column, sparse])
 @pytest.mark.parametrize("missing", [0.0, 0.97])
 def test_statistics_at_any_density(kernel, missing):
     arguments = problem(70, 600, 4, missing=missing)
     assert_statistics(kernel(*arguments), reference(*arguments))
 
 
-@pytest.mark.parametrize("kernel", [dense, sparse])
+@pytest.mark.parametrize("kernel", [dense, dense_by_column, sparse])
 def test_rows_and_columns_without_answers_add_nothing(kernel):
     answers, rows, design = problem(40, 90, 3)
     answers[5], answers[:, 7] = MISSING, MISSING
@@ -117,7 +129,7 @@ def test_rows_and_columns_without_answers_add_nothing(kernel):
     assert again[0] == loss and np.array_equal(again[1], gradient)
 
 
-@pytest.mark.parametrize("kernel", [dense, sparse])
+@pytest.mark.parametrize("kernel", [dense, dense_by_column, sparse])
 def test_separable_rows_and_extreme_logits(kernel):
     """All right at logit +30, all wrong at logit +30, and the same at -30."""
     n_columns = 2 * TILE_COLUMNS + 3
@@ -132,13 +144,13 @@ def test_separable_rows_and_extreme_logits(kernel):
     assert (np.abs(hessian) < 1e-3).all()
 
 
-@pytest.mark.parametrize("kernel", [dense, sparse])
+@pytest.mark.parametrize("kernel", [dense, dense_by_column, sparse])
 def test_logits_of_all_sizes(kernel):
     arguments = problem(60, 700, 3, logit=30.0)
     assert_statistics(kernel(*arguments), reference(*arguments))
 
 
-@pytest.mark.parametrize("kernel", [dense, sparse])
+@pytest.mark.parametrize("kernel", [dense, dense_by_column, sparse])
 def test_gradient_equals_finite_differences_of_the_loss(kernel):
     answers, rows, design = problem(3, 80, 4)
     _, gradient, _ = kernel(answers, rows, design)
@@ -161,22 +173,25 @@ def test_hessian_over_sampled_columns_only(n_sampled):
     assert_statistics(dense(answers, rows, design, sample), expected)
 
 
-@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (200, 3), (130, 129)])
-def test_transpose_and_counts(shape):
+@pytest.mark.parametrize("shape", [(1, 1), (3, 200), (200, 3), (130, 2 * TILE_COLUMNS + 1)])
+def test_counts_of_rows_and_columns(shape):
     answers, _, _ = problem(*shape, 1)
-    transposed = np.empty(shape[::-1], np.uint8)
-    kernels.transpose(answers, transposed)
-    assert np.array_equal(transposed, answers.T)
-    correct, observed = np.empty((2, shape[0]), int)
-    kernels.count_answers(answers, correct, observed)
-    assert np.array_equal(correct, (answers == 1).sum(axis=1))
-    assert np.array_equal(observed, (answers != MISSING).sum(axis=1))
+    for count, axis in ((kernels.count_answers, 1), (kernels.count_columns, 0)):
+        correct, observed = np.empty((2, shape[1 - axis]), int)
+        count(answers, correct, observed)
+        assert np.array_equal(correct, (answers == 1).sum(axis=axis))
+        assert np.array_equal(observed, (answers != MISSING).sum(axis=axis))
+
+
+def test_a_row_with_a_value_that_is_no_answer_is_told():
+    answers, _, _ = problem(4, 30, 1)
+    correct, observed = np.empty((2, 4), int)
     answers[-1, -1] = 7
     kernels.count_answers(answers, correct, observed)
     assert observed[-1] == -1 and (observed[:-1] >= 0).all()
 
 
-@pytest.mark.parametrize("kernel", [dense, sparse])
+@pytest.mark.parametrize("kernel", [dense, dense_by_column, sparse])
 def test_same_bytes_for_any_number_of_threads(kernel):
     arguments = problem(3 * TILE_ROWS, 900, 5)
     before = numba.get_num_threads()
