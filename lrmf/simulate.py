@@ -118,6 +118,16 @@ def simulate(*, n_models: int = 2934, n_items: int = 21606, seed: int = 0) -> Sn
     ------
     ValueError
         If a parameter is not a whole number in its range.
+
+    Examples
+    --------
+    >>> hub = simulate(n_models=60, n_items=90, seed=0)
+    >>> hub.responses.shape, hub.responses.dtype
+    ((60, 90), dtype('uint8'))
+    >>> simulate(n_models=2)
+    Traceback (most recent call last):
+        ...
+    ValueError: n_models must be a whole number from 30 to 100000, got 2
     """
     _check_whole_number("n_models", n_models, MIN_MODELS, MAX_MODELS)
     _check_whole_number("n_items", n_items, MIN_ITEMS, MAX_ITEMS)

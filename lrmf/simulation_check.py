@@ -110,6 +110,13 @@ def simulation_check(snapshot: Snapshot) -> pd.DataFrame:
     ------
     ValueError
         For a snapshot without answers or with other benchmarks.
+
+    Examples
+    --------
+    >>> from lrmf.simulate import simulate
+    >>> check = simulation_check(simulate(n_models=300, n_items=600, seed=0))
+    >>> list(check.columns)
+    ['statistic', 'target', 'tolerance', 'simulated', 'within']
     """
     if not snapshot.is_binary or set(snapshot.benchmarks) != set(BENCHMARKS):
         raise ValueError(
