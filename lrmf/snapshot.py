@@ -521,10 +521,12 @@ def _read_or_report(read, path: Path, problems: list[str]):
 
 def _read_table(path: Path) -> pd.DataFrame:
     # Through a buffer: an Arrow file handle would keep the file open and its errors name the path.
-    table = pq.read_table(pa.BufferReader(path.read_bytes()))
+    # Small tables need no threads, and Arrow's can abort a process that ends while they start.
+    file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+    table = file.read(use_threads=False)
     table.validate(full=True)
     # The pandas metadata describe the writer's index, which means nothing here.
-    frame = table.to_pandas(ignore_metadata=True)
+    frame = table.to_pandas(ignore_metadata=True, use_threads=False)
     for column in frame.select_dtypes("category"):
         frame[column] = frame[column].astype(frame[column].cat.categories.dtype)
     return frame
