@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from lrmf.lineage import Lineage
+from .lineage import Lineage
 
 CATEGORIES = ("architecture", "type", "precision", "chat_template", "merged", "moe")
 UNKNOWN = "unknown"

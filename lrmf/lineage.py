@@ -14,7 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components, dijkstra
 
-from lrmf.snapshot import RELATIONS
+from .snapshot import RELATIONS
 
 EDGE_COLUMNS = ("parent", "child", "relation")
 

@@ -45,7 +45,7 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.special import ndtri
 
-from lrmf.simulated_hub import (
+from .simulated_hub import (
     ADAPTER,
     FINETUNE,
     MERGE,
@@ -56,9 +56,9 @@ from lrmf.simulated_hub import (
     grow_population,
     recorded_edges,
 )
-from lrmf.simulated_items import N_MINOR, draw_curves, make_items
-from lrmf.simulation_check import BENCHMARK_CORRELATION, BENCHMARKS, simulation_check
-from lrmf.snapshot import MISSING, Snapshot, save_snapshot
+from .simulated_items import N_MINOR, draw_curves, make_items
+from .simulation_check import BENCHMARK_CORRELATION, BENCHMARKS, simulation_check
+from .snapshot import MISSING, Snapshot, save_snapshot
 
 __all__ = ["simulate", "simulation_check", "write_simulated"]
 

@@ -31,7 +31,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lrmf.schema import (
+from .schema import (
     DATA_FILES,
     MANIFEST_FILE,
     MISSING,
