@@ -79,3 +79,19 @@ def test_interval_metrics_of_misses_on_either_side():
     # Winkler (1972) at 90%: the width, and 2 / 0.1 times what the interval misses.
     expected = 100 * np.mean([0.2 + 20 * 0.2, 0.2, 0.2 + 20 * 0.2])
     assert value(scores, "math", "interval_score") == pytest.approx(expected)
+
+
+def test_a_constant_forecast_ranks_nobody_though_it_differs_between_folds():
+    """A fold's training mean is low where its held-out models are good."""
+    frame = forecasts(
+        model=list("abcdef"),
+        benchmark="math",
+        actual=[0.8, 0.7, 0.9, 0.2, 0.3, 0.1],
+        predicted=[0.4] * 3 + [0.6] * 3,
+        expected=0.5,
+    ).assign(fold=[0] * 3 + [1] * 3)
+    scores = metrics.score_forecasts(frame, by=["predictor"])
+    assert value(scores, "math", "pearson") == 0
+    assert value(scores, "math", "spearman") == 0
+    ranked = frame.assign(predicted=frame["predicted"] + [0, 0, 0.1, 0, 0, 0])
+    assert value(metrics.score_forecasts(ranked, by=["predictor"]), "math", "pearson") < 0
