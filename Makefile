@@ -10,6 +10,7 @@ Lineage-Regularized Matrix Factorization: the paper's results, regenerated.
   make crawl        collect a snapshot of the live Hub into data/hub
   make bench        measure the solver against its peers (BENCH=quick: in about a minute)
   make paper        typeset the paper from the generated figures and tables
+  make site         notebooks, figures, tables and documents as web pages in build/site
   make clean        remove build/ and caches; make distclean also .venv and simulated data
 
 Variables of make reproduce:
@@ -36,7 +37,7 @@ export LRMF_DASK := $(DASK)
 NOTEBOOKS := 01_crawl 02_lineage 03_fit 04_baselines 05_cold_start 06_figures
 committed := $(wildcard $(NOTEBOOKS:%=notebooks/%.ipynb))
 
-.PHONY: help setup reproduce test lab notebooks crawl bench paper clean distclean environment FORCE
+.PHONY: help setup reproduce test lab notebooks crawl bench paper site clean distclean environment FORCE
 .DELETE_ON_ERROR:
 help:
 	@: $(info $(help))
@@ -199,6 +200,9 @@ bench: .venv-bench/.installed
 # From the committed results alone, so it is always made anew; equal results give equal bytes.
 paper: $(installed)
 	@$(python) -m paper.build
+
+site: $(installed)
+	@$(python) -m website.build build/site
 
 clean:
 	rm -rf build paper/generated .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints

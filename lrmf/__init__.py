@@ -1,4 +1,21 @@
-"""Lineage-regularized matrix factorization: forecast language models from their family tree."""
+"""Lineage-regularized matrix factorization: forecast language models from their family tree.
+
+Examples
+--------
+A model that nobody has evaluated, forecast from its parent:
+
+>>> from lrmf import LRMF, Lineage
+>>> from lrmf.simulate import simulate
+>>> hub = simulate(n_models=60, n_items=90, seed=0)
+>>> lineage = Lineage.from_edges(hub.lineage, hub.models["model_id"])
+>>> model = LRMF(rank=2, seed=0).fit(hub.responses, lineage, items=hub.items)
+>>> parent = hub.models["model_id"][0]
+>>> forecast = model.fold_in(parents=[(parent, "finetune")]).predict_scores()
+>>> list(forecast.columns)
+['benchmark', 'score', 'lower', 'upper', 'n_observed']
+>>> bool((forecast["lower"] < forecast["score"]).all())
+True
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

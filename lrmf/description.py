@@ -8,7 +8,19 @@ from .snapshot import Snapshot
 
 
 def describe(snapshot: Snapshot, lineage: Lineage) -> str:
-    """Counts of models, items, responses, edges and families, and a table by benchmark."""
+    """Counts of models, items, responses, edges and families, and a table by benchmark.
+
+    Examples
+    --------
+    >>> from lrmf.simulate import simulate
+    >>> hub = simulate(n_models=60, n_items=90, seed=0)
+    >>> text = describe(hub, Lineage.from_edges(hub.lineage, hub.models["model_id"]))
+    >>> print(*text.splitlines()[2:6], sep=chr(10))
+    models             60  60 of them evaluated
+    items              90  answers, 6 benchmarks
+    observed        63.0%  3,402 answers
+    edges              25  19 finetune, 5 merge, 1 quantized
+    """
     counts = snapshot.summary()
     title = f"{_one_line(snapshot.name)} ({_one_line(snapshot.source)})"
     lines = [f"{name:<12}  {value:>7}  {rest}" for name, value, rest in _facts(counts, lineage)]

@@ -44,6 +44,19 @@ def family_picture(
         are not shown.
     edges : DataFrame
         ``parent, child, relation`` between the nodes shown.
+
+    Examples
+    --------
+    >>> edges = [("base", "chat", "finetune"), ("base", "code", "finetune")]
+    >>> edges += [("chat", "mix", "merge"), ("code", "mix", "merge")]
+    >>> lineage = Lineage.from_edges(edges, ["base", "chat", "code", "mix"])
+    >>> nodes, edges = family_picture(lineage, [0.1, 0.2, 0.4, 0.3])
+    >>> nodes[["node_id", "x", "y"]]
+      node_id  x    y
+    0    base  0  0.5
+    1    chat  1  0.0
+    2    code  1  1.0
+    3     mix  2  0.0
     """
     members = np.flatnonzero(lineage.families == family)
     graph = _graph(lineage, members)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from lrmf.lineage import Lineage
+from .lineage import Lineage
 
 CATEGORIES = ("architecture", "type", "precision", "chat_template", "merged", "moe")
 DATE_COLUMNS = ("evaluated_at", "created_at")
@@ -40,6 +40,15 @@ def model_features(
     ------
     ValueError
         If the lineage is over other models, or ``min_share`` is out of range.
+
+    Examples
+    --------
+    >>> models = pd.DataFrame({"model_id": ["a", "b", "c"], "params_b": [1.0, 7.0, None]})
+    >>> model_features(models).reset_index()
+      model_id  log_size  log_size=unknown
+    0        a      -1.0               0.0
+    1        b       1.0               0.0
+    2        c       0.0               1.0
     """
     if not 0 <= min_share <= 1:
         raise ValueError(f"min_share must be in [0, 1], got {min_share}")

@@ -21,6 +21,20 @@ def lineage_counts(lineage: Lineage) -> pd.DataFrame:
     DataFrame
         ``quantity, value, count``: members of a family (of two or more), generations above a node
         that has a parent, children of a parent, and parents of a merge.
+
+    Examples
+    --------
+    >>> edges = [("base", "chat", "finetune"), ("base", "code", "finetune")]
+    >>> edges += [("chat", "mix", "merge"), ("code", "mix", "merge")]
+    >>> lineage = Lineage.from_edges(edges, ["base", "chat", "code", "mix"])
+    >>> print(lineage_counts(lineage).to_string(index=False))
+                quantity  value  count
+     members of a family      4      1
+       generations above      1      2
+       generations above      2      1
+    children of a parent      1      2
+    children of a parent      2      1
+      parents of a merge      2      1
     """
     sizes = np.bincount(lineage.families)
     children = np.bincount(lineage.parent_index)
@@ -83,6 +97,11 @@ def average_scores(scores: pd.DataFrame) -> pd.Series:
     Parameters
     ----------
     scores : DataFrame (n_models, n_benchmarks), shares of correct answers, NaN = not evaluated
+
+    Examples
+    --------
+    >>> average_scores(pd.DataFrame({"math": [0.1, 0.3], "code": [0.8, None]})).round(2).tolist()
+    [-1.0, 1.0]
     """
     return _standardised(scores).mean(axis=1)
 
@@ -105,6 +124,18 @@ def parent_child_pairs(lineage: Lineage, scores: pd.DataFrame) -> pd.DataFrame:
     DataFrame
         ``child, relation, benchmark, n_parents, parent_score, child_score, family``. Benchmark
         "average" is the mean standardised score over the benchmarks that both have.
+
+    Examples
+    --------
+    >>> edges = [("base", "chat", "finetune"), ("base", "code", "finetune")]
+    >>> edges += [("chat", "mix", "merge"), ("code", "mix", "merge")]
+    >>> lineage = Lineage.from_edges(edges, ["base", "chat", "code", "mix"])
+    >>> pairs = parent_child_pairs(lineage, pd.DataFrame({"math": [0.1, 0.2, 0.4, 0.3]}))
+    >>> pairs[pairs["benchmark"] == "math"].iloc[:, [0, 3, 4, 5]]
+      child  n_parents  parent_score  child_score
+    0  chat          1           0.1          0.2
+    1  code          1           0.1          0.4
+    2   mix          2           0.3          0.3
     """
     parent, child = lineage.parent_index, lineage.child_index
     is_scored = (parent < lineage.n_models) & (child < lineage.n_models)

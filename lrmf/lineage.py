@@ -14,7 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components, dijkstra
 
-from lrmf.snapshot import RELATIONS
+from .snapshot import RELATIONS
 
 EDGE_COLUMNS = ("parent", "child", "relation")
 
@@ -46,6 +46,27 @@ class Lineage:
     Notes
     -----
     Families, depth, hops and relatives follow every kept edge, also one of weight 0.
+
+    Examples
+    --------
+    >>> edges = [
+    ...     ("lab/base", "lab/chat", "finetune"),
+    ...     ("lab/chat", "me/mix", "merge"),
+    ...     ("lab/code", "me/mix", "merge"),
+    ...     ("me/mix", "me/mix", "finetune"),
+    ... ]
+    >>> lineage = Lineage.from_edges(edges, ["lab/base", "lab/chat", "me/mix"])
+    >>> lineage
+    Lineage(n_models=3, n_nodes=4, n_edges=3, n_dropped=1)
+    >>> lineage.dropped["reason"].tolist()
+    ['self-loop']
+    >>> lineage.ancestors("me/mix")  # lab/code was never evaluated
+    ['lab/chat', 'lab/code', 'lab/base']
+    >>> lineage.laplacian.toarray()
+    array([[ 1., -1.,  0.,  0.],
+           [-1.,  2., -1.,  0.],
+           [ 0., -1.,  2., -1.],
+           [ 0.,  0., -1.,  1.]])
     """
 
     def __init__(
@@ -234,6 +255,13 @@ class Lineage:
         -------
         ndarray of int, (n_nodes,)
             0 on the mask itself, -1 where no node of the mask can be reached.
+
+        Examples
+        --------
+        >>> edges = [("base", "chat", "finetune"), ("chat", "mix", "merge")]
+        >>> lineage = Lineage.from_edges(edges, ["base", "chat", "mix", "other"])
+        >>> lineage.hops_to(lineage.node_ids == "mix").tolist()
+        [2, 1, 0, -1]
         """
         mask = np.asarray(mask)
         if mask.dtype != bool or mask.shape != (self.n_nodes,):
@@ -287,6 +315,15 @@ class Lineage:
             The rows of ``edges`` to remove, or the share of them to remove at random.
         seed : int or Generator
             Needed with a share.
+
+        Examples
+        --------
+        >>> edges = [("base", "chat", "finetune"), ("chat", "mix", "merge")]
+        >>> lineage = Lineage.from_edges(edges, ["base", "chat", "mix"])
+        >>> lineage.drop_edges(lineage.edges["relation"].to_numpy() == "merge").n_edges
+        1
+        >>> lineage.drop_edges(1.0, seed=0).n_edges
+        0
         """
         if np.ndim(drop) == 0 and not isinstance(drop, bool | np.bool):
             drop = self._random_edges(float(drop), seed)

@@ -34,6 +34,18 @@ def output(path: Path | None) -> Iterator[io.FileIO | None]:
     ------
     OutputError
         If the file cannot be created, written or renamed.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "scores.csv")
+    ...     with output(path) as file:
+    ...         _ = file.write(b"model_id,score")
+    ...         print(path.exists())
+    ...     print(path.read_text())
+    False
+    model_id,score
     """
     if path is None:
         yield None

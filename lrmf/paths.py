@@ -16,7 +16,15 @@ def figure_folder(run):
 
 
 def snapshot_folder(snapshot):
-    """The snapshot's directory; a relative path counts from the repository."""
+    """The snapshot's directory; a relative path counts from the repository.
+
+    Examples
+    --------
+    >>> snapshot_folder("data/simulated").relative_to(ROOT).as_posix()
+    'data/simulated'
+    >>> snapshot_folder("/somewhere/else").as_posix()
+    '/somewhere/else'
+    """
     return ROOT / snapshot
 
 

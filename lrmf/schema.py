@@ -39,7 +39,13 @@ _ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:[/\\]")
 
 
 def observed(responses: np.ndarray) -> np.ndarray:
-    """Mask of the evaluated cells, for ``uint8``/255 and float/NaN responses of any shape."""
+    """Mask of the evaluated cells, for ``uint8``/255 and float/NaN responses of any shape.
+
+    Examples
+    --------
+    >>> observed(np.array([[0, 1, MISSING]], dtype=np.uint8))
+    array([[ True,  True, False]])
+    """
     responses = np.asarray(responses)
     if np.issubdtype(responses.dtype, np.floating):
         return ~np.isnan(responses)
@@ -66,6 +72,17 @@ def find_problems(
         Empty if all is well. Each entry names the file and the column or id, and says what to do;
         long lists of culprits are abbreviated. Self-loops, duplicate edges, cycles and children
         without a row in models are no problem: the lineage builder reports them.
+
+    Examples
+    --------
+    >>> models = pd.DataFrame({"model_id": ["org/a", "org/a"]})
+    >>> items = pd.DataFrame({"item_id": ["q1"], "benchmark": "x", "subtask": "x", "n_trials": 1})
+    >>> lineage = pd.DataFrame(columns=["parent", "child", "relation"])
+    >>> answers = np.array([[1], [7]], dtype=np.uint8)
+    >>> for problem in find_problems(models, items, lineage, answers):
+    ...     print(problem.partition(";")[0])
+    models.parquet: column 'model_id': 1 id(s) appear more than once: 'org/a'
+    responses.npy: 1 value(s) not 0, 1 or 255, first 7 at model_id 'org/a', item_id 'q1'
     """
     problems = []
     tables = {"models": models, "items": items, "lineage": lineage}

@@ -45,7 +45,7 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.special import ndtri
 
-from lrmf.simulated_hub import (
+from .simulated_hub import (
     ADAPTER,
     FINETUNE,
     MERGE,
@@ -56,9 +56,9 @@ from lrmf.simulated_hub import (
     grow_population,
     recorded_edges,
 )
-from lrmf.simulated_items import N_MINOR, draw_curves, make_items
-from lrmf.simulation_check import BENCHMARK_CORRELATION, BENCHMARKS, simulation_check
-from lrmf.snapshot import MISSING, Snapshot, save_snapshot
+from .simulated_items import N_MINOR, draw_curves, make_items
+from .simulation_check import BENCHMARK_CORRELATION, BENCHMARKS, simulation_check
+from .snapshot import MISSING, Snapshot, save_snapshot
 
 __all__ = ["simulate", "simulation_check", "write_simulated"]
 
@@ -118,6 +118,16 @@ def simulate(*, n_models: int = 2934, n_items: int = 21606, seed: int = 0) -> Sn
     ------
     ValueError
         If a parameter is not a whole number in its range.
+
+    Examples
+    --------
+    >>> hub = simulate(n_models=60, n_items=90, seed=0)
+    >>> hub.responses.shape, hub.responses.dtype
+    ((60, 90), dtype('uint8'))
+    >>> simulate(n_models=2)
+    Traceback (most recent call last):
+        ...
+    ValueError: n_models must be a whole number from 30 to 100000, got 2
     """
     _check_whole_number("n_models", n_models, MIN_MODELS, MAX_MODELS)
     _check_whole_number("n_items", n_items, MIN_ITEMS, MAX_ITEMS)

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
-from lrmf.simulation_check import BENCHMARKS, SCORE_SD
+from .simulation_check import BENCHMARKS, SCORE_SD
 
 _BBH_OF_250 = """
     boolean_expressions date_understanding disambiguation_qa formal_fallacies geometric_shapes

@@ -31,7 +31,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from lrmf.schema import (
+from .schema import (
     DATA_FILES,
     MANIFEST_FILE,
     MISSING,
@@ -75,6 +75,14 @@ class SnapshotError(ValueError):
     ----------
     problems : list of str
         Every problem found; each names the file, the column or id, and the way out.
+
+    Examples
+    --------
+    >>> try:
+    ...     load_snapshot("nowhere")
+    ... except SnapshotError as error:
+    ...     print(error)
+    nowhere: does not exist; create a snapshot there with `lrmf simulate`, or check the path
     """
 
     def __init__(self, problems: list[str] | str, where: str | os.PathLike | None = None):
@@ -108,6 +116,17 @@ class Snapshot:
         memory map when loaded.
     provenance : dict
         Further keys of the manifest, such as a crawl's endpoint, revisions and time.
+
+    Examples
+    --------
+    >>> from lrmf.simulate import simulate
+    >>> hub = simulate(n_models=60, n_items=90, seed=0)
+    >>> hub
+    Snapshot('simulated', source='simulated', n_models=60, n_items=90, n_edges=25)
+    >>> hub.benchmarks
+    ['ifeval', 'bbh', 'math', 'gpqa', 'musr', 'mmlu_pro']
+    >>> hub.summary()["n_with_parent"]
+    18
     """
 
     name: str
@@ -230,6 +249,15 @@ def benchmark_scores(
     DataFrame of shape (len(rows), n_benchmarks)
         Benchmarks in order of first appearance, indexed by row of ``responses``; NaN where no item
         of the benchmark was observed.
+
+    Examples
+    --------
+    >>> items = pd.DataFrame({"benchmark": ["math", "math", "code"], "n_trials": 1})
+    >>> answers = np.array([[1, 0, 1], [1, MISSING, MISSING]], dtype=np.uint8)
+    >>> benchmark_scores(answers, items)
+       math  code
+    0   0.5   1.0
+    1   1.0   NaN
     """
     weights, benchmarks = _benchmark_weights(responses, items, by_trials=True)
     rows = _row_indices(rows, len(responses))
@@ -350,6 +378,18 @@ def save_snapshot(
     ------
     SnapshotError
         If the data are not a valid snapshot or the place cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from lrmf.simulate import simulate
+    >>> hub = simulate(n_models=60, n_items=90, seed=0)
+    >>> tables = {"models": hub.models, "items": hub.items, "lineage": hub.lineage}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     place = f"{folder}/mine"
+    ...     _ = save_snapshot(place, **tables, responses=hub.responses, name="mine", source="own")
+    ...     load_snapshot(place)
+    Snapshot('mine', source='own', n_models=60, n_items=90, n_edges=25)
     """
     manifest = {"schema_version": SCHEMA_VERSION, "name": name, "source": source, "note": note}
     problems = _provenance_problems(provenance)
@@ -506,10 +546,12 @@ def _read_or_report(read, path: Path, problems: list[str]):
 
 def _read_table(path: Path) -> pd.DataFrame:
     # Through a buffer: an Arrow file handle would keep the file open and its errors name the path.
-    table = pq.read_table(pa.BufferReader(path.read_bytes()))
+    # Small tables need no threads, and Arrow's can abort a process that ends while they start.
+    file = pq.ParquetFile(pa.BufferReader(path.read_bytes()))
+    table = file.read(use_threads=False)
     table.validate(full=True)
     # The pandas metadata describe the writer's index, which means nothing here.
-    frame = table.to_pandas(ignore_metadata=True)
+    frame = table.to_pandas(ignore_metadata=True, use_threads=False)
     for column in frame.select_dtypes("category"):
         frame[column] = frame[column].astype(frame[column].cat.categories.dtype)
     return frame

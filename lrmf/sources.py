@@ -40,6 +40,13 @@ def get_snapshot(
         replaced by a simulated one.
     CrawlError
         If the crawl cannot go on; what it has stays and is used by the next attempt.
+
+    Examples
+    --------
+    >>> get_snapshot("guess", "data/simulated", n_models=60, n_items=90, seed=0)
+    Traceback (most recent call last):
+        ...
+    ValueError: unknown source 'guess'; use 'simulate' or 'crawl' or 'open'
     """
     if source not in SOURCES:
         raise ValueError(f"unknown source {source!r}; use {' or '.join(map(repr, SOURCES))}")

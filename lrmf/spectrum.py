@@ -45,6 +45,18 @@ def spectral_energy(
         share ``energy`` in the lowest share ``frequencies``, and the mean and range over shuffles.
         Part "all frequencies", or "within families": without the zero frequencies, which are the
         families' means. Benchmark "all" is the mean of the benchmarks.
+
+    Examples
+    --------
+    Scores that differ between the families but not within are all in the zero frequencies:
+
+    >>> edges = [("a", "b", "finetune"), ("b", "c", "finetune"), ("d", "e", "merge")]
+    >>> lineage = Lineage.from_edges(edges, list("abcde"))
+    >>> scores = pd.DataFrame({"math": [0.2, 0.2, 0.2, 0.7, 0.7]})
+    >>> energy = spectral_energy(lineage, scores, seed=0)
+    >>> is_low = (energy["part"] == "all frequencies") & (energy["frequencies"] == 0.4)
+    >>> energy.loc[is_low & (energy["benchmark"] == "math"), "energy"].round(6).tolist()
+    [1.0]
     """
     rng = np.random.default_rng(seed)
     places = rng.random((lineage.n_models, n_shuffles))

@@ -1,0 +1,47 @@
+"""The documents quote the program as it is."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+CODE = [ROOT / "Makefile"]
+CODE += [path for folder in ("lrmf", "paper", "website") for path in (ROOT / folder).rglob("*.py")]
+FOREIGN = ("RuntimeError: cannot cache function", "Could not find a version")  # Numba's, pip's
+
+
+def quoted_messages():
+    """What stands in backticks in a bold lead or at the head of a list item, if it is a message."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    leads = re.findall(r"\*\*(.+?)\*\*|^- (`.+?`)", text, flags=re.DOTALL | re.MULTILINE)
+    quoted = [
+        " ".join(span.split()) for lead in leads for span in re.findall("`(.+?)`", "".join(lead))
+    ]
+    return [span for span in quoted if span.count(" ") > 1]
+
+
+@pytest.fixture(scope="module")
+def code():
+    """The sources with the pieces of each message put together."""
+    text = " ".join(path.read_text(encoding="utf-8") for path in CODE)
+    return " ".join(re.sub(r'"\s*\\?\s*f?"', "", text).split())
+
+
+def test_troubleshooting_quotes_messages_as_they_are(code):
+    messages = [text for text in quoted_messages() if not text.startswith(FOREIGN)]
+    assert len(messages) >= 8
+    for message in messages:
+        for part in message.removeprefix("ConvergenceWarning: ").split("..."):
+            assert part.strip() in code, message
+
+
+def test_the_changelog_leads_up_to_the_version_of_the_package():
+    text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    versions = re.findall(r"^## \[(.+?)\]", text, flags=re.MULTILINE)
+    released = yaml.safe_load((ROOT / "CITATION.cff").read_text()).get("date-released")
+    assert versions[0] == "Unreleased"
+    assert len(versions) > 1 or not released
+    kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+    assert set(re.findall(r"^### (.+)$", text, flags=re.MULTILINE)) <= kinds

@@ -1,0 +1,98 @@
+"""How figures are shown and saved: files, bytes, what is printed, what real data may hold."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+
+from lrmf import plotting, style
+
+SIMULATED = "Simulated: 3 models, 2 items"
+REAL = "openllm: 3 models, 2 items"
+
+
+@pytest.fixture(autouse=True)
+def look():
+    with plt.rc_context():
+        style.use_style(screen_dpi=50)
+        yield
+    plt.close("all")
+
+
+@pytest.fixture
+def frame():
+    return pd.DataFrame({"model_id": ["a", "b", "c"], "score": [0.1, 0.2, 0.3]})
+
+
+def scatter(frame):
+    figure, axes = plt.subplots(figsize=(style.COLUMN, 2), layout="constrained")
+    axes.plot(frame["score"])
+    figure.suptitle("Scores\nrise")
+    return figure
+
+
+def test_a_saved_figure_comes_with_its_numbers_and_its_finding(tmp_path, frame, capsys):
+    plotting.save(scatter, frame, name="rise", label=SIMULATED, folder=tmp_path / "new")
+    assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [
+        "rise.csv",
+        "rise.pdf",
+        "rise.png",
+    ]
+    assert list(pd.read_csv(tmp_path / "new" / "rise.csv")) == ["score"]
+    assert capsys.readouterr().out == f"rise: Scores rise.\n{SIMULATED}; n = 3 models.\n"
+
+
+def test_scores_of_single_real_models_stay_out_of_the_repository(tmp_path, frame):
+    options = {"name": "rise", "folder": tmp_path, "single_models": True}
+    plotting.save(scatter, frame, label=REAL, **options)
+    assert not (tmp_path / "rise.csv").exists()
+    plotting.save(scatter, frame, label=SIMULATED, **options)
+    assert (tmp_path / "rise.csv").exists()
+
+
+def test_the_same_figure_has_the_same_bytes(tmp_path, frame):
+    for folder in ("one", "two"):
+        plotting.save(scatter, frame, name="rise", label=SIMULATED, folder=tmp_path / folder)
+    for name in ("rise.csv", "rise.pdf", "rise.png"):
+        assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
+
+
+def test_an_empty_frame_is_one_line_and_no_file(tmp_path, frame, capsys):
+    plotting.save(scatter, frame[:0], name="rise", label=SIMULATED, folder=tmp_path)
+    plotting.show(scatter, frame[:0], label=SIMULATED)
+    assert list(tmp_path.iterdir()) == []
+    what = "skipped, this snapshot has no such results."
+    assert capsys.readouterr().out == f"rise: {what}\nscatter: {what}\n"
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        (
+            {"n_models": [30.0, np.nan], "n_clusters": [4.0, np.nan]},
+            "; n = 30 models of 4 families",
+        ),
+        ({"n_models": [30, 20], "n_clusters": [30, 20]}, "; n = 30 models"),
+        ({"n_models": [30, 20], "n_clusters": [4, 3], "level": ["x", "y"]}, ""),
+        ({"r": [0.1, 0.2]}, ""),
+    ],
+)
+def test_sample_sizes_are_those_of_the_largest_group(tmp_path, capsys, columns, expected):
+    frame = pd.DataFrame(columns).assign(score=0.5)
+    plotting.save(scatter, frame, name="size", label=REAL, folder=tmp_path)
+    assert capsys.readouterr().out == f"size: Scores rise.\n{REAL}{expected}.\n"
+
+
+def test_labels_say_whether_the_data_are_made_up():
+    hub = type("Snapshot", (), {"source": "hub", "name": "openllm", "n_models": 1234, "n_items": 6})
+    assert style.data_label(hub) == "openllm: 1,234 models, 6 items"
+    hub.source = "simulated"
+    assert style.data_label(hub).startswith(style.SIMULATED + ":")
+
+
+def test_predictors_differ_in_colour_and_in_marker():
+    for key in ("color", "marker"):
+        values = [look[key] for look in style.PREDICTORS.values()]
+        assert len(set(values)) == len(values)
+    assert style.predictor_style("another one")["color"] == style.GREY
+    assert plt.rcParams["figure.dpi"] == 50

@@ -1,0 +1,96 @@
+"""The page of a run: its figures and tables, in the order and with the captions of notebook 06."""
+
+import re
+
+from . import render
+
+DOTS_PER_PIXEL = 2.31  # of the PNGs, at 300 dpi; text of 8 pt is then read at 10.8 pt
+
+
+def is_run(folder) -> bool:
+    """Whether notebook 06 wrote this folder."""
+    return (folder / "tables").is_dir()
+
+
+def page(folder, notebook) -> str:
+    """HTML of `figures/<run>`, with the captions of notebook 06."""
+    parts = [f"<h1>{folder.name}</h1>", render.markdown(_introduction(folder))]
+    for kind, text, names in _sections(folder, notebook):
+        if kind == "heading":
+            parts.append(render.markdown(text))
+        elif kind == "figures":
+            parts += [_figure(folder, name, text) for name in names]
+        else:
+            parts += [render.markdown(text), *(_table(folder, name) for name in names)]
+    return "\n".join(parts)
+
+
+def _introduction(folder) -> str:
+    note = (folder / "tables" / "numbers.tex").read_text(encoding="utf-8").splitlines()[0]
+    label = note.rpartition("ipynb. ")[2]
+    return (
+        f"**{label}** All figures and tables were written by "
+        "[notebook 06](../../notebooks/06_figures.ipynb); "
+        "[where the data come from](../../data/README.md)."
+    )
+
+
+def _sections(folder, notebook):
+    """Yield (kind, Markdown, names of files): headings, captioned figures and tables."""
+    headings, text = [], ""
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            headings += re.findall(r"^##+ .*$", cell.source, flags=re.MULTILINE)
+            text = re.sub(r"^#+ .*$", "", cell.source, flags=re.MULTILINE).strip()
+            continue
+        kind, names = _files(folder, cell.source)
+        if names:
+            yield from (("heading", heading, []) for heading in headings)
+            yield kind, _relinked(text, folder.parents[1] / "notebooks"), names
+            headings = []
+
+
+def _files(folder, code) -> tuple[str, list[str]]:
+    """Names of the figures that a cell draws or of the tables that it writes, as far as there."""
+    if drawn := re.findall(r'\bname="(\w+)"', code):
+        return "figures", [name for name in drawn if (folder / f"{name}.png").exists()]
+    if "write(" not in code:
+        return "none", []
+    written = dict.fromkeys(re.findall(r'"(\w+)"', code))
+    return "tables", [name for name in written if (folder / "tables" / f"{name}.csv").exists()]
+
+
+def _relinked(text, notebooks) -> str:
+    """A caption on the page of a run: its links start elsewhere, and notebooks are linked."""
+    for path in sorted(notebooks.glob("0*.ipynb")):
+        mention = rf"(?<!\[)\b([Nn]otebook {path.name[:2]})\b"
+        text = re.sub(mention, rf"[\1]({path.name})", text)
+    return re.sub(r"\]\((?![a-z]+:)", "](../../notebooks/", text)
+
+
+def _figure(folder, name, caption) -> str:
+    width, height = (round(n / DOTS_PER_PIXEL) for n in _size(folder / f"{name}.png"))
+    alt = render.html.escape(render.alternative_text(caption))
+    files = _links(folder, name, {"pdf": "PDF", "csv": "numbers (CSV)"})
+    return (
+        f'<figure id="{name}"><a href="{name}.png"><img src="{name}.png" width="{width}" '
+        f'height="{height}" alt="{alt}"></a>'
+        f"<figcaption>{render.markdown(caption)}<p>{files}</p></figcaption></figure>"
+    )
+
+
+def _table(folder, name) -> str:
+    text = (folder / "tables" / f"{name}.csv").read_text(encoding="utf-8")
+    title = name.replace("_", " ").capitalize()
+    files = _links(folder, f"tables/{name}", {"csv": "CSV", "tex": "LaTeX"})
+    return f'<h3 id="table-{name}">{title}</h3>{render.table(text)}<p>{files}</p>'
+
+
+def _links(folder, name, kinds) -> str:
+    there = {kind: title for kind, title in kinds.items() if (folder / f"{name}.{kind}").exists()}
+    return " · ".join(f'<a href="{name}.{kind}">{title}</a>' for kind, title in there.items())
+
+
+def _size(png) -> tuple[int, int]:
+    header = png.read_bytes()[16:24]
+    return int.from_bytes(header[:4]), int.from_bytes(header[4:])
