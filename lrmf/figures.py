@@ -28,7 +28,11 @@ from .style import BLACK, COLUMN, GREY, PAGE, SKY, predictor_style
 from .tables import LEVELS, RELATED, number
 
 LIGHT = "#D9D9D9"
-WITHOUT_LINEAGE = ("MF", "MF + features", "kNN", "NCF", "item mean")
+WITHOUT_LINEAGE = ("MF", "MF + features", "kNN", "NCF", "item mean", "2PL", "Rasch")
+WITHOUT_LINEAGE += ("boosting on features",)
+# The tables hold all predictors; more curves than these could not be told apart.
+DRAWN = ["LRMF", "LRMF core", "boosting on relatives", "lineage average, multi-hop", "MF"]
+DRAWN += ["MF + features", "kNN", "2PL", "item mean"]
 AXIS_LABELS = {"pearson": "r, mean over benchmarks", "mae": "mean absolute error, points"}
 STRATA = {
     "distance": "nearest scored relative",
@@ -115,7 +119,8 @@ def random_missing_curve(comparison):
     """
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7))
     for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
-        curves(axes, comparison[comparison["metric"] == metric], "density")
+        drawn = comparison[comparison["predictor"].isin(DRAWN)]
+        curves(axes, drawn[drawn["metric"] == metric], "density")
         values = sorted(comparison["density"].unique())
         axes.set(xscale="log", xlabel="share of the cells that were observed")
         axes.set_ylabel(AXIS_LABELS[metric])
@@ -143,7 +148,8 @@ def few_shot_curve(comparison):
     unit = comparison["unit"].iloc[0]
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7))
     for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
-        curves(axes, comparison[comparison["metric"] == metric], "k")
+        drawn = comparison[comparison["predictor"].isin(DRAWN)]
+        curves(axes, drawn[drawn["metric"] == metric], "k")
         ks = sorted(comparison["k"].unique())
         axes.set_xscale("symlog", linthresh=1, linscale=0.5)
         axes.set_xticks(ks, [f"{k:g}" for k in ks])
@@ -181,6 +187,34 @@ def lineage_ablation(strength, variants):
     panels[1].set_yticks(rows, variants["variant"])
     panels[1].set(xlabel=AXIS_LABELS["pearson"], ylim=(-0.6, len(variants) - 0.4))
     headline(figure, _ablation_title(strength, variants.set_index("variant")["value"]))
+    return figure
+
+
+def ingredient_ablation(ingredients):
+    """The forecaster with one ingredient left out at a time: r and mean absolute error.
+
+    Parameters
+    ----------
+    ingredients : of `bootstrap`, "LRMF" and the variants as predictors
+    """
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 1.7), sharey=True)
+    variants = [name for name in ingredients["predictor"].unique() if name != "LRMF"]
+    order = [*variants, "LRMF"]
+    style = predictor_style("LRMF")
+    for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
+        frame = rows_of(ingredients, metric=metric).set_index("predictor")
+        for row, name in enumerate(order):
+            entry = frame.loc[name]
+            dot(axes, row, entry["value"], entry["lower"], entry["upper"], style)
+        axes.set(xlabel=AXIS_LABELS[metric], ylim=(-0.6, len(order) - 0.4))
+    names = ["all of it" if name == "LRMF" else name for name in order]
+    panels[0].set_yticks(range(len(order)), names)
+    r = rows_of(ingredients, metric="pearson").set_index("predictor")["value"]
+    worst = r.drop("LRMF").idxmin()
+    headline(
+        figure,
+        f"Most is lost {worst}: r = {number(r[worst], 2)} instead of {number(r['LRMF'], 2)}",
+    )
     return figure
 
 
