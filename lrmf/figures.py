@@ -32,7 +32,7 @@ WITHOUT_LINEAGE = ("MF", "MF + features", "kNN", "NCF", "item mean", "2PL", "Ras
 WITHOUT_LINEAGE += ("boosting on features",)
 # The tables hold all predictors; more curves than these could not be told apart.
 DRAWN = ["LRMF", "LRMF core", "boosting on relatives", "lineage average, multi-hop", "MF"]
-DRAWN += ["MF + features", "kNN", "2PL", "item mean"]
+DRAWN += ["MF + features", "kNN", "NCF", "2PL", "item mean"]
 AXIS_LABELS = {"pearson": "r, mean over benchmarks", "mae": "mean absolute error, points"}
 STRATA = {
     "distance": "nearest scored relative",

@@ -9,7 +9,7 @@ from matplotlib.text import Text
 from test_tables import compared
 
 from lrmf import figures, plotting
-from lrmf.style import PREDICTORS, use_style
+from lrmf.style import use_style
 
 matplotlib.use("agg")
 ZERO_SHOT = {
@@ -126,13 +126,13 @@ def test_few_shot_curve_draws_and_names_every_predictor():
 
 
 def test_names_at_line_ends_do_not_overlap():
-    values = {name: [0.5, 0.5 + place / 1000] for place, name in enumerate(PREDICTORS)}
+    values = {name: [0.5, 0.5 + place / 1000] for place, name in enumerate(figures.DRAWN)}
     figure = figures.few_shot_curve(curve_at("k", [0, 5], values, unit="answers"))
     figure.canvas.draw()
     texts = figure.axes[0].texts
     boxes = [Text.get_window_extent(text) for text in texts]  # without the arrow
     boxes = sorted(boxes, key=lambda box: box.y0)
-    assert len(boxes) == len(PREDICTORS)
+    assert len(boxes) == len(figures.DRAWN)
     overlaps = [low.y1 - high.y0 for low, high in zip(boxes, boxes[1:], strict=False)]
     assert max(overlaps) < 3  # pixels at 150 dpi; boxes include room for descenders
 
