@@ -1,13 +1,21 @@
 """What mutants of core formulas survived before: each test here names the term that it guards."""
 
 import numpy as np
+import pandas as pd
+import pytest
 from builders import tiny_tables
+from draws import draw_answers, draw_proportions, random_lineage
+from scipy.stats import norm
 from sklearn.base import BaseEstimator
 from sklearn.metrics import roc_auc_score
 
-from lrmf import Lineage
+from lrmf import LRMF, Lineage
+from lrmf.bernoulli import AlternatingNewton, lay_out
 from lrmf.evaluation import evaluate, zero_shot
+from lrmf.forecasts import is_isolated
 from lrmf.gaussian import Gaussian
+from lrmf.prior import LineagePrior
+from lrmf.scores import coverage_scale
 
 
 class Coarse(BaseEstimator):
@@ -46,3 +54,55 @@ def test_components_of_proportions_have_signs_that_do_not_depend_on_lapack():
     proportions = np.random.default_rng(0).uniform(0.1, 0.9, size=(30, 5))
     fitted = Gaussian.fit(proportions, n_trials=None, rank=3, jump=0.1)
     assert (fitted.design.sum(axis=0) >= 0).all()
+
+
+def test_factors_share_their_penalty_evenly_between_models_and_items():
+    """Of all factors with these logits the least penalty has M' (prior precision) M = r X'X."""
+    lineage = random_lineage(20, seed=3)
+    answers, _ = draw_answers(lineage, 50, seed=3)
+    prior = LineagePrior(lineage, np.full(3, 1.0), np.full(3, 3.0))
+    layout = lay_out(answers, np.random.default_rng(0))
+    solver = AlternatingNewton(layout, prior, item_ridge=2.0, intercept_ridge=0.01)
+    items = 0.3 * np.random.default_rng(0).standard_normal((50, 3))
+    states, items = solver.fit(
+        np.zeros((lineage.n_nodes, 3)), items, max_sweeps=400, tolerance=1e-10
+    )
+    of_models = states[:, :2].T @ prior.multiply(states)[:, :2]
+    of_items = 2.0 * items[:, :2].T @ items[:, :2]
+    np.testing.assert_allclose(of_models, of_items, atol=1e-3 * np.trace(of_items))
+
+
+@pytest.mark.parametrize("binary", [True, False])
+def test_beliefs_about_a_model_without_answers_are_its_fitted_state(binary):
+    """Features and lineage add up to the same in the fit and in the message passing."""
+    lineage = random_lineage(40, seed=5)
+    if binary:
+        responses, _ = draw_answers(lineage, 60, seed=5)
+    else:
+        options = {"ridge": 1.0, "strength": 3.0, "jump": 0.1, "n_trials": 200}
+        responses = draw_proportions(lineage, 5, seed=5, **options)
+    silent = np.array([4, 9])
+    responses[silent] = 255 if binary else np.nan
+    ids = lineage.node_ids[: lineage.n_models]
+    sizes = np.exp(np.random.default_rng(0).standard_normal(len(ids)))
+    models = pd.DataFrame({"model_id": ids, "params_b": sizes})
+    model = LRMF(rank=2, use_features=True, tolerance=1e-12, max_sweeps=500)
+    model.fit(responses, lineage, models=models)
+    assert np.abs(model.prior_.mean(model.states_)[silent]).max() > 0.01
+    np.testing.assert_allclose(
+        model.leave_one_out(silent).mean, model.states_[silent], atol=0.01, rtol=0.01
+    )
+
+
+def test_intervals_cover_a_new_model_as_split_conformal_prediction_does():
+    """Of n errors the ceil(0.9 (n + 1))-th is covered, one more than 90% of n would need."""
+    errors = np.arange(1.0, 30.0)[:, None]
+    assert coverage_scale(errors)[0] * norm.ppf(0.95) >= errors[np.ceil(0.9 * 30).astype(int) - 1]
+    assert coverage_scale(errors[:19]) == 1
+
+
+def test_a_model_is_no_relative_of_its_own():
+    edges = [("a", "b", "finetune")]
+    lineage = Lineage.from_edges(edges, ["a", "b", "alone", "silent"])
+    evaluated = np.array([True, False, True, False])
+    assert is_isolated(lineage, evaluated, np.arange(4)).tolist() == [True, False, True, True]
