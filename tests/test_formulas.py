@@ -63,13 +63,14 @@ def test_factors_share_their_penalty_evenly_between_models_and_items():
     prior = LineagePrior(lineage, np.full(3, 1.0), np.full(3, 3.0))
     layout = lay_out(answers, np.random.default_rng(0))
     solver = AlternatingNewton(layout, prior, item_ridge=2.0, intercept_ridge=0.01)
-    items = 0.3 * np.random.default_rng(0).standard_normal((50, 3))
-    states, items = solver.fit(
-        np.zeros((lineage.n_nodes, 3)), items, max_sweeps=400, tolerance=1e-10
-    )
-    of_models = states[:, :2].T @ prior.multiply(states)[:, :2]
-    of_items = 2.0 * items[:, :2].T @ items[:, :2]
-    np.testing.assert_allclose(of_models, of_items, atol=1e-3 * np.trace(of_items))
+    rng = np.random.default_rng(0)
+    solver.models, solver.items = rng.normal(size=(lineage.n_nodes, 3)), rng.normal(size=(50, 3))
+    logits = solver.models[:, :2] @ solver.items[:, :2].T
+    solver._balance()
+    of_models = solver.models[:, :2].T @ prior.multiply(solver.models)[:, :2]
+    of_items = 2.0 * solver.items[:, :2].T @ solver.items[:, :2]
+    np.testing.assert_allclose(of_models, of_items, atol=1e-4 * np.trace(of_items))
+    np.testing.assert_allclose(solver.models[:, :2] @ solver.items[:, :2].T, logits, atol=1e-9)
 
 
 @pytest.mark.parametrize("binary", [True, False])

@@ -90,9 +90,8 @@ def test_labels_say_whether_the_data_are_made_up():
     assert style.data_label(hub).startswith(style.SIMULATED + ":")
 
 
-def test_predictors_differ_in_colour_and_in_marker():
-    for key in ("color", "marker"):
-        values = [look[key] for look in style.PREDICTORS.values()]
-        assert len(set(values)) == len(values)
+def test_predictors_can_be_told_apart():
+    looks = [(look["color"], look["marker"]) for look in style.PREDICTORS.values()]
+    assert len(set(looks)) == len(looks)
     assert style.predictor_style("another one")["color"] == style.GREY
     assert plt.rcParams["figure.dpi"] == 50
