@@ -41,26 +41,31 @@ class CardCorrection:
         self._inverse = (vectors / np.sqrt(values)) @ vectors.T
         self.use_cards, self.n_trees, self.seed = use_cards, n_trees, seed
 
-    def fit(self, forecast: Gaussians, states, cards):
+    def fit(self, forecast: Gaussians, posterior: Gaussians, cards):
         """Learn from training models.
+
+        What a model's responses leave open of its state counts as error, too: where responses are
+        few, the mean of the posterior hardly moves off the forecast, however wrong that is.
 
         Parameters
         ----------
         forecast : Gaussians (n), of states without own responses
-        states : (n, p), of the same models with their responses
+        posterior : Gaussians (n), of the same models with their responses
         cards : (n, n_columns)
         """
-        error = (states - forecast.mean) @ self._root
+        error = (posterior.mean - forecast.mean) @ self._root
         inputs = self._inputs(forecast, cards)
         self._shift = self._forest().fit(inputs, error)
         shift = self._shift.oob_prediction_
         self.weight = _slope(shift, error) if self.use_cards else 0.0
-        whitened = self._whiten(forecast, error - self.weight * shift)
-        size = np.log(np.mean(whitened**2, axis=1) + 1e-3)
+        inverse = np.linalg.inv(self._cholesky(forecast))
+        whitened = np.einsum("nij,nj->ni", inverse, error - self.weight * shift)
+        spread = inverse @ (self._root @ posterior.covariance @ self._root)
+        moment = whitened[:, :, None] * whitened[:, None, :] + spread @ inverse.swapaxes(1, 2)
+        size = np.log(np.trace(moment, axis1=1, axis2=2) / moment.shape[1] + 1e-3)
         self._size = self._forest(min_samples_leaf=10).fit(inputs, size)
         factor = self._factor(self._size.oob_prediction_)
-        whitened /= np.sqrt(factor)[:, None]
-        self._covariance = whitened.T @ whitened / len(whitened)
+        self._covariance = np.mean(moment / factor[:, None, None], axis=0)
         self.corrected = self._corrected(forecast, shift, factor)
         return self
 
@@ -81,9 +86,6 @@ class CardCorrection:
 
     def _cholesky(self, forecast):
         return np.linalg.cholesky(self._root @ forecast.covariance @ self._root)
-
-    def _whiten(self, forecast, error):
-        return np.linalg.solve(self._cholesky(forecast), error[..., None])[..., 0]
 
     def _inputs(self, forecast, cards):
         spread = np.log(np.einsum("ij,njk,ki->n", self._root, forecast.covariance, self._root))
@@ -119,9 +121,9 @@ def correct(model, models, *, use_cards=True, n_trees=300, seed=0):
     use_cards = use_cards and models is not None
     cards = card_codes(models) if use_cards else np.zeros((everyone.size, 0))
     inputs = np.column_stack([cards, *_relatives(model)])
-    states = (belief[rows] * model.evidence(rows)).mean
+    posterior = belief[rows] * model.evidence(rows)
     correction = CardCorrection(model.gram, use_cards=use_cards, n_trees=n_trees, seed=seed)
-    correction.fit(belief[rows], states, inputs[rows])
+    correction.fit(belief[rows], posterior, inputs[rows])
     others = np.setdiff1d(everyone, rows)
     corrected = Gaussians(belief.precision.copy(), belief.information.copy())
     parts = correction.corrected, correction.correct(belief[others], inputs[others])

@@ -26,9 +26,15 @@ def forecasts(seed=0):
     return belief, cards, mean + 2 * (cards[:, [0]] - 1) + noise
 
 
+def exactly(states):
+    """Posteriors of models whose responses leave nothing open."""
+    precision = np.broadcast_to(1e6 * np.eye(states.shape[1]), (*states.shape, states.shape[1]))
+    return Gaussians(precision, 1e6 * states)
+
+
 def test_a_shift_that_cards_explain_is_taken_out():
     belief, cards, states = forecasts()
-    correction = CardCorrection(np.eye(P)).fit(belief, states, cards)
+    correction = CardCorrection(np.eye(P)).fit(belief, exactly(states), cards)
     assert correction.weight > 0.7
     new_belief, new_cards, new_states = forecasts(seed=1)
     corrected = correction.correct(new_belief, new_cards)
@@ -38,7 +44,7 @@ def test_a_shift_that_cards_explain_is_taken_out():
 
 def test_widths_tell_near_copies_from_others():
     belief, cards, states = forecasts()
-    correction = CardCorrection(np.eye(P)).fit(belief, states, cards)
+    correction = CardCorrection(np.eye(P)).fit(belief, exactly(states), cards)
     new_belief, new_cards, _ = forecasts(seed=1)
     spread = np.trace(correction.correct(new_belief, new_cards).covariance, axis1=1, axis2=2)
     copies = new_cards[:, 1] == 0
@@ -50,7 +56,7 @@ def test_cards_that_say_nothing_change_little():
     rng = np.random.default_rng(5)
     root = np.linalg.cholesky(belief.covariance)
     states = belief.mean + np.einsum("nij,nj->ni", root, rng.standard_normal((N, P)))
-    correction = CardCorrection(np.eye(P)).fit(belief, states, rng.random((N, 4)))
+    correction = CardCorrection(np.eye(P)).fit(belief, exactly(states), rng.random((N, 4)))
     assert correction.weight < 0.2
     ratio = np.trace(correction.corrected.covariance, axis1=1, axis2=2)
     ratio /= np.trace(belief.covariance, axis1=1, axis2=2)
@@ -59,7 +65,7 @@ def test_cards_that_say_nothing_change_little():
 
 def test_without_cards_means_stay():
     belief, cards, states = forecasts()
-    correction = CardCorrection(np.eye(P), use_cards=False).fit(belief, states, cards)
+    correction = CardCorrection(np.eye(P), use_cards=False).fit(belief, exactly(states), cards)
     np.testing.assert_allclose(correction.correct(belief, cards).mean, belief.mean, atol=1e-9)
 
 
@@ -68,10 +74,18 @@ def test_the_order_of_components_does_not_matter():
     swap = np.array([2, 0, 1])
     swapped = Gaussians(belief.precision[:, swap][:, :, swap], belief.information[:, swap])
     gram = np.diag([1.0, 2.0, 3.0])
-    one = CardCorrection(gram, use_cards=False).fit(belief, states, cards[:, :0])
+    one = CardCorrection(gram, use_cards=False).fit(belief, exactly(states), cards[:, :0])
     other = CardCorrection(gram[swap][:, swap], use_cards=False)
-    other.fit(swapped, states[:, swap], cards[:, :0])
+    other.fit(swapped, exactly(states[:, swap]), cards[:, :0])
     np.testing.assert_allclose(one.corrected.mean[:, swap], other.corrected.mean, atol=1e-9)
+
+
+def test_models_that_say_nothing_of_themselves_keep_the_forecast():
+    """Their posterior is the forecast: the width must stay, not shrink to nothing."""
+    belief, cards, _ = forecasts()
+    correction = CardCorrection(np.eye(P)).fit(belief, belief, cards)
+    np.testing.assert_allclose(correction.corrected.mean, belief.mean, atol=1e-6)
+    np.testing.assert_allclose(correction.corrected.covariance, belief.covariance, rtol=0.02)
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ QUICK = {
         "n_folds": 2,
         "ablation_folds": 2,
         "rank": 4,
-        "ncf": False,
+        "ncf_cells": 0,
         "densities": "0.3",
         "n_boot": 50,
         "n_jobs": 1,
