@@ -8,7 +8,9 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 from sklearn.base import BaseEstimator
 
+from . import kernels
 from .lineage import Lineage
+from .schema import row_blocks
 from .snapshot import observed, observed_counts
 
 BLOCK_CELLS = 4_000_000  # cells of a float32 working array
@@ -25,13 +27,7 @@ def item_means(
     (over all cells without `items`), and 1/2 if nothing at all is observed.
     """
     n_items = responses.shape[1]
-    total, count = np.zeros(n_items), np.zeros(n_items)
-    step = max(1, BLOCK_CELLS // n_items)
-    for start in range(0, len(responses), step):
-        block = np.asarray(responses[start : start + step])
-        seen = observed(block)
-        total += np.where(seen, block, 0).sum(axis=0, dtype=np.float64)
-        count += seen.sum(axis=0)
+    total, count = _column_sums(responses)
     overall = total.sum() / count.sum() if count.any() else 0.5
     group = benchmark_codes(items, n_items)
     group_count = np.bincount(group, weights=count)
@@ -39,6 +35,21 @@ def item_means(
     np.divide(np.bincount(group, total), group_count, out=group_mean, where=group_count > 0)
     smoothed = (total + smoothing * group_mean[group]) / (count + smoothing)
     return smoothed.astype(np.float32)
+
+
+def _column_sums(responses):
+    """Sum and number of the observed responses of each column."""
+    count = np.zeros(responses.shape[1], np.int64)
+    if responses.dtype == np.uint8:
+        total = np.zeros_like(count)
+        kernels.count_columns(np.asarray(responses), total, count)
+        return total, count
+    total = np.zeros(responses.shape[1])
+    for _, block in row_blocks(responses):
+        seen = observed(block)
+        total += np.where(seen, block, 0).sum(axis=0, dtype=np.float64)
+        count += seen.sum(axis=0)
+    return total, count
 
 
 def benchmark_codes(items: pd.DataFrame | None, n_items: int) -> np.ndarray:

@@ -147,10 +147,12 @@ class AlternatingNewton:
     prior : LineagePrior
         Over the model states t_u = [m_u, b_u].
     item_ridge, intercept_ridge : float
+    item_prior : LineagePrior, optional
+        Over the item states [x_i, c_i], in place of the two ridges: items alike pull at each other.
     """
 
-    def __init__(self, answers, prior, *, item_ridge, intercept_ridge):
-        self.answers, self.prior = answers, prior
+    def __init__(self, answers, prior, *, item_ridge, intercept_ridge, item_prior=None):
+        self.answers, self.prior, self.item_prior = answers, prior, item_prior
         self.rank = prior.ridge.size - 1
         self.item_ridge = np.append(np.full(self.rank, item_ridge), intercept_ridge)
         self.stats = {"objective": [], "loss": [], "cg_iterations": []}
@@ -206,7 +208,7 @@ class AlternatingNewton:
             loss, gradient, hessian = self._statistics(side)
             loss = loss.sum()
             objective = loss + self.prior.penalty(self.models)
-            objective += 0.5 * np.sum(self.item_ridge * self.items**2)
+            objective += 0.5 * np.sum(self.items * self._item_precision_times(self.items))
             if self._undo is None or objective <= self._objective * (1 + _SLACK):
                 self._loss, self._objective = loss, objective
                 return gradient, hessian
@@ -238,7 +240,15 @@ class AlternatingNewton:
         self.stats["cg_iterations"].append(iterations)
         return _trust(full, direction)
 
+    def _item_precision_times(self, items):
+        if self.item_prior is None:
+            return self.item_ridge * items
+        return self.item_prior.multiply(items)
+
     def _item_direction(self, gradient, hessian):
+        if self.item_prior is not None:
+            right = -(gradient + self.item_prior.multiply(self.items))
+            return _trust(hessian, self.item_prior.solve(hessian, right, rtol=5e-2)[0])
         factors = np.empty_like(hessian)
         ridge = np.broadcast_to(self.item_ridge, self.items.shape)
         kernels.cholesky(hessian, ridge, factors)
@@ -262,13 +272,13 @@ class AlternatingNewton:
         """Move to the factors of least penalty among those with the same logits.
 
         M <- M S, X <- X S^-T with SS' = T the geometric mean that solves T P T = Q for
-        P = M' (prior precision) M and Q = item_ridge X'X. A common ridge on P and Q keeps vanishing
-        factors as they are, and cannot make T raise the penalty.
+        P = M' (prior precision) M and Q = X' (item precision) X. A common ridge on P and Q keeps
+        vanishing factors as they are, and cannot make T raise the penalty.
         """
         k = self.rank
         factors, loadings = self.models[:, :k], self.items[:, :k]
         p = factors.T @ self.prior.multiply(self.models)[:, :k]
-        q = self.item_ridge[0] * loadings.T @ loadings
+        q = loadings.T @ self._item_precision_times(self.items)[:, :k]
         size_p, size_q = np.trace(p), np.trace(q)
         if min(size_p, size_q) < 1e-20:
             return

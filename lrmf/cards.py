@@ -34,7 +34,7 @@ class CardCorrection:
     corrected : Gaussians (n), out-of-bag forecasts of the training models
     """
 
-    def __init__(self, gram, *, use_cards=True, n_trees=300, seed=0):
+    def __init__(self, gram, *, use_cards=True, n_trees=200, seed=0):
         values, vectors = np.linalg.eigh(gram)
         values = np.maximum(values, 1e-6 * values.max())
         self._root = (vectors * np.sqrt(values)) @ vectors.T
@@ -101,7 +101,7 @@ class CardCorrection:
         )  # fmt: skip
 
 
-def correct(model, models, *, use_cards=True, n_trees=300, seed=0):
+def correct(model, models, *, use_cards=True, n_trees=200, seed=0):
     """Beliefs about all models of a fit without their own responses, corrected by their cards.
 
     Parameters

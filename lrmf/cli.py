@@ -37,6 +37,8 @@ def main(argv: list[str] | None = None) -> int:
             arguments = _parser().parse_args(argv)
             with warnings.catch_warnings():
                 warnings.simplefilter("once")
+                # Ctrl-C in the middle of an import leaves its file to the garbage collector.
+                warnings.simplefilter("ignore", ResourceWarning)
                 warnings.showwarning = _show_warning
                 return _run(arguments)
         finally:

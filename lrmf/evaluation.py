@@ -329,9 +329,10 @@ def evaluate(
     with workers(n_jobs):
         work = Parallel()(
             delayed(_evaluate_group)(
-                predictors, group, lineage, items, models, truth, shuffle_lineage
+                name, predictor, group, lineage, items, models, truth, shuffle_lineage
             )
             for group in _by_training_array(splits)
+            for name, predictor in predictors.items()
         )
     parts = [part for group in work for part in group]
     if not parts:
@@ -352,26 +353,25 @@ def _by_training_array(splits: Iterable[Split]) -> Iterator[list[Split]]:
 
 
 def _evaluate_group(
-    predictors, group, lineage, items, models, truth, shuffle_lineage
+    name, predictor, group, lineage, items, models, truth, shuffle_lineage
 ) -> list[tuple[pd.DataFrame, tuple[dict, np.ndarray]]]:
-    """Forecast frame, label and AUC histogram of each predictor and split of a group."""
+    """Forecast frame, label and AUC histogram of a predictor on each split of a group."""
     first = group[0]
     train_mask, expected = _scored(first.train), item_means(first.train, items)
     known = lineage.shuffled(first.seed) if shuffle_lineage else lineage
+    fitted = clone(predictor)
+    if "seed" in fitted.get_params(deep=False):
+        fitted.set_params(seed=first.seed)
+    fitted.fit(first.train, known, items=items, models=models)
     parts = []
-    for name, predictor in predictors.items():
-        fitted = clone(predictor)
-        if "seed" in fitted.get_params(deep=False):
-            fitted.set_params(seed=first.seed)
-        fitted.fit(first.train, known, items=items, models=models)
-        for split in group:
-            protocol = split.protocol + ("-shuffled" if shuffle_lineage else "")
-            label = {"protocol": protocol, "predictor": name, "seed": split.seed, **split.label}
-            frame, histogram = _forecast(fitted, split, expected, items, truth, name)
-            frame.insert(0, "model_id", lineage.node_ids[split.rows][frame.pop("position")])
-            for place, (key, value) in enumerate(label.items()):
-                frame.insert(place, key, value)
-            parts.append((annotate_forecasts(frame, lineage, train_mask), (label, histogram)))
+    for split in group:
+        protocol = split.protocol + ("-shuffled" if shuffle_lineage else "")
+        label = {"protocol": protocol, "predictor": name, "seed": split.seed, **split.label}
+        frame, histogram = _forecast(fitted, split, expected, items, truth, name)
+        frame.insert(0, "model_id", lineage.node_ids[split.rows][frame.pop("position")])
+        for place, (key, value) in enumerate(label.items()):
+            frame.insert(place, key, value)
+        parts.append((annotate_forecasts(frame, lineage, train_mask), (label, histogram)))
     return parts
 
 
@@ -379,7 +379,7 @@ def _forecast(
     fitted, split, expected, items, truth, name
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
     """Mean forecast and actual mean over the target cells, by model and benchmark."""
-    predicted = fitted.predict_proba(split.rows, revealed=split.revealed)
+    predicted, scores = _predict(fitted, split)
     if predicted.shape != split.target.shape or not np.isfinite(predicted).all():
         raise ValueError(
             f"predictor '{name}' returned shape {predicted.shape} for {split.target.shape} cells, "
@@ -388,7 +388,7 @@ def _forecast(
     benchmarks = list(items["benchmark"].unique())
     member = (items["benchmark"].to_numpy()[:, None] == np.array(benchmarks)).astype(np.float32)
     sums, histogram = _cell_sums(truth, predicted, split, expected, member, items["n_trials"])
-    lower, upper = _intervals(fitted, split, benchmarks)
+    lower, upper = _intervals(scores, split.rows, benchmarks)
     position, column = np.nonzero(sums["n_items"])
     frame = pd.DataFrame({"position": position, "benchmark": np.array(benchmarks)[column]})
     for key in ("actual", "predicted", "expected"):
@@ -459,13 +459,23 @@ def _pooled_auc(parts, keys, benchmarks) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*keys, "benchmark", "metric", "value", "n"])
 
 
-def _intervals(fitted, split, benchmarks) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds by row and benchmark; NaN for predictors that offer no intervals."""
-    if not hasattr(fitted, "predict_scores"):
-        return (np.full((len(split.rows), len(benchmarks)), np.nan),) * 2
-    scores = fitted.predict_scores(split.rows, revealed=split.revealed, target=split.target)
+def _predict(fitted, split) -> tuple[np.ndarray, pd.DataFrame | None]:
+    """Forecast of every item, and of scores from predictors that offer intervals."""
+    given = {"revealed": split.revealed}
+    if hasattr(fitted, "predict_both"):
+        return fitted.predict_both(split.rows, target=split.target, **given)
+    expected, scores = fitted.predict_proba(split.rows, **given), None
+    if hasattr(fitted, "predict_scores"):
+        scores = fitted.predict_scores(split.rows, target=split.target, **given)
+    return expected, scores
+
+
+def _intervals(scores, rows, benchmarks) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds by row and benchmark; NaN where there are none."""
+    if scores is None:
+        return (np.full((len(rows), len(benchmarks)), np.nan),) * 2
     wide = scores.pivot(index="row", columns="benchmark", values=["lower", "upper"])
-    wide = wide.reindex(index=split.rows)
+    wide = wide.reindex(index=rows)
     return tuple(wide[bound].reindex(columns=benchmarks).to_numpy() for bound in ("lower", "upper"))
 
 

@@ -14,6 +14,7 @@ from .checks import check_parameters, check_responses
 from .features import model_features
 from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
 from .gaussian import Gaussian
+from .item_graph import similar_items
 from .new_model import NewModel, leaf_weights, revealed_row
 from .prior import Gaussians, LineagePrior, pack
 from .scores import BenchmarkScores, coverage_scale
@@ -39,6 +40,7 @@ class LRMF(Forecasts, BaseEstimator):
         min  sum_observed logloss(z_ui, sigma(c_i + b_u + m_u . x_i))
              + 1/2 sum_k t_k' (node_ridge I + lineage_strength L) t_k
              + 1/2 item_ridge |X|^2 + 1/2 intercept_ridge |c|^2
+             [+ 1/2 item_strength sum_k x_k' L_items x_k]
 
     over all nodes of the lineage (models, whether evaluated or not, and unscored ancestors), L its
     combinatorial Laplacian. Proportions: the same prior with a Gaussian likelihood on the
@@ -55,6 +57,9 @@ class LRMF(Forecasts, BaseEstimator):
         Precision lambda >= 0 along lineage edges; 0 is plain matrix factorization.
     node_ridge, item_ridge, intercept_ridge : float
         Ridge on model states, item factors and item intercepts, > 0.
+    item_strength : float
+        Precision along the edges of a graph of similar items (answers; see `similar_items`), as in
+        formulations that regularize both sides; 0, the default, is none.
     jump : float
         Variance of a model's own change that its lineage does not explain (proportions).
     regularize : {"both", "bias", "factors"}
@@ -85,6 +90,7 @@ class LRMF(Forecasts, BaseEstimator):
         node_ridge=1.0,
         item_ridge=10.0,
         intercept_ridge=0.01,
+        item_strength=0.0,
         jump=0.05,
         regularize="both",
         use_features=False,
@@ -99,6 +105,7 @@ class LRMF(Forecasts, BaseEstimator):
         self.node_ridge = node_ridge
         self.item_ridge = item_ridge
         self.intercept_ridge = intercept_ridge
+        self.item_strength = item_strength
         self.jump = jump
         self.regularize = regularize
         self.use_features = use_features
@@ -141,7 +148,8 @@ class LRMF(Forecasts, BaseEstimator):
         rules = {
             "rank": (Integral, 1, 1024), "lineage_strength": (Real, 0, 1e9),
             "node_ridge": (Real, 1e-6, 1e9), "item_ridge": (Real, 1e-9, 1e9),
-            "intercept_ridge": (Real, 1e-9, 1e9), "jump": (Real, 0, 1e3),
+            "intercept_ridge": (Real, 1e-9, 1e9), "item_strength": (Real, 0, 1e9),
+            "jump": (Real, 0, 1e3),
             "few_shot_trust": (Real, 1e-6, 1e6), "max_sweeps": (Integral, 1, 10**6),
             "tolerance": (Real, 0, 1), "seed": (Integral, 0, 2**63),
         }  # fmt: skip
@@ -188,14 +196,25 @@ class LRMF(Forecasts, BaseEstimator):
         wrong = self._answers.observed[1] - self._answers.correct
         items[:, -1] = np.log((self._answers.correct + 0.5) / (wrong + 0.5))
         self._solve_answers(items, free_items=True)
+        if self.item_strength:
+            self._draw_similar_items_together()
 
-    def _solve_answers(self, items, *, free_items):
+    def _draw_similar_items_together(self):
+        """Fit again, from where the fit is, with the graph of the items that it calls similar."""
+        ridge = np.append(np.full(self.rank, self.item_ridge), self.intercept_ridge)
+        strength = np.append(np.full(self.rank, self.item_strength), 0.0)
+        prior = LineagePrior(similar_items(self.item_factors_), ridge, strength)
+        items = np.column_stack([self.item_factors_, self.item_intercept_]).astype(np.float64)
+        self._solve_answers(items, free_items=True, item_prior=prior)
+
+    def _solve_answers(self, items, *, free_items, item_prior=None):
         self.prior_ = self._prior(items.shape[1])
         newton = AlternatingNewton(
             self._answers,
             self.prior_,
             item_ridge=self.item_ridge,
             intercept_ridge=self.intercept_ridge,
+            item_prior=item_prior,
         )
         start = np.zeros((self.lineage_.n_nodes, items.shape[1]))
         self.states_, items = newton.fit(

@@ -19,8 +19,9 @@ from .tuning import tune
 _LEAST = 40  # models behind a calibration, at least
 _LATE = 0.2  # share of the training models, the latest, that show what drift does
 _LATEST = 0.98  # share of the training models that a later model is later than
+_TREES = 100  # of the forest that reads cards for that
 _SIMULATED = 400  # models with and without relatives behind memory and intervals, each, or
-_CELLS = 3_000_000  # as many as have so many cells
+_CELLS = 2_000_000  # as many as have so many cells
 _REVEALED = {True: (5, *SHOTS), False: (1, 2, 4)}  # responses, by whether they are answers
 
 
@@ -173,7 +174,7 @@ class Forecaster(Forecasts, BaseEstimator):
             target = observed(given) & ~observed(revealed)
             score, deviation = (np.full((rows.size, len(self.scores_.names)), np.nan) for _ in "ab")
             for block, part in self._blocks(rows, revealed):
-                score[block], deviation[block] = self._belief(
+                _, score[block], deviation[block] = self._belief(
                     rows[block], part, part, target[block]
                 )
             errors = standardised_error(score, deviation, self.scores_.actual(given, target))
@@ -203,7 +204,9 @@ class Forecaster(Forecasts, BaseEstimator):
         earlier = np.array(self.responses_)
         earlier[late] = MISSING if earlier.dtype == np.uint8 else np.nan
         model = self.model_.adapt(earlier, self.lineage_, models=models)
-        belief, _ = correct(model, models, use_cards=self._use_cards, seed=self.seed)
+        belief, _ = correct(
+            model, models, use_cards=self._use_cards, n_trees=_TREES, seed=self.seed
+        )
         rows = np.flatnonzero(late)
         errors = [
             self.scores_.errors(self.likelihood_, belief[part], self.responses_[part])

@@ -63,13 +63,35 @@ class Forecasts:
         DataFrame : row, benchmark, score, lower, upper, n_observed
         """
         rows = self._checked(rows, revealed=revealed, target=target)
+        return self._scores_of(rows, revealed, target, level)
+
+    def predict_both(self, rows=None, *, revealed=None, target=None, level=0.9):
+        """Expected responses of all items and benchmark scores, in the time of one of them.
+
+        Parameters
+        ----------
+        rows, revealed, target, level : as in `predict_scores`
+
+        Returns
+        -------
+        float32 (len(rows), n_items), DataFrame : as `predict_proba` and `predict_scores`
+        """
+        rows = self._checked(rows, revealed=revealed, target=target)
+        expected = np.empty((rows.size, self.responses_.shape[1]), np.float32)
+        return expected, self._scores_of(rows, revealed, target, level, out=expected)
+
+    def _scores_of(self, rows, revealed, target, level, out=None):
+        """The frame of `predict_scores`; `out` takes the expected responses."""
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level!r}")
         parts = [np.empty((4, 0, len(self.scores_.names)))]
         with threads(self.n_threads):
             for block, shown in self._blocks(rows, revealed):
                 wanted = None if target is None else target[block]
-                parts.append(self._score(rows[block], shown, wanted, level))
+                expected, part = self._score(rows[block], shown, wanted, level)
+                parts.append(part)
+                if out is not None:
+                    out[block] = expected
         score, lower, upper, n_observed = np.concatenate(parts, axis=1)
         n_benchmarks = len(self.scores_.names)
         frame = {"row": np.repeat(rows, n_benchmarks), "benchmark": self.scores_.names * rows.size}
@@ -77,21 +99,21 @@ class Forecasts:
         return pd.DataFrame(frame | {"n_observed": n_observed.ravel().astype(int)})
 
     def _score(self, rows, revealed, target, level):
-        """Score, lower, upper and number observed: (4, n_rows, n_benchmarks)."""
+        """Expected responses; score, lower, upper and number observed (4, n_rows, n_benchmarks)."""
         given = self.responses_[rows] if revealed is None else revealed
-        score, deviation = self._belief(rows, revealed, given, target)
-        deviation = deviation * self._widths(rows, given)
-        return np.stack([score, *interval(score, deviation, level), self.scores_.n_observed(given)])
+        expected, score, deviation = self._belief(rows, revealed, given, target)
+        bounds = interval(score, deviation * self._widths(rows, given), level)
+        return expected, np.stack([score, *bounds, self.scores_.n_observed(given)])
 
     def _belief(self, rows, revealed, given, target):
-        """Expected score and its standard deviation, before calibration."""
+        """Expected responses, expected score and its standard deviation before calibration."""
         states = self._states(rows, revealed)
         forecast = self.likelihood_.forecast(states.mean, states.covariance)
         expected = self._refined(rows, revealed, forecast[0], slice(None))
         deviation = self.scores_.deviation(
             self.likelihood_, states, given, target, forecast=forecast
         )
-        return self.scores_.expected(expected, given, target), deviation
+        return expected, self.scores_.expected(expected, given, target), deviation
 
     def _refined(self, rows, revealed, expected, items):
         return expected

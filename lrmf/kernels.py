@@ -232,6 +232,31 @@ def compress(answers, pointers, columns, values):
 
 
 @njit(parallel=True, **_options)
+def mix_answers(pointers, candidates, weights, answers, forecast, mixed):
+    """Weighted mean of answers and a forecast, which also stands in for missing answers.
+
+    mixed_ui = sum_v w_uv (z_vi, or p_ui if missing) + (1 - sum_v w_uv) p_ui
+
+    Parameters
+    ----------
+    pointers, candidates, weights : CSR (n_rows, n_candidates)
+    answers : uint8 (n_candidates, n_columns)
+    forecast, mixed : float32 (n_rows, n_columns)
+    """
+    for i in prange(mixed.shape[0]):
+        for tile in range(-(-mixed.shape[1] // TILE_COLUMNS)):
+            left, right = _span(tile, TILE_COLUMNS, mixed.shape[1])
+            copied = np.zeros(right - left, np.float32)
+            rest = np.ones(right - left, np.float32)
+            for k in range(pointers[i], pointers[i + 1]):
+                weight, theirs = np.float32(weights[k]), answers[candidates[k], left:right]
+                for j in range(theirs.shape[0]):
+                    copied[j] += weight * np.float32(theirs[j] == 1)
+                    rest[j] -= weight * np.float32(theirs[j] != MISSING)
+            mixed[i, left:right] = copied + rest * forecast[i, left:right]
+
+
+@njit(parallel=True, **_options)
 def count_answers(answers, correct, observed):
     """Correct and observed answers of every row, int64 (n_rows,); observed is -1 if one is none."""
     for i in prange(answers.shape[0]):

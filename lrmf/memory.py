@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from . import kernels
 from .forecasts import has_responses, is_isolated
 from .lineage import Lineage
 from .snapshot import observed
@@ -130,6 +131,9 @@ class Memory:
                 shots = SHOTS.index(_TYPICAL)
             if found := self._shares.get((SHOTS[shots], bool(group))):
                 shares[row], alone[row] = found
+            if n_known[row] == 0:  # nothing speaks for a stranger
+                alone[row] += shares[row, 0].sum()
+                shares[row, 0] = 0
         return shares, alone
 
     def blend(self, weights, forecast, items=slice(None)):
@@ -144,17 +148,9 @@ class Memory:
         used, place = np.unique(weights.indices, return_inverse=True)
         if not used.size:
             return forecast
-        shape = (weights.shape[0], used.size)
-        weights = sparse.csr_array((weights.data, place.ravel(), weights.indptr), shape=shape)
         answers = np.asarray(self.responses[self.candidates[used]])[:, items]
         mixed = np.empty_like(forecast)
-        for left in range(0, forecast.shape[1], 1024):
-            part = answers[:, left : left + 1024]
-            seen = observed(part)
-            mass = weights @ seen.astype(np.float32)
-            copied = weights @ (part == 1).astype(np.float32)
-            rest = (1 - mass) * forecast[:, left : left + 1024]
-            mixed[:, left : left + 1024] = copied + rest
+        kernels.mix_answers(weights.indptr, place.ravel(), weights.data, answers, forecast, mixed)
         return mixed
 
     def _evidence(self, rows, expected, revealed):

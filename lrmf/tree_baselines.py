@@ -192,7 +192,7 @@ class BoostedTrees(BaseEstimator):
 
     def _update_answers(self, rows, y, known) -> np.ndarray:
         profile = logit(np.clip(self.profile_.predict_proba(rows), SURE, 1 - SURE))
-        probability = self._match(profile, y)
+        probability, shift = self._match(profile, y)
         seen = observed(known).astype(np.float32)
         if not seen.any():
             return probability
@@ -205,7 +205,7 @@ class BoostedTrees(BaseEstimator):
             slope /= np.maximum(np.sin(y) / 2, 0.02)  # of y, by the shift
             measured = y - start + slope * gain / evidence
             y = start + self._condition(measured, slope**2 / evidence)
-            probability = self._match(profile, y)
+            probability, shift = self._match(profile, y, shift)
         return probability
 
     def _condition(self, measured, noise) -> np.ndarray:
@@ -214,10 +214,13 @@ class BoostedTrees(BaseEstimator):
         system = covariance + noise[:, :, None] * np.eye(len(covariance))
         return np.linalg.solve(system, measured[..., None])[..., 0] @ covariance
 
-    def _match(self, profile, y) -> np.ndarray:
-        """Probabilities whose mean over each benchmark is the score that y stands for."""
+    def _match(self, profile, y, shift=0.0):
+        """Probabilities whose mean over each benchmark is the score that y stands for.
+
+        Also the shifts of the profile by benchmark that give them, a start for a similar y.
+        """
         wanted = np.clip(_score(y), SURE, 1 - SURE)
-        shift = np.zeros_like(wanted)
+        shift = np.full(wanted.shape, shift, np.float32)
         for _ in range(MATCH_STEPS):
             probability = expit(profile + shift[:, self.codes_])
             slope = (probability * (1 - probability)) @ self.member_
@@ -226,7 +229,7 @@ class BoostedTrees(BaseEstimator):
             shift += step.astype(np.float32)
             if np.abs(step).max(initial=0.0) < 1e-3:
                 break
-        return expit(profile + shift[:, self.codes_])
+        return expit(profile + shift[:, self.codes_]), shift
 
 
 def relatives_scores(scores: np.ndarray, lineage: Lineage) -> np.ndarray:

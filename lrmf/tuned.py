@@ -143,6 +143,11 @@ class Tuned(BaseEstimator):
         """Benchmark scores with intervals, of estimators that have them."""
         return self.estimator_.predict_scores(rows, **options)
 
+    @available_if(lambda self: hasattr(self.estimator, "predict_both"))
+    def predict_both(self, rows=None, **options):
+        """Both of these at once, of estimators that have them."""
+        return self.estimator_.predict_both(rows, **options)
+
     def _with(self, parameters):
         estimator = clone(self.estimator).set_params(**parameters)
         if "seed" in estimator.get_params(deep=False):

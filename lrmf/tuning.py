@@ -7,8 +7,8 @@ import pandas as pd
 
 from .cards import correct
 from .factorization import LRMF
-from .forecasts import BLOCK, has_responses, is_isolated
-from .snapshot import observed
+from .forecasts import has_responses, is_isolated
+from .snapshot import MISSING, observed
 
 GRIDS = {
     True: {"lineage_strength": (1.0, 3.0, 10.0, 30.0), "use_features": (False, True)},
@@ -25,23 +25,23 @@ DEFAULTS = {
         "rank": 16, "lineage_strength": 3.0, "node_ridge": 0.3, "jump": 0.05, "use_features": True,
     },
 }  # fmt: skip
-_ITEMS = 1000  # columns that inner fits see
-_MODELS = 400  # leave-one-out forecasts that are scored
+_ITEMS = 500  # columns that inner fits see
+_RANK = 8  # of inner fits, at most, for the time they take
 _FOLDS = 3
 _TREES = 50  # of the forests behind inner forecasts
 _LEAST = 20  # models with relatives, below which all models count, and models at all
-_WORTH = 0.01  # relative gain below which a default stays
+_WORTH = {True: 0.02, False: 0.01}  # relative gain below which a default stays
 
 
 def tune(responses, lineage, *, items, models, fixed, seed=0, n_threads=None):
     """Choose hyperparameters one after the other, each by what it does to inner forecasts.
 
-    Models with relatives are forecast, since for others most parameters do not matter. Answers:
-    leave-one-out, by log-loss; one fit serves all left-out models, as belief propagation gives the
-    prior of each without its own answers. Proportions: cross-validation in three folds, by the
-    squared error on the standardised arcsine scale that is left after a `CardCorrection`.
-    A default stays unless another value is better by more than one percent, and if fewer than
-    twenty models have responses.
+    Models with relatives are forecast, since for others most parameters do not matter, in three
+    folds. Answers: by log-loss; the models are hidden from the fit, as leave-one-out forecasts from
+    a fit of everything flatter parameters that let items learn a model's answers by heart.
+    Proportions: by the squared error on the standardised arcsine scale that is left after a
+    `CardCorrection`. A default stays unless another value is clearly better (`_WORTH`), and if
+    fewer than twenty models have responses.
 
     Parameters
     ----------
@@ -55,8 +55,9 @@ def tune(responses, lineage, *, items, models, fixed, seed=0, n_threads=None):
     """
     is_binary = responses.dtype == np.uint8
     parameters = DEFAULTS[is_binary] | {"seed": seed, "n_threads": n_threads} | fixed
-    parameters["rank"] = min(parameters["rank"], responses.shape[1])
+    rank = min(parameters["rank"], responses.shape[1])
     columns, rows = _sample(responses, lineage, np.random.default_rng([seed, 7]))
+    parameters["rank"] = min(rank, columns.size, _RANK)
     inner = np.ascontiguousarray(responses[:, columns])
     data = {"items": None if items is None else items.iloc[columns], "models": models}
     measure = _loss_of_answers if is_binary else _loss_of_proportions
@@ -70,14 +71,13 @@ def tune(responses, lineage, *, items, models, fixed, seed=0, n_threads=None):
         useless = models is None if name == "use_features" else not lineage.n_edges
         if name in fixed or useless:
             continue
-        parameters["rank"] = min(parameters["rank"], columns.size)
         losses = {value: loss(**parameters | {name: value}) for value in grid}
         best = min(losses, key=losses.get)
-        if losses[best] > (1 - _WORTH) * losses[parameters[name]]:
+        if losses[best] > (1 - _WORTH[is_binary]) * losses[parameters[name]]:
             best = parameters[name]
         parameters[name] = best
         curve += [(name, value, losses[value], value == best) for value in grid]
-    parameters["rank"] = min((DEFAULTS[is_binary] | fixed)["rank"], responses.shape[1])
+    parameters["rank"] = rank
     return parameters, pd.DataFrame(curve, columns=["parameter", "value", "loss", "chosen"])
 
 
@@ -90,26 +90,29 @@ def _sample(responses, lineage, rng):
     return columns, rng.permutation(related if related.size >= _LEAST else rows)
 
 
+def _folds(responses, rows):
+    """Yield rows and a copy of the responses without theirs."""
+    for fold in np.array_split(rows, _FOLDS):
+        train = np.array(responses)
+        train[fold] = MISSING if responses.dtype == np.uint8 else np.nan
+        yield fold, train
+
+
 def _loss_of_answers(model, responses, lineage, rows, data):
-    """Log-loss of the rows' answers, each row forecast without its own."""
-    model.fit(responses, lineage, **data)
-    total = count = 0.0
-    for top in range(0, min(rows.size, _MODELS), BLOCK):
-        block = rows[top : min(top + BLOCK, _MODELS)]
-        given, belief = responses[block], model.leave_one_out(block)
-        expected = model.likelihood_.forecast(belief.mean, belief.covariance)[0]
+    """Log-loss of the rows' answers, in folds hidden from the fit."""
+    losses = []
+    for fold, train in _folds(responses, rows):
+        given = responses[fold]
+        expected = model.fit(train, lineage, **data).predict_proba(fold)
         chance = np.where(given == 1, expected, 1 - expected)[observed(given)]
-        total -= np.log(np.clip(chance, 1e-6, 1)).sum(dtype=np.float64)
-        count += chance.size
-    return float(total / max(count, 1))
+        losses.append(-np.log(np.clip(chance, 1e-6, 1)))
+    return float(np.concatenate(losses).mean(dtype=np.float64))
 
 
 def _loss_of_proportions(model, responses, lineage, rows, data):
     """Squared error of the rows' states, in folds, once a small forest has read their cards."""
     errors = []
-    for fold in np.array_split(rows, _FOLDS):
-        train = np.array(responses)
-        train[fold] = np.nan
+    for fold, train in _folds(responses, rows):
         model.fit(train, lineage, **data)
         belief = correct(model, data["models"], n_trees=_TREES)[0]
         states = model.likelihood_.fold_in(belief[fold], responses[fold]).mean

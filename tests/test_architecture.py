@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    "kernels schema style paths outputs threads parallel",
+    "kernels schema style paths outputs threads parallel item_graph",
     "snapshot prior",
     "lineage bernoulli gaussian metrics scores",
     "features checks new_model",
@@ -20,7 +20,7 @@ FLOORS = [
     "saved_fit",
     "simulate hub evaluation family_tree spectrum kinship",
     "sources comparison tables",
-    "plotting",
+    "plotting claims",
     "figures lineage_figures",
     "cli",
 ]

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from paper.readme import claims_block, with_claims
+
 ROOT = Path(__file__).resolve().parents[1]
 CODE = [ROOT / "Makefile"]
 CODE += [path for folder in ("lrmf", "paper", "website") for path in (ROOT / folder).rglob("*.py")]
@@ -45,3 +47,15 @@ def test_the_changelog_leads_up_to_the_version_of_the_package():
     assert len(versions) > 1 or not released
     kinds = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
     assert set(re.findall(r"^### (.+)$", text, flags=re.MULTILINE)) <= kinds
+
+
+def test_the_readme_says_of_each_claim_what_the_committed_results_say():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert with_claims(text) == text
+    for word in ("holds", "simulated", "v1", "v2"):
+        assert word in claims_block()
+
+
+def test_a_readme_without_the_marks_of_the_table_is_refused():
+    with pytest.raises(ValueError, match=r"README.md needs a line <!-- claims"):
+        with_claims("no table here")

@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info
 
 from lrmf import LRMF, Lineage, bernoulli
+from lrmf.item_graph import similar_items
 from lrmf.snapshot import MISSING
 
 TIGHT = {"tolerance": 1e-9, "max_sweeps": 500}
@@ -201,6 +202,15 @@ class TestForecasts:
         assert model.predict_proba([299]) == pytest.approx(everything[[299]], abs=1e-6)
         scores = model.predict_scores()
         assert np.array_equal(scores["row"], np.arange(300))
+
+    def test_both_forecasts_at_once_are_the_same(self, fitted, problem):
+        _, truth, rows, _ = problem
+        revealed, target = nothing(fitted, rows.size), np.ones((rows.size, truth.shape[1]), bool)
+        target[:, ::3] = False
+        expected, scores = fitted.predict_both(rows, revealed=revealed, target=target)
+        assert np.array_equal(expected, fitted.predict_proba(rows, revealed=revealed))
+        alone = fitted.predict_scores(rows, revealed=revealed, target=target)
+        pd.testing.assert_frame_equal(scores, alone)
 
     def test_own_answers_count(self, problem):
         """A scored model's forecast is closer to its answers than the forecast without them."""
@@ -885,3 +895,31 @@ class TestBadInput:
     def test_level(self, fitted, level):
         with pytest.raises(ValueError, match="level must be between 0 and 1"):
             fitted.predict_scores(level=level)
+
+
+class TestItemGraph:
+    """The ablation that regularizes items by their similarity, too."""
+
+    def test_laplacian_is_symmetric_psd_with_zero_row_sums(self):
+        factors = np.random.default_rng(0).standard_normal((40, 3))
+        laplacian = similar_items(factors).laplacian.toarray()
+        np.testing.assert_allclose(laplacian, laplacian.T)
+        np.testing.assert_allclose(laplacian.sum(axis=1), 0, atol=1e-12)
+        assert np.linalg.eigvalsh(laplacian).min() > -1e-9
+
+    def test_strength_draws_similar_items_together(self, problem):
+        lineage, answers = problem[:2]
+        if answers.dtype != np.uint8:
+            pytest.skip("proportions have no items to draw together")
+        roughness = []
+        for strength in (1e-6, 1e3):
+            model = LRMF(rank=3, item_strength=strength).fit(answers, lineage)
+            laplacian = similar_items(LRMF(rank=3).fit(answers, lineage).item_factors_).laplacian
+            x = model.item_factors_
+            roughness.append(np.sum(x * (laplacian @ x)) / np.sum(x * x))
+        assert roughness[1] < 0.5 * roughness[0]
+        objective = model.stats_["objective"]
+        assert (np.diff(objective) <= 1e-6 * np.abs(objective[:-1])).all()
+
+    def test_one_item_has_no_neighbours(self):
+        assert similar_items(np.ones((1, 2))).laplacian.nnz == 0

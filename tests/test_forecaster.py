@@ -222,3 +222,14 @@ def test_standardised_errors_are_in_deviations():
     score, deviation = np.array([[0.5]]), np.array([[0.05]])
     error = standardised_error(score, deviation, np.array([[0.55]]))
     assert error[0, 0] == pytest.approx(1.0, rel=0.01)
+
+
+def test_choosing_parameters_finds_nothing_in_coin_flips():
+    """Hidden models' answers are in no fit: their loss cannot be below that of a coin."""
+    lineage = random_lineage(N_MODELS, seed=4)
+    answers = np.random.default_rng(0).integers(0, 2, (N_MODELS, 200)).astype(np.uint8)
+    answers[np.random.default_rng(1).random(answers.shape) < 0.9] = MISSING
+    fixed = {"rank": 8, "lineage_strength": 1.0}
+    _, curve = tune(answers, lineage, items=None, models=cards(lineage), fixed=fixed)
+    assert len(curve) == 2
+    assert (curve["loss"] > np.log(2)).all()

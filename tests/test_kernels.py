@@ -4,6 +4,7 @@ import numba
 import numpy as np
 import pytest
 from draws import log_loss, sigmoid
+from scipy.sparse import csr_array, random_array
 
 from lrmf import kernels
 from lrmf.kernels import MISSING, TILE_COLUMNS, TILE_ROWS
@@ -299,3 +300,17 @@ def test_message_is_the_marginal_of_the_sender_across_the_edge(silent):
 def definite(rng, p):
     factors = rng.standard_normal((p, p))
     return factors @ factors.T + np.eye(p)
+
+
+def test_mixed_answers_are_weighted_means_with_the_forecast_for_the_rest():
+    rng = np.random.default_rng(0)
+    answers = rng.choice(np.array([0, 1, MISSING], np.uint8), (7, 300))
+    weights = random_array((5, 7), density=0.6, format="csr", dtype=np.float32, rng=rng)
+    weights = csr_array(weights / 7)
+    forecast = rng.random((5, 300), dtype=np.float32)
+    mixed = np.empty_like(forecast)
+    parts = weights.indptr, weights.indices, weights.data
+    kernels.mix_answers(*parts, answers, forecast, mixed)
+    dense, known = weights.toarray(), answers != MISSING
+    expected = dense @ (answers == 1) + (1 - dense @ known) * forecast
+    np.testing.assert_allclose(mixed, expected, atol=1e-6)

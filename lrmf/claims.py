@@ -1,0 +1,175 @@
+"""What the paper claims, what was measured, and whether it holds: one row a claim."""
+
+from collections.abc import Iterator
+
+import pandas as pd
+
+from .comparison import CLAIM, judge_claim
+from .tables import interval, number
+
+HOLDS, PARTLY, NOT = "holds", "partly", "does not hold"
+_RIVALS = {
+    "MF": "factorization",
+    "MF + features": "factorization with model features",
+    "kNN": "collaborative filtering",
+}
+COVERAGE = (0.88, 0.92)  # of 90% intervals, to be called right
+NEARLY = (0.84, 0.96)
+
+
+def assess_claims(
+    zero_shot: pd.DataFrame,
+    random_missing: pd.DataFrame,
+    few_shot: pd.DataFrame,
+    variants: pd.DataFrame,
+    strata: pd.DataFrame,
+    intervals: pd.DataFrame,
+) -> pd.DataFrame:
+    """Claims of the paper against the frames that notebooks 04 and 05 write.
+
+    A lead of 7 to 10 points *holds* if `judge_claim` finds it as claimed or larger, *partly* if it
+    is smaller but above 0; a claim about several settings holds if it does in all of them, partly
+    if in some. Other claims hold if the 95% interval says so; the text of each row says what was
+    compared. Claims that the data cannot test are left out.
+
+    Parameters
+    ----------
+    zero_shot, random_missing, few_shot, variants, strata : of `bootstrap` and `by_stratum`, with
+        the labels ``density``, ``k``, ``variant``, and ``stratum`` and ``level``
+    intervals : of `interval_quality`
+
+    Returns
+    -------
+    DataFrame, index claim : measured, verdict
+    """
+    rows = [
+        *_forecasts_at_all(zero_shot),
+        *_leads("zero-shot", zero_shot),
+        *_leads("missing at random", random_missing, "density"),
+        *_beyond_averaging(zero_shot),
+        *_cause(variants),
+        *_distant_relatives(strata),
+        *_few_shot(few_shot),
+        *_intervals(intervals),
+    ]
+    return pd.DataFrame(rows, columns=["claim", "measured", "verdict"]).set_index("claim")
+
+
+def _rows_of(frame, metric="pearson", **labels) -> pd.DataFrame:
+    """Rows of a metric with these labels, by predictor; none if there is no such frame."""
+    if frame.empty:
+        return pd.DataFrame()
+    frame = frame[frame["metric"] == metric]
+    for label, value in labels.items():
+        frame = frame[frame[label] == value]
+    return frame.set_index("predictor")
+
+
+def _forecasts_at_all(zero_shot) -> Iterator[tuple]:
+    r, mae = _rows_of(zero_shot), _rows_of(zero_shot, "mae")
+    if "LRMF" in r.index:
+        own = r.loc["LRMF"]
+        text = f"r {_value(own)}, MAE {number(mae.loc['LRMF', 'value'], 1)} points"
+        yield (
+            "models nobody has evaluated can be forecast",
+            text,
+            HOLDS if own["lower"] > 0 else NOT,
+        )
+
+
+def _leads(setting, comparison, label=None) -> Iterator[tuple]:
+    """The lead over each kind of rival, in every setting."""
+    if comparison.empty:
+        return
+    judged = judge_claim(comparison)
+    for rival, kind in _RIVALS.items():
+        chosen = judged[judged["predictor"] == rival]
+        texts = [
+            _points(row) + (f" at {100 * getattr(row, label):g}%" if label else "")
+            for row in chosen.itertuples()
+        ]
+        if texts:
+            as_much = chosen["verdict"].isin(["as claimed", "larger than claimed"])
+            some = chosen["verdict"] != "no advantage"
+            low, high = (f"{100 * points:.0f}" for points in CLAIM)
+            claim = f"{setting}, r {low} to {high} points above {kind}"
+            yield claim, ", ".join(texts), _verdict(as_much, some)
+
+
+def _beyond_averaging(zero_shot) -> Iterator[tuple]:
+    r = _rows_of(zero_shot)
+    averages = {"1 hop": "lineage average, 1 hop", "multi-hop": "lineage average, multi-hop"}
+    found = {name: r.loc[key] for name, key in averages.items() if key in r.index}
+    ahead = pd.Series([row["difference_lower"] > 0 for row in found.values()])
+    text = ", ".join(f"{_points(row)} over {name}" for name, row in found.items())
+    if found:
+        yield "more than the average of the relatives", text, _verdict(ahead, ahead)
+    if "boosting on relatives" in r.index:
+        row = r.loc["boosting on relatives"]
+        verdict = NOT if row["difference_upper"] < 0 else HOLDS
+        yield "no worse than boosted trees that read relatives and cards", _points(row), verdict
+
+
+def _cause(variants) -> Iterator[tuple]:
+    """Whether either interval leaves out the other's value."""
+    r = {name: _rows_of(variants, variant=name) for name in ("all of it", "shuffled lineage")}
+    if all("LRMF" in frame.index for frame in r.values()):
+        true, shuffled = (frame.loc["LRMF"] for frame in r.values())
+        text = f"r of LRMF core {_value(true)}, {_value(shuffled)} on shuffled lineage"
+        apart = shuffled["upper"] < true["value"] and shuffled["value"] < true["lower"]
+        yield "lineage is the cause", text, HOLDS if apart else NOT
+
+
+def _distant_relatives(strata) -> Iterator[tuple]:
+    mae = _rows_of(strata, "mae", stratum="distance", level="2 hops or more")
+    if {"LRMF", "item mean"} <= set(mae.index):
+        own, other = mae.loc["LRMF"], mae.loc["item mean"]
+        text = f"MAE {number(own['value'], 1)}, item mean {number(other['value'], 1)} points"
+        verdict = HOLDS if other["difference_upper"] < 0 else NOT
+        yield "relatives two or more steps away help", text, verdict
+
+
+def _few_shot(few_shot) -> Iterator[tuple]:
+    """Against whichever other predictor is best at each number of answers."""
+    texts, level = [], []
+    for k in sorted(set(few_shot["k"]) - {0}) if len(few_shot) else ():
+        r = _rows_of(few_shot, k=k)
+        others = r.drop(index=["LRMF", "LRMF core"], errors="ignore")
+        if "LRMF" in r.index and len(others):
+            best = others.loc[others["value"].idxmax()]
+            texts.append(f"{number(r.loc['LRMF', 'value'], 2)} ({_points(best)}) at {k}")
+            level.append(not best["difference_upper"] < 0)
+    if texts:
+        text = "r (lead over the best rival): " + ", ".join(texts)
+        level = pd.Series(level)
+        yield "few answers or benchmarks suffice; no rival is better", text, _verdict(level, level)
+
+
+def _intervals(intervals) -> Iterator[tuple]:
+    if intervals.empty:
+        return
+    chosen = intervals.query("metric == 'coverage' and benchmark == 'all'")
+    share = chosen["value"].to_numpy()
+    right, nearly = (
+        (low <= share.round(2)) & (share.round(2) <= high) for low, high in (COVERAGE, NEARLY)
+    )
+    text = f"coverage {number(share.min(), 2)} to {number(share.max(), 2)}, by answers known"
+    verdict = HOLDS if right.all() else PARTLY if nearly.all() else NOT
+    yield "90% intervals cover 90%", text, verdict
+
+
+def _verdict(everywhere, somewhere) -> str:
+    return HOLDS if everywhere.all() else PARTLY if somewhere.any() else NOT
+
+
+def _value(row) -> str:
+    return interval(row["value"], row["lower"], row["upper"], 2)
+
+
+def _points(row) -> str:
+    """The difference in r in points, with its interval."""
+    difference, *bounds = (
+        100 * getattr(row, f"difference{end}") for end in ("", "_lower", "_upper")
+    )
+    sign = "+" if difference >= 0.5 else ""
+    return sign + interval(difference, *bounds, 0)
