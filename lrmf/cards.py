@@ -1,9 +1,10 @@
-"""Model cards: what size, architecture and type say where the lineage forecast errs."""
+"""Model cards: what size, type, date and name say where the lineage forecast errs."""
 
 import numpy as np
 from sklearn.ensemble import ExtraTreesRegressor
 
 from .features import card_codes
+from .names import namesakes
 from .prior import Gaussians
 from .snapshot import observed_counts
 
@@ -23,13 +24,14 @@ class CardCorrection:
         r_u = G^1/2 (t_u - mean_u)  ~  f(x_u) + s_u^1/2 Sigma_u^1/2 C^1/2 N(0, I)
 
     f is a forest of extremely randomized trees (Geurts et al., 2006) over x_u: the card, the
-    forecast, its variance and the number of relatives; another forest gives the factor s_u, which
-    tells near-copies from models that may be anything; C is the covariance that is left. All are
-    fitted to out-of-bag forecasts, and f is shrunk by the weight that these call for (least
-    squares), 0 if cards do not help.
+    forecast, its variance, the number of relatives, the states of `namesakes`; another forest gives
+    the factor s_u, which tells near-copies from models that may be anything; C is the covariance
+    that is left. All are fitted to out-of-bag forecasts, and f is shrunk by the weight that these
+    call for (least squares), 0 if cards do not help.
 
     Attributes
     ----------
+    root : (p, p), G^1/2
     weight : float in [0, 1], of the shift
     corrected : Gaussians (n), out-of-bag forecasts of the training models
     """
@@ -37,7 +39,7 @@ class CardCorrection:
     def __init__(self, gram, *, use_cards=True, n_trees=200, seed=0):
         values, vectors = np.linalg.eigh(gram)
         values = np.maximum(values, 1e-6 * values.max())
-        self._root = (vectors * np.sqrt(values)) @ vectors.T
+        self.root = (vectors * np.sqrt(values)) @ vectors.T
         self._inverse = (vectors / np.sqrt(values)) @ vectors.T
         self.use_cards, self.n_trees, self.seed = use_cards, n_trees, seed
 
@@ -53,14 +55,14 @@ class CardCorrection:
         posterior : Gaussians (n), of the same models with their responses
         cards : (n, n_columns)
         """
-        error = (posterior.mean - forecast.mean) @ self._root
+        error = (posterior.mean - forecast.mean) @ self.root
         inputs = self._inputs(forecast, cards)
         self._shift = self._forest().fit(inputs, error)
         shift = self._shift.oob_prediction_
         self.weight = _slope(shift, error) if self.use_cards else 0.0
         inverse = np.linalg.inv(self._cholesky(forecast))
         whitened = np.einsum("nij,nj->ni", inverse, error - self.weight * shift)
-        spread = inverse @ (self._root @ posterior.covariance @ self._root)
+        spread = inverse @ (self.root @ posterior.covariance @ self.root)
         moment = whitened[:, :, None] * whitened[:, None, :] + spread @ inverse.swapaxes(1, 2)
         size = np.log(np.trace(moment, axis1=1, axis2=2) / moment.shape[1] + 1e-3)
         self._size = self._forest(min_samples_leaf=10).fit(inputs, size)
@@ -85,11 +87,11 @@ class CardCorrection:
         return Gaussians(precision, np.einsum("nij,nj->ni", precision, mean))
 
     def _cholesky(self, forecast):
-        return np.linalg.cholesky(self._root @ forecast.covariance @ self._root)
+        return np.linalg.cholesky(self.root @ forecast.covariance @ self.root)
 
     def _inputs(self, forecast, cards):
-        spread = np.log(np.einsum("ij,njk,ki->n", self._root, forecast.covariance, self._root))
-        return np.column_stack([cards, forecast.mean @ self._root, spread])
+        spread = np.log(np.einsum("ij,njk,ki->n", self.root, forecast.covariance, self.root))
+        return np.column_stack([cards, forecast.mean @ self.root, spread])
 
     def _factor(self, log_size):
         return np.clip(np.exp(log_size), _NARROWEST, _WIDEST)
@@ -101,13 +103,15 @@ class CardCorrection:
         )  # fmt: skip
 
 
-def correct(model, models, *, use_cards=True, n_trees=200, seed=0):
+def correct(model, models, *, use_cards=True, use_names=True, n_trees=200, seed=0):
     """Beliefs about all models of a fit without their own responses, corrected by their cards.
 
     Parameters
     ----------
     model : LRMF, fitted
     models : DataFrame or None, the models table
+    use_cards, use_names : bool
+        Whether cards are read at all, and the names on them.
 
     Returns
     -------
@@ -119,10 +123,14 @@ def correct(model, models, *, use_cards=True, n_trees=200, seed=0):
     if rows.size < _LEAST:
         return belief, None
     use_cards = use_cards and models is not None
-    cards = card_codes(models) if use_cards else np.zeros((everyone.size, 0))
-    inputs = np.column_stack([cards, *_relatives(model)])
-    posterior = belief[rows] * model.evidence(rows)
     correction = CardCorrection(model.gram, use_cards=use_cards, n_trees=n_trees, seed=seed)
+    posterior = belief[rows] * model.evidence(rows)
+    inputs = np.column_stack(_relatives(model))
+    if use_cards:
+        inputs = np.column_stack([card_codes(models), inputs])
+    if use_cards and use_names:
+        states = posterior.mean @ correction.root
+        inputs = np.column_stack([inputs, namesakes(models["model_id"], states, rows)])
     correction.fit(belief[rows], posterior, inputs[rows])
     others = np.setdiff1d(everyone, rows)
     corrected = Gaussians(belief.precision.copy(), belief.information.copy())

@@ -73,7 +73,7 @@ def model_features(
 
 
 def card_codes(models: pd.DataFrame) -> np.ndarray:
-    """The same facts for trees: log size, and each category's levels numbered by frequency.
+    """The same facts for trees: log size, each category's levels numbered by frequency, creation.
 
     Parameters
     ----------
@@ -81,7 +81,7 @@ def card_codes(models: pd.DataFrame) -> np.ndarray:
 
     Returns
     -------
-    float (n_models, n_columns) : an unknown size lies below all others
+    float (n_models, n_columns) : an unknown size or date lies below all others
     """
     columns = []
     if "params_b" in models:
@@ -93,7 +93,21 @@ def card_codes(models: pd.DataFrame) -> np.ndarray:
             levels = pd.Series([_level_name(value) for value in models[category].tolist()])
             codes = pd.Series(range(levels.nunique()), index=_by_frequency(levels))
             columns.append(levels.map(codes).to_numpy(float))
-    return np.column_stack(columns) if columns else np.zeros((len(models), 0))
+    columns.append(creation_days(models))
+    return np.column_stack(columns)
+
+
+def creation_days(models: pd.DataFrame) -> np.ndarray:
+    """Days from 1970 to the creation of each model, (n_models, 1); 0 where that is unknown.
+
+    Without a single date there is no column: (n_models, 0).
+    """
+    if "created_at" not in models:
+        return np.zeros((len(models), 0))
+    dates = _dates(models["created_at"])
+    days = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)
+    known = dates.notna().any()
+    return days.fillna(0).to_numpy(float)[:, None][:, : int(known)]
 
 
 def model_dates(
@@ -110,9 +124,13 @@ def model_dates(
     """
     for name in [column] if column else DATE_COLUMNS:
         if name in models and models[name][scored].notna().any():
-            text = models[name].astype("string")
-            return pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
+            return _dates(models[name])
     return pd.Series(pd.NaT, index=models.index, dtype="datetime64[ns, UTC]")
+
+
+def _dates(column: pd.Series) -> pd.Series:
+    text = column.astype("string")
+    return pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
 
 
 def _by_frequency(levels: pd.Series) -> list[str]:

@@ -39,8 +39,9 @@ class Forecaster(Forecasts, BaseEstimator):
     rank, lineage_strength, use_features : optional
         Parameters of `LRMF`; None leaves the choice to the inner cross-validation.
         ``use_features=False`` leaves model cards out altogether.
-    use_lineage, use_cards, use_memory : bool
-        Leave an ingredient out: the family tree, what cards say of the errors, the memory.
+    use_lineage, use_cards, use_names, use_memory : bool
+        Leave an ingredient out: the family tree, what cards say of the errors, what the names on
+        them say, the memory.
     n_threads : int, optional
     seed : int
 
@@ -60,6 +61,7 @@ class Forecaster(Forecasts, BaseEstimator):
         use_features=None,
         use_lineage=True,
         use_cards=True,
+        use_names=True,
         use_memory=True,
         n_threads=None,
         seed=0,
@@ -69,6 +71,7 @@ class Forecaster(Forecasts, BaseEstimator):
         self.use_features = use_features
         self.use_lineage = use_lineage
         self.use_cards = use_cards
+        self.use_names = use_names
         self.use_memory = use_memory
         self.n_threads = n_threads
         self.seed = seed
@@ -124,9 +127,11 @@ class Forecaster(Forecasts, BaseEstimator):
         curve = [] if self.tuning_ is None else json.loads(self.tuning_.to_json(orient="records"))
         return self.model_.stats_ | {"tuning": curve}
 
-    @property
-    def _use_cards(self):
-        return self.use_cards and self.use_features is not False
+    def _corrected(self, model, models, **options):
+        """Beliefs without own responses, corrected by cards (`lrmf.cards.correct`)."""
+        use_cards = self.use_cards and self.use_features is not False
+        options |= {"use_cards": use_cards, "use_names": self.use_names, "seed": self.seed}
+        return correct(model, models, **options)
 
     def _known(self, lineage):
         return lineage if self.use_lineage else lineage.drop_edges(np.ones(lineage.n_edges, bool))
@@ -137,9 +142,7 @@ class Forecaster(Forecasts, BaseEstimator):
         self.evaluated_ = has_responses(self.responses_)
         rng = np.random.default_rng([self.seed, 11])
         with threads(self.n_threads):
-            self._belief_without, self.cards_ = correct(
-                model, models, use_cards=self._use_cards, seed=self.seed
-            )
+            self._belief_without, self.cards_ = self._corrected(model, models)
             self._simulate(np.flatnonzero(self.evaluated_), rng)
             self._mind_drift(models)
         return self
@@ -183,9 +186,10 @@ class Forecaster(Forecasts, BaseEstimator):
                     self._scales[place, int(group)] = coverage_scale(errors[isolated == group])
 
     def _mind_drift(self, models):
-        """Learn how much wider the intervals of later models must be, from the latest fifth.
+        """Learn from the latest fifth how later models differ, and how much wider they vary.
 
-        That fifth is forecast from the earlier models, the items as fitted.
+        That fifth is forecast from the earlier models, the items as fitted. Forecasts of models
+        later than these are moved by its mean error.
         """
         self._drift = np.ones(len(self.scores_.names))
         self._is_later = np.zeros(len(self.responses_), bool)
@@ -193,27 +197,36 @@ class Forecaster(Forecasts, BaseEstimator):
         dated = dates[dates.notna() & self.evaluated_] if len(dates) else dates
         if len(dated) < 3 * _LEAST:
             return
-        self._is_later = (dates > dated.quantile(_LATEST)).to_numpy()
         late = self.evaluated_ & (dates > dated.quantile(1 - _LATE)).to_numpy()
         early = self.evaluated_ & ~late
-        if late.any() and early.any():
-            self._drift = np.maximum(coverage_scale(self._errors_of_later(late, models)), 1.0)
-
-    def _errors_of_later(self, late, models):
-        """Standardised errors of forecasts of the late models from all others."""
-        earlier = np.array(self.responses_)
-        earlier[late] = MISSING if earlier.dtype == np.uint8 else np.nan
-        model = self.model_.adapt(earlier, self.lineage_, models=models)
-        belief, _ = correct(
-            model, models, use_cards=self._use_cards, n_trees=_TREES, seed=self.seed
-        )
-        rows = np.flatnonzero(late)
-        errors = [
-            self.scores_.errors(self.likelihood_, belief[part], self.responses_[part])
-            for part in np.array_split(rows, -(-rows.size // BLOCK))
-        ]
+        if not (late.any() and early.any()):
+            return
+        self._is_later = (dates > dated.quantile(_LATEST)).to_numpy()
+        rows, model = np.flatnonzero(late), self._fit_without(late, models)
+        belief = self._corrected(model, models, n_trees=_TREES)[0][rows]
         isolated = is_isolated(self.lineage_, model.evaluated_, rows).astype(int)
-        return np.concatenate(errors) / self._scales[0, isolated]
+        moved = self._states(rows, None).mean - belief.mean
+        later = np.flatnonzero(self._is_later)
+        is_alone = is_isolated(self.lineage_, self.evaluated_, later).astype(int)
+        progress = np.stack([_shrunken_mean(moved[isolated == g], model.gram) for g in (0, 1)])
+        errors = self._errors(belief.shift(progress[isolated]), rows) / self._scales[0, isolated]
+        self._drift = np.maximum(coverage_scale(errors), 1.0)
+        at_later = self._belief_without[later].shift(progress[is_alone])
+        self._belief_without.information[later] = at_later.information
+
+    def _fit_without(self, hidden, models):
+        """The fit with the responses of these models hidden, the items as they are."""
+        rest = np.array(self.responses_)
+        rest[hidden] = MISSING if rest.dtype == np.uint8 else np.nan
+        return self.model_.adapt(rest, self.lineage_, models=models)
+
+    def _errors(self, belief, rows):
+        """Standardised errors of the forecasts of these models' scores."""
+        errors = [
+            self.scores_.errors(self.likelihood_, belief[part], self.responses_[rows[part]])
+            for part in np.array_split(np.arange(rows.size), -(-rows.size // BLOCK))
+        ]
+        return np.concatenate(errors)
 
     def _expected(self, rows, items=slice(None)):
         """Expected responses without the rows' own."""
@@ -243,3 +256,13 @@ class Forecaster(Forecasts, BaseEstimator):
         share = (place - below)[:, None]
         scale = (1 - share) * self._scales[below, isolated] + share * self._scales[above, isolated]
         return scale * np.where(self._is_later[rows][:, None], self._drift, 1.0)
+
+
+def _shrunken_mean(offsets, gram):
+    """Mean (p,) of offsets (n, p), shrunk towards 0 (James and Stein) in the metric of `gram`."""
+    n, p = offsets.shape
+    if n < _LEAST:
+        return np.zeros(p)
+    mean = offsets.mean(axis=0)
+    noise = np.trace(gram @ np.cov(offsets, rowvar=False)) / n
+    return max(0.0, 1 - noise / max(mean @ gram @ mean, 1e-30)) * mean

@@ -12,8 +12,9 @@ from sklearn.model_selection import KFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 
 from .averaging import ItemMean, LineageMean, benchmark_codes, item_means, residuals, without_edges
-from .features import model_features
+from .features import creation_days, model_features
 from .lineage import Lineage
+from .names import namesakes
 from .snapshot import observed
 
 MAX_HOPS = 4
@@ -31,10 +32,11 @@ class BoostedTrees(BaseEstimator):
     r"""Gradient boosting of benchmark scores on what is known of a model and its relatives.
 
     One histogram gradient boosting (scikit-learn) for each benchmark, or column of proportions,
-    forecasts y_ub = 2 asin sqrt(score_ub) from the model's features (`model_features`) and, with
-    `neighbours`, from relatives' scores on all benchmarks: the mean over its parents, the mean over
-    the nearest scored models (up to 4 hops, by benchmark), how many they are and how far. These are
-    leave-one-out by construction: no model's inputs hold its own score.
+    forecasts y_ub = 2 asin sqrt(score_ub) from the model's features (`model_features`), its day of
+    creation and, with `neighbours`, from scores on all benchmarks of relatives (the mean over its
+    parents, the mean over the nearest scored models up to 4 hops, by benchmark, how many they are
+    and how far) and of `namesakes`. These are leave-one-out by construction: no model's inputs
+    hold its own score.
 
     Answers: a score is the mean residual from the item means plus the benchmark mean. A forecast
     score becomes item probabilities sigma(l_ui + d_ub), with the shift d that makes their mean the
@@ -92,14 +94,21 @@ class BoostedTrees(BaseEstimator):
         self.y_ = self._arcsine_scores()
         inputs = [np.zeros((n_models, 1))]
         if models is not None:
-            inputs.append(model_features(models).to_numpy())
+            inputs += [model_features(models).to_numpy(), creation_days(models)]
         if self.neighbours:
             inputs.append(np.nan_to_num(relatives_scores(self.y_, lineage), nan=NONE))
+        if self.neighbours and models is not None:
+            inputs.append(self._namesakes_scores(models))
         self.inputs_ = np.column_stack(inputs)
         profile = LineageMean(None, self.shrinkage) if self.neighbours else ItemMean()
         self.profile_ = profile.fit(responses, lineage, items=items) if self.is_binary_ else None
         self.trees_ = [self._grow(column) for column in self.y_.T]
         return self
+
+    def _namesakes_scores(self, models) -> np.ndarray:
+        known = np.flatnonzero(np.isfinite(self.y_).any(axis=1))
+        scores = np.where(np.isfinite(self.y_), self.y_, _arcsine(self.centre_))[known]
+        return namesakes(models["model_id"], scores, known)
 
     def _arcsine_scores(self) -> np.ndarray:
         """2 asin sqrt(score): float (n_models, n_benchmarks), NaN where nothing was observed."""

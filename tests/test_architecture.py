@@ -8,7 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 FLOORS = [
-    "kernels schema style paths outputs threads parallel item_graph",
+    "kernels schema style paths outputs threads parallel item_graph names",
     "snapshot prior",
     "lineage bernoulli gaussian metrics scores",
     "features checks new_model",
