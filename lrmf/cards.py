@@ -9,6 +9,7 @@ from .prior import Gaussians
 from .snapshot import observed_counts
 
 _LEAST = 40  # models that a correction is learned from
+_TREES = 100  # of each forest
 _LEARNERS = 4000  # the same, at most
 
 _NARROWEST, _WIDEST = 0.05, 20.0  # range of a model's own factor on the variance
@@ -36,12 +37,12 @@ class CardCorrection:
     corrected : Gaussians (n), out-of-bag forecasts of the training models
     """
 
-    def __init__(self, gram, *, use_cards=True, n_trees=200, seed=0):
+    def __init__(self, gram, *, use_cards=True, seed=0):
         values, vectors = np.linalg.eigh(gram)
         values = np.maximum(values, 1e-6 * values.max())
         self.root = (vectors * np.sqrt(values)) @ vectors.T
         self._inverse = (vectors / np.sqrt(values)) @ vectors.T
-        self.use_cards, self.n_trees, self.seed = use_cards, n_trees, seed
+        self.use_cards, self.seed = use_cards, seed
 
     def fit(self, forecast: Gaussians, posterior: Gaussians, cards):
         """Learn from training models.
@@ -98,20 +99,19 @@ class CardCorrection:
 
     def _forest(self, *, min_samples_leaf=2):
         return ExtraTreesRegressor(
-            self.n_trees, max_features=0.5, min_samples_leaf=min_samples_leaf, bootstrap=True,
+            _TREES, max_features=0.5, min_samples_leaf=min_samples_leaf, bootstrap=True,
             oob_score=True, random_state=self.seed,
         )  # fmt: skip
 
 
-def correct(model, models, *, use_cards=True, use_names=True, n_trees=200, seed=0):
+def correct(model, models, *, use_names=True, seed=0):
     """Beliefs about all models of a fit without their own responses, corrected by their cards.
 
     Parameters
     ----------
     model : LRMF, fitted
-    models : DataFrame or None, the models table
-    use_cards, use_names : bool
-        Whether cards are read at all, and the names on them.
+    models : DataFrame, the models table, or None if cards are not to be read
+    use_names : bool, whether the names on them are
 
     Returns
     -------
@@ -122,8 +122,8 @@ def correct(model, models, *, use_cards=True, use_names=True, n_trees=200, seed=
     belief = model.leave_one_out(everyone)
     if rows.size < _LEAST:
         return belief, None
-    use_cards = use_cards and models is not None
-    correction = CardCorrection(model.gram, use_cards=use_cards, n_trees=n_trees, seed=seed)
+    use_cards = models is not None
+    correction = CardCorrection(model.gram, use_cards=use_cards, seed=seed)
     posterior = belief[rows] * model.evidence(rows)
     inputs = np.column_stack(_relatives(model))
     if use_cards:

@@ -13,13 +13,13 @@ from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
 from .memory import SHOTS, Memory
 from .scores import coverage_scale, standardised_error
 from .snapshot import MISSING, observed
+from .stacking import Stacking
 from .threads import threads
 from .tuning import tune
 
 _LEAST = 40  # models behind a calibration, at least
 _LATE = 0.2  # share of the training models, the latest, that show what drift does
 _LATEST = 0.98  # share of the training models that a later model is later than
-_TREES = 100  # of the forest that reads cards for that
 _SIMULATED = 400  # models with and without relatives behind memory and intervals, each, or
 _CELLS = 2_000_000  # as many as have so many cells
 _REVEALED = {True: (5, *SHOTS), False: (1, 2, 4)}  # responses, by whether they are answers
@@ -29,19 +29,19 @@ class Forecaster(Forecasts, BaseEstimator):
     """The best forecast of a model from its lineage, its card and the answers known.
 
     On top of `LRMF`: its hyperparameters by inner cross-validation (`tune`), the errors of its
-    leave-one-out forecasts explained by model cards (`CardCorrection`), a memory of near-copies
-    for answers (`Memory`), and intervals scaled so that training models, forecast as if k of their
-    responses were known, are covered. Nothing is learned from a response that a forecast is
-    scored on.
+    leave-one-out forecasts explained by model cards (`CardCorrection`), boosted trees as a second
+    opinion on benchmark scores (`Stacking`), a memory of near-copies for answers (`Memory`), and
+    intervals scaled so that training models, forecast as if k of their responses were known, are
+    covered. Nothing is learned from a response that a forecast is scored on.
 
     Parameters
     ----------
     rank, lineage_strength, use_features : optional
         Parameters of `LRMF`; None leaves the choice to the inner cross-validation.
         ``use_features=False`` leaves model cards out altogether.
-    use_lineage, use_cards, use_names, use_memory : bool
+    use_lineage, use_cards, use_names, use_trees, use_memory : bool
         Leave an ingredient out: the family tree, what cards say of the errors, what the names on
-        them say, the memory.
+        them say, boosted trees, the memory.
     n_threads : int, optional
     seed : int
 
@@ -50,6 +50,7 @@ class Forecaster(Forecasts, BaseEstimator):
     model_ : LRMF
     tuning_ : DataFrame, columns parameter, value, loss, chosen
     cards_ : CardCorrection, or None if there are too few models to learn it from
+    trees_ : Stacking or None
     memory_ : Memory or None
     """
 
@@ -62,6 +63,7 @@ class Forecaster(Forecasts, BaseEstimator):
         use_lineage=True,
         use_cards=True,
         use_names=True,
+        use_trees=True,
         use_memory=True,
         n_threads=None,
         seed=0,
@@ -72,6 +74,7 @@ class Forecaster(Forecasts, BaseEstimator):
         self.use_lineage = use_lineage
         self.use_cards = use_cards
         self.use_names = use_names
+        self.use_trees = use_trees
         self.use_memory = use_memory
         self.n_threads = n_threads
         self.seed = seed
@@ -118,20 +121,14 @@ class Forecaster(Forecasts, BaseEstimator):
     @property
     def reads_cards(self):
         """Whether model cards have any part in the forecasts."""
-        by_trees = self.cards_ is not None and self.cards_.weight > 0
-        return by_trees or self.model_.features_ is not None
+        by_forest = self.cards_ is not None and self.cards_.weight > 0
+        return by_forest or self.model_.features_ is not None
 
     @property
     def stats_(self):
         """Statistics of the fit, and the chosen parameters with the curve of the choice."""
         curve = [] if self.tuning_ is None else json.loads(self.tuning_.to_json(orient="records"))
         return self.model_.stats_ | {"tuning": curve}
-
-    def _corrected(self, model, models, **options):
-        """Beliefs without own responses, corrected by cards (`lrmf.cards.correct`)."""
-        use_cards = self.use_cards and self.use_features is not False
-        options |= {"use_cards": use_cards, "use_names": self.use_names, "seed": self.seed}
-        return correct(model, models, **options)
 
     def _known(self, lineage):
         return lineage if self.use_lineage else lineage.drop_edges(np.ones(lineage.n_edges, bool))
@@ -142,10 +139,26 @@ class Forecaster(Forecasts, BaseEstimator):
         self.evaluated_ = has_responses(self.responses_)
         rng = np.random.default_rng([self.seed, 11])
         with threads(self.n_threads):
-            self._belief_without, self.cards_ = self._corrected(model, models)
+            self._correct(model, models)
             self._simulate(np.flatnonzero(self.evaluated_), rng)
             self._mind_drift(models)
         return self
+
+    def _correct(self, model, models):
+        """Beliefs without own responses, corrected by cards and boosted trees."""
+        self.trees_ = None
+        self._belief_without, self.cards_ = self._read_cards(model, models)
+        if self.use_trees and self.cards_ is not None:
+            self.trees_ = Stacking(use_names=self.use_names, seed=self.seed)
+            self.trees_.fit(model, self._belief_without, self._shown(models))
+            self._belief_without = self.trees_.stacked
+
+    def _read_cards(self, model, models):
+        return correct(model, self._shown(models), use_names=self.use_names, seed=self.seed)
+
+    def _shown(self, models):
+        """The models table, if cards are to be read."""
+        return models if self.use_cards and self.use_features is not False else None
 
     def _simulate(self, rows, rng):
         """Forecast training models as if few of their responses were known; learn from it."""
@@ -203,7 +216,9 @@ class Forecaster(Forecasts, BaseEstimator):
             return
         self._is_later = (dates > dated.quantile(_LATEST)).to_numpy()
         rows, model = np.flatnonzero(late), self._fit_without(late, models)
-        belief = self._corrected(model, models, n_trees=_TREES)[0][rows]
+        belief = self._read_cards(model, models)[0][rows]
+        if self.trees_ is not None:
+            belief = self.trees_.stack(model, belief, self._shown(models), rows)
         isolated = is_isolated(self.lineage_, model.evaluated_, rows).astype(int)
         moved = self._states(rows, None).mean - belief.mean
         later = np.flatnonzero(self._is_later)

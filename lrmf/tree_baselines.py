@@ -55,7 +55,8 @@ class BoostedTrees(BaseEstimator):
 
     Parameters
     ----------
-    neighbours : bool
+    neighbours, use_names : bool
+        Whether scores of relatives are inputs, and with them those of similarly named models.
     learning_rate, max_iter, min_samples_leaf, max_leaf_nodes, max_features :
         of `HistGradientBoostingRegressor`.
     shrinkage : float > 0, of the lineage average behind item probabilities.
@@ -65,6 +66,7 @@ class BoostedTrees(BaseEstimator):
     def __init__(
         self,
         neighbours=True,
+        use_names=True,
         learning_rate=0.1,
         max_iter=100,
         min_samples_leaf=10,
@@ -74,6 +76,7 @@ class BoostedTrees(BaseEstimator):
         seed=0,
     ):
         self.neighbours = neighbours
+        self.use_names = use_names
         self.learning_rate = learning_rate
         self.max_iter = max_iter
         self.min_samples_leaf = min_samples_leaf
@@ -84,7 +87,8 @@ class BoostedTrees(BaseEstimator):
 
     def fit(self, responses, lineage=None, *, items=None, models=None):
         """Grow the trees on the scores of the observed responses (n_models, n_items)."""
-        self.__dict__.pop("_covariance", None)  # what an earlier fit has cached
+        for cached in ("_covariance", "out_of_fold"):
+            self.__dict__.pop(cached, None)
         self.responses_, self.is_binary_ = responses, responses.dtype == np.uint8
         lineage = without_edges(lineage, responses) if lineage is None else lineage
         n_models, n_items = responses.shape
@@ -97,7 +101,7 @@ class BoostedTrees(BaseEstimator):
             inputs += [model_features(models).to_numpy(), creation_days(models)]
         if self.neighbours:
             inputs.append(np.nan_to_num(relatives_scores(self.y_, lineage), nan=NONE))
-        if self.neighbours and models is not None:
+        if self.neighbours and self.use_names and models is not None:
             inputs.append(self._namesakes_scores(models))
         self.inputs_ = np.column_stack(inputs)
         profile = LineageMean(None, self.shrinkage) if self.neighbours else ItemMean()
@@ -144,16 +148,23 @@ class BoostedTrees(BaseEstimator):
             return self._booster().fit(self.inputs_[seen], y[seen])
 
     @cached_property
-    def _covariance(self) -> np.ndarray:
-        """Covariance of out-of-fold residuals between benchmarks, without sampling noise."""
-        errors = np.full(self.y_.shape, np.nan)
+    def out_of_fold(self) -> np.ndarray:
+        """Forecasts of y (n_models, n_benchmarks), of models with a score by trees without it."""
+        forecast = self.forecast(np.arange(len(self.y_)))
         folds = KFold(3, shuffle=True, random_state=self.seed)
         for b, tree in enumerate(self.trees_):
             seen = np.isfinite(self.y_[:, b])
             if tree is not None:
                 inputs, y = self.inputs_[seen], self.y_[seen, b]
                 with threadpool_limits(1):
-                    errors[seen, b] = y - cross_val_predict(self._booster(), inputs, y, cv=folds)
+                    forecast[seen, b] = cross_val_predict(self._booster(), inputs, y, cv=folds)
+        return forecast
+
+    @cached_property
+    def _covariance(self) -> np.ndarray:
+        """Covariance of out-of-fold residuals between benchmarks, without sampling noise."""
+        grown = np.array([tree is not None for tree in self.trees_])
+        errors = np.where(grown, self.y_ - self.out_of_fold, np.nan)
         covariance = pd.DataFrame(errors).cov(min_periods=FEWEST_MODELS).fillna(0.0).to_numpy()
         variance = np.maximum(np.diag(covariance), 1e-4)
         covariance = KEPT_CORRELATION * covariance
@@ -178,12 +189,12 @@ class BoostedTrees(BaseEstimator):
             known = self.responses_[block]
             if revealed is not None:
                 known = revealed[start : start + BLOCK_MODELS]
-            y = self._predict_scores(block)
+            y = self.forecast(block)
             update = self._update_answers if self.is_binary_ else self._update_proportions
             forecast[start : start + BLOCK_MODELS] = update(block, y, known)[:, columns]
         return forecast
 
-    def _predict_scores(self, rows) -> np.ndarray:
+    def forecast(self, rows) -> np.ndarray:
         """Forecast y (n_rows, n_benchmarks) from the inputs alone."""
         y = np.tile(_arcsine(self.centre_).astype(np.float64), (len(rows), 1))
         with threadpool_limits(1):
@@ -197,7 +208,7 @@ class BoostedTrees(BaseEstimator):
         if seen.any():
             step = np.where(seen, _arcsine(np.where(seen, known, 0)) - y, 0)
             y = y + self._condition(step, np.where(seen, 0, UNSEEN))
-        return _score(y)
+        return proportion(y)
 
     def _update_answers(self, rows, y, known) -> np.ndarray:
         profile = logit(np.clip(self.profile_.predict_proba(rows), SURE, 1 - SURE))
@@ -228,7 +239,7 @@ class BoostedTrees(BaseEstimator):
 
         Also the shifts of the profile by benchmark that give them, a start for a similar y.
         """
-        wanted = np.clip(_score(y), SURE, 1 - SURE)
+        wanted = np.clip(proportion(y), SURE, 1 - SURE)
         shift = np.full(wanted.shape, shift, np.float32)
         for _ in range(MATCH_STEPS):
             probability = expit(profile + shift[:, self.codes_])
@@ -295,5 +306,6 @@ def _arcsine(score):
     return 2 * np.arcsin(np.sqrt(np.clip(score, 0, 1)))
 
 
-def _score(y):
+def proportion(y):
+    """The score that y = 2 asin sqrt(score) stands for."""
     return np.sin(np.clip(y, 0, np.pi) / 2) ** 2
