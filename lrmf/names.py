@@ -8,23 +8,25 @@ import pandas as pd
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-_NEAREST = 50  # names that a name is compared with, once the nearest are known
+_NEAREST = 50  # names that a name is compared with
 _POWER = 4  # of the similarity: near-copies of a name outweigh the many that share a syllable
+_OWN = 4  # times the weight, if both are of the same organization
 _DOUBT = 0.01  # weight of the mean over all models
 _BLOCK = 512
 
 
 def namesakes(ids: Sequence[str], values: np.ndarray, known: np.ndarray) -> np.ndarray:
-    r"""Means of the values of similarly named models and of those of the same organization.
+    r"""Means of the values of similarly named models.
 
-    Names tell of a common origin that no lineage declares. With c_uv the cosine similarity of the
-    names' character n-grams (2 to 4, TF-IDF) over the 50 most similar names, and m the mean of all
+    Names tell of a common origin that no lineage declares. With c_uv the cosine similarity of two
+    names' character n-grams (2 to 4, TF-IDF; the 50 most similar names count) and m the mean of all
     known values y,
 
-        near_u = (sum_v c_uv^4 y_v + 0.01 m) / (sum_v c_uv^4 + 0.01)
-        own_u  = (sum_{v of u's organization} y_v + m) / (their number + 1)
+        near_u = (sum_v w_uv y_v + 0.01 m) / (sum_v w_uv + 0.01),
+        w_uv = c_uv^4, four times that if u and v are of the same organization,
 
-    over v != u that are known: no model's means hold its own value.
+    over known v != u: no model's mean holds its own value. Means over whole organizations would
+    give it away, though, as the sum less the mean of the others.
 
     Parameters
     ----------
@@ -34,44 +36,49 @@ def namesakes(ids: Sequence[str], values: np.ndarray, known: np.ndarray) -> np.n
 
     Returns
     -------
-    float (n_models, 2 n_values + 2)
-        near, own, the similarity of the most similar name, log(1 + number of the organization's
-        other models).
+    float (n_models, n_values + 2)
+        near, the similarity of the most similar name, log(1 + number of the organization's other
+        known models).
 
     Examples
     --------
     >>> ids = ["a/llama-chat", "b/llama-chat-v2", "b/gemma"]
-    >>> near, own, similarity, others = namesakes(ids, np.array([[0.6], [0.2]]), np.array([0, 2])).T
-    >>> near.round(2).tolist(), similarity.round(2).tolist()
-    ([0.4, 0.59, 0.4], [0.02, 0.69, 0.02])
+    >>> near, similarity, others = namesakes(ids, np.array([[0.6], [0.2]]), np.array([0, 2])).T
+    >>> near.round(2).tolist(), similarity.round(2).tolist(), np.expm1(others).round().tolist()
+    ([0.4, 0.59, 0.4], [0.02, 0.69, 0.02], [0.0, 1.0, 0.0])
     """
-    ids = tuple(ids)
-    n_models, mean = len(ids), values.mean(axis=0)
-    is_known = np.zeros(n_models)
+    ids, is_known = tuple(ids), np.zeros(len(ids))
     is_known[known] = 1
-    placed = np.zeros((n_models, values.shape[1]))
+    placed = np.zeros((len(ids), values.shape[1]))
     placed[known] = values
-    similarity = _similarity(ids) @ sparse.diags_array(is_known)
-    weight = similarity.power(_POWER)
-    near = (weight @ placed + _DOUBT * mean) / (weight.sum(axis=1) + _DOUBT)[:, None]
-    closest = similarity.max(axis=1).toarray().ravel()
-    organizations = pd.Series(ids).str.rpartition("/")[0]
-    code, _ = pd.factorize(organizations)
-    member = sparse.csr_array((np.ones(n_models), (np.arange(n_models), code)))
+    similarity, weight, member = _resemblance(ids)
+    total = (weight @ is_known + _DOUBT)[:, None]
+    near = (weight @ placed + _DOUBT * values.mean(axis=0)) / total
+    closest = (similarity @ sparse.diags_array(is_known)).max(axis=1).toarray().ravel()
     others = member @ (member.T @ is_known) - is_known
-    own = (member @ (member.T @ placed) - placed + mean) / (others + 1)[:, None]
-    return np.column_stack([near, own, closest, np.log1p(others)])
+    return np.column_stack([near, closest, np.log1p(others)])
 
 
 @lru_cache(maxsize=2)
-def _similarity(ids: tuple[str, ...]) -> sparse.csr_array:
-    """Cosines of the names' n-grams: (n, n), the nearest of each row, nothing on the diagonal."""
-    names = [identifier.rpartition("/")[2] or identifier for identifier in ids]
+def _resemblance(ids: tuple[str, ...]) -> tuple[sparse.csr_array, ...]:
+    """Similarity and weight (n, n), and of which organization each model is (n, n_orgs)."""
+    parts = [identifier.rpartition("/") for identifier in ids]
+    similarity = _similarity([name or organization for organization, _, name in parts])
+    code, _ = pd.factorize(np.array([organization for organization, _, _ in parts], dtype=object))
+    member = sparse.csr_array((np.ones(len(ids)), (np.arange(len(ids)), code)))
+    pairs = similarity.tocoo()
+    is_own = code[pairs.row] == code[pairs.col]
+    weight = pairs.data**_POWER * np.where(is_own, _OWN, 1)
+    return similarity, sparse.csr_array((weight, (pairs.row, pairs.col)), pairs.shape), member
+
+
+def _similarity(names: list[str]) -> sparse.csr_array:
+    """Cosines of the names' n-grams (n, n): the nearest of each row, nothing on the diagonal."""
     ngrams = TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 4), sublinear_tf=True)
     rows = sparse.csr_array(ngrams.fit_transform(names))
-    columns, n_models, n_kept = rows.T.tocsr(), len(ids), min(_NEAREST, len(ids))
+    columns, n_kept = rows.T.tocsr(), min(_NEAREST, len(names))
     blocks = []
-    for start in range(0, n_models, _BLOCK):
+    for start in range(0, len(names), _BLOCK):
         cosine = (rows[start : start + _BLOCK] @ columns).toarray()
         block = np.arange(len(cosine))
         cosine[block, start + block] = 0

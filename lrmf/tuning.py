@@ -28,7 +28,6 @@ DEFAULTS = {
 _ITEMS = 500  # columns that inner fits see
 _RANK = 8  # of inner fits, at most, for the time they take
 _FOLDS = 3
-_TREES = 50  # of the forests behind inner forecasts
 _LEAST = 20  # models with relatives, below which all models count, and models at all
 _WORTH = {True: 0.02, False: 0.01}  # relative gain below which a default stays
 
@@ -110,11 +109,11 @@ def _loss_of_answers(model, responses, lineage, rows, data):
 
 
 def _loss_of_proportions(model, responses, lineage, rows, data):
-    """Squared error of the rows' states, in folds, once a small forest has read their cards."""
+    """Squared error of the rows' states, in folds, once trees have read their cards."""
     errors = []
     for fold, train in _folds(responses, rows):
         model.fit(train, lineage, **data)
-        belief = correct(model, data["models"], n_trees=_TREES)[0]
+        belief = correct(model, data["models"])[0]
         states = model.likelihood_.fold_in(belief[fold], responses[fold]).mean
         errors.append((states - belief[fold].mean) @ model.likelihood_.design.T)
     return float(np.mean(np.concatenate(errors) ** 2))

@@ -106,22 +106,35 @@ def test_intervals_narrow_with_what_is_revealed(problem, fitted):
     assert widths[0] > widths[1] > widths[2]
 
 
-def test_later_models_have_wider_intervals_where_drift_asks_for_it(problem):
+def forecast_of_the_latest(problem, better, *, share):
+    """Scores of the last model, with dates and without, if late models got `better` at columns."""
     lineage, truth, _, _, items, models = problem
-    shifted = truth.copy()
-    late = np.arange(N_MODELS) >= int(0.8 * N_MODELS)
     missing = MISSING if truth.dtype == np.uint8 else np.nan
-    better = 1 if truth.dtype == np.uint8 else 0.97
-    raised = np.random.default_rng(3).random(truth.shape) < 0.7
-    shifted[(late[:, None] & raised) & observed(truth)] = better
+    late = np.flatnonzero(np.arange(N_MODELS) >= int(0.8 * N_MODELS))
+    changed = truth.copy()
+    raised = np.random.default_rng(3).random((late.size, truth.shape[1])) < share
+    changed[late] = np.where(raised & observed(truth[late]), better(late)[:, None], truth[late])
     hidden = np.array([N_MODELS - 1])
-    shifted[hidden] = missing
-    new = Forecaster().fit(shifted, lineage, items=items, models=models)
-    undated = Forecaster().fit(
-        shifted, lineage, items=items, models=models.drop(columns="evaluated_at")
-    )
-    widths = [model.predict_scores(hidden).eval("upper - lower").mean() for model in (new, undated)]
-    assert widths[0] > 1.05 * widths[1]
+    changed[hidden] = missing
+    return [
+        Forecaster()
+        .fit(changed, lineage, items=items, models=table)
+        .predict_scores(hidden)
+        .eval("width = upper - lower")
+        .mean(numeric_only=True)
+        for table in (models, models.drop(columns="evaluated_at"))
+    ]
+
+
+def test_forecasts_of_later_models_move_with_the_drift(problem):
+    dated, undated = forecast_of_the_latest(problem, lambda late: np.full(late.size, 1), share=0.5)
+    assert dated["score"] > undated["score"] + 0.03
+
+
+def test_later_models_have_wider_intervals_where_late_ones_scatter(problem):
+    dated, undated = forecast_of_the_latest(problem, lambda late: late % 2, share=0.5)
+    assert dated["width"] > 1.05 * undated["width"]
+    assert abs(dated["score"] - undated["score"]) < 0.1
 
 
 def test_a_saved_forecaster_forecasts_the_same(problem, fitted):

@@ -70,7 +70,7 @@ def test_item_probabilities_average_to_the_forecast_score(hub):
         model.fit(
             without(snapshot.responses, cold), lineage, items=snapshot.items, models=snapshot.models
         )
-        wanted = np.sin(model._predict_scores(cold) / 2) ** 2
+        wanted = np.sin(model.forecast(cold) / 2) ** 2
         means = model.predict_proba(cold) @ model.member_ / model.member_.sum(axis=0)
         np.testing.assert_allclose(means, wanted, atol=2e-3)
 
@@ -83,7 +83,7 @@ def test_features_rank_cold_models_and_relatives_rank_them_better(hub):
     truth = benchmark_scores(snapshot.responses, snapshot.items, cold).mean(axis=1)
     r = []
     for neighbours in (False, True):
-        model = BoostedTrees(neighbours=neighbours)
+        model = BoostedTrees(neighbours=neighbours, use_names=False)
         model.fit(train, lineage, items=snapshot.items, models=snapshot.models)
         r.append(np.corrcoef(model.predict_proba(cold).mean(axis=1), truth)[0, 1])
     assert 0.3 < r[0] < r[1]
