@@ -431,6 +431,9 @@ def result_tables(root) -> dict[str, str]:
         files[f"table_variant{name}"] = joined(
             {s: r.table("variant", index_col=0)[["r"]] for s, r in chosen.items()}, name="lineage"
         )
+    files["table_ingredients"] = joined(
+        {s: runs[s].table("ingredients", index_col=0)[["r", "MAE"]] for s in REAL}, name="forecaster"
+    )
     for short, results in runs.items():
         for table in ("accuracy", "benchmarks", "claim", "strata", "strength", "training"):
             files[f"table_{table}_{short}"] = tabular(shortened(results.table(table, index_col=0)))
