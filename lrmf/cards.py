@@ -9,8 +9,8 @@ from .prior import Gaussians
 from .snapshot import observed_counts
 
 _LEAST = 40  # models that a correction is learned from
-_TREES = 100  # of each forest
 _LEARNERS = 4000  # the same, at most
+_TREES = 100  # of each forest
 
 _NARROWEST, _WIDEST = 0.05, 20.0  # range of a model's own factor on the variance
 
@@ -27,8 +27,8 @@ class CardCorrection:
     f is a forest of extremely randomized trees (Geurts et al., 2006) over x_u: the card, the
     forecast, its variance, the number of relatives, the states of `namesakes`; another forest gives
     the factor s_u, which tells near-copies from models that may be anything; C is the covariance
-    that is left. All are fitted to out-of-bag forecasts, and f is shrunk by the weight that these
-    call for (least squares), 0 if cards do not help.
+    that is left. s and C are fitted to what out-of-bag forecasts of f leave, and f is shrunk by the
+    weight that these call for (least squares), 0 if cards do not help.
 
     Attributes
     ----------
@@ -58,8 +58,9 @@ class CardCorrection:
         """
         error = (posterior.mean - forecast.mean) @ self.root
         inputs = self._inputs(forecast, cards)
-        self._shift = self._forest().fit(inputs, error)
-        shift = self._shift.oob_prediction_
+        target = error if error.shape[1] > 1 else error.ravel()
+        self._shift = self._forest().fit(inputs, target)
+        shift = self._shift.oob_prediction_.reshape(error.shape)
         self.weight = _slope(shift, error) if self.use_cards else 0.0
         inverse = np.linalg.inv(self._cholesky(forecast))
         whitened = np.einsum("nij,nj->ni", inverse, error - self.weight * shift)

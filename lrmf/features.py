@@ -104,7 +104,7 @@ def creation_days(models: pd.DataFrame) -> np.ndarray:
     """
     if "created_at" not in models:
         return np.zeros((len(models), 0))
-    dates = _dates(models["created_at"])
+    dates = read_dates(models["created_at"])
     days = (dates - pd.Timestamp(0, tz="UTC")) / pd.Timedelta(days=1)
     known = dates.notna().any()
     return days.fillna(0).to_numpy(float)[:, None][:, : int(known)]
@@ -124,11 +124,12 @@ def model_dates(
     """
     for name in [column] if column else DATE_COLUMNS:
         if name in models and models[name][scored].notna().any():
-            return _dates(models[name])
+            return read_dates(models[name])
     return pd.Series(pd.NaT, index=models.index, dtype="datetime64[ns, UTC]")
 
 
-def _dates(column: pd.Series) -> pd.Series:
+def read_dates(column: pd.Series) -> pd.Series:
+    """Dates of a column of text, NaT where unknown or unreadable."""
     text = column.astype("string")
     return pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
 

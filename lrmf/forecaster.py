@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator
 
 from .cards import correct
 from .factorization import LRMF
-from .features import model_dates
+from .features import model_dates, read_dates
 from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
 from .memory import SHOTS, Memory
 from .scores import coverage_scale, standardised_error
@@ -38,7 +38,7 @@ class Forecaster(Forecasts, BaseEstimator):
     ----------
     rank, lineage_strength, use_features : optional
         Parameters of `LRMF`; None leaves the choice to the inner cross-validation.
-        ``use_features=False`` leaves model cards out altogether.
+        ``use_features=False`` leaves model cards out, but for the dates that tell later models.
     use_lineage, use_cards, use_names, use_trees, use_memory : bool
         Leave an ingredient out: the family tree, what cards say of the errors, what the names on
         them say, boosted trees, the memory.
@@ -86,8 +86,8 @@ class Forecaster(Forecasts, BaseEstimator):
         fixed = {name: getattr(self, name) for name in ("rank", "lineage_strength", "use_features")}
         fixed = {name: value for name, value in fixed.items() if value is not None}
         parameters, self.tuning_ = tune(
-            responses, lineage, items=items, models=models, fixed=fixed,
-            seed=self.seed, n_threads=self.n_threads,
+            responses, lineage, items=items, models=models, cards=self._shown(models),
+            use_names=self.use_names, fixed=fixed, seed=self.seed, n_threads=self.n_threads,
         )  # fmt: skip
         model = LRMF(**parameters).fit(responses, lineage, items=items, models=models)
         return self._learn(model, models)
@@ -121,8 +121,7 @@ class Forecaster(Forecasts, BaseEstimator):
     @property
     def reads_cards(self):
         """Whether model cards have any part in the forecasts."""
-        by_forest = self.cards_ is not None and self.cards_.weight > 0
-        return by_forest or self.model_.features_ is not None
+        return self._reads_cards or self.model_.features_ is not None
 
     @property
     def stats_(self):
@@ -147,11 +146,13 @@ class Forecaster(Forecasts, BaseEstimator):
     def _correct(self, model, models):
         """Beliefs without own responses, corrected by cards and boosted trees."""
         self.trees_ = None
+        self._reads_cards = self._shown(models) is not None
         self._belief_without, self.cards_ = self._read_cards(model, models)
         if self.use_trees and self.cards_ is not None:
             self.trees_ = Stacking(use_names=self.use_names, seed=self.seed)
             self.trees_.fit(model, self._belief_without, self._shown(models))
             self._belief_without = self.trees_.stacked
+        self._reads_cards &= self.cards_ is not None
 
     def _read_cards(self, model, models):
         return correct(model, self._shown(models), use_names=self.use_names, seed=self.seed)
@@ -214,6 +215,8 @@ class Forecaster(Forecasts, BaseEstimator):
         early = self.evaluated_ & ~late
         if not (late.any() and early.any()):
             return
+        if "created_at" in models:  # models that nobody has evaluated yet
+            dates = dates.fillna(read_dates(models["created_at"]))
         self._is_later = (dates > dated.quantile(_LATEST)).to_numpy()
         rows, model = np.flatnonzero(late), self._fit_without(late, models)
         belief = self._read_cards(model, models)[0][rows]
@@ -226,8 +229,9 @@ class Forecaster(Forecasts, BaseEstimator):
         progress = np.stack([_shrunken_mean(moved[isolated == g], model.gram) for g in (0, 1)])
         errors = self._errors(belief.shift(progress[isolated]), rows) / self._scales[0, isolated]
         self._drift = np.maximum(coverage_scale(errors), 1.0)
-        at_later = self._belief_without[later].shift(progress[is_alone])
-        self._belief_without.information[later] = at_later.information
+        offset = np.zeros(self._belief_without.information.shape)
+        offset[later] = progress[is_alone]
+        self._belief_without = self._belief_without.shift(offset)
 
     def _fit_without(self, hidden, models):
         """The fit with the responses of these models hidden, the items as they are."""
@@ -279,5 +283,5 @@ def _shrunken_mean(offsets, gram):
     if n < _LEAST:
         return np.zeros(p)
     mean = offsets.mean(axis=0)
-    noise = np.trace(gram @ np.cov(offsets, rowvar=False)) / n
+    noise = np.trace(gram @ np.atleast_2d(np.cov(offsets, rowvar=False))) / n
     return max(0.0, 1 - noise / max(mean @ gram @ mean, 1e-30)) * mean

@@ -25,13 +25,14 @@ def namesakes(ids: Sequence[str], values: np.ndarray, known: np.ndarray) -> np.n
         near_u = (sum_v w_uv y_v + 0.01 m) / (sum_v w_uv + 0.01),
         w_uv = c_uv^4, four times that if u and v are of the same organization,
 
-    over known v != u: no model's mean holds its own value. Means over whole organizations would
-    give it away, though, as the sum less the mean of the others.
+    over known v != u: a model's own value enters through m alone. Known models are looked for among
+    the 50 most similar names; a mean over the whole organization instead, the same sum for all but
+    for the own value, would let trees work that value out.
 
     Parameters
     ----------
     ids : n_models strings, ``org/name``
-    values : (n_known, n_values), of the models `known`
+    values : (n_known, n_values), of the models `known`, NaN where missing
     known : (n_known,) integer array, rows of these models, each once
 
     Returns
@@ -49,11 +50,11 @@ def namesakes(ids: Sequence[str], values: np.ndarray, known: np.ndarray) -> np.n
     """
     ids, is_known = tuple(ids), np.zeros(len(ids))
     is_known[known] = 1
-    placed = np.zeros((len(ids), values.shape[1]))
-    placed[known] = values
+    placed, is_seen = np.zeros((2, len(ids), values.shape[1]))
+    placed[known], is_seen[known] = np.nan_to_num(values), ~np.isnan(values)
+    mean = placed.sum(axis=0) / np.maximum(is_seen.sum(axis=0), 1)
     similarity, weight, member = _resemblance(ids)
-    total = (weight @ is_known + _DOUBT)[:, None]
-    near = (weight @ placed + _DOUBT * values.mean(axis=0)) / total
+    near = (weight @ placed + _DOUBT * mean) / (weight @ is_seen + _DOUBT)
     closest = (similarity @ sparse.diags_array(is_known)).max(axis=1).toarray().ravel()
     others = member @ (member.T @ is_known) - is_known
     return np.column_stack([near, closest, np.log1p(others)])
@@ -64,7 +65,7 @@ def _resemblance(ids: tuple[str, ...]) -> tuple[sparse.csr_array, ...]:
     """Similarity and weight (n, n), and of which organization each model is (n, n_orgs)."""
     parts = [identifier.rpartition("/") for identifier in ids]
     similarity = _similarity([name or organization for organization, _, name in parts])
-    code, _ = pd.factorize(np.array([organization for organization, _, _ in parts], dtype=object))
+    code, _ = pd.factorize(np.array([part[0] or part[2] for part in parts], dtype=object))
     member = sparse.csr_array((np.ones(len(ids)), (np.arange(len(ids)), code)))
     pairs = similarity.tocoo()
     is_own = code[pairs.row] == code[pairs.col]

@@ -1,12 +1,14 @@
 """Stacking: boosted trees' forecasts of benchmark scores move the beliefs about states."""
 
 import numpy as np
+import pandas as pd
 
 from .forecasts import BLOCK
 from .tree_baselines import BoostedTrees, proportion
 
 _TREES = {"learning_rate": 0.15, "max_iter": 60}
-_LEAST_NOISE = 1e-6
+_FEWEST = 20  # models behind a covariance
+_UNKNOWN = 1.0  # variance of a score's error where there are fewer
 _LARGEST = 2.0  # weight: what the trees know may be more than their errors suggest
 
 
@@ -49,9 +51,7 @@ class Stacking:
         """
         trees = self._grow(model, models)
         forecast, actual = proportion(trees.out_of_fold), proportion(trees.y_)
-        errors = (actual - forecast)[np.isfinite(actual).all(axis=1)]
-        n = forecast.shape[1]
-        self.noise = errors.T @ errors / max(len(errors), 1) + _LEAST_NOISE * np.eye(n)
+        self.noise = _covariance(actual - forecast)
         score, moved, offset = self._steps(model, belief, trees, forecast)
         error = actual - score
         known = np.isfinite(error)
@@ -92,6 +92,15 @@ class Stacking:
             moved.append((spread @ towards)[..., 0])
             offset.append((gain @ towards)[..., 0])
         return np.concatenate(score), np.concatenate(moved), np.concatenate(offset)
+
+
+def _covariance(errors):
+    """Over pairs of known errors, NaN where unknown; positive definite."""
+    covariance = pd.DataFrame(errors).cov(min_periods=_FEWEST).to_numpy()
+    variance = np.diag(covariance)
+    covariance = np.nan_to_num(covariance) + np.diag(np.where(np.isnan(variance), _UNKNOWN, 0))
+    values, vectors = np.linalg.eigh(covariance)
+    return (vectors * np.maximum(values, 1e-6)) @ vectors.T
 
 
 def _scores(likelihood, belief, columns):

@@ -35,8 +35,8 @@ class BoostedTrees(BaseEstimator):
     forecasts y_ub = 2 asin sqrt(score_ub) from the model's features (`model_features`), its day of
     creation and, with `neighbours`, from scores on all benchmarks of relatives (the mean over its
     parents, the mean over the nearest scored models up to 4 hops, by benchmark, how many they are
-    and how far) and of `namesakes`. These are leave-one-out by construction: no model's inputs
-    hold its own score.
+    and how far) and of `namesakes`. These are leave-one-out: no model's relatives hold its own
+    score.
 
     Answers: a score is the mean residual from the item means plus the benchmark mean. A forecast
     score becomes item probabilities sigma(l_ui + d_ub), with the shift d that makes their mean the
@@ -111,8 +111,7 @@ class BoostedTrees(BaseEstimator):
 
     def _namesakes_scores(self, models) -> np.ndarray:
         known = np.flatnonzero(np.isfinite(self.y_).any(axis=1))
-        scores = np.where(np.isfinite(self.y_), self.y_, _arcsine(self.centre_))[known]
-        return namesakes(models["model_id"], scores, known)
+        return namesakes(models["model_id"], self.y_[known], known)
 
     def _arcsine_scores(self) -> np.ndarray:
         """2 asin sqrt(score): float (n_models, n_benchmarks), NaN where nothing was observed."""

@@ -1,6 +1,6 @@
 """Hyperparameters of LRMF by inner cross-validation over the nodes of the lineage."""
 
-from functools import cache
+from functools import cache, partial
 
 import numpy as np
 import pandas as pd
@@ -32,7 +32,9 @@ _LEAST = 20  # models with relatives, below which all models count, and models a
 _WORTH = {True: 0.02, False: 0.01}  # relative gain below which a default stays
 
 
-def tune(responses, lineage, *, items, models, fixed, seed=0, n_threads=None):
+def tune(
+    responses, lineage, *, items, models, fixed, cards=None, use_names=True, seed=0, n_threads=None
+):
     """Choose hyperparameters one after the other, each by what it does to inner forecasts.
 
     Models with relatives are forecast, since for others most parameters do not matter, in three
@@ -46,6 +48,7 @@ def tune(responses, lineage, *, items, models, fixed, seed=0, n_threads=None):
     ----------
     responses, lineage, items, models : as in `LRMF.fit`
     fixed : dict, parameters that are not to be tuned
+    cards, use_names : models table of that `CardCorrection`, if it reads cards; whether names, too
 
     Returns
     -------
@@ -59,7 +62,8 @@ def tune(responses, lineage, *, items, models, fixed, seed=0, n_threads=None):
     parameters["rank"] = min(rank, columns.size, _RANK)
     inner = np.ascontiguousarray(responses[:, columns])
     data = {"items": None if items is None else items.iloc[columns], "models": models}
-    measure = _loss_of_answers if is_binary else _loss_of_proportions
+    read = partial(correct, models=cards, use_names=use_names, seed=seed)
+    measure = _loss_of_answers if is_binary else partial(_loss_of_proportions, read=read)
 
     @cache
     def loss(**parameters):
@@ -108,12 +112,12 @@ def _loss_of_answers(model, responses, lineage, rows, data):
     return float(np.concatenate(losses).mean(dtype=np.float64))
 
 
-def _loss_of_proportions(model, responses, lineage, rows, data):
+def _loss_of_proportions(model, responses, lineage, rows, data, *, read):
     """Squared error of the rows' states, in folds, once trees have read their cards."""
     errors = []
     for fold, train in _folds(responses, rows):
         model.fit(train, lineage, **data)
-        belief = correct(model, data["models"])[0]
+        belief = read(model)[0]
         states = model.likelihood_.fold_in(belief[fold], responses[fold]).mean
         errors.append((states - belief[fold].mean) @ model.likelihood_.design.T)
     return float(np.mean(np.concatenate(errors) ** 2))

@@ -432,7 +432,8 @@ def result_tables(root) -> dict[str, str]:
             {s: r.table("variant", index_col=0)[["r"]] for s, r in chosen.items()}, name="lineage"
         )
     files["table_ingredients"] = joined(
-        {s: runs[s].table("ingredients", index_col=0)[["r", "MAE"]] for s in REAL}, name="forecaster"
+        {s: runs[s].table("ingredients", index_col=0)[["r", "MAE"]] for s in REAL},
+        name="forecaster",
     )
     for short, results in runs.items():
         for table in ("accuracy", "benchmarks", "claim", "strata", "strength", "training"):

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from draws import draw_proportions, random_lineage
 
-from lrmf import LRMF
+from lrmf import LRMF, Forecaster
 from lrmf.cards import CardCorrection, correct
 from lrmf.prior import Gaussians
 
@@ -108,6 +108,17 @@ def test_every_model_gets_a_belief(fitted):
     assert belief.mean.shape == (150, 4) and np.isfinite(belief.mean).all()
     assert (np.linalg.eigvalsh(belief.covariance) > 0).all()
     assert correction.corrected.mean.shape == (140, 4)
+
+
+def test_a_single_column_is_enough():
+    lineage = random_lineage(120, seed=2)
+    proportions = draw_proportions(
+        lineage, 1, seed=2, ridge=1.0, strength=3.0, jump=0.1, n_trials=500
+    )
+    dates = pd.date_range("2024-01-01", periods=120).strftime("%Y-%m-%d")
+    models = pd.DataFrame({"model_id": lineage.node_ids[:120], "evaluated_at": dates})
+    scores = Forecaster().fit(proportions, lineage, models=models).predict_scores()
+    assert scores[["score", "lower", "upper"]].notna().all(axis=None)
 
 
 def test_too_few_models_are_left_as_they_are():

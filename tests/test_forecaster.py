@@ -131,6 +131,19 @@ def test_forecasts_of_later_models_move_with_the_drift(problem):
     assert dated["score"] > undated["score"] + 0.03
 
 
+def test_a_model_that_nobody_has_evaluated_is_later_by_its_creation(problem, fitted):
+    lineage, truth, train, hidden, items, models = problem
+    new = hidden[-1]
+    dates = models["evaluated_at"].where(models.index != new)
+    for created, is_later in (("2030-01-01", True), ("2020-01-01", False), (None, False)):
+        table = models.assign(
+            evaluated_at=dates, created_at=pd.Series({new: created}, dtype=object)
+        )
+        model = Forecaster(rank=2, lineage_strength=3.0, use_features=False)
+        model.fit(train, lineage, items=items, models=table)
+        assert model._is_later[new] == is_later
+
+
 def test_later_models_have_wider_intervals_where_late_ones_scatter(problem):
     dated, undated = forecast_of_the_latest(problem, lambda late: late % 2, share=0.5)
     assert dated["width"] > 1.05 * undated["width"]

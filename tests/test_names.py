@@ -29,8 +29,10 @@ def test_no_models_own_value_has_a_way_in():
     values = np.linspace(0, 1, 5)
     for row in range(5):
         other = values.copy()
-        other[row] += 3 * 1e-9  # through the mean over all, and hardly that
-        np.testing.assert_allclose(near(other)[row], near(values)[row], atol=1e-9)
+        other[row] += 1
+        through_mean_of_all = near(np.eye(5)[row])[row, 0]
+        assert near(other)[row, 0] - near(values)[row, 0] == pytest.approx(through_mean_of_all)
+        assert through_mean_of_all <= 1 / 5 and (row == 4 or through_mean_of_all < 0.05)
 
 
 def test_within_one_organization_means_do_not_tell_the_models_own_value():
@@ -52,6 +54,12 @@ def test_hidden_models_say_nothing():
 def test_the_organization_decides_between_equal_names():
     ids = ["a/model-one", "a/model-two", "b/model-two", "c/other"]
     assert near([0.0, 1.0, 0.0, 0.0], ids=ids)[0, 0] > 0.7
+
+
+def test_a_value_that_is_missing_counts_for_nothing():
+    values = np.array([[1.0, np.nan], [0.0, 0.0], [0.5, 0.5], [0.4, 0.4], [0.2, 0.2]])
+    assert near(values)[1, 1] < 0.35  # its namesake's value is missing
+    np.testing.assert_array_equal(near(values)[:, 0], near(values[:, :1])[:, 0])
 
 
 def test_names_without_an_organization_or_a_name_are_legal():

@@ -6,7 +6,7 @@ import pytest
 from draws import draw_answers, draw_proportions, random_lineage
 
 from lrmf import LRMF
-from lrmf.stacking import Stacking
+from lrmf.stacking import Stacking, _covariance
 from lrmf.tree_baselines import proportion
 
 N = 240
@@ -23,7 +23,9 @@ def fitted(request):
         flips = rng.random(truth.shape) < 0.5 * (size > 10)[:, None]
         responses = np.where(flips, 1, truth).astype(np.uint8)
         benchmark = np.repeat(["one", "two"], 30)
-        items = pd.DataFrame({"item_id": np.arange(60).astype(str), "benchmark": benchmark, "n_trials": 1})
+        items = pd.DataFrame(
+            {"item_id": np.arange(60).astype(str), "benchmark": benchmark, "n_trials": 1}
+        )
     else:
         truth = draw_proportions(
             lineage, 4, seed=6, ridge=1.0, strength=3.0, jump=0.1, n_trials=400
@@ -78,6 +80,15 @@ def test_a_step_moves_the_scores_as_a_measurement_would(fitted):
     gap = np.linalg.solve(spread + stacking.noise, (forecast - score)[0])
     np.testing.assert_allclose(moved[0], spread @ gap, atol=0.02)
     np.testing.assert_allclose(offset[0], covariance @ slope.T @ gap, rtol=0.15, atol=0.02)
+
+
+def test_scores_that_are_never_known_together_are_no_exact_measurements(fitted):
+    errors = np.random.default_rng(0).normal(scale=0.1, size=(90, 3))
+    errors[np.arange(90), np.arange(90) % 3] = np.nan
+    errors[:, 2] = np.nan
+    noise = _covariance(errors)
+    assert np.diag(noise)[:2] == pytest.approx(0.01, rel=0.5) and noise[2, 2] == 1
+    assert (np.linalg.eigvalsh(noise) > 0).all()
 
 
 def test_models_of_another_fit_are_moved_by_the_weight_learned(fitted):
