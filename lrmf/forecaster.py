@@ -15,7 +15,7 @@ from .scores import coverage_scale, standardised_error
 from .snapshot import MISSING, observed
 from .stacking import Stacking
 from .threads import threads
-from .tuning import tune
+from .tuning import DEFAULTS, tune
 
 _LEAST = 40  # models behind a calibration, at least
 _LATE = 0.2  # share of the training models, the latest, that show what drift does
@@ -42,6 +42,8 @@ class Forecaster(Forecasts, BaseEstimator):
     use_lineage, use_cards, use_names, use_trees, use_memory : bool
         Leave an ingredient out: the family tree, what cards say of the errors, what the names on
         them say, boosted trees, the memory.
+    tuned : bool
+        False takes the default of every parameter of `LRMF` that is not given: quicker.
     n_threads : int, optional
     seed : int
 
@@ -65,6 +67,7 @@ class Forecaster(Forecasts, BaseEstimator):
         use_names=True,
         use_trees=True,
         use_memory=True,
+        tuned=True,
         n_threads=None,
         seed=0,
     ):
@@ -76,6 +79,7 @@ class Forecaster(Forecasts, BaseEstimator):
         self.use_names = use_names
         self.use_trees = use_trees
         self.use_memory = use_memory
+        self.tuned = tuned
         self.n_threads = n_threads
         self.seed = seed
 
@@ -85,6 +89,8 @@ class Forecaster(Forecasts, BaseEstimator):
         LRMF(seed=self.seed, n_threads=self.n_threads).check(responses, lineage, items)
         fixed = {name: getattr(self, name) for name in ("rank", "lineage_strength", "use_features")}
         fixed = {name: value for name, value in fixed.items() if value is not None}
+        if not self.tuned:
+            fixed = DEFAULTS[responses.dtype == np.uint8] | fixed
         parameters, self.tuning_ = tune(
             responses, lineage, items=items, models=models, cards=self._shown(models),
             use_names=self.use_names, fixed=fixed, seed=self.seed, n_threads=self.n_threads,
