@@ -10,7 +10,7 @@ from .snapshot import observed_counts
 
 _LEAST = 40  # models that a correction is learned from
 _LEARNERS = 4000  # the same, at most
-_TREES = 100  # of each forest
+_TREES = 60  # of each forest
 
 _NARROWEST, _WIDEST = 0.05, 20.0  # range of a model's own factor on the variance
 
