@@ -119,8 +119,8 @@ class Forecaster(Forecasts, BaseEstimator):
     def fold_in(self, *, parents=(), answers=None):
         """Forecast a model nobody has evaluated from the lineage and answers alone.
 
-        As `LRMF.fold_in`: quick, and without what cards, trees and memory add; for these, give the model
-        a row in the snapshot.
+        As `LRMF.fold_in`: quick, and without what cards, trees and memory add; for these, give the
+        model a row in the snapshot.
         """
         return self.model_.fold_in(parents=parents, answers=answers)
 
