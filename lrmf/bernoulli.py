@@ -5,7 +5,6 @@ from time import perf_counter
 
 import numpy as np
 from scipy import sparse
-from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
 from . import kernels
@@ -403,10 +402,9 @@ class Bernoulli:
         logit = mean.astype(np.float32) @ self.design[items].T + self.offset[items]
         packed = (covariance[:, self._upper[0], self._upper[1]] * self._twice).astype(np.float32)
         variance = packed @ kernels.pack_products(self.design[items]).T
-        shrink = 1 / np.sqrt(1 + np.float32(np.pi / 8) * np.maximum(variance, 0))
-        probability = expit(shrink * logit)
-        noise = probability * (1 - probability)
-        return probability, shrink * noise, noise
+        probability, slope, noise = (np.empty_like(logit) for _ in range(3))
+        kernels.expected_answers(logit, variance, probability, slope, noise)
+        return probability, slope, noise
 
 
 def _laplace(packed, gradient, states):

@@ -9,7 +9,7 @@ Metrics look at models, not cells: pooled over cells the item difficulties alone
 correlation of about .7, which says nothing about which model is better.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 
@@ -306,15 +306,17 @@ def evaluate(
     items: pd.DataFrame,
     truth: np.ndarray,
     models: pd.DataFrame | None = None,
+    lineages: Mapping[str, Lineage] | None = None,
     shuffle_lineage: bool = False,
     n_jobs: int = 1,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Fit and score every predictor on every split.
 
     Predictors are cloned for each split, take its seed if they have a `seed` parameter, and are
-    fitted once for consecutive splits with the same training array. With `shuffle_lineage` they
-    get `lineage.shuffled(seed)` while the splits stay: the control that shows what lineage is
-    worth (protocol name with "-shuffled" appended).
+    fitted once for consecutive splits with the same training array. The predictors that `lineages`
+    names get that lineage instead, while splits and annotations stay. With `shuffle_lineage` all
+    get `lineage.shuffled(seed)`: the control that shows what lineage is worth (protocol name with
+    "-shuffled" appended).
 
     Returns
     -------
@@ -326,13 +328,17 @@ def evaluate(
         predicted and expected (the item means of the training responses) are means over the target
         cells, weighted by n_trials.
     """
+    others = lineages or {}
+    if unknown := sorted(set(others) - set(predictors)):
+        raise ValueError(f"lineages names {', '.join(unknown)}, but predictors does not")
     with workers(n_jobs):
         work = Parallel()(
             delayed(_evaluate_group)(
-                name, predictor, group, lineage, items, models, truth, shuffle_lineage
+                name, predictor, group, lineage, known, items, models, truth, shuffle_lineage
             )
             for group in _by_training_array(splits)
             for name, predictor in predictors.items()
+            for known in [others.get(name, lineage)]
         )
     parts = [part for group in work for part in group]
     if not parts:
@@ -353,12 +359,12 @@ def _by_training_array(splits: Iterable[Split]) -> Iterator[list[Split]]:
 
 
 def _evaluate_group(
-    name, predictor, group, lineage, items, models, truth, shuffle_lineage
+    name, predictor, group, lineage, known, items, models, truth, shuffle_lineage
 ) -> list[tuple[pd.DataFrame, tuple[dict, np.ndarray]]]:
     """Forecast frame, label and AUC histogram of a predictor on each split of a group."""
     first = group[0]
     train_mask, expected = _scored(first.train), item_means(first.train, items)
-    known = lineage.shuffled(first.seed) if shuffle_lineage else lineage
+    known = known.shuffled(first.seed) if shuffle_lineage else known
     fitted = clone(predictor)
     if "seed" in fitted.get_params(deep=False):
         fitted.set_params(seed=first.seed)

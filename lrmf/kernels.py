@@ -232,6 +232,25 @@ def compress(answers, pointers, columns, values):
 
 
 @njit(parallel=True, **_options)
+def expected_answers(logit, variance, probability, slope, noise):
+    """E sigma(s) of s ~ N(logit, variance), its slope by the logit, and the answer's variance.
+
+    sigma(E s / sqrt(1 + pi/8 Var s)) (MacKay, 1992); all are float32 (n_rows, n_columns), the last
+    three outputs.
+    """
+    one, half, share = np.float32(1), np.float32(0.5), np.float32(np.pi / 8)
+    for i in prange(logit.shape[0]):
+        for j in range(logit.shape[1]):
+            shrink = one / np.sqrt(one + share * max(variance[i, j], np.float32(0)))
+            h = _half_tanh(shrink * logit[i, j])
+            p = half + half * h
+            v = np.float32(0.25) * (one - h * h)
+            probability[i, j] = p
+            noise[i, j] = v
+            slope[i, j] = shrink * v
+
+
+@njit(parallel=True, **_options)
 def mix_answers(pointers, candidates, weights, answers, forecast, mixed):
     """Weighted mean of answers and a forecast, which also stands in for missing answers.
 

@@ -389,6 +389,28 @@ def test_lineage_ranks_cold_models_and_shuffled_lineage_does_not(hub, zero_shot)
         assert point(control, seed=seed, **where) < point(results, seed=seed, **where) - 0.3
 
 
+def test_a_predictor_can_be_given_another_lineage_on_the_same_splits(hub, zero_shot):
+    _, forecasts = zero_shot
+    responses, lineage, *_ = hub
+    predictors = {name: QUICK["lineage"] for name in ("lineage", "no edges")}
+    none = {"no edges": lineage.drop_edges(1.0, seed=0)}
+    splits = evaluation.zero_shot(responses, lineage, n_folds=3, seeds=(0, 1))
+    _, both = run(hub, splits, predictors, lineages=none)
+    own = both[both["predictor"] == "lineage"].reset_index(drop=True)
+    expected = forecasts[forecasts["predictor"] == "lineage"].reset_index(drop=True)
+    pd.testing.assert_frame_equal(own, expected)
+    without = both[both["predictor"] == "no edges"].reset_index(drop=True)
+    np.testing.assert_allclose(without["predicted"], without["expected"], atol=1e-6)
+    same = ["model_id", "benchmark", "actual", "hops", "relation", "family"]
+    pd.testing.assert_frame_equal(without[same], own[same])
+
+
+def test_another_lineage_for_a_predictor_that_is_not_there_is_an_error(hub):
+    splits = splits_of("zero_shot", hub)
+    with pytest.raises(ValueError, match="lineages names typo"):
+        run(hub, splits, {"lineage": QUICK["lineage"]}, lineages={"typo": hub[1]})
+
+
 def test_seeds_reach_the_predictors_and_summaries_average_over_them(hub):
     splits = list(evaluation.zero_shot(hub[0], hub[1], n_folds=2, seeds=(0, 7)))
     results, forecasts = run(hub, splits, {"mf": MatrixFactorization(rank=2)})
