@@ -136,7 +136,10 @@ def label_ends(axes, ends, x, *, colors, size=7):
             SHORT_NAMES.get(name, name), (x, ends[name]), xytext=(1.05, place), va="center",
             fontsize=size, annotation_clip=False, textcoords=axes.get_yaxis_transform(),
             color=colors[name],
-            arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY, "shrinkA": 0, "shrinkB": 3},
+            arrowprops={
+                "arrowstyle": "-", "lw": 0.4, "color": GREY, "shrinkA": 0, "shrinkB": 3,
+                "relpos": (0, 0.5),
+            },
         )  # fmt: skip
     axes.set_ylim(low, high)
 

@@ -497,14 +497,14 @@ def code_tables(root) -> dict[str, str]:
         rows[name] = (
             ", ".join(f"{k}={_plain(v)}" for k, v in known.items() if k != "seed") or "none"
         )
-    files["table_baselines"] = _listing(rows, "class", "defaults", wide=True)
+    files["table_baselines"] = _wrapped(_listing(rows, "class", "defaults"))
     rows = {}
     for notebook in ("04_baselines", "05_cold_start"):
         simulated, real = (settings_of(root, short, notebook) for short in ("sim", "v1"))
         for name in simulated.keys() - {"run", "snapshot", "seed", "n_jobs"}:
             rows[name] = {"simulated": _plain(simulated[name]), "real": _plain(real[name])}
     frame = pd.DataFrame.from_dict(rows, orient="index").sort_index().rename_axis("parameter")
-    files["table_settings"] = tabular(frame)
+    files["table_settings"] = _wrapped(tabular(frame))
     items = {called(name): parts for name, parts in SUBTASK_ITEMS.items()}
     rows = {name: f"{sum(parts.values()):,} in {len(parts)}" for name, parts in items.items()}
     files["table_items"] = _listing(rows, "benchmark", "items in subtasks")
@@ -518,14 +518,15 @@ def code_tables(root) -> dict[str, str]:
     return files
 
 
-def _listing(rows, name, value, *, wide=False) -> str:
-    frame = pd.DataFrame({value: rows}).rename_axis(name)
-    text = tabular(frame)
-    if wide:
-        text = text.replace(
-            "{@{}ll@{}}", r"{@{}l>{\raggedright\arraybackslash}p{\valuewidth}@{}}", 1
-        )
-    return text
+def _listing(rows, name, value) -> str:
+    return tabular(pd.DataFrame({value: rows}).rename_axis(name))
+
+
+def _wrapped(table) -> str:
+    """The same with long cells broken into lines, all columns but the first of one width."""
+    column = r">{\raggedright\arraybackslash}p{\valuewidth}"
+    form = re.compile(r"(?<=\{@\{\}l)[lr]+(?=@\{\}\})")
+    return form.sub(lambda found: column * len(found.group()), table, count=1)
 
 
 def _plain(value) -> str:
