@@ -1,5 +1,6 @@
 """The documents quote the program as it is."""
 
+import json
 import re
 from pathlib import Path
 
@@ -59,3 +60,20 @@ def test_the_readme_says_of_each_claim_what_the_committed_results_say():
 def test_a_readme_without_the_marks_of_the_table_is_refused():
     with pytest.raises(ValueError, match=r"README.md needs a line <!-- claims"):
         with_claims("no table here")
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "notebooks").glob("0*.ipynb")), ids=lambda p: p.stem
+)
+def test_a_notebook_links_to_its_code_and_to_the_next(path):
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    text = "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
+    for link in links:
+        assert (path.parent / link).exists(), link
+    modules = [name for name in re.findall(r"`lrmf\.(\w+)`", text)]
+    assert modules
+    assert all(f"../lrmf/{name}.py" in links for name in modules)
+    following = sorted(path.parent.glob("0*.ipynb"))
+    following = following[following.index(path) + 1 :]
+    assert not following or links[-1] == following[0].name
