@@ -332,4 +332,3 @@ SOLVERS = {
     "TruncatedSVD": truncated_svd,
     "NMF": nmf,
 }
-SAME_OBJECTIVE = ("LRMF", "L-BFGS", "Adam, full batch", "Adam, mini-batch")
