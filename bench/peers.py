@@ -13,7 +13,6 @@ from lrmf import LRMF
 
 from .objective import Objective, count, start
 from .problems import SPARSE_BELOW, Spec, draw_problem
-from .watch import peak_megabytes
 
 CORES = 2
 
@@ -26,7 +25,7 @@ def ours(problem, watch):
     began = process_time(), perf_counter()
     model = LRMF(**parameters).fit(problem.responses, problem.lineage)
     cpu, wall = process_time() - began[0], perf_counter() - began[1]
-    yield {"fit_cpu": cpu, "fit_wall": wall, "peak_mb": peak_megabytes()}
+    yield {"fit_cpu": cpu, "fit_wall": wall}
     for sweeps in range(1, len(model.stats_["objective"])):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)

@@ -22,13 +22,13 @@ LOOKS = {
 WITHIN = 1e-3  # of the best objective known, relatively
 
 
-def write_report(bench, folder):
-    """All CSV files, summary.md, environment.json and the figure.
+def write_report(bench, folder, figures):
+    """All CSV files, summary.md and environment.json; the figure.
 
     Parameters
     ----------
     bench : bench.run.Bench, after its run
-    folder : path
+    folder, figures : path, where the results go and where the figure does
     """
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = pd.DataFrame(bench.checkpoints)
@@ -45,8 +45,7 @@ def write_report(bench, folder):
     (folder / "summary.md").write_text(describe(summary, exponents, targets, bench.environment))
     style.use_style()
     figure = draw(checkpoints, scaling, exponents, targets)
-    style.save_figure(figure, checkpoints, "bench", folder=folder)
-    (folder / "bench.csv").unlink()  # checkpoints.csv and scaling.csv are what it shows
+    style.save_figure(figure, None, "solver", folder=figures)
 
 
 def find_targets(references, checkpoints, *, slack):
@@ -83,7 +82,7 @@ def summarise(runs, targets):
     for (problem, solver), group in runs.groupby(["problem", "solver"], sort=False):
         row = {"problem": problem, "solver": solver, "n_runs": len(group)}
         columns = ["fit_cpu", "fit_wall", "loss", "cpu_to_loss", "cpu_to_objective", "peak_mb"]
-        row |= group[[*columns, "anonymous_mb", "load"]].median().to_dict()
+        row |= group[[*columns, "load"]].median().to_dict()
         row |= {"cpu_min": group["fit_cpu"].min(), "cpu_max": group["fit_cpu"].max()}
         row["excess"] = group["objective"].median() / targets.loc[problem, "objective"] - 1
         for name in ("cpu_to_loss", "cpu_to_objective"):
@@ -117,12 +116,13 @@ def describe(summary, exponents, targets, environment):
         f"{environment.get('compile_cpu', np.nan):.0f} s CPU."]  # fmt: skip
     for problem, rows in summary.groupby("problem", sort=False):
         target = targets.loc[problem]
+        integrated = f"; LRMF.predict_proba {target['integrated_loss']:.4f}"
+        integrated = integrated if np.isfinite(target["integrated_loss"]) else ""
         lines += ["", f"**{problem}**: held-out log-loss of the truth {target['truth']:.4f}, "
-                  f"to reach {target['loss_to_reach']:.4f}; LRMF.predict_proba "
-                  f"{target['integrated_loss']:.4f}", ""]  # fmt: skip
+                  f"to reach {target['loss_to_reach']:.4f}{integrated}", ""]  # fmt: skip
         lines.append("| solver | runs | CPU s, fit | held-out log-loss | excess objective | CPU s "
                      "to the log-loss | ratio | CPU s to 1e-3 of the optimum | ratio | peak MB "
-                     "(not of files) | load |")  # fmt: skip
+                     "| load |")  # fmt: skip
         lines.append("|" + "---|" * 11)
         lines += [describe_row(row) for row in rows.to_dict("records")]
     lines += ["", "| cost of a sweep against | from | to | exponent | at the last step |"]
@@ -149,7 +149,7 @@ def describe_row(row):
             cells += [never, "-" if np.isnan(row[f"ratio_{name}"]) else bound]
         else:
             cells += [f"{row[f'cpu_to_{name}']:.2f}", f"{row[f'ratio_{name}']:.3g}"]
-    cells += [f"{row['peak_mb']:.0f} ({row['anonymous_mb']:.0f})", f"{row['load']:.1f}"]
+    cells += [f"{row['peak_mb']:.0f}", f"{row['load']:.1f}"]
     return "| " + " | ".join(cells) + " |"
 
 

@@ -87,7 +87,7 @@ def main(arguments=None):
     """Run the plan and write the results."""
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small problems, about a minute")
-    parser.add_argument("--out", type=Path, help="default: bench/results, quick: build/bench/quick")
+    parser.add_argument("--out", type=Path, help="results and figure; default: see bench/README.md")
     parser.add_argument("--data", type=Path, default=ROOT / "build" / "bench", help="matrices")
     parser.add_argument("--redraw", action="store_true", help="of the last run, nothing measured")
     parser.add_argument("--resume", action="store_true", help="go on with a run cut short")
@@ -96,12 +96,13 @@ def main(arguments=None):
     plan = quick_plan() if options.quick else full_plan()
     data = options.data / ("quick" if options.quick else "paper")
     out = options.out or (data / "results" if options.quick else HERE / "results")
+    figures = out if options.out or options.quick else ROOT / "figures" / "bench"
     bench = Bench(plan, data, options.solvers)
     if options.redraw or options.resume:
         vars(bench).update(json.loads((data / "measured.json").read_text()))
     if not options.redraw:
         bench.run()
-    write_report(bench, out)
+    write_report(bench, out, figures)
     print(f"Written: {os.path.relpath(out)}")
 
 
@@ -198,17 +199,17 @@ def measure(solver, problem, *, bound, loss=0.0, objective=0.0, **variables):
         process = subprocess.Popen(command, cwd=ROOT, env=environment)
         peak, deadline = 0.0, monotonic() + 4 * bound + 300
         while process.poll() is None:
-            peak = max(peak, anonymous_megabytes(process.pid))
+            peak = max(peak, own_megabytes(process.pid))
             if monotonic() > deadline:
                 process.kill()
             sleep(0.02)
         if process.returncode:
             name = Path(problem).name
             raise RuntimeError(f"{solver} on {name} ended with status {process.returncode}")
-        return json.loads(out.read_text()) | {"anonymous_mb": peak}
+        return json.loads(out.read_text()) | {"peak_mb": peak}
 
 
-def anonymous_megabytes(pid):
+def own_megabytes(pid):
     """Resident memory that is not backed by a file, where Linux tells."""
     try:
         with open(f"/proc/{pid}/status") as status:

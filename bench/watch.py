@@ -1,7 +1,5 @@
 """The clock of a solver, stopped while its current fit is judged."""
 
-import resource
-import sys
 from time import perf_counter, process_time
 
 import numpy as np
@@ -94,9 +92,3 @@ def calibrated_loss(problem, score):
     regression.fit((validation - centre) / scale, problem.validation.answers)
     logit = regression.decision_function((test - centre) / scale)
     return log_loss(logit, problem.test.answers)
-
-
-def peak_megabytes():
-    """Largest resident set of this process so far."""
-    unit = 1e6 if sys.platform == "darwin" else 1e3
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1.024 if unit == 1e3 else 1) / unit

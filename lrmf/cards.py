@@ -58,10 +58,12 @@ class CardCorrection:
         """
         error = (posterior.mean - forecast.mean) @ self.root
         inputs = self._inputs(forecast, cards)
-        target = error if error.shape[1] > 1 else error.ravel()
-        self._shift = self._forest().fit(inputs, target)
-        shift = self._shift.oob_prediction_.reshape(error.shape)
-        self.weight = _slope(shift, error) if self.use_cards else 0.0
+        shift, self.weight = np.zeros_like(error), 0.0
+        if self.use_cards:
+            target = error if error.shape[1] > 1 else error.ravel()
+            self._shift = self._forest().fit(inputs, target)
+            shift = self._shift.oob_prediction_.reshape(error.shape)
+            self.weight = _slope(shift, error)
         inverse = np.linalg.inv(self._cholesky(forecast))
         whitened = np.einsum("nij,nj->ni", inverse, error - self.weight * shift)
         spread = inverse @ (self.root @ posterior.covariance @ self.root)
@@ -78,7 +80,9 @@ class CardCorrection:
         if not len(cards):
             return forecast
         inputs = self._inputs(forecast, cards)
-        shift = self._shift.predict(inputs).reshape(forecast.information.shape)
+        shift = np.zeros_like(forecast.mean)
+        if self.use_cards:
+            shift = self._shift.predict(inputs).reshape(shift.shape)
         return self._corrected(forecast, shift, self._factor(self._size.predict(inputs)))
 
     def _corrected(self, forecast, shift, factor):

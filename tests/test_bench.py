@@ -127,7 +127,7 @@ def test_ratios_compare_times_to_equal_quality():
     checkpoints = pd.DataFrame(points, columns=columns)
     runs = checkpoints.groupby(["round", "problem", "solver"], sort=False).last().reset_index()
     runs = runs[["round", "problem", "solver"]].assign(
-        fit_cpu=[2.5, 9.0, 4.0], fit_wall=1.0, peak_mb=1.0, anonymous_mb=1.0, load=1.0
+        fit_cpu=[2.5, 9.0, 4.0], fit_wall=1.0, peak_mb=1.0, load=1.0
     )
     reference = {"truth": 0.4, "loss": 0.5, "integrated_loss": 0.49, "objective": 100.0}
     targets = find_targets({"p": reference}, checkpoints, slack=1e-3)
