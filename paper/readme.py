@@ -6,7 +6,8 @@ from pathlib import Path
 import pandas as pd
 
 ROOT = Path(__file__).resolve().parents[1]
-RUNS = {"simulated": "simulated", "v1": "openllm-v1-items", "v2": "openllm-v2"}
+RUNS = {"simulated": "simulated", "simulated, tuned": "full"}
+RUNS |= {"v1": "openllm-v1-items", "v2": "openllm-v2"}
 START, END = "<!-- claims: python -m paper.readme -->", "<!-- end of claims -->"
 
 
