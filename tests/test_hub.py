@@ -150,7 +150,12 @@ def test_interrupted_by_the_user(tmp_path):
     world = make_world(60)
     world.hub.hold_from = 20
     with serve(world.hub) as served:
-        process = start_crawl(served, tmp_path / "out")
+        # A shell's background jobs ignore SIGINT, and so would the process that they start.
+        process = start_crawl(
+            served,
+            tmp_path / "out",
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        )
         wait_for_requests(served, process, 20)
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=20)

@@ -314,3 +314,16 @@ def test_mixed_answers_are_weighted_means_with_the_forecast_for_the_rest():
     dense, known = weights.toarray(), answers != MISSING
     expected = dense @ (answers == 1) + (1 - dense @ known) * forecast
     np.testing.assert_allclose(mixed, expected, atol=1e-6)
+
+
+def test_expected_answers_are_those_of_the_formula():
+    rng = np.random.default_rng(4)
+    logit = (6 * rng.normal(size=(7, 50))).astype(np.float32)
+    variance = (4 * rng.random((7, 50)) - 0.5).astype(np.float32)  # rounding can make it negative
+    probability, slope, noise = (np.empty_like(logit) for _ in range(3))
+    kernels.expected_answers(logit, variance, probability, slope, noise)
+    shrink = 1 / np.sqrt(1 + np.pi / 8 * np.maximum(variance, 0).astype(float))
+    expected = sigmoid(shrink * logit)
+    np.testing.assert_allclose(probability, expected, atol=1e-6)
+    np.testing.assert_allclose(noise, expected * (1 - expected), atol=1e-6)
+    np.testing.assert_allclose(slope, shrink * expected * (1 - expected), atol=1e-6)
