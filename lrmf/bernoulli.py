@@ -5,14 +5,17 @@ from time import perf_counter
 
 import numpy as np
 from scipy import sparse
+from scipy.special import expit
 from sklearn.exceptions import ConvergenceWarning
 
 from . import kernels
 from .prior import Gaussians, unpack
+from .snapshot import observed
 
 DENSE_ABOVE = 0.08  # share of observed answers from which tiles beat compressed rows
 _SAMPLE = 1024  # columns behind a sub-sampled Hessian
 _LONGEST_STEP = 1.5  # logits, root mean square over a row
+_LEAST_LEFT = 0.05  # of the precision of a logit, once an answer's own evidence has left it
 _SLACK = 1e-7  # relative rounding error of the objective
 _MODELS, _ITEMS = 0, 1
 
@@ -399,12 +402,43 @@ class Bernoulli:
         probability, slope, noise : float32 (n, n_items)
             noise is the variance of the answer itself, p (1 - p).
         """
+        logit, variance = self._logits(mean, covariance, items)
+        return _expected(logit, variance)
+
+    def left_out(self, states, answers, items=slice(None)):
+        """Expected answers to `items` given all *other* answers of each row.
+
+        With g = z - p and w = p (1 - p) at the mean of s, an answer's own evidence leaves the
+        posterior of its logit s ~ N(mu, v): v' = v / (1 - w v), mu' = mu - v' g.
+
+        Parameters
+        ----------
+        states : Gaussians (n), the posterior given the answers
+        answers : uint8 (n, n_items), 255 where there is none and nothing to leave out
+
+        Returns
+        -------
+        float32 (n, n_items)
+        """
+        logit, variance = self._logits(states.mean, states.covariance, items)
+        probability = expit(logit)
+        known = observed(answers)
+        weight = np.where(known, probability * (1 - probability), 0)
+        variance /= np.maximum(1 - weight * variance, _LEAST_LEFT)
+        logit -= np.where(known, variance * (answers - probability), 0)
+        return _expected(logit, variance)[0]
+
+    def _logits(self, mean, covariance, items):
+        """Means and variances (n, n_items) of the logits."""
         logit = mean.astype(np.float32) @ self.design[items].T + self.offset[items]
         packed = (covariance[:, self._upper[0], self._upper[1]] * self._twice).astype(np.float32)
-        variance = packed @ kernels.pack_products(self.design[items]).T
-        probability, slope, noise = (np.empty_like(logit) for _ in range(3))
-        kernels.expected_answers(logit, variance, probability, slope, noise)
-        return probability, slope, noise
+        return logit, packed @ kernels.pack_products(self.design[items]).T
+
+
+def _expected(logit, variance):
+    probability, slope, noise = (np.empty_like(logit) for _ in range(3))
+    kernels.expected_answers(logit, variance, probability, slope, noise)
+    return probability, slope, noise
 
 
 def _laplace(packed, gradient, states):

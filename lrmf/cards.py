@@ -1,12 +1,13 @@
 """Model cards: what size, type, date and name say where the lineage forecast errs."""
 
 import numpy as np
+import pandas as pd
 from sklearn.ensemble import ExtraTreesRegressor
 
 from .features import card_codes
 from .names import namesakes
 from .prior import Gaussians
-from .snapshot import observed_counts
+from .snapshot import RELATIONS, observed_counts
 
 _LEAST = 40  # models that a correction is learned from
 _LEARNERS = 4000  # the same, at most
@@ -25,10 +26,11 @@ class CardCorrection:
         r_u = G^1/2 (t_u - mean_u)  ~  f(x_u) + s_u^1/2 Sigma_u^1/2 C^1/2 N(0, I)
 
     f is a forest of extremely randomized trees (Geurts et al., 2006) over x_u: the card, the
-    forecast, its variance, the number of relatives, the states of `namesakes`; another forest gives
-    the factor s_u, which tells near-copies from models that may be anything; C is the covariance
-    that is left. s and C are fitted to what out-of-bag forecasts of f leave, and f is shrunk by the
-    weight that these call for (least squares), 0 if cards do not help.
+    forecast, its variance, the number of relatives, the states of `namesakes`. Another forest, which
+    sees by which relations parents are linked, too, gives the factor s_u: it tells near-copies from
+    models that may be anything. C is the covariance that is left. s and C are fitted to what
+    out-of-bag forecasts of f leave, and f is shrunk by the weight that these call for (least
+    squares), 0 if cards do not help.
 
     Attributes
     ----------
@@ -44,7 +46,7 @@ class CardCorrection:
         self._inverse = (vectors / np.sqrt(values)) @ vectors.T
         self.use_cards, self.seed = use_cards, seed
 
-    def fit(self, forecast: Gaussians, posterior: Gaussians, cards):
+    def fit(self, forecast: Gaussians, posterior: Gaussians, cards, relations):
         """Learn from training models.
 
         What a model's responses leave open of its state counts as error, too: where responses are
@@ -55,6 +57,7 @@ class CardCorrection:
         forecast : Gaussians (n), of states without own responses
         posterior : Gaussians (n), of the same models with their responses
         cards : (n, n_columns)
+        relations : (n, n_relations), numbers of parents
         """
         error = (posterior.mean - forecast.mean) @ self.root
         inputs = self._inputs(forecast, cards)
@@ -69,13 +72,13 @@ class CardCorrection:
         spread = inverse @ (self.root @ posterior.covariance @ self.root)
         moment = whitened[:, :, None] * whitened[:, None, :] + spread @ inverse.swapaxes(1, 2)
         size = np.log(np.trace(moment, axis1=1, axis2=2) / moment.shape[1] + 1e-3)
-        self._size = self._forest(min_samples_leaf=10).fit(inputs, size)
+        self._size = self._forest(min_samples_leaf=10).fit(np.hstack([inputs, relations]), size)
         factor = self._factor(self._size.oob_prediction_)
         self._covariance = np.mean(moment / factor[:, None, None], axis=0)
         self.corrected = self._corrected(forecast, shift, factor)
         return self
 
-    def correct(self, forecast: Gaussians, cards) -> Gaussians:
+    def correct(self, forecast: Gaussians, cards, relations) -> Gaussians:
         """Forecasts of other models with the shift and the width that their cards call for."""
         if not len(cards):
             return forecast
@@ -83,7 +86,8 @@ class CardCorrection:
         shift = np.zeros_like(forecast.mean)
         if self.use_cards:
             shift = self._shift.predict(inputs).reshape(shift.shape)
-        return self._corrected(forecast, shift, self._factor(self._size.predict(inputs)))
+        size = self._size.predict(np.hstack([inputs, relations]))
+        return self._corrected(forecast, shift, self._factor(size))
 
     def _corrected(self, forecast, shift, factor):
         mean = forecast.mean + self.weight * shift @ self._inverse
@@ -136,11 +140,12 @@ def correct(model, models, *, use_names=True, seed=0):
     if use_cards and use_names:
         states = posterior.mean @ correction.root
         inputs = np.column_stack([inputs, namesakes(models["model_id"], states, rows)])
-    correction.fit(belief[rows], posterior, inputs[rows])
+    relations = _parents_by_relation(model.lineage_)
+    correction.fit(belief[rows], posterior, inputs[rows], relations[rows])
     others = np.setdiff1d(everyone, rows)
     corrected = Gaussians(belief.precision.copy(), belief.information.copy())
-    parts = correction.corrected, correction.correct(belief[others], inputs[others])
-    for place, part in zip((rows, others), parts, strict=True):
+    of_others = correction.correct(belief[others], inputs[others], relations[others])
+    for place, part in ((rows, correction.corrected), (others, of_others)):
         corrected.precision[place] = part.precision
         corrected.information[place] = part.information
     return corrected, correction
@@ -162,6 +167,14 @@ def _relatives(model):
     near = lineage.adjacency.astype(bool).astype(float) @ evaluated
     members = np.bincount(family, weights=evaluated)[family] - evaluated
     return np.log1p(near[:n]), np.log1p(members[:n])
+
+
+def _parents_by_relation(lineage):
+    """Number of parents linked by each relation, (n_models, n_relations)."""
+    relation = pd.Index(RELATIONS).get_indexer(lineage.edges["relation"])
+    parents = np.zeros((lineage.n_nodes, len(RELATIONS)))
+    np.add.at(parents, (lineage.child_index, relation), 1)
+    return parents[: lineage.n_models]
 
 
 def _slope(shift, error):

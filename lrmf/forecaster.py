@@ -10,7 +10,7 @@ from .cards import correct
 from .factorization import LRMF
 from .features import model_dates, read_dates
 from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
-from .memory import SHOTS, Memory
+from .memory import SHOTS, Memory, forecast_in_turn
 from .scores import coverage_scale, standardised_error
 from .snapshot import MISSING, observed
 from .stacking import Stacking
@@ -183,8 +183,10 @@ class Forecaster(Forecasts, BaseEstimator):
         self.memory_ = None
         if is_binary and self.use_memory and chosen.size:
             self.memory_ = Memory(self.responses_, self.lineage_, seed=self.seed)
-            learned = {k: shown[k] for k in SHOTS if k in shown}
-            self.memory_.learn(chosen, self._expected(chosen), learned)
+            for k in SHOTS:
+                if k in shown:
+                    expected = self._in_turn(chosen, self._states(chosen, shown[k]), shown[k])
+                    self.memory_.learn(k, chosen, expected, shown[k])
         nothing = np.full(given.shape, missing, given.dtype)
         self._calibrate(chosen, given, {0: nothing} | shown)
 
@@ -253,10 +255,11 @@ class Forecaster(Forecasts, BaseEstimator):
         ]
         return np.concatenate(errors)
 
-    def _expected(self, rows, items=slice(None)):
-        """Expected responses without the rows' own."""
+    def _in_turn(self, rows, states, known):
+        """Expected answers, each given some of the others: what candidates compete with."""
         belief = self._belief_without[rows]
-        return self.likelihood_.forecast(belief.mean, belief.covariance, items)[0]
+        before = self.likelihood_.forecast(belief.mean, belief.covariance)[0]
+        return forecast_in_turn(before, self.likelihood_.left_out(states, known), known)
 
     def _states(self, rows, revealed):
         belief = self._belief_without[rows]
@@ -264,11 +267,11 @@ class Forecaster(Forecasts, BaseEstimator):
             return belief * self.model_.evidence(rows)
         return self.likelihood_.fold_in(belief, revealed)
 
-    def _refined(self, rows, revealed, expected, items):
+    def _refined(self, rows, revealed, states, expected, items):
         if self.memory_ is None:
             return expected
         known = self.responses_[rows] if revealed is None else revealed
-        weights = self.memory_.weights(rows, self._expected(rows), known)
+        weights = self.memory_.weights(rows, self._in_turn(rows, states, known), known)
         return self.memory_.blend(weights, expected, items)
 
     def _widths(self, rows, given):

@@ -42,7 +42,7 @@ class Forecasts:
             for block, shown in self._blocks(rows, revealed):
                 states = self._states(rows[block], shown)
                 expected = self.likelihood_.forecast(states.mean, states.covariance, items)[0]
-                out[block] = self._refined(rows[block], shown, expected, items)
+                out[block] = self._refined(rows[block], shown, states, expected, items)
         return out
 
     def predict_scores(self, rows=None, *, revealed=None, target=None, level=0.9):
@@ -109,13 +109,13 @@ class Forecasts:
         """Expected responses, expected score and its standard deviation before calibration."""
         states = self._states(rows, revealed)
         forecast = self.likelihood_.forecast(states.mean, states.covariance)
-        expected = self._refined(rows, revealed, forecast[0], slice(None))
+        expected = self._refined(rows, revealed, states, forecast[0], slice(None))
         deviation = self.scores_.deviation(
             self.likelihood_, states, given, target, forecast=forecast
         )
         return expected, self.scores_.expected(expected, given, target), deviation
 
-    def _refined(self, rows, revealed, expected, items):
+    def _refined(self, rows, revealed, states, expected, items):
         return expected
 
     def _blocks(self, rows, revealed):

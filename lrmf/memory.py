@@ -10,7 +10,7 @@ from .lineage import Lineage
 from .snapshot import observed
 
 NOISE = np.array([0.02, 0.05, 0.1, 0.2, 0.35])  # shares of a copy's answers that were redrawn
-SHOTS = (20, 50, 200)  # revealed answers for which shares are learned
+SHOTS = (20, 50, 200, 1000)  # revealed answers for which shares are learned
 KINSHIP = ("other", "family", "two steps", "one step")  # of a candidate to the model forecast
 _COLUMNS = 1024  # revealed answers that weigh the candidates, at most
 _CANDIDATES = 10_000  # training models, drawn at random if there are more
@@ -19,6 +19,7 @@ _CELLS = 4_000_000  # of a float32 working array
 _ROUNDS = 30  # of expectation maximisation
 _PRIOR = 0.1  # models that each share has been seen in beforehand
 _LEAST = 20  # models that shares are learned from
+_WORTH_OF_LINEAGE = 20  # answers that say as much of a model as its lineage does, about
 _TYPICAL = 20  # the number of answers whose shares serve related models without any
 
 
@@ -34,10 +35,12 @@ class Memory:
 
         w_ve  propto  share[kinship of v, e] / n_kin  prod_{i in O} P(z_ui | v, e)
 
-    with n_kin the number of training models of that kinship to u. The shares are learned by
-    expectation maximisation from training models that are forecast as if few of their answers were
-    known. Answers are not independent given v, so what the best shares are depends on how many are
-    known: they are learned for each number in `SHOTS`, and for models with and without relatives.
+    with n_kin the number of training models of that kinship to u, and p_ui in it what LRMF would
+    have forecast as the answers came in (`forecast_in_turn`): it learns from them, too. The shares
+    are learned by expectation maximisation from training models that are forecast as if few of
+    their answers were known. Answers are not independent given v, so what the best shares are
+    depends on how many are known: they are learned for each number in `SHOTS`, and for models with
+    and without relatives.
 
     Parameters
     ----------
@@ -62,23 +65,24 @@ class Memory:
         """Models that fit into one working array."""
         return max(1, _CELLS // (len(NOISE) * len(self.candidates)))
 
-    def learn(self, rows, expected, shown):
+    def learn(self, shots, rows, expected, revealed):
         """Learn the shares from training models.
 
         Parameters
         ----------
+        shots : int
+            One of `SHOTS`: so many answers are revealed.
         rows : int (n,)
-        expected : float32 (n, n_items), forecasts of the rows without their own answers
-        shown : mapping of the numbers in `SHOTS` to uint8 (n, n_items), the answers revealed
+        expected : float32 (n, n_items), forecasts of the revealed answers (`forecast_in_turn`)
+        revealed : uint8 (n, n_items)
         """
         isolated = is_isolated(self.lineage, self.evaluated, rows)
-        for shots, revealed in shown.items():
-            for group in (False, True):
-                chosen = np.flatnonzero(isolated == group)
-                if chosen.size >= _LEAST:
-                    self._shares[shots, group] = self._learned(
-                        rows[chosen], expected[chosen], revealed[chosen]
-                    )
+        for group in (False, True):
+            chosen = np.flatnonzero(isolated == group)
+            if chosen.size >= _LEAST:
+                self._shares[shots, group] = self._learned(
+                    rows[chosen], expected[chosen], revealed[chosen]
+                )
 
     def table(self):
         """DataFrame of the shares: relatives, answers (known when learned), share by kinship.
@@ -105,7 +109,7 @@ class Memory:
 
         Parameters
         ----------
-        rows, expected, revealed : as in `learn`, of any models
+        rows, expected, revealed : as in `learn`, of any models with any number of answers
 
         Returns
         -------
@@ -181,6 +185,31 @@ class Memory:
             kin[cells.row, cells.col] = kind
         kin[rows[:, None] == self.candidates] = -1
         return kin
+
+
+def forecast_in_turn(before, left_out, answers):
+    r"""Forecasts of the revealed answers, as of one who learns from each of them in turn.
+
+    What n answers say for a candidate depends on how well LRMF would have forecast them one after
+    another: the first from lineage, the last from all others. With n0 answers worth as much as
+    lineage, the j-th is forecast with a share 1 / (1 + j / n0) of the former, so that on average
+
+        log P_i = a log P_i(before) + (1 - a) log P_i(given all others),  a = log(1 + n/n0) n0/n
+
+    Parameters
+    ----------
+    before, left_out : float32 (n, n_items), expected answers without and with all other answers
+    answers : uint8 (n, n_items), 255 where not revealed
+
+    Returns
+    -------
+    float32 (n, n_items), of use where an answer is revealed
+    """
+    n = np.maximum(observed(answers).sum(axis=1), 1).astype(np.float32)[:, None]
+    share = np.log1p(n / _WORTH_OF_LINEAGE) * _WORTH_OF_LINEAGE / n
+    first, last = (np.clip(np.where(answers == 1, p, 1 - p), 1e-4, 1) for p in (before, left_out))
+    chance = first**share * last ** (1 - share)
+    return np.where(answers == 1, chance, 1 - chance)
 
 
 def _normalised(ratio, kin, shares, alone):

@@ -351,6 +351,32 @@ class TestLikelihood:
         ):
             assert part == pytest.approx(full[:, chosen], abs=1e-6)
 
+    @pytest.mark.parametrize("n_revealed", [5, 60])
+    def test_an_answer_left_out_does_not_forecast_itself(self, n_revealed):
+        """As if the state had been inferred without it, but for a small error of the expansion."""
+        likelihood = self.drawn()
+        rng = np.random.default_rng(n_revealed)
+        n, p = 8, 4
+        mean = rng.standard_normal((n, p))
+        prior = Gaussians(np.tile(np.eye(p), (n, 1, 1)), mean)
+        revealed = np.full((n, 60), MISSING, np.uint8)
+        for row in revealed:
+            row[rng.permutation(60)[:n_revealed]] = rng.integers(0, 2, n_revealed)
+        posterior = likelihood.fold_in(prior, revealed)
+        left_out = likelihood.left_out(posterior, revealed)
+        with_own = likelihood.forecast(posterior.mean, posterior.covariance)[0]
+        known = revealed != MISSING
+        np.testing.assert_allclose(left_out[~known], with_own[~known], atol=1e-6)
+        exact, errors = [], []
+        for row, item in np.argwhere(known)[::7]:
+            others = revealed[[row]].copy()
+            others[0, item] = MISSING
+            states = likelihood.fold_in(prior[[row]], others)
+            exact.append(likelihood.forecast(states.mean, states.covariance)[0][0, item])
+            errors.append((left_out[row, item] - exact[-1], with_own[row, item] - exact[-1]))
+        error, naive = np.abs(errors).mean(axis=0)
+        assert error < 0.02 and error < 0.2 * naive
+
     @pytest.mark.parametrize("logit", [-1e4, -200.0, 200.0, 1e4])
     def test_forecast_of_extreme_logits(self, logit):
         likelihood = Bernoulli(np.ones((3, 1)), np.full(3, logit))

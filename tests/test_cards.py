@@ -10,6 +10,7 @@ from lrmf.cards import CardCorrection, correct
 from lrmf.prior import Gaussians
 
 N, P = 300, 3
+ALIKE = np.zeros((N, 4))  # no parents by any relation
 
 
 def forecasts(seed=0):
@@ -34,21 +35,36 @@ def exactly(states):
 
 def test_a_shift_that_cards_explain_is_taken_out():
     belief, cards, states = forecasts()
-    correction = CardCorrection(np.eye(P)).fit(belief, exactly(states), cards)
+    correction = CardCorrection(np.eye(P)).fit(belief, exactly(states), cards, ALIKE)
     assert correction.weight > 0.7
     new_belief, new_cards, new_states = forecasts(seed=1)
-    corrected = correction.correct(new_belief, new_cards)
+    corrected = correction.correct(new_belief, new_cards, ALIKE)
     before = np.mean((new_states - new_belief.mean) ** 2)
     assert np.mean((new_states - corrected.mean) ** 2) < 0.6 * before
 
 
 def test_widths_tell_near_copies_from_others():
     belief, cards, states = forecasts()
-    correction = CardCorrection(np.eye(P)).fit(belief, exactly(states), cards)
+    correction = CardCorrection(np.eye(P)).fit(belief, exactly(states), cards, ALIKE)
     new_belief, new_cards, _ = forecasts(seed=1)
-    spread = np.trace(correction.correct(new_belief, new_cards).covariance, axis1=1, axis2=2)
+    spread = np.trace(correction.correct(new_belief, new_cards, ALIKE).covariance, axis1=1, axis2=2)
     copies = new_cards[:, 1] == 0
     assert np.median(spread[copies]) < 0.5 * np.median(spread[~copies])
+
+
+def test_widths_tell_relations_that_jump_from_those_that_do_not():
+    belief, cards, states = forecasts()
+    relations = np.column_stack([cards[:, 1] > 0, cards[:, 1] == 0]).astype(float)
+    correction = CardCorrection(np.eye(P)).fit(belief, exactly(states), cards[:, :1], relations)
+    new_belief, new_cards, _ = forecasts(seed=1)
+    spread = [
+        np.trace(
+            correction.correct(new_belief, new_cards[:, :1], np.tile(kind, (N, 1))).covariance,
+            axis1=1, axis2=2,
+        )
+        for kind in ([1.0, 0.0], [0.0, 1.0])
+    ]  # fmt: skip
+    assert np.median(spread[1]) < 0.5 * np.median(spread[0])
 
 
 def test_cards_that_say_nothing_change_little():
@@ -56,7 +72,7 @@ def test_cards_that_say_nothing_change_little():
     rng = np.random.default_rng(5)
     root = np.linalg.cholesky(belief.covariance)
     states = belief.mean + np.einsum("nij,nj->ni", root, rng.standard_normal((N, P)))
-    correction = CardCorrection(np.eye(P)).fit(belief, exactly(states), rng.random((N, 4)))
+    correction = CardCorrection(np.eye(P)).fit(belief, exactly(states), rng.random((N, 4)), ALIKE)
     assert correction.weight < 0.2
     ratio = np.trace(correction.corrected.covariance, axis1=1, axis2=2)
     ratio /= np.trace(belief.covariance, axis1=1, axis2=2)
@@ -65,8 +81,12 @@ def test_cards_that_say_nothing_change_little():
 
 def test_without_cards_means_stay():
     belief, cards, states = forecasts()
-    correction = CardCorrection(np.eye(P), use_cards=False).fit(belief, exactly(states), cards)
-    np.testing.assert_allclose(correction.correct(belief, cards).mean, belief.mean, atol=1e-9)
+    correction = CardCorrection(np.eye(P), use_cards=False).fit(
+        belief, exactly(states), cards, ALIKE
+    )
+    np.testing.assert_allclose(
+        correction.correct(belief, cards, ALIKE).mean, belief.mean, atol=1e-9
+    )
 
 
 def test_the_order_of_components_does_not_matter():
@@ -74,16 +94,16 @@ def test_the_order_of_components_does_not_matter():
     swap = np.array([2, 0, 1])
     swapped = Gaussians(belief.precision[:, swap][:, :, swap], belief.information[:, swap])
     gram = np.diag([1.0, 2.0, 3.0])
-    one = CardCorrection(gram, use_cards=False).fit(belief, exactly(states), cards[:, :0])
+    one = CardCorrection(gram, use_cards=False).fit(belief, exactly(states), cards[:, :0], ALIKE)
     other = CardCorrection(gram[swap][:, swap], use_cards=False)
-    other.fit(swapped, exactly(states[:, swap]), cards[:, :0])
+    other.fit(swapped, exactly(states[:, swap]), cards[:, :0], ALIKE)
     np.testing.assert_allclose(one.corrected.mean[:, swap], other.corrected.mean, atol=1e-9)
 
 
 def test_models_that_say_nothing_of_themselves_keep_the_forecast():
     """Their posterior is the forecast: the width must stay, not shrink to nothing."""
     belief, cards, _ = forecasts()
-    correction = CardCorrection(np.eye(P)).fit(belief, belief, cards)
+    correction = CardCorrection(np.eye(P)).fit(belief, belief, cards, ALIKE)
     np.testing.assert_allclose(correction.corrected.mean, belief.mean, atol=1e-6)
     np.testing.assert_allclose(correction.corrected.covariance, belief.covariance, rtol=0.02)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from draws import draw_answers, random_lineage
 
-from lrmf.memory import SHOTS, Memory
+from lrmf.memory import SHOTS, Memory, forecast_in_turn
 from lrmf.snapshot import MISSING
 
 N_MODELS, N_ITEMS = 120, 150
@@ -34,7 +34,8 @@ def revealed(answers, k, seed=0):
 def learned(lineage, answers, expected):
     memory = Memory(answers, lineage)
     rows = np.arange(len(answers))
-    memory.learn(rows, expected, {k: revealed(answers, k) for k in SHOTS})
+    for k in SHOTS:
+        memory.learn(k, rows, expected, revealed(answers, k))
     return memory
 
 
@@ -81,6 +82,21 @@ def test_answers_find_copies_without_any_lineage(copies):
         mixed = memory.blend(memory.weights(rows, expected, shown), expected)
         losses.append(log_loss(mixed, answers, shown == MISSING))
     assert losses[0] > losses[1] > losses[2]
+
+
+def test_a_forecast_that_learned_from_the_answers_needs_no_copies():
+    """Without copies the truth, once LRMF knows it from many answers, is not traded for them."""
+    lineage = random_lineage(N_MODELS, seed=3)
+    answers, probability = draw_answers(lineage, 400, seed=3, strength=1.0)
+    before = np.broadcast_to(answers.mean(axis=0), answers.shape).astype(np.float32)
+    rows, shown = np.arange(N_MODELS), revealed(answers, 200)
+    in_turn = forecast_in_turn(before, probability.astype(np.float32), shown)
+    share = {}
+    for name, expected in {"before": before, "in turn": in_turn}.items():
+        memory = Memory(answers, lineage)
+        memory.learn(200, rows, expected, shown)
+        share[name] = memory.weights(rows, expected, shown).sum(axis=1).mean()
+    assert share["in turn"] < 0.05 < 2 * share["before"]
 
 
 def test_weights_are_a_share_of_the_forecast(copies, memory):
@@ -139,3 +155,38 @@ def test_without_learning_the_forecast_stays(copies):
     memory = Memory(answers, lineage)
     weights = memory.weights(np.arange(3), expected[:3], revealed(answers, 20)[:3])
     np.testing.assert_array_equal(memory.blend(weights, expected[:3]), expected[:3])
+
+
+class TestForecastInTurn:
+    """Between the forecast before any answer and that given all others, nearer to the latter."""
+
+    before, last = np.float32([[0.2, 0.6, 0.5]]), np.float32([[0.4, 0.9, 0.5]])
+
+    def in_turn(self, n, *, first=1):
+        answers = np.full((1, n), 1, np.uint8)
+        answers[0, 0] = first
+        before, last = (np.resize(p, (1, n)) for p in (self.before, self.last))
+        return forecast_in_turn(before, last, answers)
+
+    def test_a_single_answer_is_forecast_from_lineage(self):
+        before = np.float32([[0.2]])
+        assert forecast_in_turn(before, before, np.uint8([[1]]))[0, 0] == pytest.approx(0.2)
+        one = forecast_in_turn(before, np.float32([[0.8]]), np.uint8([[1]]))[0, 0]
+        assert 0.2 <= one < 0.22
+
+    def test_more_answers_bring_it_nearer_to_all_others(self):
+        gaps = [abs(self.in_turn(n)[0, 1] - 0.9) for n in (3, 30, 300, 30_000)]
+        assert gaps == sorted(gaps, reverse=True) and gaps[-1] < 0.01
+
+    def test_wrong_answers_mirror_correct_ones(self):
+        right = self.in_turn(30)[0]
+        answers = np.zeros((1, 30), np.uint8)
+        before, last = (1 - np.resize(p, (1, 30)) for p in (self.before, self.last))
+        wrong = forecast_in_turn(before, last, answers)[0]
+        np.testing.assert_allclose(wrong, 1 - right, atol=1e-6)
+
+    def test_mean_log_chance_is_that_of_learning_step_by_step(self):
+        n, n0 = 200, 20
+        shares = 1 / (1 + np.arange(n) / n0)
+        expected = np.exp(np.mean(shares * np.log(0.6) + (1 - shares) * np.log(0.9)))
+        assert self.in_turn(n)[0, 1] == pytest.approx(expected, rel=0.01)
