@@ -405,8 +405,8 @@ class Bernoulli:
         logit, variance = self._logits(mean, covariance, items)
         return _expected(logit, variance)
 
-    def left_out(self, states, answers, items=slice(None)):
-        """Expected answers to `items` given all *other* answers of each row.
+    def left_out(self, states, answers):
+        """Expected answers, each given all *other* answers of its row.
 
         With g = z - p and w = p (1 - p) at the mean of s, an answer's own evidence leaves the
         posterior of its logit s ~ N(mu, v): v' = v / (1 - w v), mu' = mu - v' g.
@@ -420,7 +420,7 @@ class Bernoulli:
         -------
         float32 (n, n_items)
         """
-        logit, variance = self._logits(states.mean, states.covariance, items)
+        logit, variance = self._logits(states.mean, states.covariance)
         probability = expit(logit)
         known = observed(answers)
         weight = np.where(known, probability * (1 - probability), 0)
@@ -428,7 +428,7 @@ class Bernoulli:
         logit -= np.where(known, variance * (answers - probability), 0)
         return _expected(logit, variance)[0]
 
-    def _logits(self, mean, covariance, items):
+    def _logits(self, mean, covariance, items=slice(None)):
         """Means and variances (n, n_items) of the logits."""
         logit = mean.astype(np.float32) @ self.design[items].T + self.offset[items]
         packed = (covariance[:, self._upper[0], self._upper[1]] * self._twice).astype(np.float32)
