@@ -22,6 +22,7 @@ def assess_claims(
     random_missing: pd.DataFrame,
     few_shot: pd.DataFrame,
     variants: pd.DataFrame,
+    ingredients: pd.DataFrame,
     strata: pd.DataFrame,
     intervals: pd.DataFrame,
 ) -> pd.DataFrame:
@@ -34,8 +35,9 @@ def assess_claims(
 
     Parameters
     ----------
-    zero_shot, random_missing, few_shot, variants, strata : of `bootstrap` and `by_stratum`, with
-        the labels ``density``, ``k``, ``variant``, and ``stratum`` and ``level``
+    zero_shot, random_missing, few_shot, variants, ingredients, strata : of `bootstrap` and
+        `by_stratum`, with the labels ``density``, ``k``, ``variant``, none, and ``stratum`` and
+        ``level``
     intervals : of `interval_quality`
 
     Returns
@@ -48,9 +50,11 @@ def assess_claims(
         *_leads("missing at random", random_missing, "density"),
         *_beyond_averaging(zero_shot),
         *_cause(variants),
+        *_worth_of_lineage(ingredients),
         *_distant_relatives(strata),
         *_few_shot(few_shot),
         *_intervals(intervals),
+        *_intervals_at_random(random_missing),
     ]
     return pd.DataFrame(rows, columns=["claim", "measured", "verdict"]).set_index("claim")
 
@@ -117,7 +121,18 @@ def _cause(variants) -> Iterator[tuple]:
         true, shuffled = (frame.loc["LRMF"] for frame in r.values())
         text = f"r of LRMF core {_value(true)}, {_value(shuffled)} on shuffled lineage"
         apart = shuffled["upper"] < true["value"] and shuffled["value"] < true["lower"]
-        yield "lineage is the cause", text, HOLDS if apart else NOT
+        yield "lineage is the cause, in LRMF core", text, HOLDS if apart else NOT
+
+
+def _worth_of_lineage(ingredients) -> Iterator[tuple]:
+    """Whether the forecaster needs lineage beside cards, names, trees and memory."""
+    r = _rows_of(ingredients)
+    if {"LRMF", "without lineage"} <= set(r.index):
+        row = r.loc["without lineage"]
+        value = number(row["value"], 2)
+        text = f"{_points(row)}: r {number(r.loc['LRMF', 'value'], 2)}, {value} without lineage"
+        ahead = pd.Series([row["difference_lower"] > 0, row["difference"] > 0])
+        yield "lineage adds to cards and names, in LRMF", text, _verdict(ahead, ahead)
 
 
 def _distant_relatives(strata) -> Iterator[tuple]:
@@ -148,14 +163,26 @@ def _few_shot(few_shot) -> Iterator[tuple]:
 def _intervals(intervals) -> Iterator[tuple]:
     if intervals.empty:
         return
-    chosen = intervals.query("metric == 'coverage' and benchmark == 'all'")
-    share = chosen["value"].to_numpy()
-    right, nearly = (
-        (low <= share.round(2)) & (share.round(2) <= high) for low, high in (COVERAGE, NEARLY)
-    )
+    share = intervals.query("metric == 'coverage' and benchmark == 'all'")["value"]
     text = f"coverage {number(share.min(), 2)} to {number(share.max(), 2)}, by answers known"
-    verdict = HOLDS if right.all() else PARTLY if nearly.all() else NOT
-    yield "90% intervals cover 90%", text, verdict
+    yield "90% intervals cover 90%", text, _coverage_verdict(share)
+
+
+def _intervals_at_random(random_missing) -> Iterator[tuple]:
+    rows = _rows_of(random_missing, "coverage")
+    if "LRMF" in rows.index:
+        own = rows.loc[["LRMF"]]
+        texts = [
+            f"{number(share, 2)} at {100 * density:g}%"
+            for share, density in zip(own["value"], own["density"], strict=True)
+        ]
+        claim = "90% intervals cover 90%, missing at random"
+        yield claim, f"coverage {', '.join(texts)}", _coverage_verdict(own["value"])
+
+
+def _coverage_verdict(share) -> str:
+    right, nearly = (share.round(2).between(*bounds) for bounds in (COVERAGE, NEARLY))
+    return HOLDS if right.all() else PARTLY if nearly.all() else NOT
 
 
 def _verdict(everywhere, somewhere) -> str:

@@ -23,6 +23,7 @@ _FIT_OPTIONS = {
     "use_features": "--features",
     "seed": "--seed",
 }
+_SUSPECTS = 20  # parents whose spelling is looked at
 _BLOCK = 256  # models forecast between two steps of the progress bar
 
 
@@ -99,6 +100,7 @@ def _simulate(arguments: argparse.Namespace) -> None:
         raise
     except ValueError as error:  # of a parameter, by name
         raise UsageError(f"--{str(error).removeprefix('n_')}") from error
+    _say_on_terminal(f"wrote {arguments.out}")
 
 
 def _crawl(arguments: argparse.Namespace) -> None:
@@ -172,6 +174,7 @@ def _fit(arguments: argparse.Namespace) -> None:
             stats |= {"parameters": model.model_.get_params(), **model.stats_}
             text = json.dumps(stats, indent=1, default=lambda value: value.tolist())
             stats_file.write(f"{text}\n".encode())
+    _say_on_terminal(f"wrote {arguments.model}; lrmf predict --model {arguments.model} uses it")
 
 
 def _predict(arguments: argparse.Namespace) -> None:
@@ -190,7 +193,9 @@ def _predict(arguments: argparse.Namespace) -> None:
         scores = _forecast(model, snapshot, matrix_file)
         text = scores.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         scores_file.write(text.encode())
+    _say_on_terminal(f"wrote {arguments.out}")
     _report_isolated(scores, lineage, with_features=model.reads_cards)
+    _report_misspelt_parents(scores, lineage)
 
 
 def _load(path: Path) -> tuple:
@@ -268,6 +273,21 @@ def _report_isolated(scores, lineage, *, with_features: bool) -> None:
         )
 
 
+def _report_misspelt_parents(scores, lineage) -> None:
+    """Name parents of models without answers that no other line mentions, but for a spelling."""
+    from difflib import get_close_matches
+
+    n_observed = scores.groupby("model_id", sort=False)["n_observed"].sum()
+    known = list(n_observed.index)
+    edges = lineage.edges[["parent", "child"]]
+    mentions = edges.stack().value_counts()
+    is_suspect = edges["child"].map(n_observed).eq(0) & ~edges["parent"].isin(known)
+    is_suspect &= edges["parent"].map(mentions).eq(1)
+    for parent, child in edges[is_suspect].head(_SUSPECTS).itertuples(index=False):
+        for close in get_close_matches(parent, known, n=1, cutoff=0.9):
+            _say(f"note: the parent {parent} of {child} is not known; did you mean {close}?")
+
+
 def _check_places(arguments: argparse.Namespace, *, outputs: tuple, inputs: tuple = ()) -> None:
     """Refuse outputs that cannot be written, or that would replace an input or each other."""
     from .snapshot import DATA_FILES, MANIFEST_FILE
@@ -321,8 +341,8 @@ def _parser() -> _Parser:
         prog="lrmf",
         description="Forecast language models' benchmark scores from their family tree.",
         epilog="A snapshot is a folder of models, items, lineage and responses; see data/README.md."
-        " To forecast a model of your own, add it to models.parquet and responses.npy, and its"
-        " parents to lineage.parquet.",
+        " To forecast a model of your own, add it to the models and responses and its parents to"
+        " the lineage, and write the new snapshot with lrmf.save_snapshot.",
     )
     parser.add_argument("--version", action=_Version, help="show the version and exit")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)

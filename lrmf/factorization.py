@@ -8,6 +8,7 @@ from numbers import Integral, Real
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from .bernoulli import AlternatingNewton, Bernoulli, lay_out
 from .checks import check_parameters, check_responses
@@ -424,6 +425,7 @@ class LRMF(Forecasts, BaseEstimator):
         ValueError
             If a parent is not a node, an item not a column, or an answer out of range.
         """
+        check_is_fitted(self)
         parents = [parents] if isinstance(parents, str) else parents
         parents = [(p, None) if isinstance(p, str) else tuple(p) for p in parents]
         nodes = [self.lineage_.index_of(parent) for parent, _ in parents]

@@ -165,8 +165,8 @@ def lineage_ablation(strength, variants):
 
     Parameters
     ----------
-    strength : of `bootstrap` by strength, of LRMF
-    variants : of `bootstrap` by variant, of LRMF
+    strength : of `bootstrap` by strength, of LRMF core (called LRMF)
+    variants : of `bootstrap` by variant, the same
     """
     strength = rows_of(strength, metric="pearson", predictor="LRMF").sort_values("strength")
     variants = rows_of(variants, metric="pearson", predictor="LRMF")
@@ -279,7 +279,7 @@ def calibration(bins, intervals, predictor="LRMF"):
 
 
 def one_family_or_all(training):
-    """LRMF on models of one family, trained on that family only or on all.
+    """LRMF core on models of one family, trained on that family only or on all.
 
     Parameters
     ----------
@@ -295,7 +295,7 @@ def one_family_or_all(training):
     r = frame.set_index("training")["value"]
     headline(
         figure,
-        f"Training on all families instead of one changes r by "
+        f"LRMF core: training on all families, not on one, changes r by "
         f"{r['all families'] - r['one family']:+.2f} ({frame['n_models'].max():,} models)",
     )
     return figure
@@ -399,14 +399,14 @@ def _few_shot_title(frame, unit) -> str:
     if not len(enough):
         return f"{start}; nothing without lineage gets there with {r.index.max():g} {unit}"
     rival = r.loc[enough[0], rivals].idxmax()
-    return f"{start}; without lineage that takes {enough[0]:g} {unit} ({rival})"
+    return f"{start}; {rival}, without lineage, needs {enough[0]:g} {unit}"
 
 
 def _ablation_title(strength, variants) -> str:
     values = strength.set_index("strength")["value"]
     title = (
-        f"r is {number(values.iloc[0], 2)} without lineage and at most {number(values.max(), 2)} "
-        f"with it (strength {values.idxmax():g})"
+        f"LRMF core: r is {number(values.iloc[0], 2)} without lineage and at most "
+        f"{number(values.max(), 2)} with it (strength {values.idxmax():g})"
     )
     shuffled = variants.get("shuffled lineage")
     return title if shuffled is None else f"{title}; shuffled lineage gives {number(shuffled, 2)}"

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
 
 from .cards import correct
 from .factorization import LRMF
@@ -122,6 +123,7 @@ class Forecaster(Forecasts, BaseEstimator):
         As `LRMF.fold_in`: quick, and without what cards, trees and memory add; for these, give the
         model a row in the snapshot.
         """
+        check_is_fitted(self)
         return self.model_.fold_in(parents=parents, answers=answers)
 
     @property

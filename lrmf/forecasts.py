@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+from sklearn.utils.validation import check_is_fitted
 
 from .checks import check_cells, check_rows
 from .scores import interval
@@ -124,6 +125,7 @@ class Forecasts:
             yield block, None if revealed is None else revealed[block]
 
     def _checked(self, rows, *, revealed=None, target=None):
+        check_is_fitted(self)
         n_models, n_items = self.responses_.shape
         rows = check_rows(rows, n_models)
         is_binary = self.responses_.dtype == np.uint8

@@ -417,6 +417,8 @@ def _is_id(value: object) -> bool:
 
 
 def _checked_model_ids(model_ids: Iterable[str]) -> np.ndarray:
+    if isinstance(model_ids, pd.DataFrame):
+        raise ValueError('model_ids is a table; give its column of ids, models["model_id"]')
     index = pd.Index(np.asarray(list(model_ids), dtype=object))
     if not len(index):
         raise ValueError("model_ids is empty; a lineage needs at least one model")

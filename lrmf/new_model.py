@@ -12,7 +12,7 @@ from .scores import BenchmarkScores, interval
 from .snapshot import MISSING, RELATIONS
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class NewModel:
     """The forecast of one model; `LRMF.fold_in` makes it.
 
@@ -30,6 +30,14 @@ class NewModel:
     states: Gaussians
     revealed: np.ndarray
     width: np.ndarray
+
+    def __repr__(self):
+        scores = self.predict_scores()
+        forecasts = ", ".join(
+            f"{row.benchmark}: {row.score:.3f} [{row.lower:.3f}, {row.upper:.3f}]"
+            for row in scores.itertuples()
+        )
+        return f"NewModel({forecasts}; {scores['n_observed'].sum()} observed)"
 
     def predict_proba(self, items=None):
         """Expected responses, float32 (n_items,)."""

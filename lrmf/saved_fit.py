@@ -42,6 +42,8 @@ def load_fit(path: str | os.PathLike, items: pd.DataFrame) -> Forecaster:
             problem = f"cannot be read ({error.strerror}); check the path"
         else:
             reason = " ".join(str(error).split())[:100] or type(error).__name__
+            if "pickle" in reason:  # NumPy goes on to advise loading it all the same
+                reason = "it is no archive of plain arrays"
             problem = f"is damaged, or not from `lrmf fit` ({reason}); fit it anew"
         raise SavedFitError(f"{path}: {problem}") from error
     for column in ("item_id", "benchmark", "n_trials"):

@@ -249,7 +249,8 @@ def _matrix_problems(responses: np.ndarray, tables: dict) -> list[str]:
     if responses.dtype not in (np.uint8, np.float32):
         problems.append(
             f"{RESPONSES_FILE}: expected uint8 answers (0, 1, {MISSING}) or float32 proportions, "
-            f"got {responses.dtype}; convert with astype"
+            f"got {responses.dtype}; write answers as uint8, {MISSING} where there is none, and "
+            "proportions as float32"
         )
     if responses.ndim != 2:
         problems.append(

@@ -58,7 +58,7 @@ from .simulated_hub import (
 )
 from .simulated_items import N_MINOR, draw_curves, make_items
 from .simulation_check import BENCHMARK_CORRELATION, BENCHMARKS, simulation_check
-from .snapshot import MISSING, Snapshot, save_snapshot
+from .snapshot import MISSING, Snapshot, check_target, save_snapshot
 
 __all__ = ["simulate", "simulation_check", "write_simulated"]
 
@@ -187,6 +187,7 @@ def write_simulated(
     SnapshotError
         If the place cannot be written; ``overwrite`` allows to replace an older snapshot.
     """
+    check_target(path, overwrite=overwrite)
     simulated = simulate(n_models=n_models, n_items=n_items, seed=seed)
     return save_snapshot(
         path,

@@ -574,6 +574,12 @@ def _count_problems(manifest: dict, tables: dict) -> list[str]:
     return problems
 
 
+def check_target(path: str | os.PathLike, *, overwrite: bool = False) -> None:
+    """Refuse a place where `save_snapshot` would write nothing; `SnapshotError` says why."""
+    if problems := _target_problems(Path(path).resolve(), overwrite=overwrite):
+        raise SnapshotError(problems, path)
+
+
 def _target_problems(target: Path, *, overwrite: bool) -> list[str]:
     """Why ``target`` must not be replaced: it exists unasked, or is not a snapshot."""
     if not target.exists():
@@ -584,7 +590,9 @@ def _target_problems(target: Path, *, overwrite: bool) -> list[str]:
     if not entries:
         return []
     if not overwrite:
-        return ["already exists; choose another folder or allow overwriting (overwrite=True)"]
+        return [
+            "already exists; choose another folder, delete it, or pass overwrite=True in Python"
+        ]
     foreign = sorted(e for e in entries - {MANIFEST_FILE, *DATA_FILES} if not e.startswith("."))
     if foreign or MANIFEST_FILE not in entries:
         what = f"holds {some(foreign)}" if foreign else f"has no {MANIFEST_FILE}"

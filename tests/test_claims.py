@@ -18,7 +18,7 @@ def row(predictor, value, difference=0.0, *, metric="pearson", width=0.01, **lab
 
 
 def assess(*, intervals=QUALITY, **frames):
-    names = ("zero_shot", "random_missing", "few_shot", "variants", "strata")
+    names = ("zero_shot", "random_missing", "few_shot", "variants", "ingredients", "strata")
     given = [pd.DataFrame(frames[name]) if name in frames else NOTHING for name in names]
     return assess_claims(*given, intervals)
 
@@ -57,6 +57,12 @@ def test_lineage_is_the_cause_if_shuffling_takes_the_correlation_away():
         assert verdict(assess(variants=frame), "cause") == expected
 
 
+@pytest.mark.parametrize(("lead", "expected"), [(0.04, HOLDS), (0.005, PARTLY), (-0.04, NOT)])
+def test_the_forecaster_without_lineage_is_part_of_the_answer(lead, expected):
+    frame = [row("LRMF", 0.79), row("without lineage", 0.79 - lead, lead)]
+    assert verdict(assess(ingredients=frame), "adds to cards") == expected
+
+
 def test_few_shot_compares_with_the_best_rival_at_each_k():
     rivals = {5: -0.1, 50: 0.1}  # how far the best one is ahead
     frame = [row("LRMF", 0.8, k=k) for k in rivals]
@@ -73,6 +79,14 @@ def test_few_shot_compares_with_the_best_rival_at_each_k():
 def test_intervals_are_judged_by_their_coverage(shares, expected):
     rows = [("LRMF", k, "all", "coverage", share, 100) for k, share in enumerate(shares)]
     assert verdict(assess(intervals=pd.DataFrame(rows, columns=QUALITY.columns)), "90%") == expected
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.9, HOLDS), (0.85, PARTLY), (0.6, NOT)])
+def test_intervals_are_judged_where_entries_are_missing_at_random_too(share, expected):
+    frame = [row("LRMF", value, metric="coverage", density=0.1) for value in (share,)]
+    table = assess(random_missing=frame)
+    assert verdict(table, "missing at random") == expected
+    assert table["measured"].iloc[0] == f"coverage {share:.2f} at 10%"
 
 
 def test_distant_relatives_and_averages():

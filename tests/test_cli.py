@@ -406,6 +406,16 @@ def test_models_that_nothing_is_known_of_are_named(run, answers, proportions, tm
     assert "1 of 12 models" in result.err and "features: solo/gamma\n" in result.err
 
 
+def test_a_parent_misspelt_is_named(run, answers, saved, tmp_path):
+    edges = [("lab/alpha-caht", "me/new", "finetune"), ("far/away", "me/other", "finetune")]
+    mine = with_new_models(tmp_path / "mine", answers, ["me/new", "me/other"], edges)
+    result = run("predict", mine, "--model", saved, "--out", tmp_path / "p.csv")
+    assert (
+        "parent lab/alpha-caht of me/new is not known; did you mean lab/alpha-chat?" in result.err
+    )
+    assert "far/away" not in result.err
+
+
 def test_no_lineage_works_and_is_said(run, tmp_path):
     tables = tiny_tables()
     empty = variant(tmp_path / "s", tables, lineage=tables["lineage"].iloc[:0])

@@ -7,12 +7,18 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lrmf import load_snapshot
+from lrmf.simulate import write_simulated
 from paper.readme import claims_block, with_claims
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = [ROOT / "Makefile"]
 CODE += [path for folder in ("lrmf", "paper", "website") for path in (ROOT / folder).rglob("*.py")]
-FOREIGN = ("RuntimeError: cannot cache function", "Could not find a version")  # Numba's, pip's
+FOREIGN = (
+    "RuntimeError: cannot cache function",
+    "Could not find a version",
+    "lrmf: command",
+)  # Numba's, pip's, a shell's
 
 
 def quoted_messages():
@@ -38,6 +44,16 @@ def test_troubleshooting_quotes_messages_as_they_are(code):
     for message in messages:
         for part in message.removeprefix("ConvergenceWarning: ").split("..."):
             assert part.strip() in code, message
+
+
+def test_the_example_of_a_snapshot_of_ones_own_runs(tmp_path, monkeypatch):
+    write_simulated(tmp_path / "data" / "simulated", n_models=60, n_items=90, seed=0)
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
+    (example,) = re.findall(r"```python\n(.+?)```", text, flags=re.DOTALL)
+    exec(compile(example, "data/README.md", "exec"), {})
+    mine = load_snapshot(tmp_path / "data" / "mine")
+    assert mine.n_models == 62 and mine.responses[61, :4].tolist() == [1, 0, 1, 255]
 
 
 def test_the_changelog_leads_up_to_the_version_of_the_package():

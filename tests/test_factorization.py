@@ -1,6 +1,7 @@
 """The estimator: what lineage does to a fit, what forecasts may use, and what it refuses."""
 
 import io
+import re
 
 import numba
 import numpy as np
@@ -478,6 +479,7 @@ class TestFoldIn:
             train[train == MISSING] = np.nan
         means = np.nanmean(train, axis=0)
         stranger = fitted.fold_in()
+        assert re.fullmatch(r"NewModel\((.+: \d.\d{3} \[.+\])+; 0 observed\)", repr(stranger))
         assert np.abs(stranger.predict_proba() - means).mean() < 0.08
         relative = fitted.fold_in(parents=["lab/m000"])
         width = [(s["upper"] - s["lower"]).mean() for s in

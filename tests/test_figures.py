@@ -118,7 +118,7 @@ def test_few_shot_curve_draws_and_names_every_predictor():
     assert 0.65 in [line.get_ydata()[0] for line in left.lines]
     assert [label.get_text() for label in left.get_xticklabels()] == ["0", "1", "10"]
     assert figure.get_suptitle() == (
-        "LRMF knows r = 0.70 before any answer; without lineage that takes 10 answers (kNN)"
+        "LRMF knows r = 0.70 before any answer; kNN, without lineage, needs 10 answers"
     )
     weaker = frame[frame["predictor"] != "kNN"]
     title = figures.few_shot_curve(weaker).get_suptitle()
@@ -158,8 +158,8 @@ def test_lineage_ablation():
     drawn = {rows[row]: value for row, value in dots_of(right).items()}
     assert drawn == {"all of it": pytest.approx(0.8), "shuffled lineage": pytest.approx(-0.02)}
     assert " ".join(figure.get_suptitle().split()) == (
-        "r is 0.10 without lineage and at most 0.80 with it (strength 10); shuffled lineage gives "
-        "-0.02"
+        "LRMF core: r is 0.10 without lineage and at most 0.80 with it (strength 10); shuffled "
+        "lineage gives -0.02"
     )
 
 
@@ -211,7 +211,9 @@ def test_one_family_and_later_models():
     figure = figures.one_family_or_all(training)
     assert dots_of(figure.axes[0]) == {1: pytest.approx(0.5), 0: pytest.approx(0.45)}
     title = " ".join(figure.get_suptitle().split())
-    assert title == "Training on all families instead of one changes r by -0.05 (50 models)"
+    assert (
+        title == "LRMF core: training on all families, not on one, changes r by -0.05 (50 models)"
+    )
     figure = figures.later_models(compared(ZERO_SHOT, cutoff="2024-11-09"))
     title = " ".join(figure.get_suptitle().split())
     assert title == "LRMF forecasts the 50 models from 2024-11-09 on best (r = 0.76)"
