@@ -1,6 +1,7 @@
 """Answers (0/1): the Bernoulli likelihood and its alternating Newton solver."""
 
 import warnings
+from itertools import pairwise
 from time import perf_counter
 
 import numpy as np
@@ -10,7 +11,6 @@ from sklearn.exceptions import ConvergenceWarning
 
 from . import kernels
 from .prior import Gaussians, unpack
-from .snapshot import observed
 
 DENSE_ABOVE = 0.08  # share of observed answers from which tiles beat compressed rows
 _SAMPLE = 1024  # columns behind a sub-sampled Hessian
@@ -63,7 +63,7 @@ class SparseAnswers:
 
     def __init__(self, answers):
         self.shape = answers.shape
-        compressed = _compress(answers)
+        compressed = compress(answers)
         transposed = compressed.T.tocsr()
         self._matrices = compressed, transposed
         self.observed = np.diff(compressed.indptr), np.diff(transposed.indptr)
@@ -110,7 +110,7 @@ def count_columns(answers):
     return correct, observed
 
 
-def _compress(answers):
+def compress(answers):
     """CSR of the observed answers; the data are 0/1 (explicit zeros are answers, too)."""
     pointers = np.concatenate([[0], np.cumsum(count_answers(answers)[1])])
     columns, values = np.empty(pointers[-1], np.int32), np.empty(pointers[-1], np.uint8)
@@ -402,11 +402,22 @@ class Bernoulli:
         probability, slope, noise : float32 (n, n_items)
             noise is the variance of the answer itself, p (1 - p).
         """
-        logit, variance = self._logits(mean, covariance, items)
-        return _expected(logit, variance)
+        logit = mean.astype(np.float32) @ self.design[items].T + self.offset[items]
+        packed = (covariance[:, self._upper[0], self._upper[1]] * self._twice).astype(np.float32)
+        return _expected(logit, packed @ kernels.pack_products(self.design[items]).T)
 
-    def left_out(self, states, answers):
-        """Expected answers, each given all *other* answers of its row.
+    def forecast_at(self, states, cells):
+        """Expected answers, float32 (n_cells,), as in `forecast`, to some items of each row.
+
+        Parameters
+        ----------
+        states : Gaussians (n)
+        cells : CSR (n, n_items) of answers
+        """
+        return _expected(*self._logits_at(states, cells))[0][0]
+
+    def left_out(self, states, cells):
+        """Expected answers, float32 (n_cells,), each given all *other* answers of its row.
 
         With g = z - p and w = p (1 - p) at the mean of s, an answer's own evidence leaves the
         posterior of its logit s ~ N(mu, v): v' = v / (1 - w v), mu' = mu - v' g.
@@ -414,25 +425,24 @@ class Bernoulli:
         Parameters
         ----------
         states : Gaussians (n), the posterior given the answers
-        answers : uint8 (n, n_items), 255 where there is none and nothing to leave out
-
-        Returns
-        -------
-        float32 (n, n_items)
+        cells : CSR (n, n_items) of answers, all or some
         """
-        logit, variance = self._logits(states.mean, states.covariance)
+        logit, variance = self._logits_at(states, cells)
         probability = expit(logit)
-        known = observed(answers)
-        weight = np.where(known, probability * (1 - probability), 0)
+        weight = probability * (1 - probability)
         variance /= np.maximum(1 - weight * variance, _LEAST_LEFT)
-        logit -= np.where(known, variance * (answers - probability), 0)
-        return _expected(logit, variance)[0]
+        return _expected(logit - variance * (cells.data - probability), variance)[0][0]
 
-    def _logits(self, mean, covariance, items=slice(None)):
-        """Means and variances (n, n_items) of the logits."""
-        logit = mean.astype(np.float32) @ self.design[items].T + self.offset[items]
-        packed = (covariance[:, self._upper[0], self._upper[1]] * self._twice).astype(np.float32)
-        return logit, packed @ kernels.pack_products(self.design[items]).T
+    def _logits_at(self, states, cells):
+        """Means and variances, float32 (1, n_cells), of the logits."""
+        mean, covariance = states.mean, states.covariance
+        logit, variance = np.empty((2, 1, cells.nnz), np.float32)
+        for row, (top, end) in enumerate(pairwise(cells.indptr)):
+            items = cells.indices[top:end]
+            design = self.design[items]
+            logit[0, top:end] = design @ mean[row] + self.offset[items]
+            variance[0, top:end] = np.sum(design @ covariance[row] * design, axis=1)
+        return logit, variance
 
 
 def _expected(logit, variance):

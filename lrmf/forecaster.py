@@ -11,7 +11,7 @@ from .cards import correct
 from .factorization import LRMF
 from .features import model_dates, read_dates
 from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
-from .memory import SHOTS, Memory, forecast_in_turn
+from .memory import SHOTS, Memory, ShownAnswers, forecast_in_turn
 from .scores import coverage_scale, standardised_error
 from .snapshot import MISSING, observed
 from .stacking import Stacking
@@ -187,8 +187,9 @@ class Forecaster(Forecasts, BaseEstimator):
             self.memory_ = Memory(self.responses_, self.lineage_, seed=self.seed)
             for k in SHOTS:
                 if k in shown:
-                    expected = self._in_turn(chosen, self._states(chosen, shown[k]), shown[k])
-                    self.memory_.learn(k, chosen, expected, shown[k])
+                    answers = ShownAnswers(shown[k])
+                    expected = self._in_turn(chosen, self._states(chosen, shown[k]), answers)
+                    self.memory_.learn(k, chosen, expected, answers)
         nothing = np.full(given.shape, missing, given.dtype)
         self._calibrate(chosen, given, {0: nothing} | shown)
 
@@ -257,11 +258,11 @@ class Forecaster(Forecasts, BaseEstimator):
         ]
         return np.concatenate(errors)
 
-    def _in_turn(self, rows, states, known):
+    def _in_turn(self, rows, states, answers):
         """Expected answers, each given some of the others: what candidates compete with."""
-        belief = self._belief_without[rows]
-        before = self.likelihood_.forecast(belief.mean, belief.covariance)[0]
-        return forecast_in_turn(before, self.likelihood_.left_out(states, known), known)
+        before = self.likelihood_.forecast_at(self._belief_without[rows], answers.cells)
+        left_out = self.likelihood_.left_out(states, answers.cells)
+        return forecast_in_turn(before, left_out, answers)
 
     def _states(self, rows, revealed):
         belief = self._belief_without[rows]
@@ -272,8 +273,8 @@ class Forecaster(Forecasts, BaseEstimator):
     def _refined(self, rows, revealed, states, expected, items):
         if self.memory_ is None:
             return expected
-        known = self.responses_[rows] if revealed is None else revealed
-        weights = self.memory_.weights(rows, self._in_turn(rows, states, known), known)
+        answers = ShownAnswers(self.responses_[rows] if revealed is None else revealed)
+        weights = self.memory_.weights(rows, self._in_turn(rows, states, answers), answers)
         return self.memory_.blend(weights, expected, items)
 
     def _widths(self, rows, given):

@@ -276,6 +276,30 @@ def mix_answers(pointers, candidates, weights, answers, forecast, mixed):
 
 
 @njit(parallel=True, **_options)
+def weigh_answers(pointers, columns, if_right, if_wrong, answers, total):
+    """Sums over the answers of a row, chosen by what each candidate answered to the same item.
+
+    total_uev = sum_k (if_right_ke where candidate v is right, if_wrong_ke where wrong, else 0)
+
+    Parameters
+    ----------
+    pointers, columns : CSR (n_rows, n_columns) without its data
+    if_right, if_wrong : float32 (n_cells, n_kinds)
+    answers : uint8 (n_columns, n_candidates)
+    total : float32 (n_rows, n_kinds, n_candidates)
+    """
+    for i in prange(total.shape[0]):
+        total[i] = 0
+        for k in range(pointers[i], pointers[i + 1]):
+            theirs = answers[columns[k]]
+            for e in range(if_right.shape[1]):
+                right, wrong, sums = if_right[k, e], if_wrong[k, e], total[i, e]
+                for v in range(theirs.shape[0]):
+                    sums[v] += right * np.float32(theirs[v] == 1)
+                    sums[v] += wrong * np.float32(theirs[v] == 0)
+
+
+@njit(parallel=True, **_options)
 def count_answers(answers, correct, observed):
     """Correct and observed answers of every row, int64 (n_rows,); observed is -1 if one is none."""
     for i in prange(answers.shape[0]):

@@ -5,14 +5,14 @@ import pandas as pd
 from scipy import sparse
 
 from . import kernels
+from .bernoulli import compress
 from .forecasts import has_responses, is_isolated
 from .lineage import Lineage
-from .snapshot import observed
 
 NOISE = np.array([0.02, 0.05, 0.1, 0.2, 0.35])  # shares of a copy's answers that were redrawn
 SHOTS = (20, 50, 200, 1000)  # revealed answers for which shares are learned
 KINSHIP = ("other", "family", "two steps", "one step")  # of a candidate to the model forecast
-_COLUMNS = 1024  # revealed answers that weigh the candidates, at most
+_MOST = 1024  # revealed answers that weigh the candidates of a model
 _CANDIDATES = 10_000  # training models, drawn at random if there are more
 _KEPT = 32  # candidates that a forecast averages
 _CELLS = 4_000_000  # of a float32 working array
@@ -65,7 +65,7 @@ class Memory:
         """Models that fit into one working array."""
         return max(1, _CELLS // (len(NOISE) * len(self.candidates)))
 
-    def learn(self, shots, rows, expected, revealed):
+    def learn(self, shots, rows, expected, shown):
         """Learn the shares from training models.
 
         Parameters
@@ -73,16 +73,19 @@ class Memory:
         shots : int
             One of `SHOTS`: so many answers are revealed.
         rows : int (n,)
-        expected : float32 (n, n_items), forecasts of the revealed answers (`forecast_in_turn`)
-        revealed : uint8 (n, n_items)
+        expected : float32 (n_cells,), forecasts of the answers (`forecast_in_turn`)
+        shown : ShownAnswers of the rows
         """
         isolated = is_isolated(self.lineage, self.evaluated, rows)
+        ratios = np.concatenate(
+            [
+                _mean_by_kinship(*self._evidence(rows[block], expected, shown, block))
+                for block in shown.blocks(self.block)
+            ]
+        )
         for group in (False, True):
-            chosen = np.flatnonzero(isolated == group)
-            if chosen.size >= _LEAST:
-                self._shares[shots, group] = self._learned(
-                    rows[chosen], expected[chosen], revealed[chosen]
-                )
+            if (isolated == group).sum() >= _LEAST:
+                self._shares[shots, group] = _maximise(ratios[isolated == group])
 
     def table(self):
         """DataFrame of the shares: relatives, answers (known when learned), share by kinship.
@@ -96,30 +99,21 @@ class Memory:
         ]
         return pd.DataFrame(rows, columns=["relatives", "answers", "LRMF", *KINSHIP])
 
-    def _learned(self, rows, expected, revealed):
-        parts = []
-        for top in range(0, len(rows), self.block):
-            block = slice(top, top + self.block)
-            evidence = self._evidence(rows[block], expected[block], revealed[block])
-            parts.append(_mean_by_kinship(*evidence))
-        return _maximise(np.concatenate(parts))
-
-    def weights(self, rows, expected, revealed):
+    def weights(self, rows, expected, shown):
         """Weights of the candidates given revealed answers.
 
         Parameters
         ----------
-        rows, expected, revealed : as in `learn`, of any models with any number of answers
+        rows, expected, shown : as in `learn`, of any models with any number of answers
 
         Returns
         -------
         CSR float32 (n, n_candidates) : (1 - e) w_ve summed over e, the largest of them in each row
         """
         parts = [sparse.csr_array((0, len(self.candidates)), dtype=np.float32)]
-        for top in range(0, len(rows), self.block):
-            block = slice(top, top + self.block)
-            ratio, kin = self._evidence(rows[block], expected[block], revealed[block])
-            shares, alone = self._shares_of(rows[block], observed(revealed[block]).sum(axis=1))
+        for block in shown.blocks(self.block):
+            ratio, kin = self._evidence(rows[block], expected, shown, block)
+            shares, alone = self._shares_of(rows[block], shown.n_known[block])
             parts.append(_normalised(ratio, kin, shares, alone))
         return sparse.vstack(parts, format="csr")
 
@@ -157,23 +151,19 @@ class Memory:
         kernels.mix_answers(weights.indptr, place.ravel(), weights.data, answers, forecast, mixed)
         return mixed
 
-    def _evidence(self, rows, expected, revealed):
+    def _evidence(self, rows, expected, shown, block):
         """Log-likelihood ratios to LRMF alone (n, noise, n_candidates), and kinship."""
-        columns = np.flatnonzero(observed(revealed).any(axis=0))
-        if columns.size > _COLUMNS:
-            columns = columns[np.linspace(0, columns.size - 1, _COLUMNS).astype(int)]
-        known = revealed[:, columns]
-        chance = np.where(known == 1, expected[:, columns], 1 - expected[:, columns])
-        chance = np.clip(chance, 1e-4, 1)
-        answers = self.responses[np.ix_(self.candidates, columns)]
-        right, wrong = ((answers == z).astype(np.float32).T for z in (1, 0))
-        ratio = np.empty((len(rows), NOISE.size, len(answers)), np.float32)
-        for e, noise in enumerate(NOISE):
-            same = np.log((1 - noise) / chance + noise)
-            if_right = np.where(known == 1, same, np.log(noise)) * observed(known)
-            if_wrong = np.where(known == 0, same, np.log(noise)) * observed(known)
-            ratio[:, e] = if_right.astype(np.float32) @ right
-            ratio[:, e] += if_wrong.astype(np.float32) @ wrong
+        cells = shown.cells[block]
+        expected = expected[shown.cells.indptr[block.start] :][: cells.nnz]
+        is_right = cells.data == 1
+        chance = np.clip(np.where(is_right, expected, 1 - expected), 1e-4, 1)[:, None]
+        same, other = np.log((1 - NOISE) / chance + NOISE), np.log(NOISE)
+        if_right = np.where(is_right[:, None], same, other).astype(np.float32)
+        if_wrong = np.where(is_right[:, None], other, same).astype(np.float32)
+        asked, column = np.unique(cells.indices, return_inverse=True)
+        answers = np.ascontiguousarray(self.responses[np.ix_(self.candidates, asked)].T)
+        ratio = np.empty((len(rows), NOISE.size, len(self.candidates)), np.float32)
+        kernels.weigh_answers(cells.indptr, column.ravel(), if_right, if_wrong, answers, ratio)
         return ratio, self._kinship(rows)
 
     def _kinship(self, rows):
@@ -187,7 +177,37 @@ class Memory:
         return kin
 
 
-def forecast_in_turn(before, left_out, answers):
+class ShownAnswers:
+    """The revealed answers of some models, or an even sample of them if there are very many.
+
+    Attributes
+    ----------
+    n_known : int (n,), how many are revealed
+    cells : CSR (n, n_items) of the answers that weigh the candidates
+
+    Parameters
+    ----------
+    revealed : uint8 (n, n_items), 255 where not revealed
+    """
+
+    def __init__(self, revealed):
+        known = compress(revealed)
+        self.n_known = np.diff(known.indptr)
+        count = np.repeat(self.n_known, self.n_known)
+        place = np.arange(known.nnz) - np.repeat(known.indptr[:-1], self.n_known)
+        wanted = np.minimum(count, _MOST)
+        kept = (place + 1) * wanted // count > place * wanted // count
+        pointers = np.concatenate([[0], np.cumsum(np.minimum(self.n_known, _MOST))])
+        self.cells = sparse.csr_array(
+            (known.data[kept], known.indices[kept], pointers), shape=known.shape
+        )
+
+    def blocks(self, size):
+        """Slices of at most so many models."""
+        return [slice(top, top + size) for top in range(0, len(self.n_known), size)]
+
+
+def forecast_in_turn(before, left_out, shown):
     r"""Forecasts of the revealed answers, as of one who learns from each of them in turn.
 
     What n answers say for a candidate depends on how well LRMF would have forecast them one after
@@ -198,18 +218,20 @@ def forecast_in_turn(before, left_out, answers):
 
     Parameters
     ----------
-    before, left_out : float32 (n, n_items), expected answers without and with all other answers
-    answers : uint8 (n, n_items), 255 where not revealed
+    before, left_out : float32 (n_cells,), expected answers without and with all other answers
+    shown : ShownAnswers
 
     Returns
     -------
-    float32 (n, n_items), of use where an answer is revealed
+    float32 (n_cells,)
     """
-    n = np.maximum(observed(answers).sum(axis=1), 1).astype(np.float32)[:, None]
+    n = np.maximum(shown.n_known, 1).astype(np.float32)
     share = np.log1p(n / _WORTH_OF_LINEAGE) * _WORTH_OF_LINEAGE / n
-    first, last = (np.clip(np.where(answers == 1, p, 1 - p), 1e-4, 1) for p in (before, left_out))
+    share = np.repeat(share, np.diff(shown.cells.indptr))
+    is_right = shown.cells.data == 1
+    first, last = (np.clip(np.where(is_right, p, 1 - p), 1e-4, 1) for p in (before, left_out))
     chance = first**share * last ** (1 - share)
-    return np.where(answers == 1, chance, 1 - chance)
+    return np.where(is_right, chance, 1 - chance)
 
 
 def _normalised(ratio, kin, shares, alone):

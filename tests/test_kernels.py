@@ -316,6 +316,20 @@ def test_mixed_answers_are_weighted_means_with_the_forecast_for_the_rest():
     np.testing.assert_allclose(mixed, expected, atol=1e-6)
 
 
+def test_answers_weigh_candidates_by_what_these_answered():
+    rng = np.random.default_rng(1)
+    answers = rng.choice(np.array([0, 1, MISSING], np.uint8), (9, 13))  # items x candidates
+    asked = csr_array(random_array((4, 9), density=0.5, format="csr", rng=rng))
+    right, wrong = rng.normal(size=(2, asked.nnz, 3)).astype(np.float32)
+    total = np.full((4, 3, 13), np.nan, np.float32)
+    kernels.weigh_answers(asked.indptr, asked.indices, right, wrong, answers, total)
+    expected = np.zeros(total.shape)
+    for cell, (row, item) in enumerate(zip(*asked.tocoo().coords, strict=True)):
+        expected[row] += np.outer(right[cell], answers[item] == 1)
+        expected[row] += np.outer(wrong[cell], answers[item] == 0)
+    np.testing.assert_allclose(total, expected, atol=1e-5)
+
+
 def test_expected_answers_are_those_of_the_formula():
     rng = np.random.default_rng(4)
     logit = (6 * rng.normal(size=(7, 50))).astype(np.float32)

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 from draws import draw_answers, random_lineage
 
-from lrmf.memory import SHOTS, Memory, forecast_in_turn
+from lrmf import memory as memory_module
+from lrmf.memory import SHOTS, Memory, ShownAnswers, forecast_in_turn
 from lrmf.snapshot import MISSING
 
 N_MODELS, N_ITEMS = 120, 150
@@ -31,12 +32,25 @@ def revealed(answers, k, seed=0):
     return np.where(order < k, answers, MISSING).astype(np.uint8)
 
 
+def at(expected, shown):
+    """The forecasts of the answers shown."""
+    cells = shown.cells.tocoo()
+    return expected[cells.coords]
+
+
 def learned(lineage, answers, expected):
     memory = Memory(answers, lineage)
     rows = np.arange(len(answers))
     for k in SHOTS:
-        memory.learn(k, rows, expected, revealed(answers, k))
+        shown = ShownAnswers(revealed(answers, k))
+        memory.learn(k, rows, at(expected, shown), shown)
     return memory
+
+
+def weigh(memory, rows, expected, answers):
+    """Weights for the rows of a matrix of revealed answers."""
+    shown = ShownAnswers(answers)
+    return memory.weights(rows, at(expected, shown), shown)
 
 
 def log_loss(probability, answers, cells):
@@ -53,7 +67,7 @@ def test_relatives_forecast_a_copy_before_any_answer(copies, memory):
     lineage, answers, expected = copies
     rows = np.flatnonzero(np.diff(lineage.adjacency.indptr)[:N_MODELS] > 0)
     nothing = np.full((len(rows), N_ITEMS), MISSING, np.uint8)
-    weights = memory.weights(rows, expected[rows], nothing)
+    weights = weigh(memory, rows, expected[rows], nothing)
     mixed = memory.blend(weights, expected[rows])
     everywhere = np.ones(mixed.shape, bool)
     assert log_loss(mixed, answers[rows], everywhere) < 0.8 * log_loss(
@@ -66,7 +80,7 @@ def test_answers_single_out_the_parent(copies, memory):
     rows = np.array(
         [child for child in range(N_MODELS) if lineage.parents(lineage.node_ids[child])]
     )
-    weights = memory.weights(rows, expected[rows], revealed(answers, 100)[rows]).toarray()
+    weights = weigh(memory, rows, expected[rows], revealed(answers, 100)[rows]).toarray()
     heaviest = memory.candidates[weights.argmax(axis=1)]
     near = lineage.adjacency[rows][:, :N_MODELS].toarray() > 0
     assert near[np.arange(len(rows)), heaviest].mean() > 0.8
@@ -79,7 +93,7 @@ def test_answers_find_copies_without_any_lineage(copies):
     losses = []
     for k in (0, 20, 100):
         shown = revealed(answers, k)
-        mixed = memory.blend(memory.weights(rows, expected, shown), expected)
+        mixed = memory.blend(weigh(memory, rows, expected, shown), expected)
         losses.append(log_loss(mixed, answers, shown == MISSING))
     assert losses[0] > losses[1] > losses[2]
 
@@ -89,8 +103,9 @@ def test_a_forecast_that_learned_from_the_answers_needs_no_copies():
     lineage = random_lineage(N_MODELS, seed=3)
     answers, probability = draw_answers(lineage, 400, seed=3, strength=1.0)
     before = np.broadcast_to(answers.mean(axis=0), answers.shape).astype(np.float32)
-    rows, shown = np.arange(N_MODELS), revealed(answers, 200)
-    in_turn = forecast_in_turn(before, probability.astype(np.float32), shown)
+    rows, shown = np.arange(N_MODELS), ShownAnswers(revealed(answers, 200))
+    before, truth = at(before, shown), at(probability.astype(np.float32), shown)
+    in_turn = forecast_in_turn(before, truth, shown)
     share = {}
     for name, expected in {"before": before, "in turn": in_turn}.items():
         memory = Memory(answers, lineage)
@@ -101,7 +116,7 @@ def test_a_forecast_that_learned_from_the_answers_needs_no_copies():
 
 def test_weights_are_a_share_of_the_forecast(copies, memory):
     _, answers, expected = copies
-    weights = memory.weights(np.arange(N_MODELS), expected, revealed(answers, 20))
+    weights = weigh(memory, np.arange(N_MODELS), expected, revealed(answers, 20))
     total = weights.sum(axis=1)
     assert (weights.data >= 0).all() and (total <= 1 + 1e-5).all()
     mixed = memory.blend(weights, expected)
@@ -110,7 +125,7 @@ def test_weights_are_a_share_of_the_forecast(copies, memory):
 
 def test_a_model_is_no_candidate_for_itself(copies, memory):
     _, answers, expected = copies
-    weights = memory.weights(np.arange(N_MODELS), expected, answers).toarray()
+    weights = weigh(memory, np.arange(N_MODELS), expected, answers).toarray()
     own = memory.candidates[None, :] == np.arange(N_MODELS)[:, None]
     assert (weights[own] == 0).all()
 
@@ -118,12 +133,12 @@ def test_a_model_is_no_candidate_for_itself(copies, memory):
 def test_answers_that_are_not_revealed_do_not_count(copies, memory):
     lineage, answers, expected = copies
     row, shown = np.array([5]), revealed(answers, 20)[[5]]
-    before = memory.weights(row, expected[row], shown)
+    before = weigh(memory, row, expected[row], shown)
     changed = answers.copy()
     changed[5] = np.where(shown[0] == MISSING, 1 - answers[5], answers[5])
     other = Memory(changed, lineage)
     other._shares = memory._shares
-    after = other.weights(row, expected[row], shown)
+    after = weigh(other, row, expected[row], shown)
     np.testing.assert_array_equal(after.toarray(), before.toarray())
 
 
@@ -132,7 +147,7 @@ def test_cells_a_copy_was_not_asked_fall_back(copies):
     thin = answers.copy()
     thin[:, :10] = MISSING
     memory = learned(lineage, thin, expected)
-    weights = memory.weights(np.arange(4), expected[:4], revealed(thin, 20)[:4])
+    weights = weigh(memory, np.arange(4), expected[:4], revealed(thin, 20)[:4])
     mixed = memory.blend(weights, expected[:4])
     np.testing.assert_allclose(mixed[:, :10], expected[:4, :10], atol=1e-6)
     columns = np.array([3, 60, 149])
@@ -146,47 +161,69 @@ def test_models_with_nothing_to_go_by_are_left_alone(copies, memory):
     loners = np.flatnonzero(np.diff(lineage.adjacency.indptr)[:N_MODELS] == 0)
     assert len(loners)
     nothing = np.full((len(loners), N_ITEMS), MISSING, np.uint8)
-    weights = memory.weights(loners, expected[loners], nothing)
+    weights = weigh(memory, loners, expected[loners], nothing)
     np.testing.assert_array_equal(memory.blend(weights, expected[loners]), expected[loners])
 
 
 def test_without_learning_the_forecast_stays(copies):
     lineage, answers, expected = copies
     memory = Memory(answers, lineage)
-    weights = memory.weights(np.arange(3), expected[:3], revealed(answers, 20)[:3])
+    weights = weigh(memory, np.arange(3), expected[:3], revealed(answers, 20)[:3])
     np.testing.assert_array_equal(memory.blend(weights, expected[:3]), expected[:3])
+
+
+def test_every_answer_shown_counts_whatever_the_others_of_the_block_were_asked(copies, memory):
+    """Models forecast together are asked different items, more of them than weigh any one."""
+    _, answers, expected = copies
+    rows, shown = np.arange(40), revealed(answers, 20)[:40]
+    together = weigh(memory, rows, expected[rows], shown).toarray()
+    for row in (0, 17, 39):
+        alone = weigh(memory, rows[[row]], expected[[row]], shown[[row]]).toarray()
+        np.testing.assert_allclose(together[[row]], alone, rtol=1e-5, atol=1e-7)
+
+
+class TestShownAnswers:
+    def test_all_of_them_if_they_are_few(self, copies):
+        shown = ShownAnswers(revealed(copies[1], 20))
+        assert (shown.n_known == 20).all() and shown.cells.nnz == 20 * N_MODELS
+
+    def test_an_even_sample_if_they_are_many(self, copies, monkeypatch):
+        monkeypatch.setattr(memory_module, "_MOST", 7)
+        answers = revealed(copies[1], 100)
+        answers[0], answers[1, 3:] = MISSING, MISSING
+        shown = ShownAnswers(answers)
+        kept = np.diff(shown.cells.indptr)
+        assert shown.n_known[:3].tolist() == [0, (answers[1] != MISSING).sum(), 100]
+        np.testing.assert_array_equal(kept, np.minimum(shown.n_known, 7))
+        cells = shown.cells.tocoo()
+        np.testing.assert_array_equal(cells.data, answers[cells.coords])
+        known = np.flatnonzero(answers[2] != MISSING)
+        gaps = np.diff(np.searchsorted(known, shown.cells[[2]].indices))
+        assert gaps.min() >= 14 and gaps.max() <= 15
 
 
 class TestForecastInTurn:
     """Between the forecast before any answer and that given all others, nearer to the latter."""
 
-    before, last = np.float32([[0.2, 0.6, 0.5]]), np.float32([[0.4, 0.9, 0.5]])
-
-    def in_turn(self, n, *, first=1):
-        answers = np.full((1, n), 1, np.uint8)
-        answers[0, 0] = first
-        before, last = (np.resize(p, (1, n)) for p in (self.before, self.last))
-        return forecast_in_turn(before, last, answers)
+    def in_turn(self, n, before=0.6, last=0.9, *, answer=1):
+        shown = ShownAnswers(np.full((1, n), answer, np.uint8))
+        before, last = (np.full(min(n, 1024), p, np.float32) for p in (before, last))
+        return forecast_in_turn(before, last, shown)
 
     def test_a_single_answer_is_forecast_from_lineage(self):
-        before = np.float32([[0.2]])
-        assert forecast_in_turn(before, before, np.uint8([[1]]))[0, 0] == pytest.approx(0.2)
-        one = forecast_in_turn(before, np.float32([[0.8]]), np.uint8([[1]]))[0, 0]
-        assert 0.2 <= one < 0.22
+        assert self.in_turn(1, 0.2, 0.2) == pytest.approx(0.2)
+        assert 0.2 <= self.in_turn(1, 0.2, 0.8) < 0.22
 
     def test_more_answers_bring_it_nearer_to_all_others(self):
-        gaps = [abs(self.in_turn(n)[0, 1] - 0.9) for n in (3, 30, 300, 30_000)]
+        gaps = [abs(self.in_turn(n)[0] - 0.9) for n in (3, 30, 300, 30_000)]
         assert gaps == sorted(gaps, reverse=True) and gaps[-1] < 0.01
 
     def test_wrong_answers_mirror_correct_ones(self):
-        right = self.in_turn(30)[0]
-        answers = np.zeros((1, 30), np.uint8)
-        before, last = (1 - np.resize(p, (1, 30)) for p in (self.before, self.last))
-        wrong = forecast_in_turn(before, last, answers)[0]
-        np.testing.assert_allclose(wrong, 1 - right, atol=1e-6)
+        wrong = self.in_turn(30, 1 - 0.6, 1 - 0.9, answer=0)
+        np.testing.assert_allclose(wrong, 1 - self.in_turn(30), atol=1e-6)
 
     def test_mean_log_chance_is_that_of_learning_step_by_step(self):
         n, n0 = 200, 20
         shares = 1 / (1 + np.arange(n) / n0)
         expected = np.exp(np.mean(shares * np.log(0.6) + (1 - shares) * np.log(0.9)))
-        assert self.in_turn(n)[0, 1] == pytest.approx(expected, rel=0.01)
+        assert self.in_turn(n)[0] == pytest.approx(expected, rel=0.01)
