@@ -141,7 +141,7 @@ def called(name: str) -> str:
 
 def listed(names) -> str:
     """Names in a sentence."""
-    *others, last = names or ["none"]
+    *others, last = list(names) or ["none"]
     return f"{', '.join(others)} and {last}" if others else last
 
 
@@ -489,7 +489,7 @@ def result_tables(root) -> dict[str, str]:
 
 
 def zero_shot(results) -> pd.DataFrame:
-    """r with its interval, the lead of LRMF in r, and the MAE, of predictors that tell models apart."""
+    """r with its interval, the lead of LRMF in r, and the MAE, by predictor that ranks models."""
     frame = results.read("zero_shot")
     r = frame[frame["metric"] == "pearson"].set_index("predictor").drop(index=LEFT_OUT[1:])
     r = r[(r["lower"] != 0) | (r["upper"] != 0)]
@@ -513,18 +513,15 @@ def zero_shot(results) -> pd.DataFrame:
 
 
 def ingredients(frame) -> pd.DataFrame:
-    """r, what leaving an ingredient out costs of it, and the MAE."""
+    """r, and what leaving an ingredient out costs of it."""
     r = frame[frame["metric"] == "pearson"].set_index("predictor")
-    mae = frame[frame["metric"] == "mae"].set_index("predictor")["value"]
     cost = [
-        tables.interval(row.difference, row.difference_lower, row.difference_upper, 2)
+        tables.NONE
+        if row.Index == "LRMF"
+        else tables.interval(row.difference, row.difference_lower, row.difference_upper, 2)
         for row in r.itertuples()
     ]
-    columns = {"r": r["value"].map("{:.2f}".format), "cost in r": cost}
-    columns["MAE"] = [tables.number(value, 1) for value in mae.reindex(r.index)]
-    table = pd.DataFrame(columns, index=r.index)
-    table.loc["LRMF", "cost in r"] = tables.NONE
-    return table
+    return pd.DataFrame({"r": r["value"].map("{:.2f}".format), "cost in r": cost})
 
 
 def curve(results, name) -> pd.DataFrame:
