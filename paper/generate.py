@@ -228,7 +228,8 @@ def describe_steps(results, facts, name, column):
         group = frame[frame[column] == step]
         facts.compare_all(group, results.short, words, place)
         r = group[group["metric"] == "pearson"].set_index("predictor")["value"]
-        gain = r["LRMF core"] - r["MF + features" if results.short == "v2" else "MF"]
+        plain = "MF + features" if results.short == "v2" else "MF"
+        gain = r.get("LRMF core", float("nan")) - r.get(plain, float("nan"))
         facts.switch(
             results.short, words, place, "core", value=int(gain > LEVEL) - int(gain < -LEVEL)
         )
