@@ -30,8 +30,10 @@ BENCHMARKS = {
 REAL = ["v1", "v2"]
 BETTER = {"pearson": 1, "mae": -1}  # the sign of a difference that favours the reference
 RELATED = "LRMF|lineage|relatives|gradient boosting"  # predictors that know the lineage
+LEFT_OUT = ["item mean", "lineage average, 1 hop, raw"]  # of the tables of the body
 NEAR = 0.03  # a coverage within this of the nominal one counts as kept
 NOMINAL = 0.9
+LEVEL = 0.01  # a difference of r below this is none, where no interval of it is at hand
 NONE = r"\textendash"
 
 
@@ -137,6 +139,12 @@ def called(name: str) -> str:
     return name.replace("lineage average, 1 hop", "one-hop average")
 
 
+def listed(names) -> str:
+    """Names in a sentence."""
+    *others, last = list(names) or ["none"]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
 # ---- what the results say
 
 
@@ -148,6 +156,7 @@ def describe_run(results, facts):
     describe_steps(results, facts, "random_missing", "density")
     describe_worth(results.read("few_shot"), facts, results.short)
     describe_ablation(results.read("ablation"), facts, results.short)
+    facts.compare(results.read("ingredients"), results.short, "ingredients")
     describe_calibration(results.read("calibration"), facts, results.short)
     describe_kinship(results, facts)
     claims = results.table("claim")
@@ -157,6 +166,9 @@ def describe_run(results, facts):
     facts.add(results.short, "random claims held", text=held)
     for level, group in results.read("relatives").groupby("level", sort=False):
         facts.compare(group, results.short, "relatives", level)
+        facts.add(
+            results.short, "relatives", level, "models", text=f"{group['n_models'].iloc[0]:,}"
+        )
     training = results.read("one_family")
     facts.macros |= tables.macros_of(
         training.assign(predictor=training["training"], difference=None), results.short
@@ -166,6 +178,9 @@ def describe_run(results, facts):
     if later is not None:
         facts.compare_all(later, results.short, "later")
         facts.add(results.short, "later cutoff", text=later["cutoff"].iloc[0])
+        covered = later[later["metric"] == "coverage"].set_index("predictor")["value"]
+        for name, share in covered.dropna().items():
+            facts.add(results.short, "later", name, "covers", text=f"{100 * share:.0f}%")
 
 
 def describe_counts(results, facts):
@@ -198,15 +213,26 @@ def counts_of(results) -> dict[str, int]:
 
 
 def describe_steps(results, facts, name, column):
-    """Comparisons at each step of a curve, and once more for the first and the last step."""
+    """Comparisons at each step of a curve, and once more for the first, a middle and the last.
+
+    The switch "core" says whether the factorization with lineage beats the one without that reads
+    the same: on proportions both have features.
+    """
     frame, words = results.read(name), name.replace("_", " ")
     steps = sorted(frame[column].unique())
     for step in steps:
         group = frame[frame[column] == step]
         facts.compare_all(group, results.short, words, f"{step:g}")
-    for place, step in {"first": steps[0], "last": steps[-1]}.items():
+    middle = steps[len(steps) // 2]
+    for place, step in {"first": steps[0], "middle": middle, "last": steps[-1]}.items():
         group = frame[frame[column] == step]
         facts.compare_all(group, results.short, words, place)
+        r = group[group["metric"] == "pearson"].set_index("predictor")["value"]
+        plain = "MF + features" if results.short == "v2" else "MF"
+        gain = r.get("LRMF core", float("nan")) - r.get(plain, float("nan"))
+        facts.switch(
+            results.short, words, place, "core", value=int(gain > LEVEL) - int(gain < -LEVEL)
+        )
         text = f"{step:.3g}" if column == "k" else f"{100 * step:g}%"
         facts.add(results.short, words, place, "step", text=text)
 
@@ -215,12 +241,16 @@ def describe_worth(curve, facts, short):
     """How many answers make up for a missing family tree, and where LRMF falls behind."""
     r = curve[curve["metric"] == "pearson"]
     start = r[(r["predictor"] == "LRMF") & (r["k"] == 0)]["value"].iloc[0]
-    there = r[~r["predictor"].str.contains(RELATED) & (r["value"] >= start)]
+    there = r[~r["predictor"].str.contains(RELATED)]
+    facts.add(short, "without lineage", text=listed(map(called, there["predictor"].unique())))
+    there = there[there["value"] >= start]
     passed = r[~r["predictor"].str.startswith("LRMF") & (r["difference_upper"] < 0)]
     for word, found in {"worth": there, "overtaken": passed}.items():
         found = found.sort_values(["k", "value"], ascending=[True, False])
         first = found.iloc[0] if len(found) else None
         facts.switch(short, word, value=first is not None)
+        earlier = [] if first is None else [k for k in curve["k"].unique() if k < first["k"]]
+        facts.add(short, word, "previous", text=f"{max(earlier):g}" if earlier else "0")
         facts.add(short, word, text="" if first is None else f"{first['k']:g}")
         facts.add(short, word, "name", text="" if first is None else called(first["predictor"]))
 
@@ -244,7 +274,15 @@ def describe_ablation(frame, facts, short):
 
 def describe_calibration(frame, facts, short):
     """Coverage (percent) and width (points) of the 90% intervals, first, last and extreme."""
-    frame = frame[(frame["predictor"] == "LRMF") & (frame["benchmark"] == "all")].sort_values("k")
+    frame = frame[frame["predictor"] == "LRMF"].sort_values("k")
+    single = frame[(frame["benchmark"] != "all") & (frame["metric"] == "coverage")]
+    for end in ("lowest", "highest") if len(single) else ():
+        value = single["value"]
+        row = single.loc[value.idxmin() if end == "lowest" else value.idxmax()]
+        facts.add(short, "single coverage", end, text=f"{100 * row['value']:.0f}%")
+        facts.add(short, "single coverage", end, "name", text=called(row["benchmark"]))
+        facts.add(short, "single coverage", end, "step", text=f"{row['k']:g}")
+    frame = frame[frame["benchmark"] == "all"]
     coverage = frame[frame["metric"] == "coverage"].set_index("k")["value"]
     width = frame[frame["metric"] == "width"].set_index("k")["value"]
     for place, index in {"first": 0, "last": -1}.items():
@@ -288,6 +326,8 @@ def describe_code(root, facts):
                     "paper quotes; change describe_code and the text"
                 )
             facts.add(short, name.replace("_", " "), text=f"{settings[name]:,}")
+        n_seeds = settings["n_seeds"]
+        facts.add(short, "seeds", text="one seed" if n_seeds == 1 else f"{n_seeds} seeds")
     low, high = comparison.CLAIM
     facts.add("claim low", text=f"{100 * low:.0f}")
     facts.add("claim high", text=f"{100 * high:.0f}")
@@ -383,6 +423,7 @@ def data_tables(root, facts) -> dict[str, str]:
             check_documented(short, counts, documented[short])
             known = documented[short]["models with a known parent"]
             facts.add(short, "known parent", text=re.search(r"\((\d+%)\)", known)[1])
+            facts.add(short, "unscored", text=documented[short]["unscored ancestors"])
             columns[short]["models with a known parent"] = known
             for relation in ("finetune", "merge", "adapter", "quantized"):
                 count = re.search(rf"([\d,]+) {relation}", documented[short]["edges"])[1]
@@ -427,13 +468,18 @@ def result_tables(root) -> dict[str, str]:
         chosen = {short: runs[short] for short in shorts}
         files[f"table_zero_shot{name}"] = joined({s: zero_shot(r) for s, r in chosen.items()})
         for table in ("few_shot", "random_missing"):
-            files[f"table_{table}{name}"] = joined({s: curve(r, table) for s, r in chosen.items()})
+            curves = {s: curve(r, table) for s, r in chosen.items()}
+            files[f"table_{table}{name}"] = joined(curves)
+            if table == "random_missing":
+                short = {
+                    s: frame.drop(index=LEFT_OUT, errors="ignore") for s, frame in curves.items()
+                }
+                files[f"table_{table}_short{name}"] = joined(short)
         files[f"table_variant{name}"] = joined(
             {s: r.table("variant", index_col=0)[["r"]] for s, r in chosen.items()}, name="lineage"
         )
     files["table_ingredients"] = joined(
-        {s: runs[s].table("ingredients", index_col=0)[["r", "MAE"]] for s in REAL},
-        name="forecaster",
+        {s: ingredients(runs[s].read("ingredients")) for s in REAL}, name="forecaster"
     )
     for short, results in runs.items():
         for table in ("accuracy", "benchmarks", "claim", "strata", "strength", "training"):
@@ -444,9 +490,10 @@ def result_tables(root) -> dict[str, str]:
 
 
 def zero_shot(results) -> pd.DataFrame:
-    """r with its interval, the lead of LRMF in r, and the MAE, by predictor."""
+    """r with its interval, the lead of LRMF in r, and the MAE, by predictor that ranks models."""
     frame = results.read("zero_shot")
-    r = frame[frame["metric"] == "pearson"].set_index("predictor")
+    r = frame[frame["metric"] == "pearson"].set_index("predictor").drop(index=LEFT_OUT[1:])
+    r = r[(r["lower"] != 0) | (r["upper"] != 0)]
     mae = frame[frame["metric"] == "mae"].set_index("predictor")["value"]
     lead = [
         tables.NONE
@@ -464,6 +511,18 @@ def zero_shot(results) -> pd.DataFrame:
         },
         index=r.index,
     )
+
+
+def ingredients(frame) -> pd.DataFrame:
+    """r, and what leaving an ingredient out costs of it."""
+    r = frame[frame["metric"] == "pearson"].set_index("predictor")
+    cost = [
+        tables.NONE
+        if row.Index == "LRMF"
+        else tables.interval(row.difference, row.difference_lower, row.difference_upper, 2)
+        for row in r.itertuples()
+    ]
+    return pd.DataFrame({"r": r["value"].map("{:.2f}".format), "cost in r": cost})
 
 
 def curve(results, name) -> pd.DataFrame:

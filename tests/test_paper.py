@@ -208,6 +208,9 @@ def test_worth_is_where_a_predictor_without_lineage_catches_up():
     assert facts.macros["VOneOvertaken"] == "20" and facts.macros["VOneOvertakenName"] == "kNN"
     alone = Facts()
     generate.describe_worth(frame[frame["predictor"] == "LRMF"], alone, "v1")
+    assert facts.macros["VOneWorthPrevious"] == "0"
+    assert facts.macros["VOneWithoutLineage"] == "kNN and MF"
+    assert alone.macros["VOneWithoutLineage"] == "none"
     assert alone.switches == {"VOneWorth": 0, "VOneOvertaken": 0}
     assert alone.macros["VOneWorth"] == "" and alone.macros["VOneOvertakenName"] == ""
 
@@ -223,6 +226,26 @@ def test_coverage_is_judged_by_its_worst(coverage, switch):
     generate.describe_calibration(pd.concat([frame, width]), facts, "v1")
     assert facts.switches == {"VOneCoverage": switch}
     assert facts.macros["VOneCoverageFirst"] == "90%"
+
+
+def test_coverage_of_single_benchmarks_names_the_extremes():
+    frame = pd.DataFrame({"k": [0, 5, 5], "benchmark": ["arc", "arc", "gsm8k"]})
+    frame = frame.assign(metric="coverage", value=[0.9, 0.85, 0.95], predictor="LRMF")
+    both = frame.iloc[:2].assign(benchmark="all")
+    facts = Facts()
+    generate.describe_calibration(
+        pd.concat([frame, both, both.assign(metric="width", value=[20, 18])]), facts, "v1"
+    )
+    assert facts.macros["VOneSingleCoverageLowest"] == r"85%"
+    assert facts.macros["VOneSingleCoverageLowestStep"] == "5"
+    assert facts.macros["VOneSingleCoverageHighestName"] == "GSM8K"
+
+
+def test_an_ingredient_is_worth_what_leaving_it_out_costs():
+    rows = [comparison("LRMF", "pearson", (0, 0)), comparison("without x", "pearson", (0.1, 0.2))]
+    table = generate.ingredients(pd.DataFrame(rows))
+    assert table.loc["LRMF", "cost in r"] == tables.NONE
+    assert table.loc["without x", "cost in r"] == "0.15 [0.10, 0.20]"
 
 
 def test_tables_escape_align_and_group():
