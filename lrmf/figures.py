@@ -272,7 +272,7 @@ def calibration(bins, intervals, predictor="LRMF"):
     mean = rows_of(intervals, benchmark="all", metric="coverage").set_index("k")["value"]
     headline(
         figure,
-        f"90% intervals hold {100 * mean.iloc[0]:.0f}% of the actual scores before any answer and "
+        f"90% intervals cover {100 * mean.iloc[0]:.0f}% of the actual scores before any answer and "
         f"{100 * mean.iloc[-1]:.0f}% after {mean.index[-1]:g} {intervals['unit'].iloc[0]}",
     )
     return figure

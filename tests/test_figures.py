@@ -202,7 +202,7 @@ def test_calibration_draws_groups_coverage_and_width():
     np.testing.assert_allclose(means, [[[0, 90], [5, 84]]])
     assert set(texts_of(width)) == {"a", "b", "mean"}
     assert figure.get_suptitle() == (
-        "90% intervals hold 90% of the actual scores before any answer and 84% after 5 answers"
+        "90% intervals cover 90% of the actual scores before any answer and 84% after 5 answers"
     )
 
 
