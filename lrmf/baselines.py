@@ -63,7 +63,7 @@ def all_baselines(
     rank : int
         The largest number of factors tried.
     ncf_cells : int
-        Training cells of NCF; 0 leaves it out, as it takes longest.
+        Training cells of NCF.
     tuned : bool
         False takes their default parameters instead, and `rank`: quicker, and not as fair.
     """
@@ -90,10 +90,8 @@ def all_baselines(
         "kNN": Tuned(KNN(), neighbors),
         "boosting on features": Tuned(BoostedTrees(neighbours=False), trees, ks=(0,)),
         "boosting on relatives": Tuned(BoostedTrees(), trees, ks=(0,)),
+        "NCF": Tuned(NCF(rank, n_cells=ncf_cells), {"n_epochs": (4, 8, 16)}, n_splits=1),
     }
-    if ncf_cells:
-        network = NCF(rank, n_cells=ncf_cells)
-        predictors["NCF"] = Tuned(network, {"n_epochs": (4, 8, 16)}, n_splits=1)
     if tuned:
         return predictors
     return {name: _plain(predictor, rank) for name, predictor in predictors.items()}

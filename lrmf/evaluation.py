@@ -31,7 +31,7 @@ from .metrics import (
     summarise,
 )
 from .parallel import workers
-from .snapshot import MISSING, RELATIONS, observed
+from .snapshot import MISSING, RELATIONS, observed, random_places
 
 __all__ = [
     "Split",
@@ -146,12 +146,12 @@ def few_shot(
         for fold, rows in enumerate(folds):
             train = _without(responses, rows)
             seen = observed(responses[rows])
-            order = np.where(seen, rng.random(seen.shape), np.inf).argsort(axis=1).argsort(axis=1)
+            place = random_places(seen, rng)
             for k in ks:
                 enough = seen.sum(axis=1) > k
                 if not enough.any():
                     continue
-                shown = (order < k)[enough]
+                shown = (place < k)[enough]
                 revealed = np.where(shown, responses[rows[enough]], _missing(responses))
                 target = seen[enough] & ~shown
                 label = {"k": k, "fold": fold}

@@ -13,7 +13,7 @@ from .features import model_dates, read_dates
 from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
 from .memory import SHOTS, Memory, ShownAnswers, forecast_in_turn
 from .scores import coverage_scale, standardised_error
-from .snapshot import MISSING, observed
+from .snapshot import MISSING, observed, random_places
 from .stacking import Stacking
 from .threads import threads
 from .tuning import DEFAULTS, tune
@@ -177,11 +177,11 @@ class Forecaster(Forecasts, BaseEstimator):
         chosen = np.sort(np.concatenate([group[:size] for group in groups]))
         given = self.responses_[chosen]
         seen = observed(given)
-        rank = np.where(seen, rng.random(seen.shape), np.inf).argsort(axis=1).argsort(axis=1)
+        place = random_places(seen, rng)
         is_binary = self.responses_.dtype == np.uint8
         missing = MISSING if is_binary else np.nan
         shots = [k for k in _REVEALED[is_binary] if (seen.sum(axis=1) > k).sum() >= _LEAST]
-        shown = {k: np.where(rank < k, given, missing).astype(given.dtype) for k in shots}
+        shown = {k: np.where(place < k, given, missing).astype(given.dtype) for k in shots}
         self.memory_ = None
         if is_binary and self.use_memory and chosen.size:
             self.memory_ = Memory(self.responses_, self.lineage_, seed=self.seed)

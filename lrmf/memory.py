@@ -1,5 +1,7 @@
 """Few-shot memory: near-copies of training models, which a Gaussian prior cannot describe."""
 
+from functools import cached_property
+
 import numpy as np
 import pandas as pd
 from scipy import sparse
@@ -59,6 +61,11 @@ class Memory:
         two_steps = step @ step[:, self.candidates]
         self._near = step[:, self.candidates].tocsr(), two_steps.tocsr()
         self._shares = {}
+
+    @cached_property
+    def _by_item(self):
+        """Answers of the candidates, uint8 (n_items, n_candidates)."""
+        return np.ascontiguousarray(self.responses[self.candidates].T)
 
     @property
     def block(self) -> int:
@@ -160,10 +167,8 @@ class Memory:
         same, other = np.log((1 - NOISE) / chance + NOISE), np.log(NOISE)
         if_right = np.where(is_right[:, None], same, other).astype(np.float32)
         if_wrong = np.where(is_right[:, None], other, same).astype(np.float32)
-        asked, column = np.unique(cells.indices, return_inverse=True)
-        answers = np.ascontiguousarray(self.responses[np.ix_(self.candidates, asked)].T)
         ratio = np.empty((len(rows), NOISE.size, len(self.candidates)), np.float32)
-        kernels.weigh_answers(cells.indptr, column.ravel(), if_right, if_wrong, answers, ratio)
+        kernels.weigh_answers(cells.indptr, cells.indices, if_right, if_wrong, self._by_item, ratio)
         return ratio, self._kinship(rows)
 
     def _kinship(self, rows):

@@ -156,15 +156,20 @@ def _pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Weighted correlation for each row of `weights`; 0 where x is constant, NaN where y is."""
     if len(x.T) < MIN_MODELS:
         return np.full(len(weights), np.nan)
-    total = weights.sum(axis=1, keepdims=True)
-    x = x - (weights * x).sum(axis=1, keepdims=True) / total
-    y = y - (weights * y).sum(axis=1, keepdims=True) / total
-    covariance = (weights * x * y).sum(axis=1)
-    spread_x, spread_y = (weights * x**2).sum(axis=1), (weights * y**2).sum(axis=1)
-    smallest = total[:, 0] * SAME_FORECAST**2
+    total = weights.sum(axis=1)
+    x, y = x - x.mean(), y - y.mean()  # nothing is lost in the differences below
+    moments = (_sums(values, weights) / total for values in (x, y, x * x, y * y, x * y))
+    mean_x, mean_y, square_x, square_y, product = moments
+    spread_x, spread_y = square_x - mean_x**2, square_y - mean_y**2
+    smallest = SAME_FORECAST**2
     with np.errstate(invalid="ignore", divide="ignore"):
-        r = covariance / np.sqrt(spread_x * spread_y)
+        r = (product - mean_x * mean_y) / np.sqrt(spread_x * spread_y)
     return np.where(spread_y <= smallest, np.nan, np.where(spread_x <= smallest, 0.0, r))
+
+
+def _sums(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Weighted sums of values (n_models,), or of values of their own for each row of `weights`."""
+    return weights @ values if values.ndim == 1 else (weights * values).sum(axis=1)
 
 
 def _spearman(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:

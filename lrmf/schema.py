@@ -58,6 +58,22 @@ def observed_counts(responses: np.ndarray) -> np.ndarray:
     return np.concatenate([observed(block).sum(axis=1) for block in blocks])
 
 
+def random_places(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Place of every cell in a random order of its row, the observed cells first.
+
+    Examples
+    --------
+    >>> seen = np.array([[True, False, True, True]])
+    >>> places = random_places(seen, np.random.default_rng(0))
+    >>> sorted(places[seen].tolist()), places[~seen].tolist()
+    ([0, 1, 2], [3])
+    """
+    order = np.where(seen, rng.random(seen.shape), np.inf).argsort(axis=1)
+    places = np.empty(order.shape, np.int32)
+    np.put_along_axis(places, order, np.arange(order.shape[1], dtype=np.int32)[None], axis=1)
+    return places
+
+
 def find_problems(
     models: pd.DataFrame,
     items: pd.DataFrame,

@@ -45,6 +45,7 @@ from .schema import (
     observed,
     observed_counts,
     quote,
+    random_places,
     row_blocks,
     rows_per_block,
     some,
@@ -60,6 +61,7 @@ __all__ = [
     "load_snapshot",
     "observed",
     "observed_counts",
+    "random_places",
     "save_snapshot",
 ]
 

@@ -10,7 +10,7 @@ from sklearn.model_selection import ParameterGrid
 from sklearn.utils.metaestimators import available_if
 
 from .averaging import benchmark_codes, without_edges
-from .snapshot import MISSING, observed, observed_counts
+from .snapshot import MISSING, observed, observed_counts, random_places
 
 HIDDEN_SHARE = 0.2  # of the related models, in each inner split
 MAX_HIDDEN = 200
@@ -74,8 +74,7 @@ def inner_splits(responses, lineage=None, *, n_splits=2, seed=0) -> Iterator[Inn
         train = np.array(responses[:, columns] if len(columns) < n_items else responses)
         truth = train[rows]
         train[rows] = _missing(responses)
-        draw = np.where(observed(truth), rng.random(truth.shape), np.inf)
-        yield InnerSplit(train, rows, columns, truth, draw.argsort(axis=1).argsort(axis=1))
+        yield InnerSplit(train, rows, columns, truth, random_places(observed(truth), rng))
 
 
 class Tuned(BaseEstimator):

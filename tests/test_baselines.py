@@ -113,7 +113,6 @@ def test_every_tuned_baseline_forecasts(binary):
     snapshot, lineage = tiny(binary)
     train = without(snapshot.responses, [3, 10])
     predictors = all_baselines(is_binary=binary, rank=2, ncf_cells=500)
-    assert "NCF" not in all_baselines(is_binary=binary, ncf_cells=0)
     for name, predictor in predictors.items():
         forecast = fit(predictor, snapshot, lineage, train).predict_proba([3, 10])
         assert forecast.shape == (2, train.shape[1]), name

@@ -26,7 +26,6 @@ QUICK = {
         "n_folds": 2,
         "ablation_folds": 2,
         "rank": 4,
-        "ncf_cells": 0,
         "densities": "0.3",
         "n_boot": 50,
         "n_jobs": 1,
