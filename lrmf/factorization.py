@@ -372,8 +372,9 @@ class LRMF(Forecasts, BaseEstimator):
         trust = np.where(observed(revealed).any(axis=1), self.few_shot_trust, 1.0)
         return self.likelihood_.fold_in(prior.temper(trust), revealed)
 
-    def _widths(self, rows, given):
-        return self._interval_scales[is_isolated(self.lineage_, self.evaluated_, rows).astype(int)]
+    def _calibrated(self, score, deviation, rows, given):
+        isolated = is_isolated(self.lineage_, self.evaluated_, rows).astype(int)
+        return deviation * self._interval_scales[isolated]
 
     @cached_property
     def evaluated_(self):

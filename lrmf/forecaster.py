@@ -12,7 +12,7 @@ from .factorization import LRMF
 from .features import model_dates, read_dates
 from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
 from .memory import SHOTS, Memory, ShownAnswers, forecast_in_turn
-from .scores import coverage_scale, standardised_error
+from .scores import coverage_scale, standardised_error, unexplained_variance, widened
 from .snapshot import MISSING, observed, random_places
 from .stacking import Stacking
 from .threads import threads
@@ -194,10 +194,14 @@ class Forecaster(Forecasts, BaseEstimator):
         self._calibrate(chosen, given, {0: nothing} | shown)
 
     def _calibrate(self, rows, given, shown):
-        """Widths (n_shots, 2, n_benchmarks) for models with and without relatives."""
+        """What intervals need, (n_shots, 2, n_benchmarks) for models with and without relatives.
+
+        First the variance that states leave unexplained, then the factor that makes 90% cover.
+        """
         isolated = is_isolated(self.lineage_, self.evaluated_, rows)
         self._shots = np.array(list(shown))
         self._scales = np.ones((len(shown), 2, len(self.scores_.names)))
+        self._unexplained = np.zeros(self._scales.shape)
         for place, revealed in enumerate(shown.values()):
             target = observed(given) & ~observed(revealed)
             score, deviation = (np.full((rows.size, len(self.scores_.names)), np.nan) for _ in "ab")
@@ -205,10 +209,17 @@ class Forecaster(Forecasts, BaseEstimator):
                 _, score[block], deviation[block] = self._belief(
                     rows[block], part, part, target[block]
                 )
-            errors = standardised_error(score, deviation, self.scores_.actual(given, target))
+            actual = self.scores_.actual(given, target)
             for group in (False, True):
-                if (isolated == group).any():
-                    self._scales[place, int(group)] = coverage_scale(errors[isolated == group])
+                own = isolated == group
+                if own.any():
+                    forecast = score[own], deviation[own]
+                    unexplained = unexplained_variance(*forecast, actual[own])
+                    forecast = score[own], widened(*forecast, unexplained)
+                    self._unexplained[place, int(group)] = unexplained
+                    self._scales[place, int(group)] = coverage_scale(
+                        standardised_error(*forecast, actual[own])
+                    )
 
     def _mind_drift(self, models):
         """Learn from the latest fifth how later models differ, and how much wider they vary.
@@ -238,7 +249,7 @@ class Forecaster(Forecasts, BaseEstimator):
         later = np.flatnonzero(self._is_later)
         is_alone = is_isolated(self.lineage_, self.evaluated_, later).astype(int)
         progress = np.stack([_shrunken_mean(moved[isolated == g], model.gram) for g in (0, 1)])
-        errors = self._errors(belief.shift(progress[isolated]), rows) / self._scales[0, isolated]
+        errors = self._errors(belief.shift(progress[isolated]), rows, isolated)
         self._drift = np.maximum(coverage_scale(errors), 1.0)
         offset = np.zeros(self._belief_without.information.shape)
         offset[later] = progress[is_alone]
@@ -250,13 +261,17 @@ class Forecaster(Forecasts, BaseEstimator):
         rest[hidden] = MISSING if rest.dtype == np.uint8 else np.nan
         return self.model_.adapt(rest, self.lineage_, models=models)
 
-    def _errors(self, belief, rows):
-        """Standardised errors of the forecasts of these models' scores."""
+    def _errors(self, belief, rows, isolated):
+        """Errors of zero-shot forecasts of these models' scores in calibrated deviations."""
+        unexplained = self._unexplained[0, isolated]
         errors = [
-            self.scores_.errors(self.likelihood_, belief[part], self.responses_[rows[part]])
+            self.scores_.errors(
+                self.likelihood_, belief[part], self.responses_[rows[part]],
+                unexplained=unexplained[part],
+            )
             for part in np.array_split(np.arange(rows.size), -(-rows.size // BLOCK))
-        ]
-        return np.concatenate(errors)
+        ]  # fmt: skip
+        return np.concatenate(errors) / self._scales[0, isolated]
 
     def _in_turn(self, rows, states, answers):
         """Expected answers, each given some of the others: what candidates compete with."""
@@ -277,16 +292,20 @@ class Forecaster(Forecasts, BaseEstimator):
         weights = self.memory_.weights(rows, self._in_turn(rows, states, answers), answers)
         return self.memory_.blend(weights, expected, items)
 
-    def _widths(self, rows, given):
-        """Factors on the deviations, between the numbers of responses that were simulated."""
+    def _calibrated(self, score, deviation, rows, given):
+        """Deviations that cover, between the numbers of responses that were simulated."""
         n_known = np.log1p(observed(given).sum(axis=1))
         isolated = is_isolated(self.lineage_, self.evaluated_, rows).astype(int)
         place = np.interp(n_known, np.log1p(self._shots), np.arange(len(self._shots)))
         below = np.minimum(place.astype(int), len(self._shots) - 1)
         above = np.minimum(below + 1, len(self._shots) - 1)
         share = (place - below)[:, None]
-        scale = (1 - share) * self._scales[below, isolated] + share * self._scales[above, isolated]
-        return scale * np.where(self._is_later[rows][:, None], self._drift, 1.0)
+        unexplained, scale = (
+            (1 - share) * table[below, isolated] + share * table[above, isolated]
+            for table in (self._unexplained, self._scales)
+        )
+        drift = np.where(self._is_later[rows][:, None], self._drift, 1.0)
+        return widened(score, deviation, unexplained) * scale * drift
 
 
 def _shrunken_mean(offsets, gram):

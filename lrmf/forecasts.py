@@ -16,7 +16,7 @@ class Forecasts:
     """Forecasts of the models of a fit, from Gaussian beliefs about their states.
 
     A subclass has `responses_`, `likelihood_`, `scores_`, `n_threads`, and says what it believes:
-    `_states`, how wide its intervals are: `_widths`, and whether anything else than the states
+    `_states`, how sure it really is: `_calibrated`, and whether anything else than the states
     speaks of the answers: `_refined`.
     """
 
@@ -103,7 +103,8 @@ class Forecasts:
         """Expected responses; score, lower, upper and number observed (4, n_rows, n_benchmarks)."""
         given = self.responses_[rows] if revealed is None else revealed
         expected, score, deviation = self._belief(rows, revealed, given, target)
-        bounds = interval(score, deviation * self._widths(rows, given), level)
+        deviation = self._calibrated(score, deviation, rows, given)
+        bounds = interval(score, deviation, level)
         return expected, np.stack([score, *bounds, self.scores_.n_observed(given)])
 
     def _belief(self, rows, revealed, given, target):

@@ -8,6 +8,8 @@ from .snapshot import observed
 
 LEVEL = 0.9  # of the intervals that are calibrated
 _LEAST = 20  # errors that a calibration needs
+_ROUNDS = 10  # of reweighting
+_CERTAIN = 1e-5  # variance of a score below which all are weighed alike
 
 
 class BenchmarkScores:
@@ -85,7 +87,7 @@ class BenchmarkScores:
         total = np.where(total > 0, total, np.nan).astype(np.float64)
         return np.sqrt(np.maximum(variance, 0)) / total
 
-    def errors(self, likelihood, states, given):
+    def errors(self, likelihood, states, given, *, unexplained=0.0):
         """`standardised_error` of forecasts of all observed responses (n, n_benchmarks).
 
         Parameters
@@ -93,11 +95,13 @@ class BenchmarkScores:
         likelihood : Bernoulli or Gaussian
         states : Gaussians (n), beliefs without the responses
         given : (n, n_items), the responses
+        unexplained : (n, n_benchmarks), as in `widened`
         """
         target = observed(given)
         forecast = likelihood.forecast(states.mean, states.covariance)
         deviation = self.deviation(likelihood, states, given, target, forecast=forecast)
         score = self.expected(forecast[0], given, target)
+        deviation = widened(score, deviation, unexplained)
         return standardised_error(score, deviation, self.actual(given, target))
 
     def n_observed(self, given):
@@ -120,6 +124,36 @@ def standardised_error(score, deviation, actual):
     return error / np.maximum(_arcsine_deviation(score, deviation), 1e-12)
 
 
+def unexplained_variance(score, deviation, actual):
+    """Variance of scores that neither chance nor ignorance of the states explains (n_benchmarks,).
+
+    On the arcsine scale: v >= 0 such that E (actual - score)^2 = deviation^2 + v score (1 - score),
+    by least squares with the inverse variances of the left side as weights. Moments, unlike
+    quantiles, tell it from chance where hardly any answer is known; 0 for fewer than 20 models.
+
+    Parameters
+    ----------
+    score, deviation, actual : (n, n_benchmarks), NaN where there is none
+    """
+    variances = np.zeros(score.shape[1])
+    excess = (actual - score) ** 2 - deviation**2
+    for b in range(score.shape[1]):
+        known = np.isfinite(excess[:, b])
+        if known.sum() < _LEAST:
+            continue
+        explained, unit = deviation[known, b] ** 2, _unit(score[known, b])
+        for _ in range(_ROUNDS):
+            weight = unit / (explained + variances[b] * unit + _CERTAIN) ** 2
+            moment = np.sum(weight * excess[known, b]) / np.sum(weight * unit)
+            variances[b] = max(0.0, moment)
+    return variances
+
+
+def widened(score, deviation, unexplained):
+    """Deviation of the score with a variance (on the arcsine scale) in addition."""
+    return np.sqrt(deviation**2 + unexplained * _unit(score))
+
+
 def coverage_scale(errors):
     """Factors (n_benchmarks,) on deviations that make 90% of the errors (n, n_benchmarks) covered.
 
@@ -140,4 +174,9 @@ def _arcsine(score):
 
 def _arcsine_deviation(score, deviation):
     """Standard deviation on the arcsine scale, where it depends least on the score."""
-    return deviation / np.sqrt(np.clip(score * (1 - score), 1e-4, None))
+    return deviation / np.sqrt(_unit(score))
+
+
+def _unit(score):
+    """Variance of the score that is 1 on the arcsine scale."""
+    return np.clip(score * (1 - score), 1e-4, None)

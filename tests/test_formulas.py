@@ -15,7 +15,7 @@ from lrmf.evaluation import evaluate, zero_shot
 from lrmf.forecasts import is_isolated
 from lrmf.gaussian import Gaussian
 from lrmf.prior import LineagePrior
-from lrmf.scores import coverage_scale
+from lrmf.scores import coverage_scale, unexplained_variance, widened
 
 
 class Coarse(BaseEstimator):
@@ -107,3 +107,18 @@ def test_a_model_is_no_relative_of_its_own():
     lineage = Lineage.from_edges(edges, ["a", "b", "alone", "silent"])
     evaluated = np.array([True, False, True, False])
     assert is_isolated(lineage, evaluated, np.arange(4)).tolist() == [True, False, True, True]
+
+
+def test_variance_beyond_chance_is_told_from_chance():
+    """Scores of 40 answers whose chances have a variance of 0.02 on the arcsine scale, or none."""
+    rng = np.random.default_rng(0)
+    score = rng.uniform(0.2, 0.8, (4000, 1))
+    chance = np.sqrt(score * (1 - score) / 40)
+    for variance in (0.0, 0.02):
+        y = 2 * np.arcsin(np.sqrt(score)) + np.sqrt(variance) * rng.standard_normal(score.shape)
+        actual = rng.binomial(40, np.sin(np.clip(y, 0, np.pi) / 2) ** 2) / 40
+        found = unexplained_variance(score, chance, actual)
+        assert found[0] == pytest.approx(variance, abs=0.002)
+        assert unexplained_variance(score[:19], chance[:19], actual[:19]) == 0
+        spread = widened(score, chance, found)
+        assert np.var((actual - score) / spread) == pytest.approx(1, abs=0.1)
