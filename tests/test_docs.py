@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -71,6 +72,16 @@ def test_the_readme_says_of_each_claim_what_the_committed_results_say():
     assert with_claims(text) == text
     for word in ("holds", "simulated", "v1", "v2"):
         assert word in claims_block()
+
+
+def test_the_readme_says_of_the_solver_what_the_bench_measured():
+    summary = pd.read_csv(ROOT / "bench/results/summary.csv").query("problem == 'full'")
+    summary = summary.set_index("solver")
+    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    assert f"a fit at paper scale takes {summary.loc['LRMF', 'fit_cpu']:.1f} CPU seconds" in text
+    ratios = summary["ratio_loss"].round().astype(int)
+    assert f"needs {ratios['L-BFGS']} times as long to the same held-out log-loss" in text
+    assert f"Adam {ratios['Adam, full batch']} times" in text
 
 
 def test_a_readme_without_the_marks_of_the_table_is_refused():

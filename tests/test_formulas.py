@@ -112,7 +112,7 @@ def test_a_model_is_no_relative_of_its_own():
 def test_variance_beyond_chance_is_told_from_chance():
     """Scores of 40 answers whose chances have a variance of 0.02 on the arcsine scale, or none."""
     rng = np.random.default_rng(0)
-    score = rng.uniform(0.2, 0.8, (4000, 1))
+    score = rng.uniform(0.2, 0.8, (20_000, 1))
     chance = np.sqrt(score * (1 - score) / 40)
     for variance in (0.0, 0.02):
         y = 2 * np.arcsin(np.sqrt(score)) + np.sqrt(variance) * rng.standard_normal(score.shape)
