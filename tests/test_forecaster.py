@@ -259,3 +259,22 @@ def test_choosing_parameters_finds_nothing_in_coin_flips():
     _, curve = tune(answers, lineage, items=None, models=cards(lineage), fixed=fixed)
     assert len(curve) == 2
     assert (curve["loss"] > np.log(2)).all()
+
+
+def test_intervals_allow_for_what_the_states_of_a_model_leave_out():
+    """Every model is better or worse at a benchmark than its one factor can say."""
+    rng = np.random.default_rng(0)
+    n_models, per_benchmark, names = 600, 200, ["a", "b", "c"]
+    benchmark = np.repeat(names, per_benchmark)
+    own = rng.standard_normal((n_models, 3)).repeat(per_benchmark, axis=1)
+    logit = rng.standard_normal((n_models, 1)) + own + rng.standard_normal(benchmark.size)
+    answers = (rng.random(logit.shape) < 1 / (1 + np.exp(-logit))).astype(np.uint8)
+    seen = rng.random(logit.shape) < 0.1
+    lineage = random_lineage(n_models, seed=1)
+    items = pd.DataFrame({"item_id": np.arange(benchmark.size), "benchmark": benchmark})
+    model = Forecaster(rank=1, tuned=False, use_memory=False)
+    model.fit(np.where(seen, answers, MISSING), lineage, items=items.assign(n_trials=1))
+    scores = model.predict_scores()
+    actual = np.stack([answers[:, benchmark == name].mean(axis=1) for name in names], axis=1)
+    inside = (scores["lower"] <= actual.ravel()) & (actual.ravel() <= scores["upper"])
+    assert 0.85 < inside.mean() < 0.95
