@@ -32,7 +32,7 @@ class Forecaster(Forecasts, BaseEstimator):
     On top of `LRMF`: its hyperparameters by inner cross-validation (`tune`), the errors of its
     leave-one-out forecasts explained by model cards (`CardCorrection`), boosted trees as a second
     opinion on benchmark scores (`Stacking`), a memory of near-copies for answers (`Memory`), and
-    intervals scaled so that training models, forecast as if k of their responses were known, are
+    intervals widened so that training models, forecast as if k of their responses were known, are
     covered. Nothing is learned from a response that a forecast is scored on.
 
     Parameters
