@@ -400,7 +400,7 @@ class Bernoulli:
         Returns
         -------
         probability, slope, noise : float32 (n, n_items)
-            noise is the variance of the answer itself, p (1 - p).
+            noise is the variance of the answer given its chance, E sigma (1 - sigma).
         """
         logit = mean.astype(np.float32) @ self.design[items].T + self.offset[items]
         packed = (covariance[:, self._upper[0], self._upper[1]] * self._twice).astype(np.float32)

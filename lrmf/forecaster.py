@@ -13,7 +13,7 @@ from .features import model_dates, read_dates
 from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
 from .memory import SHOTS, Memory, ShownAnswers, forecast_in_turn
 from .scores import coverage_scale, standardised_error, unexplained_variance, widened
-from .snapshot import MISSING, observed, random_places
+from .snapshot import MISSING, observed, observed_counts, random_places
 from .stacking import Stacking
 from .threads import threads
 from .tuning import DEFAULTS, tune
@@ -23,6 +23,8 @@ _LATE = 0.2  # share of the training models, the latest, that show what drift do
 _LATEST = 0.98  # share of the training models that a later model is later than
 _SIMULATED = 400  # models with and without relatives behind memory and intervals, each, or
 _CELLS = 2_000_000  # as many as have so many cells
+_WELL_KNOWN = 50  # answers per parameter of an item; fewer, and items know answers by heart
+_SMOOTH = 10  # answers behind a score, below which its error has but a few values
 _REVEALED = {True: (5, *SHOTS), False: (1, 2, 4)}  # responses, by whether they are answers
 
 
@@ -141,18 +143,22 @@ class Forecaster(Forecasts, BaseEstimator):
         return lineage if self.use_lineage else lineage.drop_edges(np.ones(lineage.n_edges, bool))
 
     def _learn(self, model, models):
-        self.model_, self.likelihood_, self.scores_ = model, model.likelihood_, model.scores_
-        self.responses_, self.lineage_, self.items_ = model.responses_, model.lineage_, model.items_
-        self.evaluated_ = has_responses(self.responses_)
         rng = np.random.default_rng([self.seed, 11])
         with threads(self.n_threads):
-            self._correct(model, models)
-            self._simulate(np.flatnonzero(self.evaluated_), rng)
+            self._take(model, models)
+            rows = self._choose(rng)
+            rehearsal = self._rehearsal(rows, models)
+            rehearsal._simulate(rows, rng)
+            self.memory_, self._shots = rehearsal.memory_, rehearsal._shots
+            self._unexplained, self._scales = rehearsal._unexplained, rehearsal._scales
             self._mind_drift(models)
         return self
 
-    def _correct(self, model, models):
-        """Beliefs without own responses, corrected by cards and boosted trees."""
+    def _take(self, model, models):
+        """The fit, and beliefs without own responses, corrected by cards and boosted trees."""
+        self.model_, self.likelihood_, self.scores_ = model, model.likelihood_, model.scores_
+        self.responses_, self.lineage_, self.items_ = model.responses_, model.lineage_, model.items_
+        self.is_binary_, self.evaluated_ = model.is_binary_, has_responses(self.responses_)
         self.trees_ = None
         self._reads_cards = self._shown(models) is not None
         self._belief_without, self.cards_ = self._read_cards(model, models)
@@ -169,28 +175,48 @@ class Forecaster(Forecasts, BaseEstimator):
         """The models table, if cards are to be read."""
         return models if self.use_cards and self.use_features is not False else None
 
-    def _simulate(self, rows, rng):
-        """Forecast training models as if few of their responses were known; learn from it."""
+    def _choose(self, rng):
+        """Training models with and without relatives, to rehearse on."""
+        rows = np.flatnonzero(self.evaluated_)
         isolated = is_isolated(self.lineage_, self.evaluated_, rows)
         groups = [rng.permutation(rows[isolated == group]) for group in (False, True)]
         size = np.clip(_CELLS // self.responses_.shape[1], _LEAST, _SIMULATED)
-        chosen = np.sort(np.concatenate([group[:size] for group in groups]))
+        return np.sort(np.concatenate([group[:size] for group in groups]))
+
+    def _rehearsal(self, rows, models):
+        """A forecaster whose items do not know these models' answers, as if they were new.
+
+        Items learn the few answers they have by heart, which makes forecasts of these look better
+        than those of others. With many answers they hardly do: this forecaster is good enough, as
+        it is where too few models would be left to fit items to.
+        """
+        n_answers = observed_counts(self.responses_).sum() / self.responses_.shape[1]
+        is_few = n_answers < _WELL_KNOWN * (self.model_.rank + 1)
+        if not (self.is_binary_ and is_few and 2 * rows.size < self.evaluated_.sum()):
+            return self
+        rest = self._without(rows)
+        model = LRMF(**self.model_.get_params())
+        model.fit(rest, self.lineage_, items=self.items_, models=models)
+        other = type(self)(**self.get_params())
+        other._take(model.adapt(self.responses_, self.lineage_, models=models), models)
+        return other
+
+    def _simulate(self, chosen, rng):
+        """Forecast these models as if few of their responses were known; learn from it."""
         given = self.responses_[chosen]
         seen = observed(given)
         place = random_places(seen, rng)
-        is_binary = self.responses_.dtype == np.uint8
-        missing = MISSING if is_binary else np.nan
-        shots = [k for k in _REVEALED[is_binary] if (seen.sum(axis=1) > k).sum() >= _LEAST]
-        shown = {k: np.where(place < k, given, missing).astype(given.dtype) for k in shots}
+        shots = [k for k in _REVEALED[self.is_binary_] if (seen.sum(axis=1) > k).sum() >= _LEAST]
+        shown = {k: np.where(place < k, given, self._missing).astype(given.dtype) for k in shots}
         self.memory_ = None
-        if is_binary and self.use_memory and chosen.size:
+        if self.is_binary_ and self.use_memory and chosen.size:
             self.memory_ = Memory(self.responses_, self.lineage_, seed=self.seed)
             for k in SHOTS:
                 if k in shown:
                     answers = ShownAnswers(shown[k])
                     expected = self._in_turn(chosen, self._states(chosen, shown[k]), answers)
                     self.memory_.learn(k, chosen, expected, answers)
-        nothing = np.full(given.shape, missing, given.dtype)
+        nothing = np.full(given.shape, self._missing, given.dtype)
         self._calibrate(chosen, given, {0: nothing} | shown)
 
     def _calibrate(self, rows, given, shown):
@@ -210,16 +236,19 @@ class Forecaster(Forecasts, BaseEstimator):
                     rows[block], part, part, target[block]
                 )
             actual = self.scores_.actual(given, target)
+            n = self.scores_.n_observed(np.where(target, given, self._missing))
+            share = 1 - 1 / np.maximum(n, 1) if self.is_binary_ else np.ones(n.shape)
             for group in (False, True):
                 own = isolated == group
                 if own.any():
                     forecast = score[own], deviation[own]
-                    unexplained = unexplained_variance(*forecast, actual[own])
+                    unexplained = unexplained_variance(*forecast, actual[own], share[own])
                     forecast = score[own], widened(*forecast, unexplained)
+                    errors = standardised_error(*forecast, actual[own])
+                    if self.is_binary_:
+                        errors[n[own] < _SMOOTH] = np.nan
                     self._unexplained[place, int(group)] = unexplained
-                    self._scales[place, int(group)] = coverage_scale(
-                        standardised_error(*forecast, actual[own])
-                    )
+                    self._scales[place, int(group)] = coverage_scale(errors)
 
     def _mind_drift(self, models):
         """Learn from the latest fifth how later models differ, and how much wider they vary.
@@ -257,9 +286,17 @@ class Forecaster(Forecasts, BaseEstimator):
 
     def _fit_without(self, hidden, models):
         """The fit with the responses of these models hidden, the items as they are."""
+        return self.model_.adapt(self._without(hidden), self.lineage_, models=models)
+
+    def _without(self, hidden):
+        """The responses without those of some models."""
         rest = np.array(self.responses_)
-        rest[hidden] = MISSING if rest.dtype == np.uint8 else np.nan
-        return self.model_.adapt(rest, self.lineage_, models=models)
+        rest[hidden] = self._missing
+        return rest
+
+    @property
+    def _missing(self):
+        return MISSING if self.is_binary_ else np.nan
 
     def _errors(self, belief, rows, isolated):
         """Errors of zero-shot forecasts of these models' scores in calibrated deviations."""

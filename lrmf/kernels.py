@@ -233,21 +233,23 @@ def compress(answers, pointers, columns, values):
 
 @njit(parallel=True, **_options)
 def expected_answers(logit, variance, probability, slope, noise):
-    """E sigma(s) of s ~ N(logit, variance), its slope by the logit, and the answer's variance.
+    """E sigma(s) of s ~ N(logit, variance), its slope by the logit, and the answer's own noise.
 
-    sigma(E s / sqrt(1 + pi/8 Var s)) (MacKay, 1992); all are float32 (n_rows, n_columns), the last
-    three outputs.
+    p = E sigma(s) is sigma(E s / sqrt(1 + pi/8 Var s)) (MacKay, 1992). Of the answer's variance,
+    p (1 - p), the noise E sigma (1 - sigma) is what does not come from s: p (1 - p) - slope^2 Var s.
+    All are float32 (n_rows, n_columns), the last three outputs.
     """
     one, half, share = np.float32(1), np.float32(0.5), np.float32(np.pi / 8)
     for i in prange(logit.shape[0]):
         for j in range(logit.shape[1]):
-            shrink = one / np.sqrt(one + share * max(variance[i, j], np.float32(0)))
+            spread = max(variance[i, j], np.float32(0))
+            shrink = one / np.sqrt(one + share * spread)
             h = _half_tanh(shrink * logit[i, j])
             p = half + half * h
             v = np.float32(0.25) * (one - h * h)
             probability[i, j] = p
-            noise[i, j] = v
             slope[i, j] = shrink * v
+            noise[i, j] = v - spread * slope[i, j] ** 2
 
 
 @njit(parallel=True, **_options)

@@ -124,29 +124,37 @@ def standardised_error(score, deviation, actual):
     return error / np.maximum(_arcsine_deviation(score, deviation), 1e-12)
 
 
-def unexplained_variance(score, deviation, actual):
-    """Variance of scores that neither chance nor ignorance of the states explains (n_benchmarks,).
+def unexplained_variance(score, deviation, actual, shown=1.0):
+    r"""Variance of scores that neither chance nor ignorance of the states explains (n_benchmarks,).
 
-    On the arcsine scale: v >= 0 such that E (actual - score)^2 = deviation^2 + v score (1 - score),
-    by least squares with the inverse variances of the left side as weights. Moments, unlike
-    quantiles, tell it from chance where hardly any answer is known; 0 for fewer than 20 models.
+    On the arcsine scale: v >= 0 such that E (actual - score)^2 = deviation^2 + v u, with
+    u = score (1 - score) shown. By least squares with the inverse variances of the left side as
+    weights, each benchmark shrunk towards the v of all, as by a prior with standard deviation v:
+
+        v_b = (s_b I_b / 2 + 1 / v) / (I_b / 2 + 1 / v^2),
+
+    s_b being the benchmark's own solution and 2 / I_b its variance. Moments, unlike quantiles, tell
+    the unexplained from chance where hardly any answer is known; 0 for fewer than 20 models.
 
     Parameters
     ----------
     score, deviation, actual : (n, n_benchmarks), NaN where there is none
+    shown : float or (n, n_benchmarks)
+        Share of the unexplained variance that `actual` shows: 1 - 1/n for n answers, as one alone
+        has the same variance whether its chance was known or not.
     """
-    variances = np.zeros(score.shape[1])
     excess = (actual - score) ** 2 - deviation**2
-    for b in range(score.shape[1]):
-        known = np.isfinite(excess[:, b])
-        if known.sum() < _LEAST:
-            continue
-        explained, unit = deviation[known, b] ** 2, _unit(score[known, b])
-        for _ in range(_ROUNDS):
-            weight = unit / (explained + variances[b] * unit + _CERTAIN) ** 2
-            moment = np.sum(weight * excess[known, b]) / np.sum(weight * unit)
-            variances[b] = max(0.0, moment)
-    return variances
+    known = np.isfinite(excess)
+    excess, explained = np.where(known, excess, 0.0), np.where(known, deviation**2, 1.0)
+    unit = np.where(known, _unit(score) * shown, 0.0)
+    variances = np.zeros(score.shape[1])
+    for _ in range(_ROUNDS):
+        weight = unit / (explained + variances * unit + _CERTAIN) ** 2
+        information, moment = np.sum(weight * unit, axis=0), np.sum(weight * excess, axis=0)
+        common = max(0.0, moment.sum() / max(information.sum(), 1e-30))
+        shrunken = (moment * common**2 / 2 + common) / (information * common**2 / 2 + 1)
+        variances = np.maximum(shrunken, 0)
+    return np.where(known.sum(axis=0) >= _LEAST, variances, 0)
 
 
 def widened(score, deviation, unexplained):

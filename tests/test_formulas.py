@@ -122,3 +122,30 @@ def test_variance_beyond_chance_is_told_from_chance():
         assert unexplained_variance(score[:19], chance[:19], actual[:19]) == 0
         spread = widened(score, chance, found)
         assert np.var((actual - score) / spread) == pytest.approx(1, abs=0.1)
+
+
+def test_variance_beyond_chance_from_few_answers():
+    """Scores of 3 answers show two thirds of the variance of their chances, of one answer none."""
+    rng = np.random.default_rng(1)
+    score = rng.uniform(0.3, 0.7, (40_000, 1))
+    y = 2 * np.arcsin(np.sqrt(score)) + 0.2 * rng.standard_normal(score.shape)
+    probability = np.sin(np.clip(y, 0, np.pi) / 2) ** 2
+    for n in (1, 3):
+        actual = rng.binomial(n, probability) / n
+        found = unexplained_variance(score, np.sqrt(score * (1 - score) / n), actual, 1 - 1 / n)
+        assert found[0] == pytest.approx(0.2**2 if n > 1 else 0, abs=0.004)
+
+
+def test_variance_beyond_chance_of_a_benchmark_with_little_to_say_is_that_of_all():
+    """Of two benchmarks, one with 2 answers a model: its own moment is worth little."""
+    rng = np.random.default_rng(2)
+    found = []
+    for _ in range(20):
+        score = np.full((60, 2), 0.5)
+        y = np.pi / 2 + np.sqrt(0.02) * rng.standard_normal(score.shape)
+        n = np.array([500, 2])
+        actual = rng.binomial(n, np.sin(y / 2) ** 2) / n
+        chance = np.broadcast_to(np.sqrt(0.25 / n), score.shape)
+        found.append(unexplained_variance(score, chance, actual, 1 - 1 / n))
+    assert np.mean(found, axis=0) == pytest.approx(0.02, abs=0.007)
+    assert np.std(found, axis=0).max() < 0.01
