@@ -18,6 +18,8 @@ from .snapshot import Snapshot, benchmark_scores
 BOOTSTRAP_BLOCK = 250
 MIN_CLUSTERS = 5  # below that resampling says little
 RELATIVES = {"1": (1, 1), "2-4": (2, 4), "5-19": (5, 19), "20 or more": (20, np.inf)}
+DISTANCES = ["1 hop", "2 hops", "3 hops or more"]
+INTERVALS = ["coverage", "width", "interval_score"]
 CLAIM = (0.07, 0.10)
 RIVALS = ("MF", "MF + features", "kNN", "NCF", "boosting on relatives")
 COMPARISON = ["predictor", "metric", "benchmark", "value", "lower", "upper"]
@@ -187,7 +189,7 @@ def add_strata(forecasts: pd.DataFrame) -> pd.DataFrame:
     if forecasts.empty:
         return forecasts
     hops = forecasts["hops"].to_numpy()
-    distance = np.select([hops == 1, hops > 1], ["1 hop", "2 hops or more"], "none")
+    distance = np.select([hops == 1, hops == 2, hops > 2], DISTANCES, "none")
     number = forecasts["n_relatives"].to_numpy()
     within = [(low <= number) & (number <= high) for low, high in RELATIVES.values()]
     relatives = np.select(within, list(RELATIVES), "none")
@@ -227,7 +229,10 @@ def rename_predictors(forecasts: pd.DataFrame, names: dict, column: str) -> pd.D
 
 
 def interval_quality(forecasts: pd.DataFrame, *, predictor: str = "LRMF") -> pd.DataFrame:
-    """Coverage and width of a predictor's 90% intervals by k and benchmark, averaged over seeds.
+    """Coverage, width and score of a predictor's 90% intervals by k and benchmark.
+
+    Averaged over seeds. The interval score is the width and 20 times the distance of the actual
+    score from the interval, if outside, in points (Gneiting and Raftery, 2007): less is better.
 
     Returns predictor, k, benchmark, metric, value, n.
     """
@@ -236,7 +241,7 @@ def interval_quality(forecasts: pd.DataFrame, *, predictor: str = "LRMF") -> pd.
         return pd.DataFrame(columns=[*keys, "value", "n"])
     own = forecasts[forecasts["predictor"] == predictor]
     values = score_forecasts(own, by=["predictor", "seed", "k"])
-    values = values[values["metric"].isin(["coverage", "width"])]
+    values = values[values["metric"].isin(INTERVALS)]
     grouped = values.groupby(keys, sort=False)
     return grouped.agg(value=("value", "mean"), n=("n", "max")).reset_index()
 

@@ -236,8 +236,8 @@ def expected_answers(logit, variance, probability, slope, noise):
     """E sigma(s) of s ~ N(logit, variance), its slope by the logit, and the answer's own noise.
 
     p = E sigma(s) is sigma(E s / sqrt(1 + pi/8 Var s)) (MacKay, 1992). Of the answer's variance,
-    p (1 - p), the noise E sigma (1 - sigma) is what does not come from s: p (1 - p) - slope^2 Var s.
-    All are float32 (n_rows, n_columns), the last three outputs.
+    p (1 - p), the noise E sigma (1 - sigma) does not come from s: p (1 - p) - slope^2 Var s. All
+    are float32 (n_rows, n_columns), the last three outputs.
     """
     one, half, share = np.float32(1), np.float32(0.5), np.float32(np.pi / 8)
     for i in prange(logit.shape[0]):

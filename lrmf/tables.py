@@ -21,7 +21,16 @@ HEADINGS = {
     "brier": "Brier", "auc": "AUC", "coverage": "coverage", "width": "width",
 }  # fmt: skip
 NONE = "-"
-LEVELS = ["1 hop", "2 hops or more", "finetune", "merge", "adapter", "quantized", "parent"]
+LEVELS = [
+    "1 hop",
+    "2 hops",
+    "3 hops or more",
+    "finetune",
+    "merge",
+    "adapter",
+    "quantized",
+    "parent",
+]
 LEVELS += ["sibling", "distant", "1", "2-4", "5-19", "20 or more", "none"]
 RELATED = ["LRMF", "lineage average, multi-hop", "lineage average, 1 hop", "item mean"]
 _LATEX = {
@@ -164,12 +173,53 @@ def stratum_table(strata: pd.DataFrame, *, metric: str = "mae") -> pd.DataFrame:
     return table.rename_axis("group").fillna(NONE)
 
 
+def gain_table(strata: pd.DataFrame, without: str, *, metric: str = "mae") -> pd.DataFrame:
+    """What LRMF gains over a predictor that lacks something, by stratum, with its interval.
+
+    Parameters
+    ----------
+    strata : of `by_stratum`
+    without : name of that predictor
+    """
+    if strata.empty:
+        return pd.DataFrame()
+    chosen = strata[(strata["metric"] == metric) & (strata["predictor"] == without)]
+    chosen = chosen.sort_values("level", key=_level_order, kind="stable")
+    heading = f"{HEADINGS[metric]}: LRMF minus LRMF {without}"
+    rows = {
+        f"{row.stratum}: {row.level}": {
+            "models": f"{row.n_models:,}",
+            f"{HEADINGS[metric]} {without}": number(row.value, DECIMALS[metric]),
+            heading: interval(*_lead(row), DECIMALS[metric]),
+        }
+        for row in chosen.itertuples()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("group")
+
+
+def metric_table(results: pd.DataFrame, predictor: str, metrics) -> pd.DataFrame:
+    """Metrics of one predictor by benchmark, averaged over seeds; then *all* and *average*.
+
+    Parameters
+    ----------
+    results : of `evaluate`, one protocol and one label
+    """
+    if results.empty:
+        return pd.DataFrame()
+    own = results[(results["predictor"] == predictor) & results["metric"].isin(metrics)]
+    wide = own.groupby(["benchmark", "metric"], sort=False)["value"].mean().unstack()
+    last = [name for name in ("all", "average") if name in wide.index]
+    wide = wide.reindex([*wide.index.drop(last), *last])[list(metrics)]
+    text = wide.apply(lambda column: [number(value, DECIMALS[column.name]) for value in column])
+    return text.rename(columns=HEADINGS).rename_axis(columns=None)
+
+
 def _level_order(levels: pd.Series) -> pd.Series:
     return levels.astype(str).map(LEVELS.index)
 
 
 def quality_table(intervals: pd.DataFrame) -> pd.DataFrame:
-    """Coverage and width of intervals by k, averaged over benchmarks."""
+    """Coverage, width and score of intervals by k, averaged over benchmarks."""
     if intervals.empty:
         return pd.DataFrame()
     chosen = intervals[intervals["benchmark"] == "all"]

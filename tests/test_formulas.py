@@ -127,7 +127,7 @@ def test_variance_beyond_chance_is_told_from_chance():
 def test_variance_beyond_chance_from_few_answers():
     """Scores of 3 answers show two thirds of the variance of their chances, of one answer none."""
     rng = np.random.default_rng(1)
-    score = rng.uniform(0.3, 0.7, (40_000, 1))
+    score = rng.uniform(0.3, 0.7, (400_000, 1))
     y = 2 * np.arcsin(np.sqrt(score)) + 0.2 * rng.standard_normal(score.shape)
     probability = np.sin(np.clip(y, 0, np.pi) / 2) ** 2
     for n in (1, 3):

@@ -92,6 +92,34 @@ def test_curve_interval_and_stratum_tables():
     assert table["item mean"].tolist() == ["-", "-"]
 
 
+def test_gains_by_stratum():
+    worse = compared(
+        {"LRMF": (0.5, 0.4, 0.6), "without lineage": (0.6, 0.5, 0.7)}, stratum="relatives"
+    )
+    both = pd.concat([worse.assign(level=level) for level in ("2-4", "1")])
+    table = tables.gain_table(both, "without lineage")
+    assert list(table.index) == ["relatives: 1", "relatives: 2-4"]
+    own = both.query("predictor == 'without lineage' and metric == 'mae' and level == '1'").iloc[0]
+    lead = own[["difference", "difference_lower", "difference_upper"]]
+    expected = [f"{own['n_models']:,}", f"{own['value']:.1f}", tables.interval(*lead, 1)]
+    assert table.loc["relatives: 1"].tolist() == expected
+
+
+def test_metrics_of_one_predictor_by_benchmark():
+    rows = [
+        ("LRMF", name, metric, value + seed, seed)
+        for seed in (0, 2)
+        for name in ("all", "average", "b", "a")
+        for metric, value in (("mae", 1.0), ("coverage", 0.5))
+    ]
+    columns = ["predictor", "benchmark", "metric", "value", "seed"]
+    results = pd.DataFrame([*rows, ("kNN", "b", "mae", 9.0, 0)], columns=columns)
+    table = tables.metric_table(results, "LRMF", ["coverage", "mae"])
+    assert list(table.index) == ["b", "a", "all", "average"]
+    assert list(table.columns) == ["coverage", "MAE"]
+    assert table.loc["b"].tolist() == ["1.50", "2.0"]
+
+
 def test_empty_frames_make_empty_tables():
     empty = pd.DataFrame()
     made = [
@@ -101,6 +129,8 @@ def test_empty_frames_make_empty_tables():
         tables.curve_table(empty, "k"),
         tables.interval_table(empty, "k"),
         tables.stratum_table(empty),
+        tables.gain_table(empty, "without lineage"),
+        tables.metric_table(empty, "LRMF", ["mae"]),
         tables.quality_table(empty),
         tables.claim_table(empty),
     ]
