@@ -74,7 +74,7 @@ def all_baselines(
         neighbors = {"n_neighbors": (10, 20, 40), "significance": (10.0, 50.0)}
     shrinkage = {"shrinkage": (0.03, 0.1, 0.3, 1.0, 3.0)}
     spread = {"ability_sd": (0.25, 0.5, 1.0, 2.0)}
-    smooth = {"ability_sd": (0.5, 1.0), "lineage_strength": (3.0, 10.0, 30.0)}
+    smooth = {"ability_sd": (0.5, 1.0, 2.0, 4.0), "lineage_strength": (3.0, 10.0, 30.0)}
     trees = {"max_iter": (50, 150), "min_samples_leaf": (5, 20)}
     predictors = {
         "item mean": ItemMean(),

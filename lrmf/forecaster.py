@@ -237,18 +237,22 @@ class Forecaster(Forecasts, BaseEstimator):
                 )
             actual = self.scores_.actual(given, target)
             n = self.scores_.n_observed(np.where(target, given, self._missing))
-            share = 1 - 1 / np.maximum(n, 1) if self.is_binary_ else np.ones(n.shape)
             for group in (False, True):
                 own = isolated == group
                 if own.any():
-                    forecast = score[own], deviation[own]
-                    unexplained = unexplained_variance(*forecast, actual[own], share[own])
-                    forecast = score[own], widened(*forecast, unexplained)
-                    errors = standardised_error(*forecast, actual[own])
-                    if self.is_binary_:
-                        errors[n[own] < _SMOOTH] = np.nan
-                    self._unexplained[place, int(group)] = unexplained
-                    self._scales[place, int(group)] = coverage_scale(errors)
+                    at = place, int(group)
+                    self._unexplained[at], self._scales[at] = self._widening(
+                        score[own], deviation[own], actual[own], n[own]
+                    )
+
+    def _widening(self, score, deviation, actual, n):
+        """Unexplained variance, and factors that cover, by scores of n responses each."""
+        share = 1 - 1 / np.maximum(n, 1) if self.is_binary_ else None
+        unexplained = unexplained_variance(score, deviation, actual, share)
+        errors = standardised_error(score, widened(score, deviation, unexplained), actual)
+        if self.is_binary_:
+            errors[n < _SMOOTH] = np.nan
+        return unexplained, coverage_scale(errors)
 
     def _mind_drift(self, models):
         """Learn from the latest fifth how later models differ, and how much wider they vary.

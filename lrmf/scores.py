@@ -124,36 +124,40 @@ def standardised_error(score, deviation, actual):
     return error / np.maximum(_arcsine_deviation(score, deviation), 1e-12)
 
 
-def unexplained_variance(score, deviation, actual, shown=1.0):
+def unexplained_variance(score, deviation, actual, shown=None):
     r"""Variance of scores that neither chance nor ignorance of the states explains (n_benchmarks,).
 
     On the arcsine scale: v >= 0 such that E (actual - score)^2 = deviation^2 + v u, with
     u = score (1 - score) shown. By least squares with the inverse variances of the left side as
-    weights, each benchmark shrunk towards the v of all, as by a prior with standard deviation v:
+    weights; moments, unlike quantiles, tell the unexplained from chance where hardly any answer is
+    known. For answers each benchmark's own solution s_b, whose variance is 2 / I_b, is shrunk
+    towards the v of all benchmarks, as by a prior with standard deviation v:
 
-        v_b = (s_b I_b / 2 + 1 / v) / (I_b / 2 + 1 / v^2),
+        v_b = (s_b I_b / 2 + 1 / v) / (I_b / 2 + 1 / v^2).
 
-    s_b being the benchmark's own solution and 2 / I_b its variance. Moments, unlike quantiles, tell
-    the unexplained from chance where hardly any answer is known; 0 for fewer than 20 models.
+    0 for a benchmark of fewer than 20 models.
 
     Parameters
     ----------
     score, deviation, actual : (n, n_benchmarks), NaN where there is none
-    shown : float or (n, n_benchmarks)
-        Share of the unexplained variance that `actual` shows: 1 - 1/n for n answers, as one alone
-        has the same variance whether its chance was known or not.
+    shown : (n, n_benchmarks), optional
+        Share of the unexplained variance that scores of answers show: 1 - 1/n for n of them, as one
+        alone has the same variance whether its chance was known or not. None for proportions.
     """
     excess = (actual - score) ** 2 - deviation**2
     known = np.isfinite(excess)
     excess, explained = np.where(known, excess, 0.0), np.where(known, deviation**2, 1.0)
-    unit = np.where(known, _unit(score) * shown, 0.0)
+    unit = np.where(known, _unit(score) * (1.0 if shown is None else shown), 0.0)
     variances = np.zeros(score.shape[1])
     for _ in range(_ROUNDS):
         weight = unit / (explained + variances * unit + _CERTAIN) ** 2
-        information, moment = np.sum(weight * unit, axis=0), np.sum(weight * excess, axis=0)
-        common = max(0.0, moment.sum() / max(information.sum(), 1e-30))
-        shrunken = (moment * common**2 / 2 + common) / (information * common**2 / 2 + 1)
-        variances = np.maximum(shrunken, 0)
+        moment = np.sum(weight * excess, axis=0)
+        information = np.maximum(np.sum(weight * unit, axis=0), 1e-30)
+        variances = np.maximum(moment / information, 0)
+        if shown is not None:
+            common = max(0.0, moment.sum() / information.sum())
+            variances = np.maximum(moment * common**2 / 2 + common, 0)
+            variances /= information * common**2 / 2 + 1
     return np.where(known.sum(axis=0) >= _LEAST, variances, 0)
 
 

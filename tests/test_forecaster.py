@@ -278,3 +278,40 @@ def test_intervals_allow_for_what_the_states_of_a_model_leave_out():
     actual = np.stack([answers[:, benchmark == name].mean(axis=1) for name in names], axis=1)
     inside = (scores["lower"] <= actual.ravel()) & (actual.ravel() <= scores["upper"])
     assert 0.85 < inside.mean() < 0.95
+
+
+def sparse_problem(monkeypatch, *, n_models=600, n_items=200):
+    """8 answers an item, and few enough models to calibrate on that the others can do without."""
+    monkeypatch.setattr("lrmf.forecaster._CELLS", 40 * n_items)
+    lineage = random_lineage(n_models, seed=7, n_unscored=5, n_loops=5)
+    answers, _ = draw_answers(lineage, n_items, seed=7, density=1.0, ridge=0.2, strength=3.0)
+    given = np.random.default_rng(8).random(answers.shape) < 8 / n_models
+    return lineage, answers, np.where(given, answers, MISSING), columns(n_items, 1)
+
+
+def test_intervals_cover_where_items_have_few_answers(monkeypatch):
+    """Items learn 8 answers by heart: who calibrates on these sees hardly an error."""
+    lineage, answers, train, items = sparse_problem(monkeypatch)
+    forecaster = Forecaster(rank=4, tuned=False, use_memory=False)
+    covered = {}
+    for known_by_heart in (0, 50):
+        monkeypatch.setattr("lrmf.forecaster._WELL_KNOWN", known_by_heart)
+        scores = forecaster.fit(train, lineage, items=items).predict_scores(target=~observed(train))
+        hidden = np.where(observed(train), MISSING, answers)
+        actual = forecaster.scores_.actual(hidden, observed(hidden)).ravel()
+        covered[known_by_heart] = scores["lower"].le(actual) & scores["upper"].ge(actual)
+    assert covered[50].mean() > covered[0].mean() + 0.03
+    assert covered[50].mean() > 0.8
+
+
+def test_who_calibrates_is_unknown_to_the_items(monkeypatch):
+    lineage, _, train, items = sparse_problem(monkeypatch)
+    forecaster = Forecaster(rank=2, tuned=False, use_memory=False).fit(train, lineage, items=items)
+    rows = forecaster._choose(np.random.default_rng([0, 11]))
+    rehearsal = forecaster._rehearsal(rows, None)
+    flipped = train.copy()
+    flipped[rows] = np.where(observed(train[rows]), 1 - train[rows], MISSING)
+    other = Forecaster(rank=2, tuned=False, use_memory=False).fit(flipped, lineage, items=items)
+    again = other._rehearsal(rows, None)
+    np.testing.assert_array_equal(rehearsal.model_.item_factors_, again.model_.item_factors_)
+    assert not np.array_equal(forecaster.model_.item_factors_, other.model_.item_factors_)

@@ -132,7 +132,9 @@ def test_variance_beyond_chance_from_few_answers():
     probability = np.sin(np.clip(y, 0, np.pi) / 2) ** 2
     for n in (1, 3):
         actual = rng.binomial(n, probability) / n
-        found = unexplained_variance(score, np.sqrt(score * (1 - score) / n), actual, 1 - 1 / n)
+        found = unexplained_variance(
+            score, np.sqrt(score * (1 - score) / n), actual, np.full(score.shape, 1 - 1 / n)
+        )
         assert found[0] == pytest.approx(0.2**2 if n > 1 else 0, abs=0.004)
 
 
@@ -146,6 +148,6 @@ def test_variance_beyond_chance_of_a_benchmark_with_little_to_say_is_that_of_all
         n = np.array([500, 2])
         actual = rng.binomial(n, np.sin(y / 2) ** 2) / n
         chance = np.broadcast_to(np.sqrt(0.25 / n), score.shape)
-        found.append(unexplained_variance(score, chance, actual, 1 - 1 / n))
+        found.append(unexplained_variance(score, chance, actual, np.full(score.shape, 1 - 1 / n)))
     assert np.mean(found, axis=0) == pytest.approx(0.02, abs=0.007)
     assert np.std(found, axis=0).max() < 0.01
