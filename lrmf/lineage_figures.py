@@ -20,9 +20,12 @@
 Every function returns a Figure at its final size; `lrmf.style.note_data` adds which data it shows.
 """
 
+import re
+from functools import lru_cache
+
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib import patheffects
+import pandas as pd
 from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
@@ -49,6 +52,10 @@ _RELATION_MARKERS = {"any": "*", "finetune": "o", "merge": "s", "adapter": "^", 
 _FAMILY_MARKERS = ["o", "s", "^", "D", "v", "X"]
 _FAMILY_COLORS = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK]
 _MIN_PAIRS_SHOWN, _MIN_DISTANCES_SHOWN = 20, 5
+# The family picture, in inches: height of a row, marker to name to link, between two lanes.
+_ROW, _TO_NAME, _TO_LINK, _MIN_GAP, _MAX_GAP = 0.14, 0.08, 0.05, 0.34, 1.2
+_NAME_SIZE, _NAME_LENGTHS = 6.5, range(60, 5, -2)  # points, letters
+_FEW_LETTERS, _MAX_CONFINED = range(12, 5, -1), 24
 _PAIRS = {
     "finetune": "finetune and parent",
     "merge": "merge and a parent",
@@ -186,51 +193,138 @@ def lineage_structure(counts):
 def family_picture(nodes, edges):
     """Part of a family by generation, from left to right; relations by colour and line style.
 
+    Every member has a row and every generation a lane of its own. Links change rows between lanes
+    only, and cross lanes in the row of the child; names end where a link crosses their row. So no
+    link and no name crosses a name, whatever the family.
+
     Parameters
     ----------
     nodes, edges : DataFrames of `lrmf.family_tree.family_picture`
     """
-    figure, axes = plt.subplots(figsize=(PAGE, 4.8))
-    figure.supxlabel(" ", fontsize=6)  # labels are placed with the line of `note_data` in mind
+    nodes = _with_places(nodes, edges)
+    figure, axes = plt.subplots(figsize=(PAGE, 1.3 + _ROW * len(nodes)))
+    axes.set(xlim=(0, PAGE - 0.1), ylim=(len(nodes) - 0.5, -0.5))
+    axes.set_axis_off()
     _draw_links(axes, nodes, edges)
     _draw_members(figure, axes, nodes)
-    axes.set_axis_off()
-    axes.margins(x=0.06, y=0.03)
-    _legend_above(axes, _family_handles(edges, nodes["value"].notna()), ncols=8)
+    handles = _family_handles(edges, nodes["value"].notna())
+    _legend_above(axes, handles, ncols=8, handlelength=2.6)
     n_family, n_merges = nodes["n_family"].iloc[0], edges[edges["relation"] == "merge"]["child"]
     shown = "all" if len(nodes) == n_family else f"{len(nodes)} of its {n_family:,}"
     tied = f", tied together by {_counted(n_merges.nunique(), 'merge')}" if len(n_merges) else ""
-    generations = _counted(round(np.ptp(nodes["x"])) + 1, "generation")
+    generations = _counted(nodes["generation"].max() + 1, "generation")
     _headline(figure, f"The largest family, {shown} members: {generations}{tied}")
-    _label_members(figure, axes, nodes, parents=set(edges["parent"]))
     return figure
 
 
+def _with_places(nodes, edges):
+    """Columns generation (from 0), row, text, and in inches: x, name_end, lane_end, gap."""
+    nodes = nodes.sort_values(["y", "x"], kind="stable", ignore_index=True)
+    generation = (nodes["x"] - nodes["x"].min()).round().astype(int)
+    nodes = nodes.assign(generation=generation, row=range(len(nodes)))
+    free = nodes["node_id"].map(_free_until(nodes, edges))
+    start, end, gap = _lanes(nodes[free == generation])
+    nodes = nodes.assign(x=generation.map(start), lane_end=generation.map(end), gap=gap)
+    room = free.map(end) - nodes["x"] - _TO_NAME - _TO_LINK
+    texts = [_fitting(node, width) for node, width in zip(nodes.itertuples(), room, strict=True)]
+    widths = np.array([_name_width(text) for text in texts])
+    return nodes.assign(text=texts, name_end=nodes["x"] + _TO_NAME + widths)
+
+
+def _free_until(nodes, edges):
+    """The generation after which a link first crosses the row of each member, or the last one."""
+    place = nodes.set_index("node_id")[["generation", "row"]]
+    parents, children = place.loc[edges["parent"]], place.loc[edges["child"]]["row"].to_numpy()
+    after = parents["generation"].to_numpy()
+    low, high = np.sort([parents["row"].to_numpy(), children], axis=0)
+    return {
+        name: after[(after >= node["generation"]) & (low <= node["row"]) & (node["row"] <= high)]
+        .min(initial=place["generation"].max())
+        for name, node in place.iterrows()
+    }  # fmt: skip
+
+
+def _lanes(confined):
+    """Start and end of each generation's lane, and the gap between two.
+
+    The names that must end with their lane are cut short: all to the same few letters, then, the
+    best connected members first, to as many as there is room for.
+    """
+    n_lanes = confined["generation"].max() + 1
+    spare = PAGE - 0.25 - _MIN_GAP * (n_lanes - 1)
+    members = confined.sort_values("n_relatives", ascending=False, kind="stable")
+    for few in _FEW_LETTERS:
+        width = [_member_width(node, few) for node in members.itertuples()]
+        width = pd.Series(width, members.index)
+        if _widest(width, members).sum() <= spare:
+            break
+    for node in members.itertuples():
+        for n_letters in range(_MAX_CONFINED, few, -2):
+            longer = width.where(members.index != node.Index, _member_width(node, n_letters))
+            if _widest(longer, members).sum() <= spare:
+                width = longer
+                break
+    lanes = _widest(width, members).reindex(range(n_lanes), fill_value=0.1)
+    gap = min(_MAX_GAP, _MIN_GAP + (spare - lanes.sum()) / max(1, n_lanes - 1))
+    end = 0.07 + lanes.cumsum() + gap * np.arange(n_lanes)
+    return end - lanes, end, gap
+
+
+def _member_width(node, n_letters):
+    return _TO_NAME + _name_width(_name(node, n_letters)) + _TO_LINK
+
+
+def _widest(width, members):
+    return width.groupby(members["generation"]).max()
+
+
+def _fitting(node, width):
+    names = [_name(node, n_letters) for n_letters in _NAME_LENGTHS]
+    fit = (name for name in names if _name_width(name) < width + 1e-6)
+    return next(fit, names[-1])
+
+
+def _name(node, n_letters):
+    return _shorten(node.label, n_letters) + (f" +{node.n_hidden}" if node.n_hidden else "")
+
+
+def _name_width(name):
+    return _width(name, _NAME_SIZE) / 72
+
+
 def _draw_links(axes, nodes, edges):
-    place = nodes.set_index("node_id")[["x", "y"]]
-    for relation, style in RELATIONS.items():
-        for edge in edges[edges["relation"] == relation].itertuples():
-            curve = _s_curve(place.loc[edge.parent], place.loc[edge.child])
-            patch = PathPatch(curve, fill=False, lw=0.85, alpha=0.75, capstyle="butt", **style)
-            axes.add_patch(patch)
+    nodes = nodes.set_index("node_id")
+    for (relation, child), group in edges.groupby(["relation", "child"], sort=False):
+        style = RELATIONS[relation] | {"lw": 0.9, "alpha": 0.8}
+        curves = [_link(nodes.loc[parent], nodes.loc[child]) for parent in group["parent"]]
+        for curve in curves:
+            axes.add_patch(PathPatch(curve, fill=False, capstyle="butt", **style))
+        start = min(curve.vertices[-1, 0] for curve in curves)
+        end, row = nodes.loc[child, ["x", "row"]]
+        axes.plot([start, end], [row, row], **style)  # once, or dashes would fill each other's gaps
+
+
+def _link(parent, child):
+    """From the end of the parent's name to the child's row, right of the parent's lane."""
+    left, right = parent["lane_end"], parent["lane_end"] + parent["gap"] - 0.06
+    middle, above, below = (left + right) / 2, parent["row"], child["row"]
+    points = [(parent["name_end"] + _TO_LINK, above), (left, above)]
+    points += [(middle, above), (middle, below), (right, below)]
+    return Outline(points, [Outline.MOVETO, Outline.LINETO, *[Outline.CURVE4] * 3])
 
 
 def _draw_members(figure, axes, nodes):
     known, other = nodes[nodes["value"].notna()], nodes[nodes["value"].isna()]
-    axes.scatter(other["x"], other["y"], s=22, c="white", ec=GREY, lw=0.8)
+    axes.scatter(other["x"], other["row"], s=22, c="white", ec=GREY, lw=0.8, zorder=3)
     if len(known):
         style = {"s": 30, "edgecolors": BLACK, "linewidths": 0.5, "zorder": 3}
-        drawn = axes.scatter(known["x"], known["y"], c=known["value"], **style)
+        drawn = axes.scatter(known["x"], known["row"], c=known["value"], **style)
         style = {"location": "bottom", "shrink": 0.4, "aspect": 40, "anchor": (0.02, 0)}
         bar = figure.colorbar(drawn, ax=axes, pad=0.01, **style)
         hidden = " (+n: relatives not shown)" if nodes["n_hidden"].any() else ""
         bar.set_label(f"average standardised score{hidden}", loc="left")
-
-
-def _s_curve(start, end):
-    middle = (start["x"] + end["x"]) / 2
-    points = [tuple(start), (middle, start["y"]), (middle, end["y"]), tuple(end)]
-    return Outline(points, [Outline.MOVETO, Outline.CURVE4, Outline.CURVE4, Outline.CURVE4])
+    for node in nodes.itertuples():
+        axes.text(node.x + _TO_NAME, node.row, node.text, fontsize=_NAME_SIZE, va="center_baseline")
 
 
 def _family_handles(edges, known):
@@ -245,53 +339,6 @@ def _family_handles(edges, known):
             style = {"marker": "o", "ls": "", "mfc": face, "mec": edge, "mew": 0.6}
             handles.append(Line2D([], [], label=label, **style))
     return handles
-
-
-def _label_members(figure, axes, nodes, *, parents, n_named=14):
-    """Name the best connected members and count relatives not shown, where there is room."""
-    figure.canvas.draw()
-    radius = 3.2 * figure.dpi / 72
-    centres = axes.transData.transform(nodes[["x", "y"]].to_numpy())
-    taken = [(x - radius, y - radius, x + radius, y + radius) for x, y in centres]
-    halo = [patheffects.withStroke(linewidth=2, foreground="white")]
-    order = np.argsort(-nodes["n_relatives"].to_numpy(), kind="stable")
-    for node in nodes.iloc[order].itertuples():
-        more = f"+{node.n_hidden}" if node.n_hidden else ""
-        names = [_shorten(node.label, letters) for letters in (26, 20, 14)] if n_named > 0 else []
-        for label in filter(None, [*(f"{name} {more}".strip() for name in names), more]):
-            text = axes.annotate(
-                label,
-                (node.x, node.y),
-                xytext=(0, 0),
-                textcoords="offset points",
-                fontsize=6,
-                path_effects=halo,
-                zorder=4,
-            )
-            if _find_room(figure, axes, text, taken, beside=node.node_id not in parents):
-                n_named -= label != more
-                break
-            text.remove()
-
-
-def _find_room(figure, axes, text, taken, *, beside):
-    """Move a text to the first side of its point where it overlaps nothing."""
-    renderer = figure.canvas.get_renderer()
-    left_end, right_end = figure.bbox.x0, axes.bbox.x1 + 4
-    right = ((5, 0), "left", "center")
-    around = [((-3, 4), "left", "bottom"), ((-3, -4), "left", "top")]
-    around += [((3, 4), "right", "bottom"), ((3, -4), "right", "top"), ((-5, 0), "right", "center")]
-    for offset, ha, va in [right, *around] if beside else [*around, right]:
-        text.set(position=offset, ha=ha, va=va)
-        box = text.get_window_extent(renderer)
-        free = all(
-            box.x1 < left or end < box.x0 or box.y1 < low or high < box.y0
-            for left, low, end, high in taken
-        )
-        if free and box.x0 > left_end and box.x1 < right_end:
-            taken.append((box.x0 - 1, box.y0 - 1, box.x1 + 1, box.y1 + 1))
-            return True
-    return False
 
 
 def parent_child_scatter(pairs):
@@ -574,11 +621,14 @@ def _legend_above(axes, handles=None, **style):
 
 
 def _shorten(text, n_letters):
-    """Cut out the middle of a long name."""
+    """Leave out words amid a long name, or after its start if its last word is long."""
     if len(text) <= n_letters:
         return text
-    n_end = (n_letters - 1) // 3 + 1
-    return f"{text[: n_letters - 1 - n_end]}…{text[-n_end:]}"
+    words = re.findall(r"[^-_ ]+[-_ ]*", text)
+    end = words.pop() if len(words[0]) + len(words[-1]) < n_letters else ""
+    while len(words) > 1 and len("".join(words)) + len(end) >= n_letters:
+        words.pop()
+    return "".join(words)[: n_letters - 1 - len(end)] + "…" + end
 
 
 def _headline(figure, text):
@@ -586,9 +636,14 @@ def _headline(figure, text):
     lines = [""]
     for word in text.split():
         longer = f"{lines[-1]} {word}".strip()
-        outline = TextPath((0, 0), longer, size=8, prop=FontProperties(weight="bold"))
-        if outline.get_extents().width < 72 * figure.get_figwidth() - 10:
+        if _width(longer, 8, weight="bold") < 72 * figure.get_figwidth() - 10:
             lines[-1] = longer
         else:
             lines.append(word)
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8, fontweight="bold")
+
+
+@lru_cache(maxsize=2048)
+def _width(text, size, **font):
+    """Of a line of text, in points."""
+    return TextPath((0, 0), text, size=size, prop=FontProperties(**font)).get_extents().width

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import tiny_snapshot
+from matplotlib.path import Path
 
 from lrmf import Lineage, kinship
 from lrmf import lineage_figures as figures
@@ -109,11 +110,31 @@ def test_family_picture_tells_relations_apart_without_overlaps(simulated):
     styles = {(patch.get_edgecolor()[:3], patch.get_linestyle()) for patch in axes.patches}
     assert len(axes.patches) == len(edges)
     assert len(styles) == edges["relation"].nunique()
+    figure.set_dpi(300)  # as saved: hinting makes text wider on coarser screens
     check_size(figure, PAGE)
     boxes = [text.get_window_extent() for text in axes.texts]
-    assert boxes
+    assert len(boxes) == len(nodes)
+    links = [patch.get_transform().transform_path(patch.get_path()) for patch in axes.patches]
+    lines = [Path(line) for link in links for line in link.to_polygons(closed_only=False)]
+    assert len(lines) == len(edges)
+    lines += [Path(axes.transData.transform(line.get_xydata())) for line in axes.lines]
     for number, box in enumerate(boxes):
         assert not any(box.overlaps(other) for other in boxes[:number])
+        assert not any(line.intersects_bbox(box, filled=False) for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("n_letters", "expected"),
+    [
+        (40, "Llama-3.1-8B-Instruct-Zeus"),
+        (20, "Llama-3.1-8B-…Zeus"),
+        (13, "Llama-…Zeus"),
+        (8, "Llama-…"),
+        (4, "Lla…"),
+    ],
+)
+def test_names_are_cut_between_words(n_letters, expected):
+    assert figures._shorten("Llama-3.1-8B-Instruct-Zeus", n_letters) == expected
 
 
 def test_family_picture_of_unscored_members():
