@@ -30,9 +30,9 @@ from .tables import LEVELS, RELATED, number
 LIGHT = "#D9D9D9"
 WITHOUT_LINEAGE = ("MF", "MF + features", "kNN", "NCF", "item mean", "2PL", "Rasch")
 WITHOUT_LINEAGE += ("boosting on features",)
-# The tables hold all predictors; more curves than these could not be told apart.
-DRAWN = ["LRMF", "LRMF core", "boosting on relatives", "lineage average, multi-hop", "MF"]
-DRAWN += ["MF + features", "kNN", "NCF", "2PL", "item mean"]
+# The strongest of each kind: more curves than these could not be told apart.
+DRAWN = ["LRMF", "boosting on relatives", "lineage average, multi-hop", "MF", "MF + features"]
+DRAWN += ["kNN"]
 AXIS_LABELS = {"pearson": "r, mean over benchmarks", "mae": "mean absolute error, points"}
 STRATA = {
     "distance": "nearest scored relative",
@@ -113,22 +113,24 @@ def predicted_against_actual(forecasts, results, predictor="LRMF"):
 def random_missing_curve(comparison):
     """Accuracy against the share of cells observed, for scattered missing entries.
 
+    Draws a predictor of each kind (`DRAWN`), and the one that the title names; the tables have all.
+
     Parameters
     ----------
     comparison : of `bootstrap` by density, metrics pearson and mae
     """
+    frame = rows_of(comparison, metric="pearson")
+    low = frame[frame["density"] == frame["density"].min()].set_index("predictor")["value"]
+    rival = low.reindex([name for name in WITHOUT_LINEAGE if name in low]).idxmax()
+    drawn = comparison[comparison["predictor"].isin([*DRAWN, rival])]
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7))
     for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
-        drawn = comparison[comparison["predictor"].isin(DRAWN)]
         curves(axes, drawn[drawn["metric"] == metric], "density")
         values = sorted(comparison["density"].unique())
         axes.set(xscale="log", xlabel="share of the cells that were observed")
         axes.set_ylabel(AXIS_LABELS[metric])
         axes.set_xticks(values, [f"{100 * value:g}%" for value in values])
         axes.xaxis.set_minor_locator(NullLocator())
-    frame = rows_of(comparison, metric="pearson")
-    low = frame[frame["density"] == frame["density"].min()].set_index("predictor")["value"]
-    rival = low.reindex([name for name in WITHOUT_LINEAGE if name in low]).idxmax()
     headline(
         figure,
         f"With {100 * frame['density'].min():g}% observed LRMF reaches r = "
@@ -140,15 +142,19 @@ def random_missing_curve(comparison):
 def few_shot_curve(comparison):
     """Accuracy against the number of revealed answers (or benchmarks).
 
+    Draws a predictor of each kind (`DRAWN`), and the one that the title names; the tables have all.
+
     Parameters
     ----------
     comparison : of `bootstrap` by k, metrics pearson and mae, with a column `unit` that says what
         was revealed
     """
     unit = comparison["unit"].iloc[0]
+    r = rows_of(comparison, metric="pearson").pivot(index="k", columns="predictor", values="value")
+    rival, enough = _first_without_lineage(r)
+    drawn = comparison[comparison["predictor"].isin([*DRAWN, rival])]
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7))
     for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
-        drawn = comparison[comparison["predictor"].isin(DRAWN)]
         curves(axes, drawn[drawn["metric"] == metric], "k")
         ks = sorted(comparison["k"].unique())
         axes.set_xscale("symlog", linthresh=1, linscale=0.5)
@@ -156,7 +162,12 @@ def few_shot_curve(comparison):
         axes.xaxis.set_minor_locator(NullLocator())
         axes.set(xlabel=f"{unit} revealed", ylabel=AXIS_LABELS[metric])
         axes.set_xlim(-0.1, 1.12 * max(ks))
-    headline(figure, _few_shot_title(rows_of(comparison, metric="pearson"), unit))
+    start = f"LRMF knows r = {number(r['LRMF'].iloc[0], 2)} before any answer"
+    if rival is None:
+        end = f"nothing without lineage gets there with {r.index.max():g} {unit}"
+    else:
+        end = f"{rival}, without lineage, needs {enough:g} {unit}"
+    headline(figure, f"{start}; {end}")
     return figure
 
 
@@ -389,17 +400,11 @@ def _best_title(frame) -> str:
     return f"LRMF ranks held-out models best (r = {r['LRMF']}), {verdict} {rival} ({r[rival]})"
 
 
-def _few_shot_title(frame, unit) -> str:
-    r = frame.pivot(index="k", columns="predictor", values="value")
-    rivals = [name for name in WITHOUT_LINEAGE if name in r]
-    zero = r.loc[r.index.min(), "LRMF"]
-    best = r[rivals].max(axis=1)
-    start = f"LRMF knows r = {number(zero, 2)} before any answer"
-    enough = best.index[best >= zero]
-    if not len(enough):
-        return f"{start}; nothing without lineage gets there with {r.index.max():g} {unit}"
-    rival = r.loc[enough[0], rivals].idxmax()
-    return f"{start}; {rival}, without lineage, needs {enough[0]:g} {unit}"
+def _first_without_lineage(r) -> tuple:
+    """Which predictor without lineage first reaches the zero-shot r of LRMF, and with which k."""
+    best = r[[name for name in WITHOUT_LINEAGE if name in r]]
+    enough = r.index[best.max(axis=1) >= r["LRMF"].iloc[0]]
+    return (best.loc[enough[0]].idxmax(), enough[0]) if len(enough) else (None, None)
 
 
 def _ablation_title(strength, variants) -> str:

@@ -131,9 +131,10 @@ def label_ends(axes, ends, x, *, colors, size=7):
         overlap = np.maximum(0, gap - np.diff(places))
         places[1:] += overlap / 2
         places[:-1] -= overlap / 2
+    places -= max(0, places[-1] - high)
     for name, place in zip(names, places + max(0, low - places[0]), strict=True):
         axes.annotate(
-            SHORT_NAMES.get(name, name), (x, ends[name]), xytext=(1.05, place), va="center",
+            SHORT_NAMES.get(name, name), (x, ends[name]), xytext=(1.08, place), va="center",
             fontsize=size, annotation_clip=False, textcoords=axes.get_yaxis_transform(),
             color=colors[name],
             arrowprops={

@@ -12,22 +12,23 @@ COLUMN, PAGE = 3.35, 6.9  # inches: one column and the full width of the paper
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#767676"
 
+# What the curves show together has a hue, a dash and a marker each; the rest shares what is left.
 PREDICTORS = {
     "LRMF": {"color": BLUE, "marker": "o", "linestyle": "-"},
-    "LRMF core": {"color": BLUE, "marker": "h", "linestyle": ":"},
-    "boosting on relatives": {"color": VERMILLION, "marker": "*", "linestyle": "-"},
-    "lineage average, multi-hop": {"color": GREEN, "marker": "^", "linestyle": "--"},
+    "LRMF core": {"color": BLUE, "marker": "h", "linestyle": (0, (1, 1))},
+    "boosting on relatives": {"color": VERMILLION, "marker": "*", "linestyle": (0, (5, 1))},
+    "lineage average, multi-hop": {"color": GREEN, "marker": "^", "linestyle": (0, (8, 3))},
     "lineage average, 1 hop": {"color": SKY, "marker": "v", "linestyle": ":"},
     "lineage average, 1 hop, raw": {"color": SKY, "marker": "1", "linestyle": "-"},
     "2PL + lineage": {"color": GREEN, "marker": "<", "linestyle": "-."},
     "Rasch + lineage": {"color": GREEN, "marker": ">", "linestyle": ":"},
-    "boosting on features": {"color": ORANGE, "marker": "p", "linestyle": "-"},
-    "MF": {"color": VERMILLION, "marker": "s", "linestyle": "--"},
-    "MF + features": {"color": ORANGE, "marker": "D", "linestyle": "-."},
+    "boosting on features": {"color": SKY, "marker": "p", "linestyle": "-"},
+    "MF": {"color": BLACK, "marker": "s", "linestyle": (0, (1, 1.5))},
+    "MF + features": {"color": ORANGE, "marker": "D", "linestyle": (0, (4, 1.5, 1, 1.5, 1, 1.5))},
     "kNN": {"color": PURPLE, "marker": "P", "linestyle": "-."},
-    "NCF": {"color": BLACK, "marker": "X", "linestyle": ":"},
-    "2PL": {"color": PURPLE, "marker": "d", "linestyle": ":"},
-    "Rasch": {"color": PURPLE, "marker": "H", "linestyle": "--"},
+    "NCF": {"color": SKY, "marker": "X", "linestyle": (0, (2, 2))},
+    "2PL": {"color": SKY, "marker": "d", "linestyle": (0, (2, 2))},
+    "Rasch": {"color": SKY, "marker": "H", "linestyle": (0, (2, 2))},
     "item mean": {"color": GREY, "marker": "_", "linestyle": "-"},
 }
 RELATIONS = {

@@ -9,7 +9,7 @@ from matplotlib.text import Text
 from test_tables import compared
 
 from lrmf import figures, plotting
-from lrmf.style import use_style
+from lrmf.style import predictor_style, use_style
 
 matplotlib.use("agg")
 ZERO_SHOT = {
@@ -123,6 +123,21 @@ def test_few_shot_curve_draws_and_names_every_predictor():
     weaker = frame[frame["predictor"] != "kNN"]
     title = figures.few_shot_curve(weaker).get_suptitle()
     assert "nothing without lineage gets there with 10 answers" in title
+
+
+def test_curves_show_one_predictor_of_a_kind_and_whom_the_title_names():
+    values = {"LRMF": [0.7, 0.8], "2PL": [0.0, 0.75], "Rasch": [0.0, 0.6], "LRMF core": [0.6, 0.7]}
+    figure = figures.few_shot_curve(curve_at("k", [0, 10], values, unit="answers"))
+    assert "2PL, without lineage, needs 10 answers" in figure.get_suptitle()
+    assert set(texts_of(figure.axes[0])) == {"LRMF", "2PL"}
+
+
+@pytest.mark.parametrize("rival", sorted(set(figures.WITHOUT_LINEAGE) - set(figures.DRAWN)))
+def test_curves_differ_in_hue_and_in_dashes(rival):
+    looks = [predictor_style(name) for name in figures.DRAWN]
+    for part in ("color", "marker", "linestyle"):
+        assert len({look[part] for look in looks}) == len(looks)
+    assert predictor_style(rival)["color"] not in {look["color"] for look in looks}
 
 
 def test_names_at_line_ends_do_not_overlap():
