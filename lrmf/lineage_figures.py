@@ -21,18 +21,16 @@ Every function returns a Figure at its final size; `lrmf.style.note_data` adds w
 """
 
 import re
-from functools import lru_cache
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
-from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
+from .plotting import headline, text_width
 from .style import (
     BLACK,
     BLUE,
@@ -45,6 +43,7 @@ from .style import (
     RELATIONS,
     SKY,
     VERMILLION,
+    benchmark_name,
 )
 
 LIGHT = "#C4C4C4"
@@ -87,15 +86,15 @@ def score_distributions(scores):
         low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
         axes.plot([low, high], [place, place], color=BLACK, lw=1.6)
         axes.plot(middle, place, "o", ms=4, mfc="white", mec=BLACK)
-    axes.set_yticks(places, [f"{name} ({len(v):,})" for name, v in groups.items()])
+    axes.set_yticks(places, [f"{benchmark_name(name)} ({len(v):,})" for name, v in groups.items()])
     axes.set(xlabel="score of a model, % correct", xlim=(0, 100))
     axes.grid(axis="y", visible=False)
     spread = {name: values.std() for name, values in groups.items()}
     widest, narrowest = max(spread, key=spread.get), min(spread, key=spread.get)
-    title = f"Scores spread most on {widest} (sd {spread[widest]:.0f} points)"
+    title = f"Scores spread most on {benchmark_name(widest)} (sd {spread[widest]:.0f} points)"
     if widest != narrowest:
-        title += f" and least on {narrowest} ({spread[narrowest]:.0f})"
-    _headline(figure, title)
+        title += f" and least on {benchmark_name(narrowest)} ({spread[narrowest]:.0f})"
+    headline(figure, title)
     return figure
 
 
@@ -117,13 +116,14 @@ def missing_blocks(patterns):
         style = {"height": 0.8, "color": BLUE, "edgecolor": "white", "linewidth": 0.3}
         axes.barh(np.full(own.sum(), row), counts[own], left=start[own], **style)
     shares = seen.T @ counts / counts.sum()
-    labels = [f"{name} {share:.0%}" for name, share in zip(benchmarks, shares, strict=True)]
+    names = map(benchmark_name, benchmarks)
+    labels = [f"{name} {share:.0%}" for name, share in zip(names, shares, strict=True)]
     axes.set_yticks(range(len(benchmarks)), labels)
     axes.set(xlabel="models (blue: evaluated)", xlim=(0, counts.sum()))
     axes.invert_yaxis()
     axes.grid(visible=False)
     complete = counts[seen.all(axis=1)].sum() / counts.sum()
-    _headline(
+    headline(
         figure, f"{complete:.0%} of the models were evaluated on all {len(benchmarks)} benchmarks"
     )
     return figure
@@ -148,7 +148,7 @@ def size_against_score(sizes):
     axes.set_ylabel("average standardised score")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     r = np.corrcoef(np.log(size), average)[0, 1]
-    _headline(
+    headline(
         figure,
         f"Log size explains {r * r:.0%} of the variance of the average score "
         f"(r = {r:.2f}, n = {len(sizes):,})",
@@ -182,7 +182,7 @@ def lineage_structure(counts):
     panels[0][0].set_ylabel("at least so many")
     _, first = groups[0]
     sizes = np.repeat(first["value"], first["count"])
-    _headline(
+    headline(
         figure,
         f"Half of the {len(sizes):,} families have at most {np.median(sizes):.0f} members, "
         f"the largest has {sizes.max():,}",
@@ -213,7 +213,7 @@ def family_picture(nodes, edges):
     shown = "all" if len(nodes) == n_family else f"{len(nodes)} of its {n_family:,}"
     tied = f", tied together by {_counted(n_merges.nunique(), 'merge')}" if len(n_merges) else ""
     generations = _counted(nodes["generation"].max() + 1, "generation")
-    _headline(figure, f"The largest family, {shown} members: {generations}{tied}")
+    headline(figure, f"The largest family, {shown} members: {generations}{tied}")
     return figure
 
 
@@ -289,7 +289,7 @@ def _name(node, n_letters):
 
 
 def _name_width(name):
-    return _width(name, _NAME_SIZE) / 72
+    return text_width(name, _NAME_SIZE) / 72
 
 
 def _draw_links(axes, nodes, edges):
@@ -371,7 +371,7 @@ def parent_child_scatter(pairs):
     _legend_above(axes, ncols=2)
     r = np.corrcoef(x, y)[0, 1]
     near = np.mean(np.abs(x - y) < 0.25)
-    _headline(
+    headline(
         figure,
         f"Child and parents correlate at r = {r:.2f}; {near:.0%} of children are within 0.25 sd",
     )
@@ -401,7 +401,7 @@ def parent_child_correlation(correlations):
         axes.hlines(place, group["lower"], group["upper"], color=color, lw=1)
         label = "all" if relation == "any" else relation
         axes.plot(group["r"], place, marker, color=color, ms=4, label=label)
-    axes.set_yticks(range(len(benchmarks)), benchmarks)
+    axes.set_yticks(range(len(benchmarks)), map(benchmark_name, benchmarks))
     axes.set(xlabel="r of child and parents", ylim=(len(benchmarks) - 0.5, -0.5))
     axes.set_xlim(min(0, np.nanmin(shown[["r", "lower"]])), 1)
     axes.grid(axis="y", visible=False)
@@ -410,10 +410,11 @@ def parent_child_correlation(correlations):
     _legend_above(axes, ncols=5)
     single = shown[(shown["relation"] == "any") & (shown["benchmark"] != "average")]
     best, worst = single.loc[single["r"].idxmax()], single.loc[single["r"].idxmin()]
-    _headline(
+    headline(
         figure,
         f"How much a child takes after its parents: r from {worst['r']:.2f} "
-        f"({worst['benchmark']}) to {best['r']:.2f} ({best['benchmark']})",
+        f"({benchmark_name(worst['benchmark'])}) to {best['r']:.2f} "
+        f"({benchmark_name(best['benchmark'])})",
     )
     return figure
 
@@ -452,7 +453,7 @@ def spectral_energy(spectrum):
     panels[0].legend(handles=handles, loc="lower right")
     at_quarter = (spectrum["benchmark"] == "all") & np.isclose(spectrum["frequencies"], 0.25)
     quarter = spectrum[at_quarter].iloc[0]
-    _headline(
+    headline(
         figure,
         f"The lowest quarter of the frequencies holds {quarter['energy']:.0%} of the energy of "
         f"performance, and {quarter['shuffled']:.0%} on shuffled lineage",
@@ -476,7 +477,7 @@ def convergence(objective):
     n_sweeps, n_rises = len(values) - 1, int((np.diff(values) > 0).sum())
     sweeps = _counted(n_sweeps, "sweep")
     rises = "never rises" if n_rises == 0 else f"rises {_counted(n_rises, 'time')}"
-    _headline(
+    headline(
         figure,
         f"The objective {rises}: {1 - values[-1] / values[0]:.0%} lower after {sweeps}, "
         f"{1 - values[-1] / values[-2]:.2%} of it in the last",
@@ -516,7 +517,7 @@ def factors_by_family(factors):
         explained, n_families = _variance_between(named), named["family"].nunique()
         title = f"Membership in the {n_families} largest families explains {explained:.0%} of the "
         title += "variance in these directions"
-    _headline(figure, title)
+    headline(figure, title)
     return figure
 
 
@@ -557,7 +558,7 @@ def factor_distances(distances):
     title = f"Median distance {medians['random']:.2f} between any two models"
     if children:
         title += f", {np.median(np.concatenate(children)):.2f} between child and parent"
-    _headline(figure, title)
+    headline(figure, title)
     return figure
 
 
@@ -587,8 +588,8 @@ def example_forecast(forecast):
         axes.plot(x, y, marker, color=color, ms=4.5, mec=edge[0], mew=edge[1], label=label)
         if kind == "forecast":
             axes.vlines(x, 100 * kinds[kind]["lower"], 100 * kinds[kind]["upper"], color=color)
-    crowded = len("".join(benchmarks)) > 32
-    axes.set_xticks(range(len(benchmarks)), benchmarks, fontsize=6 if crowded else 7)
+    names = [benchmark_name(name) for name in benchmarks]
+    axes.set_xticks(range(len(names)), names, fontsize=6 if len("".join(names)) > 32 else 7)
     axes.set(ylabel="score, % correct")
     axes.grid(axis="x", visible=False)
     _legend_above(axes, ncols=2)
@@ -597,7 +598,7 @@ def example_forecast(forecast):
     error = 100 * (actual["score"] - own["score"]).abs().mean()
     parents = kinds["parent"].groupby("benchmark")["score"].mean()
     parent_error = 100 * (actual["score"] - parents).abs().mean()
-    _headline(
+    headline(
         figure,
         f"{inside.sum()} of {len(inside)} scores are within the interval; mean error "
         f"{error:.1f} points (parents' mean: {parent_error:.1f})",
@@ -629,21 +630,3 @@ def _shorten(text, n_letters):
     while len(words) > 1 and len("".join(words)) + len(end) >= n_letters:
         words.pop()
     return "".join(words)[: n_letters - 1 - len(end)] + "…" + end
-
-
-def _headline(figure, text):
-    """The finding, above all panels, in as many lines as it needs."""
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if _width(longer, 8, weight="bold") < 72 * figure.get_figwidth() - 10:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8, fontweight="bold")
-
-
-@lru_cache(maxsize=2048)
-def _width(text, size, **font):
-    """Of a line of text, in points."""
-    return TextPath((0, 0), text, size=size, prop=FontProperties(**font)).get_extents().width

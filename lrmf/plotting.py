@@ -1,10 +1,12 @@
 """What the figures share: titles, dots with intervals, labelled lines, showing and saving."""
 
-import textwrap
+from functools import lru_cache
 
 import numpy as np
+from matplotlib.font_manager import FontProperties
+from matplotlib.textpath import TextPath
 
-from .style import COLUMN, GREY, SIMULATED, note_data, predictor_style, save_figure
+from .style import GREY, SIMULATED, note_data, predictor_style, save_figure
 from .tables import order_predictors
 
 NAMES = ["model_id", "child"]
@@ -77,9 +79,32 @@ def rows_of(frame, **wanted):
 
 
 def headline(figure, text):
-    """The finding, above all panels."""
-    letters = 94 if figure.get_figwidth() > COLUMN else 46
-    figure.suptitle(textwrap.fill(text, letters), x=0.01, ha="left", fontsize=8, fontweight="bold")
+    """The finding, above all panels, in as many lines as it needs, about equally long."""
+    room = 72 * figure.get_figwidth() - 10
+    lines = _wrapped(text, room)
+    for share in np.arange(0.95, 0.5, -0.05):
+        narrower = _wrapped(text, share * room)
+        if len(narrower) > len(lines):
+            break
+        lines = narrower
+    figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8, fontweight="bold")
+
+
+def _wrapped(text, room):
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and text_width(longer, 8, weight="bold") > room:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    return lines
+
+
+@lru_cache(maxsize=2048)
+def text_width(text, size, **font):
+    """Width of a line of text, in points."""
+    return TextPath((0, 0), text, size=size, prop=FontProperties(**font)).get_extents().width
 
 
 def dot(axes, row, value, lower, upper, style):

@@ -37,6 +37,11 @@ RELATIONS = {
     "adapter": {"color": GREEN, "linestyle": "-."},
     "quantized": {"color": PURPLE, "linestyle": ":"},
 }
+BENCHMARKS = {
+    "arc": "ARC", "gsm8k": "GSM8K", "hellaswag": "HellaSwag", "truthfulqa": "TruthfulQA",
+    "winogrande": "Winogrande", "ifeval": "IFEval", "bbh": "BBH", "math": "MATH", "gpqa": "GPQA",
+    "musr": "MuSR", "mmlu_pro": "MMLU-Pro",
+}  # fmt: skip
 
 
 def use_style(*, screen_dpi=None):
@@ -49,6 +54,11 @@ def use_style(*, screen_dpi=None):
 def predictor_style(name):
     """Colour, marker and line of a predictor; names that are not in `PREDICTORS` are grey."""
     return PREDICTORS.get(name, {"color": GREY, "marker": ".", "linestyle": "-"})
+
+
+def benchmark_name(benchmark):
+    """What the papers call a benchmark; others keep their name."""
+    return BENCHMARKS.get(benchmark, benchmark)
 
 
 def data_label(snapshot):

@@ -90,6 +90,23 @@ def test_labels_say_whether_the_data_are_made_up():
     assert style.data_label(hub).startswith(style.SIMULATED + ":")
 
 
+@pytest.mark.parametrize("width", [style.COLUMN, style.PAGE])
+def test_headlines_fit_the_figure_and_leave_no_word_alone(width):
+    text = "Before any answer, TruthfulQA is forecast best (r = 0.85) and Winogrande worst (0.72)"
+    for n_more in range(6):
+        figure = plt.figure(figsize=(width, 2))
+        plotting.headline(figure, text + "; 396 models" * n_more)
+        lines = figure.get_suptitle().split("\n")
+        lengths = [plotting.text_width(line, 8, weight="bold") for line in lines]
+        assert max(lengths) < 72 * width
+        assert min(lengths) > 0.5 * max(lengths)
+
+
+def test_benchmarks_have_names_for_readers():
+    assert style.benchmark_name("mmlu_pro") == "MMLU-Pro"
+    assert style.benchmark_name("another") == "another"
+
+
 def test_predictors_can_be_told_apart():
     looks = [(look["color"], look["marker"]) for look in style.PREDICTORS.values()]
     assert len(set(looks)) == len(looks)
