@@ -9,6 +9,7 @@
 05 ``few_shot``                   `few_shot_curve`
 05 ``strength``, ``variants``     `lineage_ablation`
 05 ``strata``                     `error_by_relatives`
+05 ``lineage_gain``               `lineage_gain`
 05 ``bins``, ``intervals``        `calibration`
 05 ``training``                   `one_family_or_all`
 05 ``dates``                      `later_models`
@@ -23,8 +24,17 @@ import numpy as np
 from matplotlib.ticker import NullLocator
 
 from .comparison import CLAIM
-from .plotting import curves, dot, headline, label_ends, percent_limits, rows_of, vertical
-from .style import BLACK, COLUMN, GREY, PAGE, SKY, predictor_style
+from .plotting import (
+    SHORT_NAMES,
+    curves,
+    dot,
+    headline,
+    label_ends,
+    percent_limits,
+    rows_of,
+    vertical,
+)
+from .style import BLACK, COLUMN, GREY, PAGE, SKY, benchmark_name, predictor_style
 from .tables import LEVELS, RELATED, number
 
 LIGHT = "#D9D9D9"
@@ -97,15 +107,17 @@ def predicted_against_actual(forecasts, results, predictor="LRMF"):
         group = chosen[chosen["benchmark"] == benchmark]
         _scatter_with_intervals(axes, group, predictor_style(predictor)["color"])
         inside = (group["lower"] <= group["actual"]) & (group["actual"] <= group["upper"])
-        axes.set_title(f"{benchmark}: r = {number(r[benchmark], 2)}, {inside.mean():.0%} inside")
+        title = f"{benchmark_name(benchmark)}: r = {number(r[benchmark], 2)}"
+        axes.set_title(f"{title}, {inside.mean():.0%} inside", fontweight="normal")
     figure.supylabel(f"{predictor} forecast, % correct", fontsize=8)
     for axes in panels[-1]:
         axes.set_xlabel("actual score, % correct")
     best, worst = r[benchmarks].idxmax(), r[benchmarks].idxmin()
     headline(
         figure,
-        f"Before any answer, {best} is forecast best (r = {number(r[best], 2)}) and {worst} worst "
-        f"({number(r[worst], 2)}); {chosen['model_id'].nunique():,} models",
+        f"Before any answer, {benchmark_name(best)} is forecast best (r = {number(r[best], 2)}) "
+        f"and {benchmark_name(worst)} worst ({number(r[worst], 2)}); "
+        f"{chosen['model_id'].nunique():,} models",
     )
     return figure
 
@@ -237,19 +249,38 @@ def error_by_relatives(strata):
     strata : of `by_stratum`, metric mae among others
     """
     frame = strata[(strata["metric"] == "mae") & strata["predictor"].isin(RELATED)]
-    names = [name for name in STRATA if name in set(frame["stratum"])]
-    counts = [frame.loc[frame["stratum"] == name, "level"].nunique() for name in names]
-    figure, panels = plt.subplots(
-        1, len(names), figsize=(PAGE, 1.4 + 0.27 * max(counts)), sharex=True, squeeze=False
-    )
-    panels[0][0].set_xlim(0, 1.05 * frame[["upper", "value"]].max(axis=None))
-    for axes, name in zip(panels[0], names, strict=True):
-        _stratum_panel(axes, frame[frame["stratum"] == name])
-        axes.set_title(STRATA[name], fontweight="normal", loc="right")
+    looks = {name: predictor_style(name) for name in RELATED}
+    figure, panels = _stratum_panels(frame, looks, row_height=0.27)
+    panels[0].set_xlim(0, 1.05 * frame[["upper", "value"]].max(axis=None))
+    for axes in panels:
         axes.set_xlabel("MAE, points")
-    handles, labels = panels[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower left", ncols=len(RELATED))
-    headline(figure, _strata_title(frame))
+    handles, names = panels[0].get_legend_handles_labels()
+    labels = [SHORT_NAMES.get(name, name) for name in names]
+    style = {"ncols": len(RELATED), "handlelength": 1.2, "columnspacing": 1.2}
+    figure.legend(handles, labels, loc="outside lower left", **style)
+    of_lrmf = rows_of(frame, predictor="LRMF")
+    headline(figure, f"LRMF errs by {_by_distance(of_lrmf)}")
+    return figure
+
+
+def lineage_gain(strata):
+    """By how much lineage lowers the error of LRMF, by how a model is related to others.
+
+    Mean absolute error without lineage minus that with it, over the same models: paired.
+
+    Parameters
+    ----------
+    strata : of `by_stratum`, metric mae, of LRMF and of one predictor "without lineage"
+    """
+    frame = rows_of(strata, metric="mae", predictor="without lineage")
+    lower, upper = -frame["difference_upper"], -frame["difference_lower"]
+    frame = frame.assign(value=-frame["difference"], lower=lower, upper=upper)
+    looks = {"without lineage": predictor_style("LRMF")}
+    figure, panels = _stratum_panels(frame, looks, row_height=0.17)
+    for axes in panels:
+        axes.axvline(0, color=BLACK, lw=0.6)
+        axes.set_xlabel("MAE saved, points")
+    headline(figure, f"Lineage saves LRMF {_by_distance(frame)}")
     return figure
 
 
@@ -348,11 +379,24 @@ def _scatter_with_intervals(axes, group, color):
     axes.set(xlim=(low, high), ylim=(low, high))
 
 
-def _stratum_panel(axes, frame):
+def _stratum_panels(frame, looks, *, row_height):
+    """Values with intervals by level, a panel a stratum; `looks` are the styles by predictor."""
+    names = [name for name in STRATA if name in set(frame["stratum"])]
+    counts = [frame.loc[frame["stratum"] == name, "level"].nunique() for name in names]
+    size = PAGE, 1.4 + row_height * max(counts)
+    figure, panels = plt.subplots(1, len(names), figsize=size, sharex=True, squeeze=False)
+    figure.get_layout_engine().set(w_pad=0.08)  # titles end with their panel, not with the page
+    for axes, name in zip(panels[0], names, strict=True):
+        _stratum_panel(axes, frame[frame["stratum"] == name], looks)
+        axes.set_title(STRATA[name], fontweight="normal", loc="right")
+    return figure, panels[0]
+
+
+def _stratum_panel(axes, frame, looks):
     levels = [level for level in LEVELS if level in set(frame["level"].astype(str))]
     rows = {level: -row for row, level in enumerate(levels)}
-    for offset, name in zip(np.linspace(0.27, -0.27, len(RELATED)), RELATED, strict=True):
-        style = predictor_style(name)
+    offsets = np.linspace(0.27, -0.27, len(looks)) if len(looks) > 1 else [0]
+    for offset, (name, style) in zip(offsets, looks.items(), strict=True):
         group = frame[frame["predictor"] == name]
         y = [rows[str(level)] + offset for level in group["level"]]
         axes.hlines(y, group["lower"], group["upper"], color=style["color"], lw=0.9)
@@ -372,7 +416,7 @@ def _lines_by_benchmark(axes, frame, scale, color):
     ends = {}
     for benchmark, line in frame[frame["benchmark"] != "average"].groupby("benchmark"):
         line = line.sort_values("k")
-        name = "mean" if benchmark == "all" else benchmark
+        name = "mean" if benchmark == "all" else benchmark_name(benchmark)
         look = {"color": GREY, "lw": 0.6}
         if name == "mean":
             look = {"color": color, "lw": 1.6, "marker": "o", "zorder": 3}
@@ -417,8 +461,7 @@ def _ablation_title(strength, variants) -> str:
     return title if shuffled is None else f"{title}; shuffled lineage gives {number(shuffled, 2)}"
 
 
-def _strata_title(frame) -> str:
-    of_lrmf = rows_of(frame, predictor="LRMF", stratum="distance").set_index("level")["value"]
-    levels = [level for level in LEVELS if level in of_lrmf]
-    texts = [f"{number(of_lrmf[level], 1)} points at {level}" for level in levels]
-    return "LRMF errs by " + " and ".join(texts)
+def _by_distance(frame) -> str:
+    values = rows_of(frame, stratum="distance").set_index("level")["value"]
+    levels = [level for level in LEVELS if level in values]
+    return " and ".join(f"{number(values[level], 1)} points at {level}" for level in levels)

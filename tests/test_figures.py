@@ -9,6 +9,7 @@ from matplotlib.text import Text
 from test_tables import compared
 
 from lrmf import figures, plotting
+from lrmf.comparison import add_strata, by_stratum
 from lrmf.style import predictor_style, use_style
 
 matplotlib.use("agg")
@@ -197,6 +198,30 @@ def test_error_by_relatives_has_a_row_for_every_level():
     np.testing.assert_allclose(sorted(drawn["LRMF"][:, 0]), [4, 5])
     assert "MF" not in drawn
     assert figure.get_suptitle() == "LRMF errs by 5.0 points at 1 hop and 4.0 points at 2 hops"
+
+
+def test_lineage_gain_is_the_error_saved_on_the_same_models():
+    rng = np.random.default_rng(0)
+    models = pd.DataFrame({"model_id": [f"m{i}" for i in range(40)], "actual": 0.5})
+    models = models.assign(family=models.index, relation="finetune", n_relatives=1, n_items=1)
+    models["hops"] = np.where(models.index < 20, 1, 2)
+    models = models.assign(benchmark="a", seed=0, lower=0.0, upper=1.0, expected=0.5)
+    models = models.assign(log_loss=np.nan, brier=np.nan)
+    noise = rng.uniform(0, 0.1, 40)
+    saved = np.where(models["hops"] == 1, 0.06, 0.02)
+    forecasts = pd.concat(
+        [
+            models.assign(predictor="LRMF", predicted=0.5 + noise),
+            models.assign(predictor="without lineage", predicted=0.5 + noise + saved),
+        ]
+    )
+    strata = by_stratum(add_strata(forecasts), metrics=["mae"], n_boot=50)
+    figure = figures.lineage_gain(strata)
+    drawn = lines_of(figure.axes[0])["without lineage"]
+    np.testing.assert_allclose(drawn, [[6, 0], [2, -1]])
+    assert figure.get_suptitle() == (
+        "Lineage saves LRMF 6.0 points at 1 hop and 2.0 points at 2 hops or more"
+    )
 
 
 def test_calibration_draws_groups_coverage_and_width():
