@@ -48,6 +48,11 @@ class Spec:
         names = ("node_ridge", "lineage_strength", "item_ridge", "intercept_ridge")
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def n_observed(self):
+        """Answers to learn from; where cells are drawn one by one, about as many."""
+        return round(self.density * self.n_models * self.n_items) - self.n_test - self.n_validation
+
 
 @dataclass(frozen=True)
 class Cells:

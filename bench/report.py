@@ -1,35 +1,15 @@
-"""From measurements to tables and the figure."""
+"""From measurements to tables."""
 
 import json
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-from matplotlib.ticker import LogLocator, NullFormatter
 
-from lrmf import style
-
-LOOKS = {
-    "LRMF": {"color": style.BLUE, "marker": "o", "linestyle": "-"},
-    "L-BFGS": {"color": style.VERMILLION, "marker": "s", "linestyle": "-"},
-    "Adam, full batch": {"color": style.GREEN, "marker": "^", "linestyle": "--"},
-    "Adam, mini-batch": {"color": style.ORANGE, "marker": "v", "linestyle": "--"},
-    "cmfrec": {"color": style.PURPLE, "marker": "P", "linestyle": ":"},
-    "implicit": {"color": style.SKY, "marker": "X", "linestyle": ":"},
-    "TruncatedSVD": {"color": style.BLACK, "marker": "D", "linestyle": ":"},
-    "NMF": {"color": style.GREY, "marker": "*", "linestyle": ":"},
-}
 WITHIN = 1e-3  # of the best objective known, relatively
 
 
-def write_report(bench, folder, figures):
-    """All CSV files, summary.md and environment.json; the figure.
-
-    Parameters
-    ----------
-    bench : bench.run.Bench, after its run
-    folder, figures : path, where the results go and where the figure does
-    """
+def write_report(bench, folder):
+    """All CSV files, summary.md and environment.json of a `bench.run.Bench`, after its run."""
     folder.mkdir(parents=True, exist_ok=True)
     checkpoints = pd.DataFrame(bench.checkpoints)
     targets = find_targets(bench.targets, checkpoints, slack=bench.slack)
@@ -43,9 +23,6 @@ def write_report(bench, folder, figures):
         frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
     (folder / "environment.json").write_text(json.dumps(bench.environment, indent=2) + "\n")
     (folder / "summary.md").write_text(describe(summary, exponents, targets, bench.environment))
-    style.use_style()
-    figure = draw(checkpoints, scaling, exponents, targets)
-    style.save_figure(figure, None, "solver", folder=figures)
 
 
 def find_targets(references, checkpoints, *, slack):
@@ -151,56 +128,3 @@ def describe_row(row):
             cells += [f"{row[f'cpu_to_{name}']:.2f}", f"{row[f'ratio_{name}']:.3g}"]
     cells += [f"{row['peak_mb']:.0f}", f"{row['load']:.1f}"]
     return "| " + " | ".join(cells) + " |"
-
-
-def draw(checkpoints, scaling, exponents, targets):
-    """Held-out log-loss against CPU seconds by problem; below, the cost of a sweep."""
-    problems = list(targets.index)
-    figure = plt.figure(figsize=(style.PAGE, 4.6), layout="constrained")
-    top, bottom = figure.subfigures(2, 1, height_ratios=[1.35, 1])
-    for problem, axes in zip(problems, np.ravel(top.subplots(1, len(problems))), strict=True):
-        points = checkpoints[(checkpoints["problem"] == problem) & (checkpoints["round"] == 0)]
-        draw_race(axes, points, targets.loc[problem])
-        axes.set_title(problem)
-    handles = [plt.Line2D([], [], markersize=4, **LOOKS[solver], label=solver)
-               for solver in LOOKS if solver in set(checkpoints["solver"])]  # fmt: skip
-    top.legend(handles=handles, loc="outside lower center", ncols=4)
-    groups = scaling["axis"].str.split(",").str[0].unique()
-    for group, axes in zip(groups, np.ravel(bottom.subplots(1, len(groups))), strict=True):
-        draw_cost(axes, scaling[scaling["axis"].str.startswith(group)], exponents)
-        axes.set_xlabel(group)
-    figure.axes[0].set_ylabel("held-out log-loss")
-    bottom.axes[0].set_ylabel("CPU seconds per sweep")
-    style.note_data(figure, "Drawn from the model, see bench/README.md")
-    return figure
-
-
-def draw_race(axes, points, target):
-    """Log-loss over CPU seconds of every solver, and the log-loss that counts as equal."""
-    for solver, path in points.groupby("solver", sort=False):
-        path = path[path["cpu"] > 0.02]
-        every = 0.25 if len(path) > 4 else 1
-        axes.plot(path["cpu"], path["loss"], **LOOKS[solver], markevery=every, markersize=3.5,
-                  linewidth=1, alpha=0.9)  # fmt: skip
-    axes.axhline(target["loss_to_reach"], color=style.GREY, linewidth=0.6)
-    axes.set(xscale="log", xlabel="CPU seconds")
-    axes.set_ylim(target["truth"] - 0.004, target["loss"] + 0.11)
-    axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def draw_cost(axes, points, exponents):
-    """CPU seconds per sweep over what varies, with the fitted exponents."""
-    slopes = exponents.set_index("axis")["exponent"]
-    looks = [("o", style.BLUE, "-"), ("s", style.VERMILLION, "--")]
-    for (axis, rows), (marker, color, line) in zip(
-        points.groupby("axis", sort=False), looks, strict=False
-    ):
-        median = rows.groupby("value")["cpu_per_sweep"].median()
-        kind = axis.split(", ")[1] + ": " if ", " in axis else ""
-        axes.plot(median.index, median, marker=marker, color=color, linestyle=line, markersize=3.5,
-                  label=f"{kind}{slopes[axis]:.2f}")  # fmt: skip
-    axes.set(xscale="log", yscale="log")
-    axes.xaxis.set_major_locator(LogLocator(numticks=4))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.yaxis.set_minor_formatter(NullFormatter())
-    axes.legend(title="exponent", fontsize=6, title_fontsize=6)

@@ -17,6 +17,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, sleep
 
+from .figure import draw_figure
 from .peers import CORES, SOLVERS
 from .problems import Spec, save_problem
 from .report import write_report
@@ -89,7 +90,7 @@ def main(arguments=None):
     parser.add_argument("--quick", action="store_true", help="small problems, about a minute")
     parser.add_argument("--out", type=Path, help="results and figure; default: see bench/README.md")
     parser.add_argument("--data", type=Path, default=ROOT / "build" / "bench", help="matrices")
-    parser.add_argument("--redraw", action="store_true", help="of the last run, nothing measured")
+    parser.add_argument("--redraw", action="store_true", help="the figure, nothing measured")
     parser.add_argument("--resume", action="store_true", help="go on with a run cut short")
     parser.add_argument("--solvers", nargs="+", choices=list(SOLVERS), default=list(SOLVERS))
     options = parser.parse_args(arguments)
@@ -97,13 +98,14 @@ def main(arguments=None):
     data = options.data / ("quick" if options.quick else "paper")
     out = options.out or (data / "results" if options.quick else HERE / "results")
     figures = out if options.out or options.quick else ROOT / "figures" / "bench"
-    bench = Bench(plan, data, options.solvers)
-    if options.redraw or options.resume:
-        vars(bench).update(json.loads((data / "measured.json").read_text()))
     if not options.redraw:
+        bench = Bench(plan, data, options.solvers)
+        if options.resume:
+            vars(bench).update(json.loads((data / "measured.json").read_text()))
         bench.run()
-    write_report(bench, out, figures)
-    print(f"Written: {os.path.relpath(out)}")
+        write_report(bench, out)
+    draw_figure(out, {spec.name: spec.n_observed for spec in plan.problems}, figures)
+    print(f"Written: {os.path.relpath(figures if options.redraw else out)}")
 
 
 class Bench:
@@ -145,7 +147,7 @@ class Bench:
             self._measure_scaling(number)
 
     def _save(self):
-        """Keep what is measured so far: of a run cut short, --redraw makes a report, too."""
+        """Keep what is measured so far: --resume goes on with a run cut short."""
         names = ("runs", "checkpoints", "scaling", "targets", "environment")
         measured = json.dumps({name: getattr(self, name) for name in names})
         (self.data / "measured.json").write_text(measured)

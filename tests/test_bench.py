@@ -2,12 +2,14 @@
 
 import json
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from draws import objective, objective_gradient
 
 from bench import run
+from bench.figure import LOOKS, draw
 from bench.objective import Objective, count, log_loss, logits, start
 from bench.problems import Spec, draw_problem, load_problem, save_problem
 from bench.report import describe, find_targets, fit_exponents, reach_targets, summarise
@@ -39,8 +41,7 @@ def test_problem_is_what_its_spec_says(problem):
     for part in cells:
         assert (problem.responses[part.rows, part.columns] == MISSING).all()
         assert abs(part.answers.mean() - part.probability.mean()) < 0.1
-    n_observed = (problem.responses != MISSING).sum() + spec.n_test + spec.n_validation
-    assert n_observed == pytest.approx(spec.density * problem.responses.size, rel=0.05)
+    assert (problem.responses != MISSING).sum() == pytest.approx(spec.n_observed, rel=0.05)
     lineage = problem.lineage
     assert lineage.n_models == spec.n_models
     assert lineage.n_nodes > spec.n_models
@@ -141,6 +142,34 @@ def test_ratios_compare_times_to_equal_quality():
     machine = {"processor": "any", "cores": 2, "cores_used": 2}
     text = describe(summary.reset_index(), exponents, targets, machine)
     assert "| NMF | 1 | 4.00 | 0.5500 | - | never | - | - | - |" in text
+
+
+def test_the_figure_is_drawn_from_the_tables_and_leaves_them_alone(tmp_path):
+    committed = sorted((run.HERE / "results").iterdir())
+    for path in committed:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    with plt.rc_context():
+        run.main(["--redraw", "--out", str(tmp_path), "--data", str(tmp_path / "nothing")])
+    plt.close("all")
+    assert all((tmp_path / path.name).read_bytes() == path.read_bytes() for path in committed)
+    drawn = {path.name for path in tmp_path.iterdir()} - {path.name for path in committed}
+    assert drawn == {"solver.pdf", "solver.png"}
+
+
+def test_a_bound_is_drawn_open_at_the_seconds_of_the_fit():
+    names = ("checkpoints", "summary", "scaling", "exponents", "targets")
+    tables = {name: pd.read_csv(run.HERE / "results" / f"{name}.csv") for name in names}
+    sizes = {spec.name: spec.n_observed for spec in run.full_plan().problems}
+    figure = draw(**tables, sizes=sizes)
+    panels = [axes for axes in figure.axes if axes.get_xlabel() == "observed answers"]
+    open_points = {
+        (line.get_color(), seconds) for axes in panels for line in axes.get_lines()
+        if line.get_markerfacecolor() == "white" for seconds in line.get_ydata()
+    }  # fmt: skip
+    bounds = tables["summary"].query("cpu_to_loss.isna()")
+    assert len(bounds) > 12
+    assert open_points == {(LOOKS[row.solver]["color"], row.fit_cpu) for row in bounds.itertuples()}
+    plt.close(figure)
 
 
 def test_a_run_cut_short_goes_on_and_a_failure_is_named(tmp_path, monkeypatch):
