@@ -59,7 +59,11 @@ class DenseAnswers:
 
 
 class SparseAnswers:
-    """Compressed rows and columns of the observed answers; everything exact."""
+    """Compressed rows and columns of the observed answers; everything exact.
+
+    One interface with `DenseAnswers`, so that nobody need ask how the answers are laid out: `exact`
+    is accepted and changes nothing.
+    """
 
     def __init__(self, answers):
         self.shape = answers.shape
@@ -197,17 +201,14 @@ class AlternatingNewton:
             self.stats["sweeps"] = sweep + 1
         return self.models, self.items
 
-    def _statistics(self, side, *, exact=False):
-        free, design, offset = _split(self.models, self.items, self.answers.shape[0], side)
-        return self.answers.statistics(side, free, design, offset, exact=exact)
-
     def _evaluate(self, side):
         """Gradient and Hessian at the current point, the last step shortened if it raised F.
 
         Where no step lowers F by more than its rounding error, the step is taken back.
         """
         while True:
-            loss, gradient, hessian = self._statistics(side)
+            point = _split(self.models, self.items, self.answers.shape[0], side)
+            loss, gradient, hessian = self.answers.statistics(side, *point)
             loss = loss.sum()
             objective = loss + self.prior.penalty(self.models)
             objective += 0.5 * np.sum(self.items * self._item_precision_times(self.items))

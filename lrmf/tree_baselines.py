@@ -189,8 +189,11 @@ class BoostedTrees(BaseEstimator):
             if revealed is not None:
                 known = revealed[start : start + BLOCK_MODELS]
             y = self.forecast(block)
-            update = self._update_answers if self.is_binary_ else self._update_proportions
-            forecast[start : start + BLOCK_MODELS] = update(block, y, known)[:, columns]
+            if self.is_binary_:
+                updated = self._update_answers(y, known, self.profile_.predict_proba(block))
+            else:
+                updated = self._update_proportions(y, known)
+            forecast[start : start + BLOCK_MODELS] = updated[:, columns]
         return forecast
 
     def forecast(self, rows) -> np.ndarray:
@@ -202,15 +205,15 @@ class BoostedTrees(BaseEstimator):
                     column[:] = tree.predict(self.inputs_[rows])
         return y
 
-    def _update_proportions(self, rows, y, known) -> np.ndarray:
+    def _update_proportions(self, y, known) -> np.ndarray:
         seen = observed(known)
         if seen.any():
             step = np.where(seen, _arcsine(np.where(seen, known, 0)) - y, 0)
             y = y + self._condition(step, np.where(seen, 0, UNSEEN))
         return proportion(y)
 
-    def _update_answers(self, rows, y, known) -> np.ndarray:
-        profile = logit(np.clip(self.profile_.predict_proba(rows), SURE, 1 - SURE))
+    def _update_answers(self, y, known, profile) -> np.ndarray:
+        profile = logit(np.clip(profile, SURE, 1 - SURE))
         probability, shift = self._match(profile, y)
         seen = observed(known).astype(np.float32)
         if not seen.any():
