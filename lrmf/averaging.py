@@ -13,6 +13,7 @@ from .lineage import Lineage
 from .schema import row_blocks
 from .snapshot import observed, observed_counts
 
+BLOCK_MODELS = 256  # forecast at once
 BLOCK_CELLS = 4_000_000  # cells of a float32 working array
 FACTORIZED_COLUMNS = 32  # columns with the same fixed cells that are worth a factorization
 ITERATED_COLUMNS = 128  # as many as stay in cache
@@ -68,6 +69,22 @@ def spread(responses: np.ndarray, means: np.ndarray) -> np.ndarray:
     values, seen = residuals(responses, means)
     variance = (values**2).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
     return np.sqrt(np.maximum(variance, 1e-6))
+
+
+class ForecastInBlocks(BaseEstimator):
+    """A baseline whose `_forecast_block(rows, columns, revealed)` forecasts some models at once."""
+
+    def predict_proba(self, rows=None, items=None, *, revealed=None):
+        """Forecast of `rows` (default all) for `items` (default all): float32, in [0, 1]."""
+        n_models, n_items = self.responses_.shape
+        rows = np.arange(n_models) if rows is None else np.asarray(rows)
+        columns = np.arange(n_items) if items is None else np.asarray(items)
+        forecast = np.empty((len(rows), len(columns)), np.float32)
+        for start in range(0, len(rows), BLOCK_MODELS):
+            block = slice(start, start + BLOCK_MODELS)
+            shown = None if revealed is None else revealed[block]
+            forecast[block] = self._forecast_block(rows[block], columns, shown)
+        return forecast
 
 
 class _Baseline(BaseEstimator):

@@ -3,9 +3,8 @@
 from numbers import Real
 
 import numpy as np
-from sklearn.base import BaseEstimator
 
-from .averaging import without_edges
+from .averaging import ForecastInBlocks, without_edges
 from .bernoulli import AlternatingNewton, Bernoulli, lay_out
 from .gaussian import Gaussian
 from .prior import Gaussians, LineagePrior, pack
@@ -13,10 +12,9 @@ from .prior import Gaussians, LineagePrior, pack
 INTERCEPT_RIDGE, SLOPE_RIDGE = 0.01, 1.0
 PINNED = 1e6  # ridge that keeps a component at zero
 MAX_SWEEPS, TOLERANCE = 100, 1e-4
-BLOCK_MODELS = 256
 
 
-class ItemResponse(BaseEstimator):
+class ItemResponse(ForecastInBlocks):
     r"""Rasch and two-parameter logistic (2PL) models of one ability theta_u.
 
     Answers:     P(z_ui = 1) = sigma(c_i + a_i theta_u), with a_i = 1 for Rasch,
@@ -115,18 +113,9 @@ class ItemResponse(BaseEstimator):
         self.intercept_ = factor.centre
         return own
 
-    def predict_proba(self, rows=None, items=None, *, revealed=None):
-        """Forecast of `rows` (default all) for `items` (default all): float32, in [0, 1]."""
-        n_models, n_items = self.responses_.shape
-        rows = np.arange(n_models) if rows is None else np.asarray(rows)
-        columns = np.arange(n_items) if items is None else np.asarray(items)
-        forecast = np.empty((len(rows), len(columns)), np.float32)
-        for start in range(0, len(rows), BLOCK_MODELS):
-            block = slice(start, start + BLOCK_MODELS)
-            states = self._states(rows[block], None if revealed is None else revealed[block])
-            mean, covariance = states.mean, states.covariance
-            forecast[block] = self.likelihood_.forecast(mean, covariance, columns)[0]
-        return forecast
+    def _forecast_block(self, rows, columns, revealed):
+        states = self._states(rows, revealed)
+        return self.likelihood_.forecast(states.mean, states.covariance, columns)[0]
 
     def _states(self, rows, revealed) -> Gaussians:
         """Posterior of the rows' abilities given their own answers, or only the revealed ones."""

@@ -6,12 +6,20 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from scipy.special import expit, logit
-from sklearn.base import BaseEstimator
 from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 
-from .averaging import ItemMean, LineageMean, benchmark_codes, item_means, residuals, without_edges
+from .averaging import (
+    BLOCK_MODELS,
+    ForecastInBlocks,
+    ItemMean,
+    LineageMean,
+    benchmark_codes,
+    item_means,
+    residuals,
+    without_edges,
+)
 from .features import creation_days, model_features
 from .lineage import Lineage
 from .names import namesakes
@@ -19,7 +27,6 @@ from .snapshot import observed
 
 MAX_HOPS = 4
 FEWEST_MODELS = 5  # with scores, for trees to be grown
-BLOCK_MODELS = 256
 MATCH_STEPS, LONGEST_STEP = 12, 2.0  # Newton's, in logits
 FEW_SHOT_STEPS = 4
 SURE = 0.005  # forecasts are kept this far from 0 and 1 before they are shifted
@@ -28,7 +35,7 @@ UNSEEN = 1e6  # variance of a score nobody revealed
 KEPT_CORRELATION = 0.95
 
 
-class BoostedTrees(BaseEstimator):
+class BoostedTrees(ForecastInBlocks):
     r"""Gradient boosting of benchmark scores on what is known of a model and its relatives.
 
     One histogram gradient boosting (scikit-learn) for each benchmark, or column of proportions,
@@ -177,24 +184,14 @@ class BoostedTrees(BaseEstimator):
         np.fill_diagonal(covariance, variance)
         return covariance
 
-    def predict_proba(self, rows=None, items=None, *, revealed=None):
-        """Forecast of `rows` (default all) for `items` (default all): float32, in [0, 1]."""
-        n_models, n_items = self.responses_.shape
-        rows = np.arange(n_models) if rows is None else np.asarray(rows)
-        columns = np.arange(n_items) if items is None else np.asarray(items)
-        forecast = np.empty((len(rows), len(columns)), np.float32)
-        for start in range(0, len(rows), BLOCK_MODELS):
-            block = rows[start : start + BLOCK_MODELS]
-            known = self.responses_[block]
-            if revealed is not None:
-                known = revealed[start : start + BLOCK_MODELS]
-            y = self.forecast(block)
-            if self.is_binary_:
-                updated = self._update_answers(y, known, self.profile_.predict_proba(block))
-            else:
-                updated = self._update_proportions(y, known)
-            forecast[start : start + BLOCK_MODELS] = updated[:, columns]
-        return forecast
+    def _forecast_block(self, rows, columns, revealed):
+        y = self.forecast(rows)
+        known = self.responses_[rows] if revealed is None else revealed
+        if self.is_binary_:
+            updated = self._update_answers(y, known, self.profile_.predict_proba(rows))
+        else:
+            updated = self._update_proportions(y, known)
+        return updated[:, columns]
 
     def forecast(self, rows) -> np.ndarray:
         """Forecast y (n_rows, n_benchmarks) from the inputs alone."""
