@@ -3,6 +3,7 @@ Lineage-Regularized Matrix Factorization: the paper's results, regenerated.
 
   make reproduce    run all notebooks in order: every figure and table (offline once installed)
   make test         lint, unit tests, and the committed notebooks re-executed and compared
+  make coverage     unit tests alone; fails if they leave more than 5% of lrmf/ out
 
   make setup        create .venv from requirements.lock
   make lab          open the notebooks in JupyterLab
@@ -37,7 +38,7 @@ export LRMF_DASK := $(DASK)
 NOTEBOOKS := 01_crawl 02_lineage 03_fit 04_baselines 05_cold_start 06_figures
 committed := $(wildcard $(NOTEBOOKS:%=notebooks/%.ipynb))
 
-.PHONY: help setup reproduce test lab notebooks crawl bench paper site clean distclean environment FORCE
+.PHONY: help setup reproduce test coverage lab notebooks crawl bench paper site clean distclean environment FORCE
 .DELETE_ON_ERROR:
 help:
 	@: $(info $(help))
@@ -169,6 +170,11 @@ ifneq ($(committed),)
 	$(start_from_defaults)
 	$(python) -m pytest --nbval --nbval-current-env $(committed)
 endif
+
+coverage: $(installed)
+	@mkdir -p build
+	$(python) -m coverage run -m pytest
+	$(python) -m coverage report
 
 notebooks: $(installed)
 	$(start_from_defaults)

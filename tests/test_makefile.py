@@ -93,7 +93,7 @@ def touch(path):
 def test_help_lists_targets_and_variables():
     done = run(ROOT, "make")
     assert done.returncode == 0
-    for target in ("setup", "reproduce", "test", "lab", "paper", "crawl", "bench", "notebooks"):
+    for target in "setup reproduce test coverage lab notebooks crawl bench paper site".split():
         assert f"  make {target} " in done.stdout
     for variable in ("RUN=", "SNAPSHOT=", "SEED=", "PYTHON=", "make clean", "params/$(RUN).yaml"):
         assert variable in done.stdout
