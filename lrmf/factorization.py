@@ -81,6 +81,22 @@ class LRMF(Forecasts, BaseEstimator):
     item_factors_, item_intercept_ : (n_items, rank), (n_items,)
     stats_ : dict
         Objective by sweep, conjugate-gradient iterations, seconds.
+
+    Examples
+    --------
+    Two families of three, of which "a3" and "b3" have no answers yet:
+
+    >>> import numpy as np
+    >>> from lrmf import LRMF, Lineage
+    >>> edges = [("a1", "a2", "finetune"), ("a1", "a3", "merge"), ("b1", "b2", "finetune"),
+    ...          ("b1", "b3", "merge")]
+    >>> lineage = Lineage.from_edges(edges, ["a1", "a2", "a3", "b1", "b2", "b3"])
+    >>> a, b, unknown = [1, 1, 1, 0] * 5, [0, 0, 1, 0] * 5, [255] * 20
+    >>> responses = np.array([a, a, unknown, b, b, unknown], dtype=np.uint8)
+    >>> model = LRMF(rank=1, seed=0).fit(responses, lineage)
+    >>> forecast = model.predict_scores([2, 5])
+    >>> bool(forecast["score"][0] > forecast["score"][1])
+    True
     """
 
     def __init__(
