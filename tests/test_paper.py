@@ -111,15 +111,29 @@ def test_every_float_has_caption_and_label_and_is_referred_to():
     assert not [label for label in shown if f"\\ref{{{label}}}" not in text]
 
 
-@pytest.mark.parametrize("path", SECTIONS, ids=lambda path: path.stem)
-def test_captions_name_the_data_and_what_makes_the_figure(path):
-    text = source(path)
-    for match in re.finditer(r"\\begin\{figure\*?\}.*?\\end\{figure\*?\}", text, re.S):
-        if "\\includegraphics" not in match[0] and "\\wide" not in match[0]:
-            continue
-        assert re.search(r"[Nn]otebooks? 0\d|make bench", match[0]), match[0]
-        assert re.search(r"[Rr]eal\s+data|Simulated data", match[0]), match[0]
-        assert "simulated/" not in match[0] or "Simulated data" in match[0]
+def floats():
+    """(label, source of the float, its caption) of every figure and table."""
+    pattern = r"\\begin\{(figure|table)\*?\}.*?\\end\{\1\*?\}"
+    for match in re.finditer(pattern, everything(), re.S):
+        _, found, rest = match[0].partition("\\caption")
+        if found:
+            yield re.search(r"\\label\{(\S+?)\}", rest)[1], match[0], rest[: _closing_brace(rest)]
+
+
+ABOUT_CODE = {"tab:settings", "tab:simulator", "tab:map"}
+COUNTED = {"tab:data"}  # the table itself counts models
+HOW_MANY = r"\$n = |\\Bench\w+Models|\$n\$\s+(?:as\s+)?in|[Mm]odels\s+as\s+in"
+
+
+@pytest.mark.parametrize(("label", "body", "caption"), list(floats()))
+def test_captions_name_the_data_what_makes_it_and_how_many_models(label, body, caption):
+    if label in ABOUT_CODE:
+        assert re.search(r"[Rr]ead\s+from\s+the\s+code|make\s+reproduce", caption)
+        return
+    assert re.search(r"[Nn]otebooks?\s+0\d|make\s+bench", caption)
+    assert re.search(r"[Rr]eal\s+data|[Ss]imulated\s+data|\(simulated\)", caption)
+    assert "simulated/" not in body or "Simulated data" in caption
+    assert label in COUNTED or re.search(HOW_MANY, caption)
 
 
 def test_every_predictor_of_the_results_is_described():
@@ -239,6 +253,51 @@ def test_coverage_of_single_benchmarks_names_the_extremes():
     assert facts.macros["VOneSingleCoverageLowest"] == r"85%"
     assert facts.macros["VOneSingleCoverageLowestStep"] == "5"
     assert facts.macros["VOneSingleCoverageHighestName"] == "GSM8K"
+
+
+@pytest.mark.parametrize(("coverage", "switch"), [((0.9, 0.91), 1), ((0.6, 0.9), -1)])
+def test_coverage_at_random_has_its_extremes(coverage, switch):
+    rows = [
+        comparison(name, "coverage", (0, 0), value=value, density=density)
+        for name in ("LRMF", "LRMF core")
+        for density, value in zip((0.1, 0.5), coverage, strict=True)
+    ]
+    rows.append(comparison("kNN", "coverage", (0, 0), value=float("nan"), density=0.1))
+    facts = Facts()
+    generate.describe_coverage_at_random(pd.DataFrame(rows), facts, "v1")
+    assert facts.macros["VOneRandomCoverageLowest"] == f"{100 * coverage[0]:.0f}%"
+    assert facts.macros["VOneRandomCoverageHighest"] == f"{100 * coverage[1]:.0f}%"
+    assert facts.switches == {"VOneRandomCoverage": switch}
+
+
+def test_aims_are_met_in_the_digits_they_were_set_with():
+    facts = Facts()
+    frame = pd.DataFrame(
+        {"aim": ["0.86", "0.885"], "reached": ["0.86", "0.884"], "rival": ["0.80", "0.885"]},
+        index=["zero shot", "few shot 2"],
+    )
+    generate.describe_aims(frame, facts)
+    assert facts.macros["VTwoAims"] == "2" and facts.macros["VTwoAimsMet"] == "1"
+    assert facts.macros["VTwoAimFewShotTwo"] == "0.885"
+    assert facts.switches == {"VTwoAimsRival": 1}
+    measured = generate.aims(Results(generate.ROOT, "v2"))
+    assert list(measured.index) == list(generate.AIMS)
+    assert (measured["aim"].str.len() == measured["reached"].str.len()).all()
+
+
+def test_the_ingredient_that_costs_most_is_named():
+    facts = Facts()
+    rows = [comparison("LRMF", "pearson", (0, 0)), comparison("without x", "pearson", (0, 0.1))]
+    rows.append(comparison("without y", "pearson", (0.1, 0.2)))
+    generate.describe_ingredients(pd.DataFrame(rows), facts, "v1")
+    assert facts.macros["VOneIngredientsMostName"] == "y"
+    assert facts.macros["VOneIngredientsMostPearsonLead"] == "0.15 [0.10, 0.20]"
+
+
+def test_a_constant_that_is_gone_is_named(monkeypatch):
+    monkeypatch.setitem(generate.CONSTANTS, "memory kept", (generate.memory, "GONE"))
+    with pytest.raises(PaperError, match="lrmf.memory has no GONE any more"):
+        generate.describe_constants(Facts())
 
 
 def test_an_ingredient_is_worth_what_leaving_it_out_costs():
