@@ -7,7 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from lrmf import tables
+from lrmf import forecaster, memory, names, simulated_items, tables, tuning
 from paper import build, generate
 from paper.generate import Facts, PaperError, Results
 
@@ -298,6 +298,19 @@ def test_a_constant_that_is_gone_is_named(monkeypatch):
     monkeypatch.setitem(generate.CONSTANTS, "memory kept", (generate.memory, "GONE"))
     with pytest.raises(PaperError, match="lrmf.memory has no GONE any more"):
         generate.describe_constants(Facts())
+
+
+def test_constants_that_the_text_says_in_words_are_those_of_the_code():
+    text = " ".join(source(PAPER / "sections" / "appendix.tex").split())
+    said = {
+        "by three-fold cross-validation": tuning._FOLDS == 3,
+        "$n$-grams to the fourth power": names._POWER == 4,
+        "four times as much within an organization": names._OWN == 4,
+        "The latest fifth of the training models": forecaster._LATE == 0.2,
+        "about a thousand of them weigh": 900 < memory._MOST < 1100,
+        "Eight minor factors": simulated_items.N_MINOR == 8,
+    }
+    assert all(words in text and right for words, right in said.items())
 
 
 def test_an_ingredient_is_worth_what_leaving_it_out_costs():
