@@ -18,17 +18,13 @@ from lrmf import LRMF, baselines, comparison, forecaster, memory, prior, tables
 from lrmf.simulate import RETENTION_BETA
 from lrmf.simulated_hub import ADAPTER, FINETUNE, MERGE, QUANTIZED
 from lrmf.simulated_items import SUBTASK_ITEMS
+from lrmf.style import benchmark_name
 from notebooks.run import declared_parameters, resolve_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 GENERATED = Path(__file__).resolve().parent / "generated"
 RUNS = {"sim": "simulated", "v1": "openllm-v1-items", "v2": "openllm-v2"}
 TITLES = {"sim": "simulated", "v1": "v1", "v2": "v2"}
-BENCHMARKS = {
-    "arc": "ARC", "gsm8k": "GSM8K", "hellaswag": "HellaSwag", "truthfulqa": "TruthfulQA",
-    "winogrande": "Winogrande", "ifeval": "IFEval", "bbh": "BBH", "math": "MATH", "gpqa": "GPQA",
-    "musr": "MuSR", "mmlu_pro": "MMLU-Pro",
-}  # fmt: skip
 REAL = ["v1", "v2"]
 BETTER = {"pearson": 1, "mae": -1}  # the sign of a difference that favours the reference
 RELATED = "LRMF|lineage|relatives|gradient boosting"  # predictors that know the lineage
@@ -148,7 +144,7 @@ def who_is_ahead(row) -> int:
 
 def called(name: str) -> str:
     """How text and tables call a predictor or a benchmark."""
-    name = BENCHMARKS.get(name, name).replace("lineage average, multi-hop", "multi-hop average")
+    name = benchmark_name(name).replace("lineage average, multi-hop", "multi-hop average")
     return name.replace("lineage average, 1 hop", "one-hop average")
 
 
@@ -170,7 +166,10 @@ def describe_run(results, facts):
     describe_worth(results.read("few_shot"), facts, results.short)
     describe_coverage_at_random(results.read("random_missing"), facts, results.short)
     describe_ablation(results.read("ablation"), facts, results.short)
-    describe_ingredients(results.read("ingredients"), facts, results.short)
+    describe_ingredients(results.read("ingredients"), facts, results.short, "ingredients")
+    given = results.read("ingredients_few_shot")
+    describe_ingredients(given, facts, results.short, "ingredients given")
+    describe_gains(results.read("lineage_gain"), facts, results.short)
     describe_calibration(results.read("calibration"), facts, results.short)
     describe_kinship(results, facts)
     claims = results.table("claim")
@@ -304,6 +303,9 @@ def describe_calibration(frame, facts, short):
     for place, index in {"first": 0, "last": -1}.items():
         facts.add(short, "coverage", place, text=f"{100 * coverage.iloc[index]:.0f}%")
     facts.add(short, "width first", text=tables.number(width.iloc[0], 1))
+    score = frame[frame["metric"] == "interval_score"].set_index("k")["value"]
+    for place, index in {"first": 0, "last": -1}.items():
+        facts.add(short, "interval score", place, text=tables.number(score.iloc[index], 1))
     facts.add(short, "coverage lowest", text=f"{100 * coverage.min():.0f}%")
     facts.add(short, "coverage highest", text=f"{100 * coverage.max():.0f}%")
     low, high = coverage.min() < NOMINAL - NEAR, coverage.max() > NOMINAL + NEAR
@@ -322,14 +324,24 @@ def describe_coverage_at_random(frame, facts, short):
     facts.switch(short, "random coverage", value=-1 if low else 0 if high else 1)
 
 
-def describe_ingredients(frame, facts, short):
+def describe_ingredients(frame, facts, short, words):
     """The forecaster without each ingredient, and the one whose absence costs most of r."""
-    facts.compare(frame, short, "ingredients")
+    facts.compare(frame, short, words)
     cost = frame[(frame["metric"] == "pearson") & (frame["predictor"] != "LRMF")]
     most = cost.loc[[cost["difference"].idxmax()]]
     name = most["predictor"].iloc[0].removeprefix("without ")
-    facts.add(short, "ingredients most name", text=name)
-    facts.compare(most.assign(predictor="most"), short, "ingredients")
+    facts.add(short, words, "most name", text=name)
+    facts.compare(most.assign(predictor="most"), short, words)
+
+
+def describe_gains(frame, facts, short):
+    """What lineage takes off the error of LRMF, in points, by distance; whether beyond doubt."""
+    for row in frame[frame["predictor"] == "without lineage"].itertuples():
+        if row.stratum == "distance":
+            saved = -row.difference, -row.difference_upper, -row.difference_lower
+            facts.add(short, "gain", row.level, text=tables.interval(*saved, 1))
+            facts.add(short, "gain", row.level, "models", text=f"{row.n_models:,}")
+            facts.switch(short, "gain", row.level, value=who_is_ahead(row))
 
 
 def aims(results) -> pd.DataFrame:
@@ -578,11 +590,15 @@ def result_tables(root) -> dict[str, str]:
     files["table_ingredients"] = joined(
         {s: ingredients(runs[s].read("ingredients")) for s in REAL}, name="forecaster"
     )
+    given = {s: ingredients(runs[s].read("ingredients_few_shot")) for s in REAL}
+    files["table_ingredients_given"] = joined(given, name="forecaster")
     for short, results in runs.items():
         for table in ("accuracy", "benchmarks", "claim", "strata", "strength", "training"):
             files[f"table_{table}_{short}"] = tabular(shortened(results.table(table, index_col=0)))
-        if (results.folder / "tables" / "dates.csv").exists():
-            files[f"table_dates_{short}"] = tabular(shortened(results.table("dates", index_col=0)))
+        for table in ("dates", "later_benchmarks"):
+            if (results.folder / "tables" / f"{table}.csv").exists():
+                frame = results.table(table, index_col=0)
+                files[f"table_{table}_{short}"] = tabular(shortened(frame))
     return files
 
 

@@ -236,8 +236,10 @@ def test_coverage_is_judged_by_its_worst(coverage, switch):
     frame = pd.DataFrame({"k": [0, 5], "metric": "coverage", "value": coverage})
     frame = frame.assign(predictor="LRMF", benchmark="all")
     width = frame.assign(metric="width", value=[20, 18])
+    score = frame.assign(metric="interval_score", value=[25, 21.5])
     facts = Facts()
-    generate.describe_calibration(pd.concat([frame, width]), facts, "v1")
+    generate.describe_calibration(pd.concat([frame, width, score]), facts, "v1")
+    assert facts.macros["VOneIntervalScoreLast"] == "21.5"
     assert facts.switches == {"VOneCoverage": switch}
     assert facts.macros["VOneCoverageFirst"] == "90%"
 
@@ -247,9 +249,8 @@ def test_coverage_of_single_benchmarks_names_the_extremes():
     frame = frame.assign(metric="coverage", value=[0.9, 0.85, 0.95], predictor="LRMF")
     both = frame.iloc[:2].assign(benchmark="all")
     facts = Facts()
-    generate.describe_calibration(
-        pd.concat([frame, both, both.assign(metric="width", value=[20, 18])]), facts, "v1"
-    )
+    others = [both.assign(metric=name, value=[20, 18]) for name in ("width", "interval_score")]
+    generate.describe_calibration(pd.concat([frame, both, *others]), facts, "v1")
     assert facts.macros["VOneSingleCoverageLowest"] == r"85%"
     assert facts.macros["VOneSingleCoverageLowestStep"] == "5"
     assert facts.macros["VOneSingleCoverageHighestName"] == "GSM8K"
@@ -308,9 +309,20 @@ def test_constants_that_the_text_says_in_words_are_those_of_the_code():
         "four times as much within an organization": names._OWN == 4,
         "The latest fifth of the training models": forecaster._LATE == 0.2,
         "about a thousand of them weigh": 900 < memory._MOST < 1100,
+        "Scores of fewer than ten answers": forecaster._SMOOTH == 10,
+        "fewer than fifty answers a parameter": forecaster._WELL_KNOWN == 50,
         "Eight minor factors": simulated_items.N_MINOR == 8,
     }
     assert all(words in text and right for words, right in said.items())
+
+
+def test_a_gain_is_an_error_saved():
+    row = comparison("without lineage", "mae", (-0.5, -0.1), stratum="distance", level="1 hop")
+    facts = Facts()
+    generate.describe_gains(pd.DataFrame([row | {"n_models": 1234}]), facts, "v1")
+    assert facts.macros["VOneGainOneHop"] == "0.3 [0.1, 0.5]"
+    assert facts.macros["VOneGainOneHopModels"] == "1,234"
+    assert facts.switches["VOneGainOneHop"] == 1
 
 
 def test_an_ingredient_is_worth_what_leaving_it_out_costs():
