@@ -290,7 +290,7 @@ def test_the_ingredient_that_costs_most_is_named():
     facts = Facts()
     rows = [comparison("LRMF", "pearson", (0, 0)), comparison("without x", "pearson", (0, 0.1))]
     rows.append(comparison("without y", "pearson", (0.1, 0.2)))
-    generate.describe_ingredients(pd.DataFrame(rows), facts, "v1")
+    generate.describe_ingredients(pd.DataFrame(rows), facts, "v1", "ingredients")
     assert facts.macros["VOneIngredientsMostName"] == "y"
     assert facts.macros["VOneIngredientsMostPearsonLead"] == "0.15 [0.10, 0.20]"
 
