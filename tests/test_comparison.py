@@ -148,6 +148,15 @@ def test_strata_split_the_models():
     assert "none" not in set(levels["level"])  # two models only
 
 
+@pytest.mark.parametrize(
+    ("hops", "level"),
+    [(-1, "none"), (1, "1 hop"), (2, "2 hops"), (3, "3 hops or more"), (7, "3 hops or more")],
+)
+def test_distance_is_that_to_the_nearest_relative(hops, level):
+    forecasts = made_up_forecasts(n_models=6).assign(hops=hops)
+    assert set(comparison.add_strata(forecasts)["distance"]) == {level}
+
+
 def test_calibration_bins_are_equally_large_and_average_to_the_mean():
     forecasts = made_up_forecasts()
     bins = comparison.calibration_bins(forecasts, n_bins=8)

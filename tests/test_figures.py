@@ -219,6 +219,9 @@ def test_lineage_gain_is_the_error_saved_on_the_same_models():
     figure = figures.lineage_gain(strata)
     drawn = lines_of(figure.axes[0])["without lineage"]
     np.testing.assert_allclose(drawn, [[6, 0], [2, -1]])
+    [intervals] = figure.axes[0].collections
+    for value, segment in zip([6, 2], intervals.get_segments(), strict=True):
+        np.testing.assert_allclose(segment[:, 0], value)  # every model saves the same
     assert (
         figure.get_suptitle() == "Lineage saves LRMF 6.0 points at 1 hop and 2.0 points at 2 hops"
     )
