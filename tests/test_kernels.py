@@ -336,8 +336,10 @@ def test_expected_answers_are_those_of_the_formula():
     variance = (4 * rng.random((7, 50)) - 0.5).astype(np.float32)  # rounding can make it negative
     probability, slope, noise = (np.empty_like(logit) for _ in range(3))
     kernels.expected_answers(logit, variance, probability, slope, noise)
-    shrink = 1 / np.sqrt(1 + np.pi / 8 * np.maximum(variance, 0).astype(float))
+    spread = np.maximum(variance, 0).astype(float)
+    shrink = 1 / np.sqrt(1 + np.pi / 8 * spread)
     expected = sigmoid(shrink * logit)
+    by_logit = shrink * expected * (1 - expected)
     np.testing.assert_allclose(probability, expected, atol=1e-6)
-    np.testing.assert_allclose(noise, expected * (1 - expected), atol=1e-6)
-    np.testing.assert_allclose(slope, shrink * expected * (1 - expected), atol=1e-6)
+    np.testing.assert_allclose(slope, by_logit, atol=1e-6)
+    np.testing.assert_allclose(noise, expected * (1 - expected) - by_logit**2 * spread, atol=1e-6)
