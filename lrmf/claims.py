@@ -123,32 +123,24 @@ def _beyond_averaging(zero_shot) -> Iterator[tuple]:
 
 def _beside_boosting(zero_shot, few_shot, random_missing, dates) -> Iterator[tuple]:
     """In every setting in which the trees were run."""
-    settings = [
-        ("zero-shot", _rows_of(zero_shot)),
-        *((f"given {k}", _rows_of(few_shot, k=k)) for k in _revealed(few_shot)),
-        *(
-            (f"at {100 * d:g}%", _rows_of(random_missing, density=d))
-            for d in _densities(random_missing)
-        ),
-        ("later models", _rows_of(dates)),
-    ]
-    found = {
-        setting: rows.loc["boosting on relatives"]
-        for setting, rows in settings
-        if "boosting on relatives" in rows.index
+    settings = {"zero-shot": _rows_of(zero_shot)}
+    settings |= {f"given {k}": _rows_of(few_shot, k=k) for k in _steps(few_shot, "k")}
+    settings |= {
+        f"at {100 * density:g}%": _rows_of(random_missing, density=density)
+        for density in _steps(random_missing, "density")
     }
+    settings["later models"] = _rows_of(dates)
+    rival = "boosting on relatives"
+    found = {name: rows.loc[rival] for name, rows in settings.items() if rival in rows.index}
     if found:
         text = ", ".join(f"{_points(row)} {setting}" for setting, row in found.items())
         claim = "no worse than boosted trees that read relatives and cards"
         yield claim, text, _no_worse(found.values())
 
 
-def _revealed(few_shot) -> list:
-    return sorted(set(few_shot["k"]) - {0}) if len(few_shot) else []
-
-
-def _densities(random_missing) -> list:
-    return sorted(set(random_missing["density"])) if len(random_missing) else []
+def _steps(frame, label) -> list:
+    """Values of a label but 0, which is another protocol; none if there is no such frame."""
+    return sorted(set(frame[label]) - {0}) if len(frame) else []
 
 
 def _cause(variants) -> Iterator[tuple]:
@@ -185,7 +177,7 @@ def _distant_relatives(gains) -> Iterator[tuple]:
 def _few_shot(few_shot) -> Iterator[tuple]:
     """Against whichever other predictor is best at each number of answers."""
     texts, rivals = [], []
-    for k in _revealed(few_shot):
+    for k in _steps(few_shot, "k"):
         r = _rows_of(few_shot, k=k)
         others = r.drop(index=["LRMF", "LRMF core"], errors="ignore")
         if "LRMF" in r.index and len(others):

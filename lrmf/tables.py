@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from .comparison import DISTANCES, RELATIVES
 from .style import PREDICTORS
 
 DECIMALS = {
@@ -21,17 +22,8 @@ HEADINGS = {
     "brier": "Brier", "auc": "AUC", "coverage": "coverage", "width": "width",
 }  # fmt: skip
 NONE = "-"
-LEVELS = [
-    "1 hop",
-    "2 hops",
-    "3 hops or more",
-    "finetune",
-    "merge",
-    "adapter",
-    "quantized",
-    "parent",
-]
-LEVELS += ["sibling", "distant", "1", "2-4", "5-19", "20 or more", "none"]
+LEVELS = [*DISTANCES, "finetune", "merge", "adapter", "quantized", "parent", "sibling", "distant"]
+LEVELS += [*RELATIVES, "none"]
 RELATED = ["LRMF", "lineage average, multi-hop", "lineage average, 1 hop", "item mean"]
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#",
