@@ -221,8 +221,8 @@ def harmonic_extension(
         return values
     matrix = (laplacian + ridge * sparse.eye_array(n_nodes)).tocsr().astype(np.float32)
     packed = np.packbits(fixed.astype(bool), axis=0).T
-    _, group, sizes = np.unique(packed, axis=0, return_inverse=True, return_counts=True)
-    group = group.ravel()
+    group, _ = pd.factorize(np.array([column.tobytes() for column in packed], dtype=object))
+    sizes = np.bincount(group)
     solution = np.empty_like(values)
     for number in np.flatnonzero(sizes >= FACTORIZED_COLUMNS):
         columns = np.flatnonzero(group == number)

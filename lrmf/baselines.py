@@ -61,13 +61,13 @@ def all_baselines(
     is_binary : bool
         Answers, or else proportions.
     rank : int
-        The largest number of factors tried.
+        Number of factors; with `tuned` a quarter of it, it, and half as many again are tried.
     ncf_cells : int
         Training cells of NCF.
     tuned : bool
         False takes their default parameters instead, and `rank`: quicker, and not as fair.
     """
-    factors = {"rank": sorted({max(1, rank // 4), rank})}
+    factors = {"rank": sorted({max(1, rank // 4), rank, rank + rank // 2})}
     neighbors = {"n_neighbors": (5, 10, 20)}
     if is_binary:
         factors |= {"item_ridge": (10.0, 50.0)}

@@ -4,6 +4,7 @@ All frames are those of `lrmf.evaluation`. Where a snapshot cannot serve a proto
 lineage, no instances) the frames are empty, and everything here passes emptiness on.
 """
 
+import json
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain
 
@@ -161,6 +162,25 @@ def spread_over_folds(forecasts: pd.DataFrame) -> pd.DataFrame:
     values = score_forecasts(forecasts, by=["predictor", *splits])
     grouped = values.groupby(keys, sort=False)["value"]
     return grouped.agg(sd="std", n_splits="size").reset_index()
+
+
+def choices(forecasts: pd.DataFrame) -> pd.DataFrame:
+    """What every predictor's inner splits chose, in each fit: one row a fit and parameter.
+
+    Returns
+    -------
+    DataFrame : columns predictor, seed, fold, parameter, value (text)
+    """
+    keys = ["predictor", "seed", "fold"]
+    if forecasts.empty:
+        return pd.DataFrame(columns=[*keys, "parameter", "value"])
+    fits = forecasts[[*keys, "chosen"]].drop_duplicates().itertuples(index=False)
+    rows = [
+        (*fit, name, f"{value:g}" if isinstance(value, float) else str(value))
+        for *fit, chosen in fits
+        for name, value in json.loads(chosen).items()
+    ]
+    return pd.DataFrame(rows, columns=[*keys, "parameter", "value"])
 
 
 def judge_claim(comparison: pd.DataFrame, *, rivals=RIVALS, claim=CLAIM) -> pd.DataFrame:

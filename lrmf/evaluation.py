@@ -9,6 +9,7 @@ Metrics look at models, not cells: pooled over cells the item difficulties alone
 correlation of about .7, which says nothing about which model is better.
 """
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -324,9 +325,10 @@ def evaluate(
         "average": the models' average over benchmarks), metric, value, n. A metric pools the
         forecasts of all folds of a seed.
     forecasts : protocol, predictor, seed, labels, model_id, benchmark, actual, predicted, lower,
-        upper, expected, n_items, log_loss, brier and the columns of `annotate_forecasts`. Actual,
-        predicted and expected (the item means of the training responses) are means over the target
-        cells, weighted by n_trials.
+        upper, expected, n_items, log_loss, brier, chosen and the columns of `annotate_forecasts`.
+        Actual, predicted and expected (the item means of the training responses) are means over the
+        target cells, weighted by n_trials. Chosen are the parameters that the predictor chose from
+        the training responses (its `chosen_`), as a JSON object.
     """
     others = lineages or {}
     if unknown := sorted(set(others) - set(predictors)):
@@ -369,12 +371,14 @@ def _evaluate_group(
     if "seed" in fitted.get_params(deep=False):
         fitted.set_params(seed=first.seed)
     fitted.fit(first.train, known, items=items, models=models)
+    chosen = json.dumps(getattr(fitted, "chosen_", {}))
     parts = []
     for split in group:
         protocol = split.protocol + ("-shuffled" if shuffle_lineage else "")
         label = {"protocol": protocol, "predictor": name, "seed": split.seed, **split.label}
         frame, histogram = _forecast(fitted, split, expected, items, truth, name)
         frame.insert(0, "model_id", lineage.node_ids[split.rows][frame.pop("position")])
+        frame["chosen"] = chosen
         for place, (key, value) in enumerate(label.items()):
             frame.insert(place, key, value)
         parts.append((annotate_forecasts(frame, lineage, train_mask), (label, histogram)))

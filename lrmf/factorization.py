@@ -132,7 +132,7 @@ class LRMF(Forecasts, BaseEstimator):
         self.n_threads = n_threads
         self.seed = seed
 
-    def fit(self, responses, lineage, *, items=None, models=None):
+    def fit(self, responses, lineage, *, items=None, models=None, start=None):
         """Fit model states and item parameters.
 
         Parameters
@@ -143,6 +143,9 @@ class LRMF(Forecasts, BaseEstimator):
             item_id, benchmark and n_trials of the columns; without it one benchmark, "all".
         models : DataFrame, optional
             The models table, read when `use_features`.
+        start : LRMF, optional
+            A fit with the same numbers of nodes, items and factors from which the sweeps set out,
+            to save some of them. Proportions have no sweeps, and so no use for it.
 
         Returns
         -------
@@ -152,7 +155,7 @@ class LRMF(Forecasts, BaseEstimator):
         rng = np.random.default_rng(self.seed)
         with threads(self.n_threads):
             if self.is_binary_:
-                self._fit_answers(rng)
+                self._fit_answers(rng, start)
             else:
                 n_trials = None if items is None else items["n_trials"].to_numpy()
                 self.likelihood_ = Gaussian.fit(
@@ -206,25 +209,40 @@ class LRMF(Forecasts, BaseEstimator):
             self.lineage_, np.full(p, float(self.node_ridge)), strength, features=self.features_
         )
 
-    def _fit_answers(self, rng):
+    def _fit_answers(self, rng, start):
         self._answers = lay_out(self.responses_, rng)
+        states, items = self._first_guess(rng) if start is None else self._carried_over(start)
+        self._solve_answers(items, free_items=True, states=states)
+        if self.item_strength:
+            self._draw_similar_items_together()
+
+    def _first_guess(self, rng):
         items = np.zeros((self.n_items_, self.rank + 1))
         items[:, :-1] = 0.3 * rng.standard_normal((self.n_items_, self.rank))
         wrong = self._answers.observed[1] - self._answers.correct
         items[:, -1] = np.log((self._answers.correct + 0.5) / (wrong + 0.5))
-        self._solve_answers(items, free_items=True)
-        if self.item_strength:
-            self._draw_similar_items_together()
+        return np.zeros((self.lineage_.n_nodes, self.rank + 1)), items
+
+    def _carried_over(self, start):
+        """States and items of another fit."""
+        states, items = start.states_, start._item_parameters
+        wanted = (self.lineage_.n_nodes, self.rank + 1), (self.n_items_, self.rank + 1)
+        if (states.shape, items.shape) != wanted:
+            raise ValueError(
+                f"start has {len(states)} nodes, {len(items)} items and rank "
+                f"{items.shape[1] - 1}; this fit has {self.lineage_.n_nodes}, "
+                f"{self.n_items_} and {self.rank}"
+            )
+        return states.copy(), items
 
     def _draw_similar_items_together(self):
         """Fit again, from where the fit is, with the graph of the items that it calls similar."""
         ridge = np.append(np.full(self.rank, self.item_ridge), self.intercept_ridge)
         strength = np.append(np.full(self.rank, self.item_strength), 0.0)
         prior = LineagePrior(similar_items(self.item_factors_), ridge, strength)
-        items = np.column_stack([self.item_factors_, self.item_intercept_]).astype(np.float64)
-        self._solve_answers(items, free_items=True, item_prior=prior)
+        self._solve_answers(self._item_parameters, free_items=True, item_prior=prior)
 
-    def _solve_answers(self, items, *, free_items, item_prior=None):
+    def _solve_answers(self, items, *, free_items, states=None, item_prior=None):
         self.prior_ = self._prior(items.shape[1])
         newton = AlternatingNewton(
             self._answers,
@@ -233,9 +251,10 @@ class LRMF(Forecasts, BaseEstimator):
             intercept_ridge=self.intercept_ridge,
             item_prior=item_prior,
         )
-        start = np.zeros((self.lineage_.n_nodes, items.shape[1]))
+        if states is None:
+            states = np.zeros((self.lineage_.n_nodes, items.shape[1]))
         self.states_, items = newton.fit(
-            start,
+            states,
             items,
             max_sweeps=self.max_sweeps,
             tolerance=self.tolerance,
@@ -280,8 +299,7 @@ class LRMF(Forecasts, BaseEstimator):
         with threads(self.n_threads):
             if new.is_binary_:
                 new._answers = lay_out(responses, np.random.default_rng(self.seed))
-                items = np.column_stack([self.item_factors_, self.item_intercept_])
-                new._solve_answers(items.astype(np.float64), free_items=False)
+                new._solve_answers(self._item_parameters, free_items=False)
             else:
                 new._solve_proportions()
         return new
@@ -332,6 +350,11 @@ class LRMF(Forecasts, BaseEstimator):
     def item_intercept_(self):
         """Item intercepts c_i (n_items,); for proportions the mean on the arcsine scale."""
         return self.likelihood_.offset if self.is_binary_ else self.likelihood_.centre
+
+    @property
+    def _item_parameters(self):
+        """[x_i, c_i] of answers, float64 (n_items, rank + 1)."""
+        return np.column_stack([self.item_factors_, self.item_intercept_]).astype(np.float64)
 
     @property
     def gram(self):

@@ -134,6 +134,14 @@ class Forecaster(Forecasts, BaseEstimator):
         return self._reads_cards or self.model_.features_ is not None
 
     @property
+    def chosen_(self):
+        """The parameters that the inner cross-validation looked into, as chosen."""
+        if self.tuning_ is None:
+            return {}
+        chosen = self.tuning_[self.tuning_["chosen"].astype(bool)]
+        return dict(zip(chosen["parameter"], chosen["value"].tolist(), strict=True))
+
+    @property
     def stats_(self):
         """Statistics of the fit, and the chosen parameters with the curve of the choice."""
         curve = [] if self.tuning_ is None else json.loads(self.tuning_.to_json(orient="records"))
@@ -324,7 +332,8 @@ class Forecaster(Forecasts, BaseEstimator):
         belief = self._belief_without[rows]
         if revealed is None:
             return belief * self.model_.evidence(rows)
-        return self.likelihood_.fold_in(belief, revealed)
+        trust = np.where(observed(revealed).any(axis=1), self.model_.few_shot_trust, 1.0)
+        return self.likelihood_.fold_in(belief.temper(trust), revealed)
 
     def _refined(self, rows, revealed, states, expected, items):
         if self.memory_ is None:

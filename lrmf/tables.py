@@ -206,6 +206,24 @@ def metric_table(results: pd.DataFrame, predictor: str, metrics) -> pd.DataFrame
     return text.rename(columns=HEADINGS).rename_axis(columns=None)
 
 
+def choices_table(choices: pd.DataFrame) -> pd.DataFrame:
+    """Values that inner splits chose, the most frequent first, with the number of fits.
+
+    Parameters
+    ----------
+    choices : of `comparison.choices`.
+    """
+    rows = []
+    for name in order_predictors(choices["predictor"]):
+        own = choices[choices["predictor"] == name]
+        for parameter, values in own.groupby("parameter", sort=False)["value"]:
+            counts = values.value_counts(sort=False).sort_values(ascending=False, kind="stable")
+            chosen = ", ".join(f"{value} ({n})" for value, n in counts.items())
+            rows.append((name, parameter, chosen))
+    frame = pd.DataFrame(rows, columns=["predictor", "parameter", "chosen (fits)"])
+    return frame.set_index("predictor")
+
+
 def _level_order(levels: pd.Series) -> pd.Series:
     return levels.astype(str).map(LEVELS.index)
 

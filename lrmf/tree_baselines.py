@@ -28,6 +28,7 @@ from .snapshot import observed
 MAX_HOPS = 4
 FEWEST_MODELS = 5  # with scores, for trees to be grown
 MATCH_STEPS, LONGEST_STEP = 12, 2.0  # Newton's, in logits
+LAST_STEP = 0.03  # converges quadratically: what is left is of the order of its square
 FEW_SHOT_STEPS = 4
 SURE = 0.005  # forecasts are kept this far from 0 and 1 before they are shifted
 NONE = -1.0  # input where there is no such relative; below all real ones
@@ -246,7 +247,7 @@ class BoostedTrees(ForecastInBlocks):
             missing = wanted * self.member_.sum(axis=0) - probability @ self.member_
             step = np.clip(missing / np.maximum(slope, 1e-9), -LONGEST_STEP, LONGEST_STEP)
             shift += step.astype(np.float32)
-            if np.abs(step).max(initial=0.0) < 1e-3:
+            if np.abs(step).max(initial=0.0) < LAST_STEP:
                 break
         return expit(profile + shift[:, self.codes_]), shift
 

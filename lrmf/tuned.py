@@ -103,7 +103,7 @@ class Tuned(BaseEstimator):
     Attributes
     ----------
     estimator_ : the fitted estimator
-    best_params_ : dict
+    chosen_ : dict
     curve_ : DataFrame, one row a candidate: its parameters and its loss
     """
 
@@ -128,8 +128,8 @@ class Tuned(BaseEstimator):
                     own += [_losses(fitted, split, some, k) for k in ks]
         losses = np.log(np.maximum(errors, SMALLEST_LOSS)).sum(axis=(1, 2))
         self.curve_ = pd.DataFrame(candidates).assign(loss=losses)
-        self.best_params_ = candidates[int(np.argmin(losses))]
-        self.estimator_ = self._with(self.best_params_)
+        self.chosen_ = candidates[int(np.argmin(losses))]
+        self.estimator_ = self._with(self.chosen_)
         self.estimator_.fit(responses, lineage, items=items, models=models)
         return self
 

@@ -1,6 +1,7 @@
 """Hyperparameters of LRMF by inner cross-validation over the nodes of the lineage."""
 
-from functools import cache, partial
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,28 +9,41 @@ import pandas as pd
 from .cards import correct
 from .factorization import LRMF
 from .forecasts import has_responses, is_isolated
-from .snapshot import MISSING, observed
+from .snapshot import MISSING, observed, random_places
 
 GRIDS = {
-    True: {"lineage_strength": (1.0, 3.0, 10.0, 30.0), "use_features": (False, True)},
+    True: {
+        "lineage_strength": (1.0, 3.0, 10.0, 30.0),
+        "use_features": (False, True),
+        "item_ridge": (3.0, 10.0, 30.0),
+        "node_ridge": (0.3, 1.0, 3.0),
+        "rank": (8, 16, 24),
+        "few_shot_trust": (0.5, 0.7, 1.0, 1.5),
+    },
     False: {
         "use_features": (True, False),
         "lineage_strength": (1.0, 3.0, 10.0),
         "node_ridge": (0.1, 0.3, 1.0),
         "jump": (0.05, 0.15),
+        "few_shot_trust": (0.5, 0.7, 1.0, 1.5),
     },
-}  # by whether responses are answers
+}  # by whether responses are answers, in the order of choosing
 DEFAULTS = {
-    True: {"rank": 16, "lineage_strength": 10.0, "use_features": False},
+    True: {
+        "rank": 16, "lineage_strength": 10.0, "use_features": False, "item_ridge": 10.0,
+        "node_ridge": 1.0, "few_shot_trust": 1.0,
+    },
     False: {
         "rank": 16, "lineage_strength": 3.0, "node_ridge": 0.3, "jump": 0.05, "use_features": True,
+        "few_shot_trust": 1.0,
     },
 }  # fmt: skip
+_SHOWN = {True: 10, False: 1}  # responses of a model, where a few are
 _ITEMS = 500  # columns that inner fits see
-_RANK = 8  # of inner fits, at most, for the time they take
+_RANK = 8  # of inner fits, at most, but where the rank is chosen, for the time they take
 _FOLDS = 3
 _LEAST = 20  # models with relatives, below which all models count, and models at all
-_WORTH = {True: 0.02, False: 0.01}  # relative gain below which a default stays
+_WORTH = 0.005  # relative gain below which a default stays
 
 
 def tune(
@@ -38,11 +52,13 @@ def tune(
     """Choose hyperparameters one after the other, each by what it does to inner forecasts.
 
     Models with relatives are forecast, since for others most parameters do not matter, in three
-    folds. Answers: by log-loss; the models are hidden from the fit, as leave-one-out forecasts from
-    a fit of everything flatter parameters that let items learn a model's answers by heart.
-    Proportions: by the squared error on the standardised arcsine scale that is left after a
-    `CardCorrection`. A default stays unless another value is clearly better (`_WORTH`), and if
-    fewer than twenty models have responses.
+    folds, once without any of their responses and once with a few shown; the two losses are added.
+    Answers: log-loss; the models are hidden from the fit, as leave-one-out forecasts from a fit of
+    everything flatter parameters that let items learn a model's answers by heart. Proportions:
+    squared error on the standardised arcsine scale, once a `CardCorrection` has read the cards.
+    A default stays unless another value is clearly better (`_WORTH`), and if fewer than twenty
+    models have responses. All values of a parameter are fitted from the same start, the fit with
+    what was chosen before.
 
     Parameters
     ----------
@@ -56,68 +72,116 @@ def tune(
     curve : DataFrame, columns parameter, value, loss, chosen
     """
     is_binary = responses.dtype == np.uint8
-    parameters = DEFAULTS[is_binary] | {"seed": seed, "n_threads": n_threads} | fixed
-    rank = min(parameters["rank"], responses.shape[1])
-    columns, rows = _sample(responses, lineage, np.random.default_rng([seed, 7]))
-    parameters["rank"] = min(rank, columns.size, _RANK)
-    inner = np.ascontiguousarray(responses[:, columns])
-    data = {"items": None if items is None else items.iloc[columns], "models": models}
-    read = partial(correct, models=cards, use_names=use_names, seed=seed)
-    measure = _loss_of_answers if is_binary else partial(_loss_of_proportions, read=read)
-
-    @cache
-    def loss(**parameters):
-        return measure(LRMF(**parameters), inner, lineage, rows, data)
-
+    parameters = DEFAULTS[is_binary] | fixed
+    inner = _InnerFolds(
+        responses, lineage, items=items, models=models, cards=cards, use_names=use_names,
+        seed=seed, n_threads=n_threads,
+    )  # fmt: skip
+    useless = {"use_features": models is None, "lineage_strength": not lineage.n_edges}
     curve = []
-    for name, grid in GRIDS[is_binary].items() if rows.size >= _LEAST else ():
-        useless = models is None if name == "use_features" else not lineage.n_edges
-        if name in fixed or useless:
+    for name, grid in GRIDS[is_binary].items() if inner.rows.size >= _LEAST else ():
+        if name in fixed or useless.get(name):
             continue
-        losses = {value: loss(**parameters | {name: value}) for value in grid}
-        best = min(losses, key=losses.get)
-        if losses[best] > (1 - _WORTH[is_binary]) * losses[parameters[name]]:
-            best = parameters[name]
-        parameters[name] = best
-        curve += [(name, value, losses[value], value == best) for value in grid]
-    parameters["rank"] = rank
+        parameters[name], losses = inner.choose(name, grid, parameters)
+        curve += [(name, value, loss, value == parameters[name]) for value, loss in losses.items()]
+    parameters["rank"] = min(parameters["rank"], responses.shape[1])
+    parameters |= {"seed": seed, "n_threads": n_threads}
     return parameters, pd.DataFrame(curve, columns=["parameter", "value", "loss", "chosen"])
 
 
-def _sample(responses, lineage, rng):
-    """Columns to fit on, and the models with relatives in random order."""
-    columns = np.sort(rng.permutation(responses.shape[1])[:_ITEMS])
-    evaluated = has_responses(responses[:, columns])
+@dataclass(frozen=True, eq=False)
+class _Fold:
+    rows: np.ndarray
+    train: np.ndarray  # all responses but theirs
+    given: np.ndarray  # theirs
+    shown: np.ndarray  # a few of these
+    target: np.ndarray  # the others
+
+
+class _InnerFolds:
+    """Models with relatives in folds, each hidden from the fits that forecast it."""
+
+    def __init__(self, responses, lineage, *, items, models, cards, use_names, seed, n_threads):
+        rng = np.random.default_rng([seed, 7])
+        self.is_binary = responses.dtype == np.uint8
+        self.lineage, self.fixed = lineage, {"seed": seed, "n_threads": n_threads}
+        self.read = partial(correct, models=cards, use_names=use_names, seed=seed)
+        columns = np.sort(rng.permutation(responses.shape[1])[:_ITEMS])
+        self.data = {"items": None if items is None else items.iloc[columns], "models": models}
+        inner = np.ascontiguousarray(responses[:, columns])
+        self.rows = _models_with_relatives(inner, lineage, rng)
+        self.folds = [_hide(inner, rows, rng) for rows in np.array_split(self.rows, _FOLDS)]
+        self.settled = None  # fits with what has been chosen so far
+
+    def choose(self, name, grid, parameters):
+        """The best value, or the one that there is if that is about as good; all losses."""
+        if self.settled is None:
+            self.settled = self._try(parameters, None)
+        trials = {value: self._try(parameters | {name: value}, name) for value in grid}
+        losses = {value: self._loss(trial) for value, trial in trials.items()}
+        best = min(losses, key=losses.get)
+        if losses[best] > (1 - _WORTH) * losses[parameters[name]]:
+            best = parameters[name]
+        if name != "rank":
+            self.settled = trials[best]
+        return best, losses
+
+    def _try(self, parameters, name):
+        """Model, prior belief about the fold's models and trust in it, by fold."""
+        trust = parameters["few_shot_trust"]
+        if name == "few_shot_trust":
+            return [(model, belief, trust) for model, belief, _ in self.settled]
+        largest = parameters["rank"] if name == "rank" else _RANK
+        rank = min(parameters["rank"], largest, self.folds[0].train.shape[1])
+        starts = [None] * _FOLDS
+        if self.settled and name != "rank":
+            starts = [model for model, _, _ in self.settled]
+        trial = []
+        for fold, start in zip(self.folds, starts, strict=True):
+            model = LRMF(**parameters | self.fixed | {"rank": rank})
+            model.fit(fold.train, self.lineage, **self.data, start=start)
+            belief = model.leave_one_out(fold.rows) if self.is_binary else self.read(model)[0]
+            trial.append((model, belief if self.is_binary else belief[fold.rows], trust))
+        return trial
+
+    def _loss(self, trial):
+        """Mean loss of the hidden responses, without the shown ones and with them, added."""
+        loss = _log_loss if self.is_binary else _squared_error
+        losses = []
+        for (model, belief, trust), fold in zip(trial, self.folds, strict=True):
+            actual = None if self.is_binary else model.likelihood_.fold_in(belief, fold.given)
+            informed = model.likelihood_.fold_in(belief.temper(trust), fold.shown)
+            losses.append(loss(model.likelihood_, belief, actual, fold.given))
+            losses.append(loss(model.likelihood_, informed, actual, fold.target))
+        return float(np.sum(losses) / _FOLDS)
+
+
+def _log_loss(likelihood, states, _, target):
+    expected = likelihood.forecast(states.mean, states.covariance)[0]
+    chance = np.where(target == 1, expected, 1 - expected)[observed(target)]
+    return -np.log(np.clip(chance, 1e-6, 1)).mean(dtype=np.float64)
+
+
+def _squared_error(likelihood, states, actual, target):
+    """Of the standardised scores, their sampling noise smoothed away."""
+    error = (actual.mean - states.mean) @ likelihood.design.T
+    return (error[observed(target)] ** 2).mean()
+
+
+def _models_with_relatives(responses, lineage, rng):
+    """In random order; all models with responses if hardly any has relatives."""
+    evaluated = has_responses(responses)
     rows = np.flatnonzero(evaluated)
     related = rows[~is_isolated(lineage, evaluated, rows)]
-    return columns, rng.permutation(related if related.size >= _LEAST else rows)
+    return rng.permutation(related if related.size >= _LEAST else rows)
 
 
-def _folds(responses, rows):
-    """Yield rows and a copy of the responses without theirs."""
-    for fold in np.array_split(rows, _FOLDS):
-        train = np.array(responses)
-        train[fold] = MISSING if responses.dtype == np.uint8 else np.nan
-        yield fold, train
-
-
-def _loss_of_answers(model, responses, lineage, rows, data):
-    """Log-loss of the rows' answers, in folds hidden from the fit."""
-    losses = []
-    for fold, train in _folds(responses, rows):
-        given = responses[fold]
-        expected = model.fit(train, lineage, **data).predict_proba(fold)
-        chance = np.where(given == 1, expected, 1 - expected)[observed(given)]
-        losses.append(-np.log(np.clip(chance, 1e-6, 1)))
-    return float(np.concatenate(losses).mean(dtype=np.float64))
-
-
-def _loss_of_proportions(model, responses, lineage, rows, data, *, read):
-    """Squared error of the rows' states, in folds, once trees have read their cards."""
-    errors = []
-    for fold, train in _folds(responses, rows):
-        model.fit(train, lineage, **data)
-        belief = read(model)[0]
-        states = model.likelihood_.fold_in(belief[fold], responses[fold]).mean
-        errors.append((states - belief[fold].mean) @ model.likelihood_.design.T)
-    return float(np.mean(np.concatenate(errors) ** 2))
+def _hide(responses, rows, rng):
+    """A fold of these models."""
+    is_binary = responses.dtype == np.uint8
+    missing = MISSING if is_binary else np.nan
+    train, given = np.array(responses), responses[rows]
+    train[rows] = missing
+    is_shown = random_places(observed(given), rng) < _SHOWN[is_binary]
+    shown, target = (np.where(part, given, missing) for part in (is_shown, ~is_shown))
+    return _Fold(rows, train, given, shown.astype(given.dtype), target.astype(given.dtype))

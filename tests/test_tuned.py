@@ -72,7 +72,7 @@ def test_the_best_candidate_is_chosen_and_fitted_on_everything():
     snapshot, lineage = tiny()
     model = Tuned(Biased(), {"bias": [-0.3, 0.0, 0.4]}, seed=3)
     model.fit(snapshot.responses, lineage, items=snapshot.items)
-    assert model.best_params_ == {"bias": 0.0}
+    assert model.chosen_ == {"bias": 0.0}
     assert model.estimator_.seed == 3
     assert list(model.curve_["bias"]) == [-0.3, 0.0, 0.4]
     assert model.curve_["loss"].idxmin() == 1
@@ -90,7 +90,7 @@ def test_shrinkage_is_high_where_lineage_says_nothing_and_low_where_it_tells_all
     family = rng.integers(0, 2, (lineage.families.max() + 1, 120)).astype(np.uint8)
     copies = family[lineage.families[:150]]
     chosen = [
-        Tuned(LineageMean(), grid).fit(responses, lineage).best_params_["shrinkage"]
+        Tuned(LineageMean(), grid).fit(responses, lineage).chosen_["shrinkage"]
         for responses in (noise, copies)
     ]
     assert chosen == [10.0, 0.1]
@@ -113,7 +113,7 @@ def test_responses_hidden_from_the_fit_do_not_move_the_choice():
 def test_a_handful_of_models_is_enough(n_models):
     responses = np.ones((n_models, 4), np.uint8)
     model = clone(Tuned(Biased(), {"bias": [0.0, 0.1]})).fit(responses)
-    assert model.best_params_["bias"] in (0.0, 0.1)
+    assert model.chosen_["bias"] in (0.0, 0.1)
     assert model.predict_proba([0]).shape == (1, 4)
 
 
@@ -139,4 +139,4 @@ def test_of_two_with_equally_wrong_means_the_one_that_ranks_models_is_chosen():
             return np.tile(forecast[:, None], (1, len(self.means_))).astype(np.float32)
 
     model = Tuned(Ranking(), {"bias": [0.0, 0.2]}, ks=(0,)).fit(responses)
-    assert model.best_params_ == {"bias": 0.2}
+    assert model.chosen_ == {"bias": 0.2}
