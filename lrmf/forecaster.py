@@ -57,6 +57,25 @@ class Forecaster(Forecasts, BaseEstimator):
     cards_ : CardCorrection, or None if there are too few models to learn it from
     trees_ : Stacking or None
     memory_ : Memory or None
+
+    Examples
+    --------
+    Two families of three, of which "a3" and "b3" have no answers yet; then two answers of "b3":
+
+    >>> import numpy as np
+    >>> from lrmf import Forecaster, Lineage
+    >>> edges = [("a1", "a2", "finetune"), ("a1", "a3", "merge"), ("b1", "b2", "finetune"),
+    ...          ("b1", "b3", "merge")]
+    >>> lineage = Lineage.from_edges(edges, ["a1", "a2", "a3", "b1", "b2", "b3"])
+    >>> a, b, unknown = [1, 1, 1, 0] * 5, [0, 0, 1, 0] * 5, [255] * 20
+    >>> responses = np.array([a, a, unknown, b, b, unknown], dtype=np.uint8)
+    >>> forecaster = Forecaster(rank=1).fit(responses, lineage)
+    >>> before = forecaster.predict_scores([2, 5])["score"]
+    >>> bool(before[0] > before[1])
+    True
+    >>> shown = np.array([[1, 1] + [255] * 18], dtype=np.uint8)
+    >>> bool(forecaster.predict_scores([5], revealed=shown)["score"][0] > before[1])
+    True
     """
 
     def __init__(

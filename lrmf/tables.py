@@ -213,6 +213,8 @@ def choices_table(choices: pd.DataFrame) -> pd.DataFrame:
     ----------
     choices : of `comparison.choices`.
     """
+    if choices.empty:
+        return pd.DataFrame()
     rows = []
     for name in order_predictors(choices["predictor"]):
         own = choices[choices["predictor"] == name]

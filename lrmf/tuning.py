@@ -40,7 +40,7 @@ DEFAULTS = {
 }  # fmt: skip
 _SHOWN = {True: 10, False: 1}  # responses of a model, where a few are
 _ITEMS = 500  # columns that inner fits see
-_RANK = 8  # of inner fits, at most, but where the rank is chosen, for the time they take
+_RANK = 8  # of inner fits, at most, but where the rank is chosen (in one fold): these take longest
 _FOLDS = 3
 _LEAST = 20  # models with relatives, below which all models count, and models at all
 _WORTH = 0.005  # relative gain below which a default stays
@@ -58,7 +58,7 @@ def tune(
     squared error on the standardised arcsine scale, once a `CardCorrection` has read the cards.
     A default stays unless another value is clearly better (`_WORTH`), and if fewer than twenty
     models have responses. All values of a parameter are fitted from the same start, the fit with
-    what was chosen before.
+    what was chosen before; but the rank, whose fits take longest, from none and in the first fold.
 
     Parameters
     ----------
@@ -137,7 +137,8 @@ class _InnerFolds:
         if self.settled and name != "rank":
             starts = [model for model, _, _ in self.settled]
         trial = []
-        for fold, start in zip(self.folds, starts, strict=True):
+        n_folds = 1 if name == "rank" else _FOLDS
+        for fold, start in zip(self.folds[:n_folds], starts, strict=False):
             model = LRMF(**parameters | self.fixed | {"rank": rank})
             model.fit(fold.train, self.lineage, **self.data, start=start)
             belief = model.leave_one_out(fold.rows) if self.is_binary else self.read(model)[0]
@@ -148,12 +149,12 @@ class _InnerFolds:
         """Mean loss of the hidden responses, without the shown ones and with them, added."""
         loss = _log_loss if self.is_binary else _squared_error
         losses = []
-        for (model, belief, trust), fold in zip(trial, self.folds, strict=True):
+        for (model, belief, trust), fold in zip(trial, self.folds, strict=False):
             actual = None if self.is_binary else model.likelihood_.fold_in(belief, fold.given)
             informed = model.likelihood_.fold_in(belief.temper(trust), fold.shown)
             losses.append(loss(model.likelihood_, belief, actual, fold.given))
             losses.append(loss(model.likelihood_, informed, actual, fold.target))
-        return float(np.sum(losses) / _FOLDS)
+        return float(np.sum(losses) / len(trial))
 
 
 def _log_loss(likelihood, states, _, target):

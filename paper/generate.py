@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from bench.run import full_plan
-from lrmf import LRMF, baselines, comparison, forecaster, memory, prior, tables
+from lrmf import LRMF, baselines, comparison, forecaster, memory, prior, tables, tuning
 from lrmf.simulate import RETENTION_BETA
 from lrmf.simulated_hub import ADAPTER, FINETUNE, MERGE, QUANTIZED
 from lrmf.simulated_items import SUBTASK_ITEMS
@@ -425,8 +425,9 @@ CONSTANTS = {  # what the appendix quotes: words of the macro, module, name
     "memory kept": (memory, "_KEPT"),
     "worth of lineage": (memory, "_WORTH_OF_LINEAGE"),
     "latest": (forecaster, "_LATEST"),
+    "tuning worth": (tuning, "_WORTH"),
 }
-SHARES = {"memory noise", "latest"}  # in percent
+SHARES = {"memory noise", "latest", "tuning worth"}  # in percent
 
 
 def describe_constants(facts):
@@ -596,6 +597,10 @@ def result_tables(root) -> dict[str, str]:
     for short, results in runs.items():
         for table in ("accuracy", "benchmarks", "claim", "strata", "strength", "training"):
             files[f"table_{table}_{short}"] = tabular(shortened(results.table(table, index_col=0)))
+        if short in REAL:
+            frame = shortened(results.table("choices", index_col=0))
+            frame.index = frame.index.where(~frame.index.duplicated(), "")
+            files[f"table_choices_{short}"] = tabular(frame)
         for table in ("dates", "later_benchmarks"):
             if (results.folder / "tables" / f"{table}.csv").exists():
                 frame = results.table(table, index_col=0)

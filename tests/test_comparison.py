@@ -1,5 +1,6 @@
 """Comparison of forecasts: intervals, differences, strata, and protocols a snapshot lacks."""
 
+import json
 from functools import partial
 
 import numpy as np
@@ -7,7 +8,7 @@ import pandas as pd
 import pytest
 from builders import tiny_snapshot
 
-from lrmf import Lineage, comparison
+from lrmf import Lineage, comparison, tables
 from lrmf.baselines import ItemMean, LineageMean
 from lrmf.evaluation import date_split, paired_bootstrap, score_forecasts, zero_shot
 
@@ -155,6 +156,21 @@ def test_strata_split_the_models():
 def test_distance_is_that_to_the_nearest_relative(hops, level):
     forecasts = made_up_forecasts(n_models=6).assign(hops=hops)
     assert set(comparison.add_strata(forecasts)["distance"]) == {level}
+
+
+def test_choices_are_counted_by_fold_and_not_by_forecast():
+    forecasts = made_up_forecasts().query("predictor == 'MF'").assign(seed=0)
+    folds = [
+        forecasts.assign(fold=fold, chosen=json.dumps({"rank": rank, "use_features": True}))
+        for fold, rank in enumerate((8, 16, 16.0))
+    ]
+    choices = comparison.choices(pd.concat(folds))
+    assert len(choices) == 6
+    table = tables.choices_table(choices)
+    assert table["chosen (fits)"].tolist() == ["16 (2), 8 (1)", "True (3)"]
+    nothing = comparison.choices(forecasts.assign(fold=0, chosen="{}"))
+    assert nothing.empty and tables.choices_table(nothing).empty
+    assert comparison.choices(pd.DataFrame()).empty and tables.choices_table(pd.DataFrame()).empty
 
 
 def test_calibration_bins_are_equally_large_and_average_to_the_mean():

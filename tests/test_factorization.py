@@ -532,6 +532,29 @@ class TestFoldIn:
             fit_answers(lineage, answers).fold_in(answers={3: 0.5})
 
 
+class TestStart:
+    def test_a_fit_goes_on_from_another_and_ends_where_it_would(self):
+        lineage = random_lineage(60, seed=3)
+        answers, _ = draw_answers(lineage, 80, seed=3)
+        first = fit_answers(lineage, answers, rank=1, lineage_strength=3.0, **TIGHT)
+        cold = fit_answers(lineage, answers, rank=1, lineage_strength=5.0, **TIGHT)
+        model = LRMF(rank=1, item_ridge=2.0, lineage_strength=5.0, **TIGHT)
+        before = first.states_.copy()
+        warm = model.fit(answers, lineage, start=first)
+        np.testing.assert_array_equal(first.states_, before)
+        assert warm.stats_["objective"][-1] == pytest.approx(cold.stats_["objective"][-1], rel=1e-4)
+        assert warm.stats_["objective"][0] < cold.stats_["objective"][0]
+        assert warm.stats_["sweeps"] < cold.stats_["sweeps"]
+
+    def test_a_start_of_another_shape_is_refused(self, problem):
+        lineage, truth, _, items = problem
+        if truth.dtype != np.uint8:
+            return  # has no sweeps
+        start = LRMF(rank=2).fit(truth, lineage, items=items)
+        with pytest.raises(ValueError, match=r"rank 2; this fit has .* and 3"):
+            LRMF(rank=3).fit(truth, lineage, items=items, start=start)
+
+
 class TestReproducibility:
     def test_same_bytes_for_any_number_of_threads_and_on_repeat(self, problem):
         lineage, truth, rows, items = problem

@@ -8,7 +8,7 @@ from draws import draw_answers, draw_proportions, random_lineage
 from lrmf import LRMF, Forecaster
 from lrmf.scores import standardised_error
 from lrmf.snapshot import MISSING, observed
-from lrmf.tuning import tune
+from lrmf.tuning import GRIDS, tune
 
 N_MODELS, N_HIDDEN = 200, 40
 
@@ -198,6 +198,22 @@ def test_answers_of_hidden_models_are_never_seen(problem, fitted):
     )
 
 
+def test_less_trust_in_the_prior_follows_the_answers_sooner(problem, fitted):
+    _, truth, _, hidden, _, _ = problem
+    is_binary = truth.dtype == np.uint8
+    revealed = np.full((1, truth.shape[1]), MISSING if is_binary else np.nan, truth.dtype)
+    revealed[0, : truth.shape[1] // 2] = 1
+    rows, model, means = hidden[:1], fitted.model_, []
+    own = model.few_shot_trust
+    for trust in (10.0, 1.0, 0.1):
+        model.set_params(few_shot_trust=trust)
+        states = fitted._states(rows, revealed)
+        expected = fitted.likelihood_.forecast(states.mean, states.covariance)[0]
+        means.append(expected[observed(revealed)].mean())
+    model.set_params(few_shot_trust=own)
+    assert means[0] < means[1] < means[2]
+
+
 def test_parameters_given_are_not_tuned(problem):
     lineage, _, train, _, items, models = problem
     model = Forecaster(rank=2, lineage_strength=5.0, use_features=False)
@@ -225,6 +241,28 @@ class TestTuning:
             for known in (lineage, lineage.shuffled(2))
         ]
         assert losses[0] < losses[1]
+
+    def test_what_is_chosen_is_what_is_used(self, problem, fitted):
+        chosen = fitted.chosen_
+        assert set(chosen) == set(GRIDS[problem[1].dtype == np.uint8])
+        parameters = fitted.model_.get_params()
+        n_items = problem[1].shape[1]
+        assert min(chosen.pop("rank", n_items), n_items) == parameters["rank"] or n_items < 16
+        assert chosen == {name: parameters[name] for name in chosen}
+
+    def test_many_factors_are_chosen_only_where_there_are_many(self):
+        """Answers by one ability and by twelve: the second needs the larger rank."""
+        lineage = random_lineage(300, seed=2)
+        ranks = []
+        for n_factors in (1, 12):
+            rng = np.random.default_rng(n_factors)
+            state = rng.standard_normal((300, n_factors))
+            logit = 6 / np.sqrt(n_factors) * state @ rng.standard_normal((n_factors, 400))
+            answers = (rng.random(logit.shape) < 1 / (1 + np.exp(-logit))).astype(np.uint8)
+            fixed = {"lineage_strength": 0.0, "item_ridge": 3.0, "node_ridge": 1.0}
+            parameters, _ = tune(answers, lineage, items=None, models=None, fixed=fixed)
+            ranks.append(parameters["rank"])
+        assert ranks[0] < ranks[1]
 
     def test_few_models_keep_the_defaults(self, problem):
         lineage, _, train, _, items, models = problem
@@ -257,8 +295,8 @@ def test_choosing_parameters_finds_nothing_in_coin_flips():
     answers[np.random.default_rng(1).random(answers.shape) < 0.9] = MISSING
     fixed = {"rank": 8, "lineage_strength": 1.0}
     _, curve = tune(answers, lineage, items=None, models=cards(lineage), fixed=fixed)
-    assert len(curve) == 2
-    assert (curve["loss"] > np.log(2)).all()
+    assert set(curve["parameter"]) == set(GRIDS[True]) - set(fixed)
+    assert (curve["loss"] > 2 * np.log(2)).all()  # without answers, and with some
 
 
 def test_intervals_allow_for_what_the_states_of_a_model_leave_out():

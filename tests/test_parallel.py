@@ -15,19 +15,22 @@ SCRIPT = """
     import pandas as pd
     sys.path.insert(0, "tests")
     from draws import draw_answers, random_lineage
-    from lrmf import LRMF, evaluation
-    from lrmf.baselines import ItemMean
+    from lrmf import LRMF, Forecaster, evaluation
+    from lrmf.baselines import Tuned
+    from lrmf.averaging import LineageMean
 
     def results(n_jobs):
         lineage = random_lineage(60, seed=1)
         answers, _ = draw_answers(lineage, 30, seed=1)
         items = pd.DataFrame({"item_id": range(30), "benchmark": "all", "n_trials": 1})
-        predictors = {"LRMF": LRMF(2), "item mean": ItemMean()}
+        average = Tuned(LineageMean(), {"shrinkage": (0.1, 1.0)})
+        predictors = {"LRMF": Forecaster(), "LRMF core": LRMF(2), "average": average}
         splits = evaluation.zero_shot(answers, lineage, n_folds=3)
-        frame, _ = evaluation.evaluate(
-            predictors, splits, lineage, items=items, truth=answers, n_jobs=n_jobs
+        models = pd.DataFrame({"model_id": lineage.node_ids[:60], "params_b": range(1, 61)})
+        frame, forecasts = evaluation.evaluate(
+            predictors, splits, lineage, items=items, models=models, truth=answers, n_jobs=n_jobs
         )
-        return frame
+        return pd.concat([frame, forecasts])
 """
 CLUSTER_OF_TWO = """
     if __name__ == "__main__":
