@@ -38,7 +38,7 @@ DEFAULTS = {
         "few_shot_trust": 1.0,
     },
 }  # fmt: skip
-_SHOWN = {True: 10, False: 1}  # responses of a model, where a few are
+_SHOWN = {True: 10, False: 1}  # responses of a model, where a few are; at most half of them
 _ITEMS = 500  # columns that inner fits see
 _RANK = 8  # of inner fits, at most, but where the rank is chosen (in one fold): these take longest
 _FOLDS = 3
@@ -183,6 +183,8 @@ def _hide(responses, rows, rng):
     missing = MISSING if is_binary else np.nan
     train, given = np.array(responses), responses[rows]
     train[rows] = missing
-    is_shown = random_places(observed(given), rng) < _SHOWN[is_binary]
+    seen = observed(given)
+    n_shown = np.minimum(_SHOWN[is_binary], seen.sum(axis=1) // 2)  # something must be left
+    is_shown = random_places(seen, rng) < n_shown[:, None]
     shown, target = (np.where(part, given, missing) for part in (is_shown, ~is_shown))
     return _Fold(rows, train, given, shown.astype(given.dtype), target.astype(given.dtype))

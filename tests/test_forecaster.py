@@ -264,6 +264,15 @@ class TestTuning:
             ranks.append(parameters["rank"])
         assert ranks[0] < ranks[1]
 
+    @pytest.mark.parametrize("n_answers", [1, 2, 6])
+    def test_a_few_answers_of_each_model_are_enough(self, n_answers):
+        lineage = random_lineage(300, seed=4, n_unscored=5)
+        answers, _ = draw_answers(lineage, 100, seed=4, density=1.0, ridge=0.2, strength=3.0)
+        place = np.random.default_rng(0).random(answers.shape).argsort(axis=1).argsort(axis=1)
+        few = np.where(place < n_answers, answers, MISSING)
+        _, curve = tune(few, lineage, items=None, models=None, fixed={"rank": 2})
+        assert np.isfinite(curve["loss"]).all() and (curve["loss"] > 0).all()
+
     def test_few_models_keep_the_defaults(self, problem):
         lineage, _, train, _, items, models = problem
         few = train.copy()
