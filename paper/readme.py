@@ -26,7 +26,8 @@ def claims_block(root: Path = ROOT) -> str:
         table = pd.read_csv(path, index_col="claim", keep_default_na=False)
         columns[title] = "**" + table["verdict"] + "**: " + table["measured"]
     frame = pd.DataFrame(columns).fillna("not tested")
-    frame = frame.loc[list(dict.fromkeys(name for c in columns.values() for name in c.index))]
+    by_length = sorted(columns.values(), key=len, reverse=True)  # the longest has them in order
+    frame = frame.loc[list(dict.fromkeys(name for column in by_length for name in column.index))]
     lines = [("claim", *frame.columns), ("---",) * (1 + len(frame.columns)), *frame.itertuples()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
