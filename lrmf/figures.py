@@ -234,9 +234,9 @@ def ingredient_ablation(ingredients):
     panels[0].set_yticks(range(len(order)), names)
     r = rows_of(ingredients, metric="pearson").set_index("predictor")["value"]
     worst = r.drop("LRMF").idxmin()
+    said = "Most is lost" if len(variants) > 1 else "LRMF"
     headline(
-        figure,
-        f"Most is lost {worst}: r = {number(r[worst], 2)} instead of {number(r['LRMF'], 2)}",
+        figure, f"{said} {worst}: r = {number(r[worst], 2)} instead of {number(r['LRMF'], 2)}"
     )
     return figure
 
