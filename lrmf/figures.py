@@ -235,9 +235,7 @@ def ingredient_ablation(ingredients):
     r = rows_of(ingredients, metric="pearson").set_index("predictor")["value"]
     worst = r.drop("LRMF").idxmin()
     said = "Most is lost" if len(variants) > 1 else "LRMF"
-    headline(
-        figure, f"{said} {worst}: r = {number(r[worst], 2)} instead of {number(r['LRMF'], 2)}"
-    )
+    headline(figure, f"{said} {worst}: r = {number(r[worst], 2)} instead of {number(r['LRMF'], 2)}")
     return figure
 
 
