@@ -211,20 +211,23 @@ class LRMF(Forecasts, BaseEstimator):
 
     def _fit_answers(self, rng, start):
         self._answers = lay_out(self.responses_, rng)
-        states, items = self._first_guess(rng) if start is None else self._carried_over(start)
-        self._solve_answers(items, free_items=True, states=states)
+        if start is None:
+            self._solve_answers(self._first_items(rng), free_items=True)
+        else:
+            self._check_start(start)
+            states = start.states_.copy()
+            self._solve_answers(start._item_parameters, free_items=True, states=states)
         if self.item_strength:
             self._draw_similar_items_together()
 
-    def _first_guess(self, rng):
+    def _first_items(self, rng):
         items = np.zeros((self.n_items_, self.rank + 1))
         items[:, :-1] = 0.3 * rng.standard_normal((self.n_items_, self.rank))
         wrong = self._answers.observed[1] - self._answers.correct
         items[:, -1] = np.log((self._answers.correct + 0.5) / (wrong + 0.5))
-        return np.zeros((self.lineage_.n_nodes, self.rank + 1)), items
+        return items
 
-    def _carried_over(self, start):
-        """States and items of another fit."""
+    def _check_start(self, start):
         states, items = start.states_, start._item_parameters
         wanted = (self.lineage_.n_nodes, self.rank + 1), (self.n_items_, self.rank + 1)
         if (states.shape, items.shape) != wanted:
@@ -233,7 +236,6 @@ class LRMF(Forecasts, BaseEstimator):
                 f"{items.shape[1] - 1}; this fit has {self.lineage_.n_nodes}, "
                 f"{self.n_items_} and {self.rank}"
             )
-        return states.copy(), items
 
     def _draw_similar_items_together(self):
         """Fit again, from where the fit is, with the graph of the items that it calls similar."""

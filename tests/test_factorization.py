@@ -546,13 +546,12 @@ class TestStart:
         assert warm.stats_["objective"][0] < cold.stats_["objective"][0]
         assert warm.stats_["sweeps"] < cold.stats_["sweeps"]
 
-    def test_a_start_of_another_shape_is_refused(self, problem):
-        lineage, truth, _, items = problem
-        if truth.dtype != np.uint8:
-            return  # has no sweeps
-        start = LRMF(rank=2).fit(truth, lineage, items=items)
-        with pytest.raises(ValueError, match=r"rank 2; this fit has .* and 3"):
-            LRMF(rank=3).fit(truth, lineage, items=items, start=start)
+    def test_a_start_of_another_shape_is_refused(self):
+        lineage = random_lineage(30, seed=3)
+        answers, _ = draw_answers(lineage, 40, seed=3)
+        start = fit_answers(lineage, answers, rank=2)
+        with pytest.raises(ValueError, match=r"rank 2; this fit has 30, 40 and 3"):
+            LRMF(rank=3).fit(answers, lineage, start=start)
 
 
 class TestReproducibility:

@@ -247,7 +247,7 @@ class TestTuning:
         assert set(chosen) == set(GRIDS[problem[1].dtype == np.uint8])
         parameters = fitted.model_.get_params()
         n_items = problem[1].shape[1]
-        assert min(chosen.pop("rank", n_items), n_items) == parameters["rank"] or n_items < 16
+        assert min(chosen.pop("rank", n_items), n_items) == parameters["rank"]
         assert chosen == {name: parameters[name] for name in chosen}
 
     def test_many_factors_are_chosen_only_where_there_are_many(self):
