@@ -1,6 +1,8 @@
-"""The bench measures what it says: problems, the shared objective, targets and ratios."""
+"""The bench measures what it says: problems, the shared objective, targets and ratios, costs."""
 
 import json
+import subprocess
+import sys
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -8,7 +10,7 @@ import pandas as pd
 import pytest
 from draws import objective, objective_gradient
 
-from bench import run
+from bench import cost, run
 from bench.figure import LOOKS, draw
 from bench.objective import Objective, count, log_loss, logits, start
 from bench.problems import Spec, draw_problem, load_problem, save_problem
@@ -198,3 +200,26 @@ def test_a_run_cut_short_goes_on_and_a_failure_is_named(tmp_path, monkeypatch):
     again.run()
     assert asked == ["compile", "L-BFGS"]
     assert [row["solver"] for row in again.runs] == ["LRMF", "L-BFGS"]
+
+
+def test_cost_counts_the_processes_below_a_command_and_ends_with_its_status():
+    below = "held = b'1' * 150_000_000; import time; time.sleep(1)"
+    above = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {below!r}]); exit(3)"
+    status, seconds, peak = cost.measure([sys.executable, "-c", above], seconds=0.05)
+    assert status == 3
+    assert seconds >= 1
+    assert 150e6 < peak < 300e6
+
+
+def test_cost_says_what_it_measured_or_why_it_could_not():
+    def said(*command):
+        whole = [sys.executable, "-m", "bench.cost", *command]
+        done = subprocess.run(whole, cwd=run.ROOT, capture_output=True, text=True)
+        return done.returncode, done.stdout, done.stderr
+
+    status, out, err = said("echo", "made")
+    assert (status, out) == (0, "made\n")
+    assert err.startswith("0 min ") and " GB: echo made" in err
+    assert said("no-such-command")[0] == 1
+    assert "bench.cost: no-such-command did not start" in said("no-such-command")[2]
+    assert "usage" in said()[2]
