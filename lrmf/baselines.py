@@ -75,7 +75,10 @@ def all_baselines(
     shrinkage = {"shrinkage": (0.03, 0.1, 0.3, 1.0, 3.0)}
     spread = {"ability_sd": (0.25, 0.5, 1.0, 2.0)}
     smooth = {"ability_sd": (0.5, 1.0, 2.0, 4.0), "lineage_strength": (3.0, 10.0, 30.0)}
-    trees = {"max_iter": (50, 150), "min_samples_leaf": (5, 20)}
+    trees = [
+        {"max_iter": (50, 150, 400), "min_samples_leaf": (20,)},
+        {"max_iter": (150,), "min_samples_leaf": (5,)},
+    ]
     predictors = {
         "item mean": ItemMean(),
         "lineage average, 1 hop, raw": LineageMean(shrinkage=0.0),

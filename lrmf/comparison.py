@@ -204,6 +204,25 @@ def judge_claim(comparison: pd.DataFrame, *, rivals=RIVALS, claim=CLAIM) -> pd.D
     return frame.assign(verdict=np.select(conditions, verdicts, "no advantage"))
 
 
+def leads(
+    forecasts: pd.DataFrame, references: Sequence[str], *, by: Sequence[str] = (), **options
+) -> pd.DataFrame:
+    """Whether each `reference` leads its rivals in r as claimed: the frames of `judge_claim`.
+
+    Parameters
+    ----------
+    forecasts, by, options : as in `bootstrap`
+    """
+    parts = []
+    for reference in references:
+        chosen = forecasts
+        if not forecasts.empty:
+            chosen = forecasts[forecasts["predictor"].isin([reference, *RIVALS])]
+        compared = bootstrap(chosen, by=by, reference=reference, metrics=["pearson"], **options)
+        parts.append(judge_claim(compared).assign(reference=reference))
+    return pd.concat(parts, ignore_index=True)
+
+
 def add_strata(forecasts: pd.DataFrame) -> pd.DataFrame:
     """Columns `distance` ("1 hop", ...) and `relatives`, how many were trained on within two."""
     if forecasts.empty:

@@ -436,7 +436,7 @@ def _best_title(frame) -> str:
     r = {name: number(frame.loc[name, "value"], 2) for name in frame.index}
     if best != "LRMF":
         return f"{best} ranks held-out models best (r = {r[best]}); LRMF reaches {r['LRMF']}"
-    rival = frame["value"].drop("LRMF").idxmax()
+    rival = frame["value"][~frame.index.str.startswith("LRMF")].idxmax()
     sure = frame.loc[rival, "difference_lower"] > 0
     verdict = "ahead of" if sure else "not surely ahead of"
     return f"LRMF ranks held-out models best (r = {r['LRMF']}), {verdict} {rival} ({r[rival]})"
@@ -460,6 +460,11 @@ def _ablation_title(strength, variants) -> str:
 
 
 def _by_distance(frame) -> str:
-    values = rows_of(frame, stratum="distance").set_index("level")["value"]
-    levels = [level for level in LEVELS if level in values]
-    return " and ".join(f"{number(values[level], 1)} points at {level}" for level in levels)
+    rows = rows_of(frame, stratum="distance").set_index("level")
+    said = [
+        f"{number(rows.loc[level, 'value'], 1)} points at {level}"
+        + (" (the interval includes 0)" if rows.loc[level, "lower"] < 0 else "")
+        for level in LEVELS
+        if level in rows.index
+    ]
+    return " and ".join(said)

@@ -16,6 +16,7 @@ ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#767676"
 PREDICTORS = {
     "LRMF": {"color": BLUE, "marker": "o", "linestyle": "-"},
     "LRMF core": {"color": BLUE, "marker": "h", "linestyle": (0, (1, 1))},
+    "LRMF core, tuned": {"color": BLUE, "marker": "8", "linestyle": (0, (3, 1))},
     "boosting on relatives": {"color": VERMILLION, "marker": "*", "linestyle": (0, (5, 1))},
     "lineage average, multi-hop": {"color": GREEN, "marker": "^", "linestyle": (0, (8, 3))},
     "lineage average, 1 hop": {"color": SKY, "marker": "v", "linestyle": ":"},

@@ -79,7 +79,9 @@ def difference_table(comparison: pd.DataFrame, *, reference: str = "LRMF") -> pd
 def benchmark_table(
     results: pd.DataFrame, *, metric: str = "pearson", ceiling: pd.DataFrame | None = None
 ) -> pd.DataFrame:
-    """A metric by predictor and benchmark, the mean over benchmarks last; the ceiling below.
+    """A metric by predictor and benchmark, the mean over benchmarks last.
+
+    Below, the ceiling, if given, and of how many models.
 
     Parameters
     ----------
@@ -99,6 +101,8 @@ def benchmark_table(
         limits = ceiling.set_index("benchmark")["ceiling"].reindex(benchmarks)
         wide.loc["noise ceiling"] = [*limits, limits.mean()]
     text = wide.map(lambda value: number(value, DECIMALS[metric]))
+    counts = chosen.groupby("benchmark")["n"].max()
+    text.loc["models"] = [f"{counts[name]:,.0f}" for name in benchmarks] + [NONE]
     return text.rename_axis("predictor").rename_axis(columns=None)
 
 
@@ -133,10 +137,10 @@ def interval_table(
 
 
 def claim_table(claim: pd.DataFrame) -> pd.DataFrame:
-    """The lead of LRMF in r in each setting, and the verdict of `judge_claim`."""
-    columns = ["setting", "predictor", "lead", "verdict"]
+    """The lead in r of each method over each rival, by setting, and the verdict of `leads`."""
+    columns = ["setting", "method", "rival", "lead", "verdict"]
     rows = [
-        (row.setting, row.predictor, interval(*_lead(row), DECIMALS["pearson"]), row.verdict)
+        (row.setting, row.reference, row.predictor, interval(*_lead(row), 2), row.verdict)
         for row in claim.itertuples()
     ]
     return pd.DataFrame(rows, columns=columns).set_index("setting")
@@ -255,10 +259,14 @@ def number(value, decimals: int) -> str:
 
 
 def interval(value, lower, upper, decimals: int) -> str:
-    """'0.73 [0.70, 0.76]', or only the value where the bounds are unknown."""
+    """'0.73 [0.70, 0.76]', or only the value where the bounds are unknown.
+
+    A bound that is rounded to zero from below keeps its sign, -0.00: zero is inside then.
+    """
     if pd.isna(value) or pd.isna(lower) or pd.isna(upper):
         return number(value, decimals)
-    return f"{number(value, decimals)} [{number(lower, decimals)}, {number(upper, decimals)}]"
+    bounds = (f"{round(float(bound), 6) + 0.0:.{decimals}f}" for bound in (lower, upper))
+    return f"{number(value, decimals)} [{', '.join(bounds)}]"
 
 
 def escape(text) -> str:

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from lrmf import tables
+from lrmf.comparison import judge_claim
 
 
 def compared(values, **columns):
@@ -32,8 +33,9 @@ def results_of(comparison):
     for row in comparison.itertuples():
         for benchmark, shift in (("b", 0.1), ("a", -0.1), ("all", 0.0), ("average", 0.05)):
             value = row.value + shift
-            rows += [(row.predictor, seed, benchmark, row.metric, value) for seed in (0, 1)]
-    return pd.DataFrame(rows, columns=["predictor", "seed", "benchmark", "metric", "value"])
+            n = {"a": 1200, "b": 40}.get(benchmark, 620)
+            rows += [(row.predictor, seed, benchmark, row.metric, value, n) for seed in (0, 1)]
+    return pd.DataFrame(rows, columns=["predictor", "seed", "benchmark", "metric", "value", "n"])
 
 
 def test_accuracy_table_holds_intervals_spread_and_only_known_metrics():
@@ -57,12 +59,27 @@ def test_difference_table_leaves_out_the_reference():
     assert table.loc["NEW"].tolist() == ["0.40 [0.30, 0.50]", "4.0 [3.0, 5.0]"]
 
 
-def test_benchmark_table_ends_in_the_mean_and_the_ceiling():
+def test_benchmark_table_has_the_mean_the_ceiling_and_how_many_models():
     ceiling = pd.DataFrame({"benchmark": ["a", "b"], "ceiling": [0.9, 0.95]})
     table = tables.benchmark_table(results_of(ZERO_SHOT), ceiling=ceiling)
+    assert table.loc["models"].tolist() == ["1,200", "40", "-"]
     assert list(table.columns) == ["a", "b", "mean"]
     assert table.loc["LRMF"].tolist() == ["0.60", "0.80", "0.70"]
     assert table.loc["noise ceiling"].tolist() == ["0.90", "0.95", "0.93"]
+
+
+def test_a_bound_below_zero_keeps_its_sign():
+    assert tables.interval(0.004, -0.001, 0.009, 2) == "0.00 [-0.00, 0.01]"
+    assert tables.interval(-0.001, 0.001, 0.0, 2) == "0.00 [0.00, 0.00]"
+    assert tables.interval(0.0, -1e-9, -0.0, 2) == "0.00 [0.00, 0.00]"  # rounding errors
+
+
+def test_claim_table_names_method_and_rival():
+    frame = compared({"LRMF": (0.7, 0.6, 0.8), "MF": (0.5, 0.4, 0.6)})
+    claim = judge_claim(frame).assign(setting="zero-shot", reference="LRMF core")
+    table = tables.claim_table(claim)
+    assert list(table.columns) == ["method", "rival", "lead", "verdict"]
+    assert table.loc["zero-shot"].tolist()[:2] == ["LRMF core", "MF"]
 
 
 def test_curve_interval_and_stratum_tables():
