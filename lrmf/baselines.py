@@ -68,10 +68,10 @@ def all_baselines(
         False takes their default parameters instead, and `rank`: quicker, and not as fair.
     """
     factors = {"rank": sorted({max(1, rank // 4), rank, rank + rank // 2})}
-    neighbors = {"n_neighbors": (5, 10, 20)}
+    neighbors = {"n_neighbors": (5, 10, 20, 40)}
     if is_binary:
-        factors |= {"item_ridge": (10.0, 50.0)}
-        neighbors = {"n_neighbors": (10, 20, 40), "significance": (10.0, 50.0)}
+        factors |= {"item_ridge": (10.0, 50.0, 200.0)}
+        neighbors = {"n_neighbors": (10, 20, 40), "significance": (10.0, 50.0, 200.0)}
     shrinkage = {"shrinkage": (0.03, 0.1, 0.3, 1.0, 3.0)}
     spread = {"ability_sd": (0.25, 0.5, 1.0, 2.0)}
     smooth = {"ability_sd": (0.5, 1.0, 2.0, 4.0), "lineage_strength": (3.0, 10.0, 30.0)}

@@ -153,9 +153,9 @@ def _cause(variants) -> Iterator[tuple]:
     r = {name: _rows_of(variants, variant=name) for name in ("all of it", "shuffled lineage")}
     if all("LRMF" in frame.index for frame in r.values()):
         true, shuffled = (frame.loc["LRMF"] for frame in r.values())
-        text = f"r of LRMF core {_value(true)}, {_value(shuffled)} on shuffled lineage"
+        text = f"r {_value(true)}, {_value(shuffled)} on shuffled lineage"
         apart = shuffled["upper"] < true["value"] and shuffled["value"] < true["lower"]
-        yield "lineage is the cause, in LRMF core", text, HOLDS if apart else NOT
+        yield "shuffling the lineage costs LRMF core accuracy", text, HOLDS if apart else NOT
 
 
 def _worth_of_lineage(ingredients) -> Iterator[tuple]:

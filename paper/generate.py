@@ -14,7 +14,17 @@ import numpy as np
 import pandas as pd
 
 from bench.run import full_plan
-from lrmf import LRMF, baselines, comparison, forecaster, memory, prior, tables, tuning
+from lrmf import (
+    LRMF,
+    baselines,
+    comparison,
+    forecaster,
+    memory,
+    prior,
+    tables,
+    tree_baselines,
+    tuning,
+)
 from lrmf.simulate import RETENTION_BETA
 from lrmf.simulated_hub import ADAPTER, FINETUNE, MERGE, QUANTIZED
 from lrmf.simulated_items import SUBTASK_ITEMS
@@ -31,7 +41,6 @@ RELATED = "LRMF|lineage|relatives|gradient boosting"  # predictors that know the
 LEFT_OUT = ["item mean", "lineage average, 1 hop, raw"]  # of the tables of the body
 NEAR = 0.03  # a coverage within this of the nominal one counts as kept
 NOMINAL = 0.9
-LEVEL = 0.01  # a difference of r below this is none, where no interval of it is at hand
 NONE = r"\textendash"
 PUBLISHED_CLAIM = (0.15, 0.30)  # of r, in the published version; `CLAIM` is the first preprint's
 AIMS = {  # r that we set out to reach on v2; what was reached is beside it in text and README
@@ -172,11 +181,7 @@ def describe_run(results, facts):
     describe_gains(results.read("lineage_gain"), facts, results.short)
     describe_calibration(results.read("calibration"), facts, results.short)
     describe_kinship(results, facts)
-    claims = results.table("claim")
-    at_random = claims[claims["setting"].str.startswith("missing")]["verdict"]
-    held = at_random.isin(["as claimed", "larger than claimed"]).sum()
-    facts.add(results.short, "random claims", text=len(at_random))
-    facts.add(results.short, "random claims held", text=held)
+    describe_claims(results.table("claim"), facts, results.short)
     for level, group in results.read("relatives").groupby("level", sort=False):
         facts.compare(group, results.short, "relatives", level)
         facts.add(
@@ -203,8 +208,11 @@ def describe_counts(results, facts):
     short = results.short
     for quantity, count in counts_of(results).items():
         facts.add(short, quantity, text=f"{count:,}")
-    ceiling = results.table("benchmarks", index_col="predictor").loc["noise ceiling"]
-    facts.add(short, "ceiling", text=ceiling["mean"])
+    benchmarks = results.table("benchmarks", index_col="predictor")
+    facts.add(short, "ceiling", text=benchmarks.loc["noise ceiling", "mean"])
+    models = benchmarks.loc["models"].drop("mean").str.replace(",", "").astype(int)
+    for end, count in {"fewest": models.min(), "most": models.max()}.items():
+        facts.add(short, "zero shot", end, "models", text=f"{count:,}")
 
 
 def counts_of(results) -> dict[str, int]:
@@ -228,11 +236,7 @@ def counts_of(results) -> dict[str, int]:
 
 
 def describe_steps(results, facts, name, column):
-    """Comparisons at each step of a curve, and once more for the first, a middle and the last.
-
-    The switch "core" says whether the factorization with lineage beats the one without that reads
-    the same: on proportions both have features.
-    """
+    """Comparisons at each step of a curve, and once more for the first, a middle and the last."""
     frame, words = results.read(name), name.replace("_", " ")
     steps = sorted(frame[column].unique())
     for step in steps:
@@ -242,12 +246,6 @@ def describe_steps(results, facts, name, column):
     for place, step in {"first": steps[0], "middle": middle, "last": steps[-1]}.items():
         group = frame[frame[column] == step]
         facts.compare_all(group, results.short, words, place)
-        r = group[group["metric"] == "pearson"].set_index("predictor")["value"]
-        plain = "MF + features" if results.short == "v2" else "MF"
-        gain = r.get("LRMF core", float("nan")) - r.get(plain, float("nan"))
-        facts.switch(
-            results.short, words, place, "core", value=int(gain > LEVEL) - int(gain < -LEVEL)
-        )
         text = f"{step:.3g}" if column == "k" else f"{100 * step:g}%"
         facts.add(results.short, words, place, "step", text=text)
 
@@ -275,8 +273,10 @@ def describe_ablation(frame, facts, short):
     strengths = frame[frame["strength"].notna()]
     r = strengths[strengths["metric"] == "pearson"].set_index("strength")["value"]
     facts.add(short, "strengths", text=f"{r.index[r.index > 0].min():g} to {r.index.max():g}")
-    plateau = r[r.index > 0]
-    facts.add(short, "plateau", text=tables.number(100 * (plateau.max() - plateau.min()), 0))
+    mae = strengths[strengths["metric"] == "mae"].set_index("strength")["value"]
+    for words, values, scale, digits in (("plateau", r, 100, 0), ("plateau mae", mae, 1, 1)):
+        values = scale * values[values.index > 0]
+        facts.add(short, words, text=tables.number(values.max() - values.min(), digits))
     variants = frame[frame["variant"].notna()]
     named = variants.assign(predictor=variants["variant"].str.replace("%", " percent"))
     facts.macros |= tables.macros_of(named.assign(difference=None), short, "variant")
@@ -285,6 +285,28 @@ def describe_ablation(frame, facts, short):
     for name, row in r.drop("all of it").iterrows():
         worse, better = row["upper"] < whole["lower"], row["lower"] > whole["upper"]
         facts.switch(short, "variant", name, value=1 if worse else -1 if better else 0)
+
+
+def describe_claims(claims, facts, short):
+    """How often the claimed lead is found at random, and each lead of the core there."""
+    claims = claims[claims["setting"].str.startswith("missing")]
+    for method, rows in claims.groupby("method", sort=False):
+        words = "random core claims" if method.startswith("LRMF core") else "random claims"
+        held = rows["verdict"].isin(["as claimed", "larger than claimed"]).sum()
+        facts.add(short, words, text=len(rows))
+        facts.add(short, words, "held", text=held)
+    core = claims[claims["method"].str.startswith("LRMF core")]
+    settings = list(core["setting"].unique())
+    for place, index in {"first": 0, "middle": len(settings) // 2, "last": -1}.items():
+        for row in core[core["setting"] == settings[index]].itertuples():
+            facts.add(short, "core random", place, row.rival, text=row.lead)
+            facts.switch(short, "core random", place, row.rival, value=sign_of(row.lead))
+
+
+def sign_of(lead: str) -> int:
+    """1 if an interval, as text, lies above zero, -1 below, 0 around it; bounds keep their sign."""
+    lower, upper = re.search(r"\[(.+), (.+)\]", lead).groups()
+    return -1 if upper.startswith("-") else int(not lower.startswith("-"))
 
 
 def describe_calibration(frame, facts, short):
@@ -308,8 +330,7 @@ def describe_calibration(frame, facts, short):
         facts.add(short, "interval score", place, text=tables.number(score.iloc[index], 1))
     facts.add(short, "coverage lowest", text=f"{100 * coverage.min():.0f}%")
     facts.add(short, "coverage highest", text=f"{100 * coverage.max():.0f}%")
-    low, high = coverage.min() < NOMINAL - NEAR, coverage.max() > NOMINAL + NEAR
-    facts.switch(short, "coverage", value=-1 if low else 0 if high else 1)
+    facts.switch(short, "coverage", value=kept(coverage))
 
 
 def describe_coverage_at_random(frame, facts, short):
@@ -320,8 +341,13 @@ def describe_coverage_at_random(frame, facts, short):
     ends |= {"lowest": share.min(), "highest": share.max()}
     for end, value in ends.items():
         facts.add(short, "random coverage", end, text=f"{100 * value:.0f}%")
-    low, high = share.min() < NOMINAL - NEAR, share.max() > NOMINAL + NEAR
-    facts.switch(short, "random coverage", value=-1 if low else 0 if high else 1)
+    facts.switch(short, "random coverage", value=kept(share))
+
+
+def kept(share) -> int:
+    """Whether coverage, in percent as printed, stays near the nominal one: -1 if it falls below."""
+    near, share = round(100 * NEAR), (100 * (share - NOMINAL)).round()
+    return -1 if share.min() < -near else int(share.max() <= near)
 
 
 def describe_ingredients(frame, facts, short, words):
@@ -424,6 +450,7 @@ CONSTANTS = {  # what the appendix quotes: words of the macro, module, name
     "memory shots": (memory, "SHOTS"),
     "memory kept": (memory, "_KEPT"),
     "worth of lineage": (memory, "_WORTH_OF_LINEAGE"),
+    "trees hops": (tree_baselines, "MAX_HOPS"),
     "latest": (forecaster, "_LATEST"),
     "tuning worth": (tuning, "_WORTH"),
 }
@@ -471,14 +498,10 @@ def tabular(frame: pd.DataFrame, *, groups=()) -> str:
     if groups:
         titles = [rf"\multicolumn{{{n}}}{{c}}{{{cell(title)}}}" for title, n in groups]
         lines.append(" & ".join(["", *titles]) + r" \\")
-        ends = [2]
-        for _, n in groups:
-            ends.append(ends[-1] + n)
-        lines.append(
-            " ".join(
-                rf"\cmidrule(lr){{{a}-{b - 1}}}" for a, b in zip(ends[:-1], ends[1:], strict=True)
-            )
-        )
+        starts = 2 + np.cumsum([0, *(n for _, n in groups)])
+        spans = zip(groups, starts[:-1], starts[1:], strict=True)
+        rules = [rf"\cmidrule(lr){{{a}-{b - 1}}}" for (title, _), a, b in spans if title]
+        lines.append(" ".join(rules))
     header = [str(frame.index.name or ""), *(str(c).split("|")[0] for c in frame.columns)]
     titles = [re.sub(r"\br\b", "$r$", cell(title)) for title in header]
     lines += [" & ".join(titles) + r" \\", r"\midrule"]
@@ -577,7 +600,8 @@ def result_tables(root) -> dict[str, str]:
     files = {}
     for name, shorts in {"": REAL, "_sim": ["sim"]}.items():
         chosen = {short: runs[short] for short in shorts}
-        files[f"table_zero_shot{name}"] = joined({s: zero_shot(r) for s, r in chosen.items()})
+        zero_shot = {s: leads(r.read("zero_shot")) for s, r in chosen.items()}
+        files[f"table_zero_shot{name}"] = joined(zero_shot)
         for table in ("few_shot", "random_missing"):
             curves = {s: curve(r, table) for s, r in chosen.items()}
             files[f"table_{table}{name}"] = joined(curves)
@@ -595,23 +619,38 @@ def result_tables(root) -> dict[str, str]:
     given = {s: ingredients(runs[s].read("ingredients_few_shot")) for s in REAL}
     files["table_ingredients_given"] = joined(given, name="forecaster")
     for short, results in runs.items():
-        for table in ("accuracy", "benchmarks", "claim", "strata", "strength", "training"):
+        files[f"table_claim_{short}"] = claim_table(results.table("claim"))
+        for table in ("accuracy", "benchmarks", "strata", "strength", "training"):
             files[f"table_{table}_{short}"] = tabular(shortened(results.table(table, index_col=0)))
         if short in REAL:
             frame = shortened(results.table("choices", index_col=0))
             frame.index = frame.index.where(~frame.index.duplicated(), "")
             files[f"table_choices_{short}"] = tabular(frame)
-        for table in ("dates", "later_benchmarks"):
-            if (results.folder / "tables" / f"{table}.csv").exists():
-                frame = results.table(table, index_col=0)
-                files[f"table_{table}_{short}"] = tabular(shortened(frame))
+        later = results.read("later_models", optional=True)
+        if later is not None:
+            files[f"table_dates_{short}"] = tabular(shortened(leads(later)))
+            by_benchmark = shortened(results.table("later_benchmarks", index_col=0))
+            files[f"table_later_benchmarks_{short}"] = tabular(by_benchmark)
     return files
 
 
-def zero_shot(results) -> pd.DataFrame:
+def claim_table(claims) -> str:
+    """The lead of the factorization and that of the forecaster side by side, with verdicts."""
+    parts = {}
+    for method, rows in claims.groupby("method", sort=False):
+        rows = shortened(rows.set_index("setting").rename_axis("setting"))
+        rows = rows.rename(columns={"rival": "predictor"}).set_index("predictor", append=True)
+        parts[method] = rows[["lead", "verdict"]]
+    wide = pd.concat(parts, axis=1).reset_index("predictor")
+    wide.columns = ["rival", *(f"{column}|{method}" for method, column in wide.columns[1:])]
+    wide.index = wide.index.where(~wide.index.duplicated(), "")
+    return tabular(wide, groups=[("", 1), *((method, 2) for method in parts)])
+
+
+def leads(frame) -> pd.DataFrame:
     """r with its interval, the lead of LRMF in r, and the MAE, by predictor that ranks models."""
-    frame = results.read("zero_shot")
-    r = frame[frame["metric"] == "pearson"].set_index("predictor").drop(index=LEFT_OUT[1:])
+    r = frame[frame["metric"] == "pearson"].set_index("predictor")
+    r = r.drop(index=LEFT_OUT[1:], errors="ignore")
     r = r[(r["lower"] != 0) | (r["upper"] != 0)]
     mae = frame[frame["metric"] == "mae"].set_index("predictor")["value"]
     lead = [
@@ -658,8 +697,8 @@ def shortened(frame) -> pd.DataFrame:
     frame.index = frame.index.str.replace(
         r"missing at random, (.*) observed", r"random, \1", regex=True
     )
-    if "predictor" in frame:
-        frame["predictor"] = frame["predictor"].map(called)
+    for column in {"predictor", "rival"} & set(frame):
+        frame[column] = frame[column].map(called)
     if "verdict" in frame:
         frame["verdict"] = frame["verdict"].str.replace(" than claimed", "")
     return frame
@@ -683,6 +722,10 @@ def code_tables(root) -> dict[str, str]:
             rows[name] = {"simulated": _plain(simulated[name]), "real": _plain(real[name])}
     frame = pd.DataFrame.from_dict(rows, orient="index").sort_index().rename_axis("parameter")
     files["table_settings"] = _wrapped(tabular(frame))
+    rank = settings_of(root, "v1", "04_baselines")["rank"]
+    columns = {"answers (v1)": grids(True, rank), "scores (v2)": grids(False, rank)}
+    frame = pd.DataFrame(columns).rename(index=called).rename_axis("predictor")
+    files["table_grids"] = _wrapped(tabular(frame))
     items = {called(name): parts for name, parts in SUBTASK_ITEMS.items()}
     rows = {name: f"{sum(parts.values()):,} in {len(parts)}" for name, parts in items.items()}
     files["table_items"] = _listing(rows, "benchmark", "items in subtasks")
@@ -694,6 +737,22 @@ def code_tables(root) -> dict[str, str]:
     frame = pd.DataFrame.from_dict(kept, orient="index").rename_axis("descent")
     files["table_retention"] = tabular(frame)
     return files
+
+
+def grids(is_binary, rank) -> dict[str, str]:
+    """Values that inner splits choose from, by predictor."""
+    known = baselines.all_baselines(is_binary=is_binary, rank=rank)
+    tuned = {name: one.grid for name, one in known.items() if isinstance(one, baselines.Tuned)}
+    said = {}
+    for name, grid in ({"LRMF": tuning.GRIDS[is_binary]} | tuned).items():
+        parts = [
+            ", ".join(
+                f"{parameter} {'/'.join(map(_plain, values))}" for parameter, values in one.items()
+            )
+            for one in (grid if isinstance(grid, list) else [grid])
+        ]
+        said[name] = " or ".join(parts)
+    return said
 
 
 def _listing(rows, name, value) -> str:
@@ -739,20 +798,26 @@ def describe_bench(root, facts) -> dict[str, str]:
         frames[problem] = pd.DataFrame(
             {
                 f"fit, s|{problem}": rows["fit_cpu"].map("{:.2f}".format),
+                f"to loss, s|{problem}": [_seconds(one) for one in rows["cpu_to_loss"]],
                 f"ratio|{problem}": ratio,
                 f"MB|{problem}": rows["peak_mb"].map("{:.0f}".format),
             }
         )
         own = rows.loc["LRMF"]
         facts.add("bench", problem, "seconds", text=tables.number(own["fit_cpu"], 1))
+        facts.add("bench", problem, "seconds to loss", text=tables.number(own["cpu_to_loss"], 1))
         facts.add("bench", problem, "memory", text=f"{own['peak_mb']:.0f}")
         same = rows[rows["excess"].notna()].drop(index="LRMF") if "excess" in rows else rows[:0]
         if len(same):
             facts.add("bench", problem, "nearest", text=f"{same['ratio_loss'].min():.2g}")
             facts.add("bench", problem, "nearest name", text=same["ratio_loss"].idxmin())
     wide = pd.concat(frames.values(), axis=1).rename_axis("solver")
-    groups = [(problem, 3) for problem in frames]
+    groups = [(problem, 4) for problem in frames]
     return {"table_bench": tabular(wide, groups=groups)}
+
+
+def _seconds(value) -> str:
+    return tables.number(value, 2) if value < 100 else tables.number(value, 0)
 
 
 def _ratio(row) -> str:

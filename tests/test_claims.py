@@ -73,7 +73,7 @@ def test_lineage_is_the_cause_if_shuffling_takes_the_correlation_away():
     for value, expected in ((0.02, HOLDS), (0.7, NOT)):
         frame = [row("LRMF", 0.7, variant="all of it")]
         frame += [row("LRMF", value, variant="shuffled lineage")]
-        assert verdict(assess(variants=frame), "cause") == expected
+        assert verdict(assess(variants=frame), "shuffling") == expected
 
 
 @pytest.mark.parametrize(("lead", "expected"), [(0.04, HOLDS), (0.005, OPEN), (-0.04, NOT)])

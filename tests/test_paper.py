@@ -271,6 +271,45 @@ def test_coverage_at_random_has_its_extremes(coverage, switch):
     assert facts.switches == {"VOneRandomCoverage": switch}
 
 
+@pytest.mark.parametrize(("lowest", "switch"), [(0.8675, 1), (0.864, -1)])
+def test_coverage_is_judged_in_percent_as_printed(lowest, switch):
+    assert generate.kept(pd.Series([lowest, 0.9])) == switch
+
+
+def claims_of(*leads):
+    """A table of claims: the leads over MF of the core and of LRMF, in one setting each."""
+    rows = [
+        ("missing at random, 2% observed", method, "MF", lead, verdict)
+        for method, lead, verdict in leads
+    ]
+    return pd.DataFrame(rows, columns=["setting", "method", "rival", "lead", "verdict"])
+
+
+def test_claims_are_counted_apart_for_the_factorization_and_the_forecaster():
+    core = ("LRMF core, tuned", "0.01 [-0.00, 0.02]", "no advantage")
+    whole = ("LRMF", "0.13 [0.11, 0.15]", "larger than claimed")
+    facts = Facts()
+    generate.describe_claims(claims_of(core, whole), facts, "v1")
+    assert facts.macros["VOneRandomCoreClaimsHeld"] == "0"
+    assert facts.macros["VOneRandomClaimsHeld"] == facts.macros["VOneRandomClaims"] == "1"
+    assert facts.macros["VOneCoreRandomFirstMF"] == core[1]
+    assert facts.switches["VOneCoreRandomFirstMF"] == 0
+    table = generate.claim_table(claims_of(core, whole))
+    [line] = [line for line in table.splitlines() if line.startswith("random, 2")]
+    assert [part.strip() for part in line.split("&")][2:5:2] == [
+        "0.01 [$-$0.00, 0.02]",
+        "0.13 [0.11, 0.15]",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("lead", "sign"),
+    [("0.02 [0.00, 0.03]", 1), ("0.00 [-0.00, 0.01]", 0), ("-0.01 [-0.02, -0.00]", -1)],
+)
+def test_a_lead_as_text_has_a_sign(lead, sign):
+    assert generate.sign_of(lead) == sign
+
+
 def test_aims_are_met_in_the_digits_they_were_set_with():
     facts = Facts()
     frame = pd.DataFrame(
@@ -380,7 +419,8 @@ def test_solver_table_tells_slower_from_never(tmp_path):
     summary.to_csv(tmp_path / "bench/results/summary.csv", index=False)
     facts = Facts()
     table = generate.describe_bench(tmp_path, facts)["table_bench"]
-    assert "L-BFGS & 9.00 & 8 & 300" in table and "NMF & 7.00 & never & 300" in table
+    assert "L-BFGS & 9.00 & 8.00 & 8 & 300" in table
+    assert r"NMF & 7.00 & \textendash & never & 300" in table
     assert r"Adam & 60.00 & \textgreater{} 60 & 300" in table
     assert facts.macros["BenchFullNearest"] == "8"
     assert facts.macros["BenchFullNearestName"] == "L-BFGS"
