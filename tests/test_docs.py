@@ -81,7 +81,7 @@ def test_the_readme_says_of_the_solver_what_the_bench_measured():
     assert f"a fit at paper scale takes {summary.loc['LRMF', 'fit_cpu']:.1f} CPU seconds" in text
     ratios = summary["ratio_loss"].round().astype(int)
     own = summary.loc["LRMF", "cpu_to_loss"]
-    assert f"of the held-out log-loss it ends with, it needs {own:.1f}, L-BFGS with the same" in text
+    assert f"held-out log-loss it ends with, it needs {own:.1f}, L-BFGS with the same" in text
     assert f"compiled gradient {ratios['L-BFGS']} times as long" in text
     assert f"Adam {ratios['Adam, full batch']} times" in text
 

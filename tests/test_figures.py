@@ -227,6 +227,20 @@ def test_lineage_gain_is_the_error_saved_on_the_same_models():
     )
 
 
+def test_a_gain_that_may_be_none_is_called_so():
+    bounds = {"1 hop": (-0.8, -0.2), "2 hops": (-0.9, 0.1)}
+    rows = [
+        {"stratum": "distance", "level": level, "difference_lower": low, "difference_upper": high,
+         "difference": (low + high) / 2, "predictor": "without lineage", "metric": "mae"}
+        for level, (low, high) in bounds.items()
+    ]  # fmt: skip
+    figure = figures.lineage_gain(pd.DataFrame(rows).assign(n_models=50, n_clusters=9))
+    title = " ".join(figure.get_suptitle().split())
+    assert title == (
+        "Lineage saves LRMF 0.5 points at 1 hop and 0.4 points at 2 hops (the interval includes 0)"
+    )
+
+
 def test_calibration_draws_groups_coverage_and_width():
     bins = pd.DataFrame({"predictor": "LRMF", "predicted": [0.2, 0.6], "actual": [0.25, 0.55]})
     rows = [
