@@ -101,9 +101,10 @@ def _leads(leads) -> Iterator[tuple]:
     for (protocol, method), rows in leads.groupby(keys, sort=False) if len(leads) else ():
         for rival, kind in _RIVALS.items():
             chosen = rows[rows["predictor"] == rival]
+            shares = chosen.get("density", pd.Series(index=chosen.index, dtype=float))
             texts = [
-                _points(row) + (f" at {100 * row.density:g}%" if pd.notna(row.density) else "")
-                for row in chosen.itertuples()
+                _points(row) + (f" at {100 * share:g}%" if pd.notna(share) else "")
+                for row, share in zip(chosen.itertuples(), shares, strict=True)
             ]
             if texts:
                 as_much = chosen["verdict"].isin(["as claimed", "larger than claimed"])
@@ -185,7 +186,7 @@ def _few_shot(few_shot) -> Iterator[tuple]:
     texts, rivals = [], []
     for k in _steps(few_shot, "k"):
         r = _rows_of(few_shot, k=k)
-        others = r.drop(index=["LRMF", "LRMF core"], errors="ignore")
+        others = r[~r.index.str.startswith("LRMF")]
         if "LRMF" in r.index and len(others):
             best = others.loc[others["value"].idxmax()]
             texts.append(f"{number(r.loc['LRMF', 'value'], 2)} ({_points(best)}) at {k}")
@@ -239,6 +240,7 @@ def _no_worse(rows) -> str:
 
 
 def _gain(lower, upper) -> str:
+    """From the interval of what lineage adds; open where that includes 0 or is unknown."""
     return HOLDS if lower > 0 else NOT if upper < 0 else OPEN
 
 

@@ -211,16 +211,17 @@ def leads(
 
     Parameters
     ----------
+    references : predictors; those without forecasts are left out.
     forecasts, by, options : as in `bootstrap`
     """
-    parts = []
-    for reference in references:
-        chosen = forecasts
-        if not forecasts.empty:
+    options |= {"by": by, "metrics": ["pearson"]}
+    parts = [judge_claim(bootstrap(forecasts[:0], **options)).assign(reference="")]
+    for reference in references if not forecasts.empty else ():
+        if (forecasts["predictor"] == reference).any():
             chosen = forecasts[forecasts["predictor"].isin([reference, *RIVALS])]
-        compared = bootstrap(chosen, by=by, reference=reference, metrics=["pearson"], **options)
-        parts.append(judge_claim(compared).assign(reference=reference))
-    return pd.concat(parts, ignore_index=True)
+            compared = bootstrap(chosen, reference=reference, **options)
+            parts.append(judge_claim(compared).assign(reference=reference))
+    return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
 def add_strata(forecasts: pd.DataFrame) -> pd.DataFrame:

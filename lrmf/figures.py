@@ -436,7 +436,10 @@ def _best_title(frame) -> str:
     r = {name: number(frame.loc[name, "value"], 2) for name in frame.index}
     if best != "LRMF":
         return f"{best} ranks held-out models best (r = {r[best]}); LRMF reaches {r['LRMF']}"
-    rival = frame["value"][~frame.index.str.startswith("LRMF")].idxmax()
+    rivals = frame["value"][~frame.index.str.startswith("LRMF")]
+    if rivals.empty:
+        return f"LRMF ranks held-out models with r = {r['LRMF']}"
+    rival = rivals.idxmax()
     sure = frame.loc[rival, "difference_lower"] > 0
     verdict = "ahead of" if sure else "not surely ahead of"
     return f"LRMF ranks held-out models best (r = {r['LRMF']}), {verdict} {rival} ({r[rival]})"
@@ -461,10 +464,9 @@ def _ablation_title(strength, variants) -> str:
 
 def _by_distance(frame) -> str:
     rows = rows_of(frame, stratum="distance").set_index("level")
-    said = [
-        f"{number(rows.loc[level, 'value'], 1)} points at {level}"
-        + (" (the interval includes 0)" if rows.loc[level, "lower"] < 0 else "")
-        for level in LEVELS
-        if level in rows.index
-    ]
+    said = []
+    for level in filter(rows.index.__contains__, LEVELS):
+        value, lower, upper = rows.loc[level, ["value", "lower", "upper"]]
+        unsure = " (the interval includes 0)" if lower <= 0 <= upper else ""
+        said.append(f"{number(value, 1)} points at {level}{unsure}")
     return " and ".join(said)

@@ -265,8 +265,12 @@ def interval(value, lower, upper, decimals: int) -> str:
     """
     if pd.isna(value) or pd.isna(lower) or pd.isna(upper):
         return number(value, decimals)
+    return f"{number(value, decimals)} {_bounds(lower, upper, decimals)}"
+
+
+def _bounds(lower, upper, decimals) -> str:
     bounds = (f"{round(float(bound), 6) + 0.0:.{decimals}f}" for bound in (lower, upper))
-    return f"{number(value, decimals)} [{', '.join(bounds)}]"
+    return f"[{', '.join(bounds)}]"
 
 
 def escape(text) -> str:
@@ -326,8 +330,7 @@ def macros_of(comparison: pd.DataFrame, *words, by: str | None = None) -> dict[s
         decimals = DECIMALS[row["metric"]]
         macros[name] = number(row["value"], decimals)
         if pd.notna(row["lower"]):
-            bounds = [number(row[bound], decimals) for bound in ("lower", "upper")]
-            macros[name + "Interval"] = f"[{bounds[0]}, {bounds[1]}]"
+            macros[name + "Interval"] = _bounds(row["lower"], row["upper"], decimals)
         if row["predictor"] != "LRMF" and pd.notna(row["difference"]):
             lead = [row[key] for key in ("difference", "difference_lower", "difference_upper")]
             macros[name + "Lead"] = interval(*lead, decimals)

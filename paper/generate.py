@@ -304,9 +304,14 @@ def describe_claims(claims, facts, short):
 
 
 def sign_of(lead: str) -> int:
-    """1 if an interval, as text, lies above zero, -1 below, 0 around it; bounds keep their sign."""
-    lower, upper = re.search(r"\[(.+), (.+)\]", lead).groups()
-    return -1 if upper.startswith("-") else int(not lower.startswith("-"))
+    """1 if an interval, as text, lies above zero, -1 below, 0 around it or where there is none.
+
+    Bounds keep their sign, so that a zero without one is at least zero.
+    """
+    bounds = re.search(r"\[(.+), (.+)\]", lead)
+    if bounds is None or {bounds[1], bounds[2]} == {"0.00"}:
+        return 0
+    return -1 if bounds[2].startswith("-") else int(not bounds[1].startswith("-"))
 
 
 def describe_calibration(frame, facts, short):
@@ -638,7 +643,7 @@ def claim_table(claims) -> str:
     """The lead of the factorization and that of the forecaster side by side, with verdicts."""
     parts = {}
     for method, rows in claims.groupby("method", sort=False):
-        rows = shortened(rows.set_index("setting").rename_axis("setting"))
+        rows = shortened(rows.set_index("setting"))
         rows = rows.rename(columns={"rival": "predictor"}).set_index("predictor", append=True)
         parts[method] = rows[["lead", "verdict"]]
     wide = pd.concat(parts, axis=1).reset_index("predictor")
@@ -697,8 +702,8 @@ def shortened(frame) -> pd.DataFrame:
     frame.index = frame.index.str.replace(
         r"missing at random, (.*) observed", r"random, \1", regex=True
     )
-    for column in {"predictor", "rival"} & set(frame):
-        frame[column] = frame[column].map(called)
+    if "rival" in frame:
+        frame["rival"] = frame["rival"].map(called)
     if "verdict" in frame:
         frame["verdict"] = frame["verdict"].str.replace(" than claimed", "")
     return frame

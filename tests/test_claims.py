@@ -19,8 +19,7 @@ def row(predictor, value, difference=0.0, *, metric="pearson", width=0.01, **lab
 
 def lead(rows, reference="LRMF", protocol="zero-shot"):
     """Rows as `leads` makes them."""
-    frame = judge_claim(pd.DataFrame(rows)).assign(reference=reference, protocol=protocol)
-    return frame if "density" in frame else frame.assign(density=float("nan"))
+    return judge_claim(pd.DataFrame(rows)).assign(reference=reference, protocol=protocol)
 
 
 def assess(*, leads=NOTHING, intervals=QUALITY, dates=NOTHING, **frames):
@@ -91,6 +90,7 @@ def test_few_shot_compares_with_the_best_rival_at_each_k(ahead, measured, expect
     frame = [row("LRMF", 0.8, k=k) for k in rivals]
     frame += [row("kNN", 0.8 + ahead, -ahead, k=k) for k, ahead in rivals.items()]
     frame += [row("MF", 0.5, 0.3, k=k) for k in rivals]
+    frame += [row("LRMF core, tuned", 0.99, -0.19, k=k) for k in rivals]  # no rival
     table = assess(few_shot=frame)
     assert verdict(table, "few answers") == expected
     assert f"0.80 (+10 [9, 11]) at 5, 0.80 ({measured}) at 50" in table["measured"].iloc[0]

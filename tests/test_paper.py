@@ -304,7 +304,13 @@ def test_claims_are_counted_apart_for_the_factorization_and_the_forecaster():
 
 @pytest.mark.parametrize(
     ("lead", "sign"),
-    [("0.02 [0.00, 0.03]", 1), ("0.00 [-0.00, 0.01]", 0), ("-0.01 [-0.02, -0.00]", -1)],
+    [
+        ("0.02 [0.00, 0.03]", 1),
+        ("0.00 [-0.00, 0.01]", 0),
+        ("-0.01 [-0.02, -0.00]", -1),
+        ("0.00 [0.00, 0.00]", 0),
+        ("0.03", 0),
+    ],
 )
 def test_a_lead_as_text_has_a_sign(lead, sign):
     assert generate.sign_of(lead) == sign
