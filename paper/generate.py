@@ -350,9 +350,8 @@ def describe_coverage_at_random(frame, facts, short):
 
 
 def kept(share) -> int:
-    """Whether coverage, in percent as printed, stays near the nominal one: -1 if it falls below."""
-    near, share = round(100 * NEAR), (100 * (share - NOMINAL)).round()
-    return -1 if share.min() < -near else int(share.max() <= near)
+    """Whether coverage stays near the nominal one: -1 if it falls below, 0 if it lies above."""
+    return -1 if share.min() < NOMINAL - NEAR else int(share.max() <= NOMINAL + NEAR)
 
 
 def describe_ingredients(frame, facts, short, words):
