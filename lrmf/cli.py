@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from .outputs import OutputError, check_place, output
+from .files import OutputError, check_place, output
 
 SEED = 0
 _FIT_OPTIONS = {

@@ -21,7 +21,8 @@ import pytest
 from builders import EDGES, MODELS, tiny_snapshot, tiny_tables
 
 import lrmf
-from lrmf import cli, outputs
+from lrmf import cli
+from lrmf import files as outputs
 from lrmf.saved_fit import SavedFitError, load_fit
 from lrmf.snapshot import MISSING, benchmark_scores, load_snapshot, observed, save_snapshot
 
