@@ -9,9 +9,9 @@ from scipy.sparse.linalg import splu
 from sklearn.base import BaseEstimator
 
 from . import kernels
-from .lineage import Lineage
-from .schema import row_blocks
-from .snapshot import observed, observed_counts
+from .data.lineage import Lineage
+from .data.schema import row_blocks
+from .data.snapshot import observed, observed_counts
 
 BLOCK_MODELS = 256  # forecast at once
 BLOCK_CELLS = 4_000_000  # cells of a float32 working array

@@ -26,10 +26,10 @@ from .averaging import (
     spread,
     without_edges,
 )
+from .data.features import model_features
+from .data.snapshot import MISSING, observed, observed_counts
 from .factorization import LRMF
-from .features import model_features
 from .irt import ItemResponse
-from .snapshot import MISSING, observed, observed_counts
 from .tree_baselines import BoostedTrees
 from .tuned import Tuned
 

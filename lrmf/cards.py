@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import ExtraTreesRegressor
 
-from .features import card_codes
-from .names import namesakes
+from .data.features import card_codes
+from .data.names import namesakes
+from .data.snapshot import RELATIONS, observed_counts
 from .prior import Gaussians
-from .snapshot import RELATIONS, observed_counts
 
 _LEAST = 40  # models that a correction is learned from
 _LEARNERS = 4000  # the same, at most

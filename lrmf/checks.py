@@ -5,8 +5,8 @@ from numbers import Integral
 import numpy as np
 
 from .bernoulli import count_answers
-from .lineage import Lineage
-from .snapshot import observed
+from .data.lineage import Lineage
+from .data.snapshot import observed
 
 
 def check_parameters(estimator, rules) -> None:

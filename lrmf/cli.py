@@ -89,8 +89,8 @@ def _say_on_terminal(message: str) -> None:
 
 
 def _simulate(arguments: argparse.Namespace) -> None:
+    from .data.snapshot import SnapshotError
     from .simulate import write_simulated
-    from .snapshot import SnapshotError
 
     n_models, n_items = arguments.models, arguments.items
     _say_on_terminal(f"simulating {n_models} models x {n_items} items")
@@ -119,7 +119,7 @@ def _crawl(arguments: argparse.Namespace) -> None:
     resume, n_workers = arguments.resume, arguments.workers
     hub.crawl(arguments.out, **options, resume=resume, n_workers=n_workers, say=_say_above_bar)
     snapshot, lineage = _load(arguments.out)
-    from .description import describe
+    from .data.describe import describe
 
     print(describe(snapshot, lineage))
     n_failed = snapshot.provenance["n_failed_files"]
@@ -155,7 +155,7 @@ def _ids_in(path: Path | None) -> list[str] | None:
 
 
 def _validate(arguments: argparse.Namespace) -> None:
-    from .description import describe
+    from .data.describe import describe
 
     print(describe(*_load(arguments.snapshot)))
 
@@ -199,8 +199,8 @@ def _predict(arguments: argparse.Namespace) -> None:
 
 
 def _load(path: Path) -> tuple:
-    from .lineage import Lineage
-    from .snapshot import load_snapshot
+    from .data.lineage import Lineage
+    from .data.snapshot import load_snapshot
 
     snapshot = load_snapshot(path)
     return snapshot, Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
@@ -290,7 +290,7 @@ def _report_misspelt_parents(scores, lineage) -> None:
 
 def _check_places(arguments: argparse.Namespace, *, outputs: tuple, inputs: tuple = ()) -> None:
     """Refuse outputs that cannot be written, or that would replace an input or each other."""
-    from .snapshot import DATA_FILES, MANIFEST_FILE
+    from .data.snapshot import DATA_FILES, MANIFEST_FILE
 
     taken = [arguments.snapshot / file for file in (MANIFEST_FILE, *DATA_FILES)]
     taken += [getattr(arguments, name) for name in inputs if getattr(arguments, name)]

@@ -11,10 +11,10 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
+from .data.lineage import Lineage
+from .data.snapshot import Snapshot, benchmark_scores
 from .evaluation import Split, evaluate, noise_ceiling, score_forecasts, split_half_ceiling
-from .lineage import Lineage
 from .metrics import METRICS, _Table, mean_of_finite
-from .snapshot import Snapshot, benchmark_scores
 
 BOOTSTRAP_BLOCK = 250
 MIN_CLUSTERS = 5  # below that resampling says little

@@ -21,8 +21,9 @@ from scipy import sparse
 from sklearn.base import clone
 
 from .averaging import item_means
-from .features import DATE_COLUMNS, model_dates
-from .lineage import Lineage
+from .data.features import DATE_COLUMNS, model_dates
+from .data.lineage import Lineage
+from .data.snapshot import MISSING, RELATIONS, observed, random_places
 from .metrics import (
     mean_of_finite,
     noise_ceiling,
@@ -32,7 +33,6 @@ from .metrics import (
     summarise,
 )
 from .parallel import workers
-from .snapshot import MISSING, RELATIONS, observed, random_places
 
 __all__ = [
     "Split",

@@ -12,14 +12,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from .bernoulli import AlternatingNewton, Bernoulli, lay_out
 from .checks import check_parameters, check_responses
-from .features import model_features
+from .data.features import model_features
+from .data.snapshot import observed
 from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
 from .gaussian import Gaussian
 from .item_graph import similar_items
 from .new_model import NewModel, leaf_weights, revealed_row
 from .prior import Gaussians, LineagePrior, pack
 from .scores import BenchmarkScores, coverage_scale
-from .snapshot import observed
 from .threads import threads
 
 _CALIBRATION_MODELS = 400  # leave-one-out forecasts behind the width of the intervals

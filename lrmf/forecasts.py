@@ -5,8 +5,8 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from .checks import check_cells, check_rows
+from .data.snapshot import observed_counts
 from .scores import interval
-from .snapshot import observed_counts
 from .threads import threads
 
 BLOCK = 256  # models forecast at once

@@ -8,8 +8,8 @@ from scipy import sparse
 
 from . import kernels
 from .bernoulli import compress
+from .data.lineage import Lineage
 from .forecasts import has_responses, is_isolated
-from .lineage import Lineage
 
 NOISE = np.array([0.02, 0.05, 0.1, 0.2, 0.35])  # shares of a copy's answers that were redrawn
 SHOTS = (20, 50, 200, 1000)  # revealed answers for which shares are learned

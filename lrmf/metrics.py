@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .snapshot import observed
+from .data.snapshot import observed
 
 INTERVAL_LEVEL = 0.9
 MIN_MODELS = 3  # below that a correlation means nothing

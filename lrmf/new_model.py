@@ -7,9 +7,9 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
+from .data.snapshot import MISSING, RELATIONS
 from .prior import Gaussians
 from .scores import BenchmarkScores, interval
-from .snapshot import MISSING, RELATIONS
 
 
 @dataclass(frozen=True, repr=False)

@@ -45,6 +45,7 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.special import ndtri
 
+from .data.snapshot import MISSING, Snapshot, check_target, save_snapshot
 from .simulated_hub import (
     ADAPTER,
     FINETUNE,
@@ -58,7 +59,6 @@ from .simulated_hub import (
 )
 from .simulated_items import N_MINOR, draw_curves, make_items
 from .simulation_check import BENCHMARK_CORRELATION, BENCHMARKS, simulation_check
-from .snapshot import MISSING, Snapshot, check_target, save_snapshot
 
 __all__ = ["simulate", "simulation_check", "write_simulated"]
 

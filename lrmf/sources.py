@@ -3,10 +3,10 @@
 import os
 from pathlib import Path
 
+from .data.schema import MANIFEST_FILE
+from .data.snapshot import Snapshot, SnapshotError, load_snapshot
 from .hub import crawl
-from .schema import MANIFEST_FILE
 from .simulate import write_simulated
-from .snapshot import Snapshot, SnapshotError, load_snapshot
 
 SOURCES = ("simulate", "crawl", "open")
 

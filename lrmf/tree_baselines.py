@@ -20,10 +20,10 @@ from .averaging import (
     residuals,
     without_edges,
 )
-from .features import creation_days, model_features
-from .lineage import Lineage
-from .names import namesakes
-from .snapshot import observed
+from .data.features import creation_days, model_features
+from .data.lineage import Lineage
+from .data.names import namesakes
+from .data.snapshot import observed
 
 MAX_HOPS = 4
 FEWEST_MODELS = 5  # with scores, for trees to be grown

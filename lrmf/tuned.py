@@ -10,7 +10,7 @@ from sklearn.model_selection import ParameterGrid
 from sklearn.utils.metaestimators import available_if
 
 from .averaging import benchmark_codes, without_edges
-from .snapshot import MISSING, observed, observed_counts, random_places
+from .data.snapshot import MISSING, observed, observed_counts, random_places
 
 HIDDEN_SHARE = 0.2  # of the related models, in each inner split
 MAX_HIDDEN = 200

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 
 from .cards import correct
+from .data.snapshot import MISSING, observed, random_places
 from .factorization import LRMF
 from .forecasts import has_responses, is_isolated
-from .snapshot import MISSING, observed, random_places
 
 GRIDS = {
     True: {

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lrmf.snapshot import MISSING, Snapshot, save_snapshot
+from lrmf.data.snapshot import MISSING, Snapshot, save_snapshot
 
 MODELS = [
     # model_id, params_b, architecture, precision, type, merged, chat_template

@@ -19,10 +19,10 @@ from lrmf.baselines import (
     Tuned,
     all_baselines,
 )
+from lrmf.data.lineage import Lineage
+from lrmf.data.snapshot import MISSING, benchmark_scores, observed
 from lrmf.factorization import LRMF
-from lrmf.lineage import Lineage
 from lrmf.simulate import simulate
-from lrmf.snapshot import MISSING, benchmark_scores, observed
 
 SMALL = {
     "item mean": ItemMean(),

@@ -9,9 +9,9 @@ from sklearn.metrics import log_loss, roc_auc_score
 from lrmf import evaluation, metrics
 from lrmf.averaging import item_means
 from lrmf.baselines import KNN, ItemMean, LineageMean, MatrixFactorization
-from lrmf.lineage import Lineage
+from lrmf.data.lineage import Lineage
+from lrmf.data.snapshot import MISSING, benchmark_scores, load_snapshot, observed
 from lrmf.simulate import simulate
-from lrmf.snapshot import MISSING, benchmark_scores, load_snapshot, observed
 
 QUICK = {
     "item mean": ItemMean(),

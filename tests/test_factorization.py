@@ -14,8 +14,8 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info
 
 from lrmf import LRMF, Lineage, bernoulli
+from lrmf.data.snapshot import MISSING
 from lrmf.item_graph import similar_items
-from lrmf.snapshot import MISSING
 
 TIGHT = {"tolerance": 1e-9, "max_sweeps": 500}
 

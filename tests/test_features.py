@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from builders import EDGES, tiny_tables
 
-from lrmf.features import model_features
-from lrmf.lineage import Lineage
-from lrmf.snapshot import load_snapshot
+from lrmf.data.features import model_features
+from lrmf.data.lineage import Lineage
+from lrmf.data.snapshot import load_snapshot
 
 
 def tiny_models():

@@ -20,9 +20,9 @@ from hub_world import World, make_world, table_row
 from test_hub_cards import WALL
 
 from lrmf import cli
+from lrmf.data.snapshot import load_snapshot
 from lrmf.hub import Client, CrawlError, crawl, estimate, study
 from lrmf.hub.leaderboard import BENCHMARKS, one_evaluation_each, read_table
-from lrmf.snapshot import load_snapshot
 
 FAULTS = ("429", "500", "502", "503", "reset", "truncated", "malformed", "html", "slow")
 TABLES = ("models.parquet", "items.parquet", "lineage.parquet", "responses.npy")

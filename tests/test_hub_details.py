@@ -12,10 +12,10 @@ import pytest
 from hub_server import serve
 from hub_world import add_details, make_world, samples
 
+from lrmf.data.snapshot import MISSING
 from lrmf.hub import Client, CrawlError, crawl, estimate, study
 from lrmf.hub.details import TASKS, Answers, build_matrix, read_samples
 from lrmf.hub.leaderboard import BENCHMARKS
-from lrmf.snapshot import MISSING
 from lrmf.sources import get_snapshot
 
 IFEVAL, SNARKS, ALGEBRA = (

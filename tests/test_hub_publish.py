@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lrmf.data.snapshot import load_snapshot, save_snapshot
 from lrmf.hub import publish as module
 from lrmf.hub.log import LOG_FOLDER
 from lrmf.hub.publish import STATUS_FILE, publish, recover_log, tidy
-from lrmf.snapshot import load_snapshot, save_snapshot
 
 N_STEPS = 12
 

@@ -6,8 +6,8 @@ import pytest
 from builders import tiny_snapshot
 
 from lrmf import LRMF, Lineage, kinship
+from lrmf.data.snapshot import benchmark_scores
 from lrmf.simulate import simulate
-from lrmf.snapshot import benchmark_scores
 
 
 @pytest.fixture(scope="module")

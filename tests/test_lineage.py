@@ -10,8 +10,8 @@ from builders import EDGES, MODELS, UNSCORED, tiny_tables
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lrmf.lineage import Lineage
-from lrmf.snapshot import RELATIONS, load_snapshot
+from lrmf.data.lineage import Lineage
+from lrmf.data.snapshot import RELATIONS, load_snapshot
 
 MODEL_IDS = [model[0] for model in MODELS]
 

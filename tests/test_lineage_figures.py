@@ -9,9 +9,9 @@ from matplotlib.path import Path
 
 from lrmf import Lineage, kinship
 from lrmf import lineage_figures as figures
+from lrmf.data.snapshot import benchmark_scores
 from lrmf.family_tree import family_picture
 from lrmf.simulate import simulate
-from lrmf.snapshot import benchmark_scores
 from lrmf.spectrum import spectral_energy
 from lrmf.style import COLUMN, PAGE, RELATIONS, note_data, use_style
 

@@ -5,8 +5,8 @@ import pytest
 from draws import draw_answers, random_lineage
 
 from lrmf import memory as memory_module
+from lrmf.data.snapshot import MISSING
 from lrmf.memory import SHOTS, Memory, ShownAnswers, forecast_in_turn
-from lrmf.snapshot import MISSING
 
 N_MODELS, N_ITEMS = 120, 150
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lrmf.names import namesakes
+from lrmf.data.names import namesakes
 
 IDS = ["a/llama-chat", "b/llama-chat-v2", "c/gemma-base", "a/gemma-base-it", "d/unrelated"]
 

@@ -7,7 +7,8 @@ import shutil
 import pandas as pd
 import pytest
 
-from lrmf import forecaster, memory, names, simulated_items, tables, tuning
+from lrmf import forecaster, memory, simulated_items, tables, tuning
+from lrmf.data import names
 from paper import build, generate
 from paper.generate import Facts, PaperError, Results
 

@@ -4,7 +4,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrmf.lineage import Lineage
+from lrmf.data.lineage import Lineage
+from lrmf.data.snapshot import MISSING, Snapshot, benchmark_scores, find_problems, load_snapshot
 from lrmf.simulate import (
     MIN_ITEMS,
     MIN_MODELS,
@@ -17,7 +18,6 @@ from lrmf.simulate import (
 from lrmf.simulated_hub import grow_population, recorded_edges
 from lrmf.simulated_items import SCORE_MEAN
 from lrmf.simulation_check import BENCHMARKS, SCORE_SD, TARGETS
-from lrmf.snapshot import MISSING, Snapshot, benchmark_scores, find_problems, load_snapshot
 
 
 @pytest.fixture(scope="module")

@@ -13,10 +13,10 @@ from builders import tiny_snapshot, tiny_tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lrmf import schema
-from lrmf import snapshot as snapshot_module
-from lrmf.schema import DATA_FILES, MANIFEST_FILE
-from lrmf.snapshot import (
+from lrmf.data import schema
+from lrmf.data import snapshot as snapshot_module
+from lrmf.data.schema import DATA_FILES, MANIFEST_FILE
+from lrmf.data.snapshot import (
     MISSING,
     SnapshotError,
     benchmark_scores,

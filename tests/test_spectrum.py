@@ -6,8 +6,8 @@ import pytest
 from scipy.sparse.csgraph import connected_components
 
 from lrmf import Lineage
+from lrmf.data.snapshot import benchmark_scores
 from lrmf.simulate import simulate
-from lrmf.snapshot import benchmark_scores
 from lrmf.spectrum import spectral_energy
 
 

@@ -3,9 +3,9 @@ import pytest
 from builders import tiny_snapshot
 
 from lrmf.averaging import item_means
-from lrmf.lineage import Lineage
+from lrmf.data.lineage import Lineage
+from lrmf.data.snapshot import MISSING, benchmark_scores
 from lrmf.simulate import simulate
-from lrmf.snapshot import MISSING, benchmark_scores
 from lrmf.tree_baselines import BoostedTrees, relatives_scores
 
 both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])

@@ -7,10 +7,10 @@ from builders import tiny_snapshot
 from sklearn.base import BaseEstimator, clone
 
 from lrmf.averaging import KNN, LineageMean, item_means
+from lrmf.data.lineage import Lineage
+from lrmf.data.snapshot import MISSING, observed
 from lrmf.factorization import LRMF
-from lrmf.lineage import Lineage
 from lrmf.simulate import simulate
-from lrmf.snapshot import MISSING, observed
 from lrmf.tuned import Tuned, inner_splits
 
 both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])

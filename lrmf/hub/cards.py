@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import yaml
 
-from ..schema import RELATIONS
+from ..data.schema import RELATIONS
 
 # From the most to the least authoritative. The Hub derives baseModels from the card and keeps it
 # up to date through renames; tags and card are the author's words; then the files that made the

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 import pandas as pd
 
-from ..schema import quote
+from ..data.schema import quote
 from .cards import commit, normalised_id
 from .client import Client
 from .errors import CrawlError, Refusal

@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from ..schema import DATA_FILES, MANIFEST_FILE
+from ..data.schema import DATA_FILES, MANIFEST_FILE
 from .log import LOG_FOLDER
 
 STATUS_FILE = "crawl_status.parquet"

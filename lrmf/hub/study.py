@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 from tqdm import tqdm
 
-from ..lineage import Lineage
-from ..snapshot import Snapshot, load_snapshot, save_snapshot
+from ..data.lineage import Lineage
+from ..data.snapshot import Snapshot, load_snapshot, save_snapshot
 from . import details, leaderboard
 from .ancestry import Crawler, Visit, establish_edges, read_file_claims, read_visit
 from .choice import LARGE, chosen_benchmarks, fetch_table, model_ids, select_models

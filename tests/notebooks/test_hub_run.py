@@ -11,7 +11,7 @@ from hub_server import serve
 from hub_world import add_details, make_world
 from test_pipeline import NOTEBOOKS, ROOT, outputs_of
 
-from lrmf.snapshot import load_snapshot
+from lrmf.data.snapshot import load_snapshot
 
 TOKEN = "hf_" + "s3cr3t" * 5
 TASKS = {

@@ -1,6 +1,6 @@
 """What a valid snapshot is: the columns, the ids, the values, and how to say what is wrong.
 
-Schema version 1, as `lrmf.snapshot` describes it. Nothing here reads or writes a file.
+Schema version 1, as `lrmf.data.snapshot` describes it. Nothing here reads or writes a file.
 """
 
 import math
