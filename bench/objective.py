@@ -4,7 +4,7 @@ import numba
 import numpy as np
 from numba import njit, prange
 
-from lrmf.kernels import _FACTORS_PER_LOG, _flush_loss, _residual_row
+from lrmf.solver.kernels import _FACTORS_PER_LOG, _flush_loss, _residual_row
 
 _ROWS, _COLUMNS = 256, 512
 _GATHER = 256

@@ -28,8 +28,8 @@ from .averaging import (
 )
 from .data.features import model_features
 from .data.snapshot import MISSING, observed, observed_counts
-from .factorization import LRMF
 from .irt import ItemResponse
+from .solver.factorization import LRMF
 from .tree_baselines import BoostedTrees
 from .tuned import Tuned
 

@@ -10,10 +10,10 @@ from sklearn.utils.validation import check_is_fitted
 from .cards import correct
 from .data.features import model_dates, read_dates
 from .data.snapshot import MISSING, observed, observed_counts, random_places
-from .factorization import LRMF
-from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
 from .memory import SHOTS, Memory, ShownAnswers, forecast_in_turn
-from .scores import coverage_scale, standardised_error, unexplained_variance, widened
+from .solver.factorization import LRMF
+from .solver.prediction import BLOCK, Forecasts, has_responses, is_isolated
+from .solver.scores import coverage_scale, standardised_error, unexplained_variance, widened
 from .stacking import Stacking
 from .threads import threads
 from .tuning import DEFAULTS, tune

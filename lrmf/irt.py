@@ -5,9 +5,9 @@ from numbers import Real
 import numpy as np
 
 from .averaging import ForecastInBlocks, without_edges
-from .bernoulli import AlternatingNewton, Bernoulli, lay_out
-from .gaussian import Gaussian
-from .prior import Gaussians, LineagePrior, pack
+from .solver.arcsine import Gaussian
+from .solver.bernoulli import AlternatingNewton, Bernoulli, lay_out
+from .solver.prior import Gaussians, LineagePrior, pack
 
 INTERCEPT_RIDGE, SLOPE_RIDGE = 0.01, 1.0
 PINNED = 1e6  # ridge that keeps a component at zero

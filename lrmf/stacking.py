@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from .forecasts import BLOCK
+from .solver.prediction import BLOCK
 from .tree_baselines import BoostedTrees, proportion
 
 _TREES = {"learning_rate": 0.15, "max_iter": 60}

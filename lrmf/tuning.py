@@ -8,8 +8,8 @@ import pandas as pd
 
 from .cards import correct
 from .data.snapshot import MISSING, observed, random_places
-from .factorization import LRMF
-from .forecasts import has_responses, is_isolated
+from .solver.factorization import LRMF
+from .solver.prediction import has_responses, is_isolated
 
 GRIDS = {
     True: {

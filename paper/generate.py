@@ -14,20 +14,11 @@ import numpy as np
 import pandas as pd
 
 from bench.run import full_plan
-from lrmf import (
-    LRMF,
-    baselines,
-    comparison,
-    forecaster,
-    memory,
-    prior,
-    tables,
-    tree_baselines,
-    tuning,
-)
+from lrmf import LRMF, baselines, comparison, forecaster, memory, tables, tree_baselines, tuning
 from lrmf.simulate import RETENTION_BETA
 from lrmf.simulated_hub import ADAPTER, FINETUNE, MERGE, QUANTIZED
 from lrmf.simulated_items import SUBTASK_ITEMS
+from lrmf.solver import prior
 from lrmf.style import benchmark_name
 from notebooks.run import declared_parameters, resolve_parameters
 

@@ -21,8 +21,8 @@ from lrmf.baselines import (
 )
 from lrmf.data.lineage import Lineage
 from lrmf.data.snapshot import MISSING, benchmark_scores, observed
-from lrmf.factorization import LRMF
 from lrmf.simulate import simulate
+from lrmf.solver.factorization import LRMF
 
 SMALL = {
     "item mean": ItemMean(),

@@ -14,10 +14,11 @@ from draws import (
 from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
-from lrmf import Lineage, bernoulli
-from lrmf.bernoulli import AlternatingNewton, Bernoulli, compress, lay_out
-from lrmf.kernels import MISSING, TILE_COLUMNS
-from lrmf.prior import Gaussians, LineagePrior, unpack
+from lrmf import Lineage
+from lrmf.solver import bernoulli
+from lrmf.solver.bernoulli import AlternatingNewton, Bernoulli, compress, lay_out
+from lrmf.solver.kernels import MISSING, TILE_COLUMNS
+from lrmf.solver.prior import Gaussians, LineagePrior, unpack
 
 MODELS, ITEMS = 0, 1
 DENSE, SPARSE = 0.0, 1.0  # values of DENSE_ABOVE that choose the layout

@@ -7,7 +7,7 @@ from draws import draw_proportions, random_lineage
 
 from lrmf import LRMF, Forecaster
 from lrmf.cards import CardCorrection, correct
-from lrmf.prior import Gaussians
+from lrmf.solver.prior import Gaussians
 
 N, P = 300, 3
 ALIKE = np.zeros((N, 4))  # no parents by any relation

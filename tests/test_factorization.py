@@ -13,9 +13,10 @@ from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info
 
-from lrmf import LRMF, Lineage, bernoulli
+from lrmf import LRMF, Lineage
 from lrmf.data.snapshot import MISSING
-from lrmf.item_graph import similar_items
+from lrmf.solver import bernoulli
+from lrmf.solver.item_graph import similar_items
 
 TIGHT = {"tolerance": 1e-9, "max_sweeps": 500}
 

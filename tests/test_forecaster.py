@@ -7,7 +7,7 @@ from draws import draw_answers, draw_proportions, random_lineage
 
 from lrmf import LRMF, Forecaster
 from lrmf.data.snapshot import MISSING, observed
-from lrmf.scores import standardised_error
+from lrmf.solver.scores import standardised_error
 from lrmf.tuning import GRIDS, tune
 
 N_MODELS, N_HIDDEN = 200, 40

@@ -10,12 +10,12 @@ from sklearn.base import BaseEstimator
 from sklearn.metrics import roc_auc_score
 
 from lrmf import LRMF, Lineage
-from lrmf.bernoulli import AlternatingNewton, lay_out
 from lrmf.evaluation import evaluate, zero_shot
-from lrmf.forecasts import is_isolated
-from lrmf.gaussian import Gaussian
-from lrmf.prior import LineagePrior
-from lrmf.scores import coverage_scale, unexplained_variance, widened
+from lrmf.solver.arcsine import Gaussian
+from lrmf.solver.bernoulli import AlternatingNewton, lay_out
+from lrmf.solver.prediction import is_isolated
+from lrmf.solver.prior import LineagePrior
+from lrmf.solver.scores import coverage_scale, unexplained_variance, widened
 
 
 class Coarse(BaseEstimator):

@@ -5,8 +5,8 @@ import pytest
 from draws import draw_proportions, random_lineage
 
 from lrmf import LRMF
-from lrmf.gaussian import Gaussian
-from lrmf.prior import Gaussians
+from lrmf.solver.arcsine import Gaussian
+from lrmf.solver.prior import Gaussians
 
 RIDGE, STRENGTH, JUMP = 0.7, 3.0, 0.1
 

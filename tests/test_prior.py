@@ -5,7 +5,7 @@ import pytest
 from draws import random_lineage
 
 from lrmf import Lineage
-from lrmf.prior import Gaussians, LineagePrior, pack
+from lrmf.solver.prior import Gaussians, LineagePrior, pack
 
 RIDGE = np.array([0.5, 1.0, 2.0])
 STRENGTH = np.array([3.0, 0.0, 10.0])

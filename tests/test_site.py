@@ -199,7 +199,7 @@ def test_pages_in_a_browser(site, soups, tmp_path, width):
         broken: [...document.images].filter(i => !i.naturalWidth).map(i => i.src.slice(0, 80)),
     })"""
     with chromium(tmp_path) as tab:
-        for address in [*pages, "lrmf/factorization.py.html"]:
+        for address in [*pages, "lrmf/solver/factorization.py.html"]:
             tab.open((site / address).as_uri(), width=width, dark=width == 390)
             measured = json.loads(tab.evaluate(measures))
             assert measured == {"width": width, "broken": []}, address

@@ -9,8 +9,8 @@ from sklearn.base import BaseEstimator, clone
 from lrmf.averaging import KNN, LineageMean, item_means
 from lrmf.data.lineage import Lineage
 from lrmf.data.snapshot import MISSING, observed
-from lrmf.factorization import LRMF
 from lrmf.simulate import simulate
+from lrmf.solver.factorization import LRMF
 from lrmf.tuned import Tuned, inner_splits
 
 both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])

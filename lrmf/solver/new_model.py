@@ -7,7 +7,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
-from .data.snapshot import MISSING, RELATIONS
+from ..data.snapshot import MISSING, RELATIONS
 from .prior import Gaussians
 from .scores import BenchmarkScores, interval
 

@@ -4,9 +4,9 @@ from numbers import Integral
 
 import numpy as np
 
+from ..data.lineage import Lineage
+from ..data.snapshot import observed
 from .bernoulli import count_answers
-from .data.lineage import Lineage
-from .data.snapshot import observed
 
 
 def check_parameters(estimator, rules) -> None:

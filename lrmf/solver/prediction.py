@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from .checks import check_cells, check_rows
-from .data.snapshot import observed_counts
+from ..data.snapshot import observed_counts
+from ..threads import threads
 from .scores import interval
-from .threads import threads
+from .validation import check_cells, check_rows
 
 BLOCK = 256  # models forecast at once
 

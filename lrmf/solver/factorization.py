@@ -10,17 +10,17 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
+from ..data.features import model_features
+from ..data.snapshot import observed
+from ..threads import threads
+from .arcsine import Gaussian
 from .bernoulli import AlternatingNewton, Bernoulli, lay_out
-from .checks import check_parameters, check_responses
-from .data.features import model_features
-from .data.snapshot import observed
-from .forecasts import BLOCK, Forecasts, has_responses, is_isolated
-from .gaussian import Gaussian
 from .item_graph import similar_items
 from .new_model import NewModel, leaf_weights, revealed_row
+from .prediction import BLOCK, Forecasts, has_responses, is_isolated
 from .prior import Gaussians, LineagePrior, pack
 from .scores import BenchmarkScores, coverage_scale
-from .threads import threads
+from .validation import check_parameters, check_responses
 
 _CALIBRATION_MODELS = 400  # leave-one-out forecasts behind the width of the intervals
 

@@ -1,0 +1,1 @@
+"""The model and its solver: kernels, prior, likelihoods, factorization, forecasts from states."""
