@@ -14,7 +14,9 @@ import numpy as np
 import pandas as pd
 
 from bench.run import full_plan
-from lrmf import LRMF, baselines, comparison, forecaster, memory, tables, tree_baselines, tuning
+from lrmf import LRMF, comparison, forecaster, memory, tables, tuning
+from lrmf.baselines import boosting as tree_baselines
+from lrmf.baselines import registry as baselines
 from lrmf.simulate import RETENTION_BETA
 from lrmf.simulated_hub import ADAPTER, FINETUNE, MERGE, QUANTIZED
 from lrmf.simulated_items import SUBTASK_ITEMS

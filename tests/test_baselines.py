@@ -6,8 +6,8 @@ import pytest
 from builders import tiny_snapshot
 from sklearn.base import clone
 
-from lrmf.averaging import harmonic_extension, item_means
-from lrmf.baselines import (
+from lrmf.baselines.averages import harmonic_extension, item_means
+from lrmf.baselines.registry import (
     KNN,
     NCF,
     BoostedTrees,

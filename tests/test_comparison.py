@@ -9,7 +9,7 @@ import pytest
 from builders import tiny_snapshot
 
 from lrmf import Lineage, comparison, tables
-from lrmf.baselines import ItemMean, LineageMean
+from lrmf.baselines.registry import ItemMean, LineageMean
 from lrmf.evaluation import date_split, paired_bootstrap, score_forecasts, zero_shot
 
 

@@ -7,8 +7,8 @@ from sklearn.base import BaseEstimator
 from sklearn.metrics import log_loss, roc_auc_score
 
 from lrmf import evaluation, metrics
-from lrmf.averaging import item_means
-from lrmf.baselines import KNN, ItemMean, LineageMean, MatrixFactorization
+from lrmf.baselines.averages import item_means
+from lrmf.baselines.registry import KNN, ItemMean, LineageMean, MatrixFactorization
 from lrmf.data.lineage import Lineage
 from lrmf.data.snapshot import MISSING, benchmark_scores, load_snapshot, observed
 from lrmf.simulate import simulate

@@ -4,9 +4,9 @@ from builders import tiny_snapshot
 from scipy.optimize import minimize
 from scipy.special import expit
 
+from lrmf.baselines.irt import INTERCEPT_RIDGE, SLOPE_RIDGE, ItemResponse
 from lrmf.data.lineage import Lineage
 from lrmf.data.snapshot import MISSING, observed
-from lrmf.irt import INTERCEPT_RIDGE, SLOPE_RIDGE, ItemResponse
 
 both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])
 both_models = pytest.mark.parametrize("slopes", [True, False], ids=["2PL", "Rasch"])

@@ -6,8 +6,8 @@ import pytest
 from draws import draw_answers, draw_proportions, random_lineage
 
 from lrmf import LRMF
+from lrmf.baselines.boosting import proportion
 from lrmf.stacking import Stacking, _covariance
-from lrmf.tree_baselines import proportion
 
 N = 240
 

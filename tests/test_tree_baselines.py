@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from builders import tiny_snapshot
 
-from lrmf.averaging import item_means
+from lrmf.baselines.averages import item_means
+from lrmf.baselines.boosting import BoostedTrees, relatives_scores
 from lrmf.data.lineage import Lineage
 from lrmf.data.snapshot import MISSING, benchmark_scores
 from lrmf.simulate import simulate
-from lrmf.tree_baselines import BoostedTrees, relatives_scores
 
 both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])
 

@@ -6,12 +6,12 @@ import pytest
 from builders import tiny_snapshot
 from sklearn.base import BaseEstimator, clone
 
-from lrmf.averaging import KNN, LineageMean, item_means
+from lrmf.baselines.averages import KNN, LineageMean, item_means
+from lrmf.baselines.tuned import Tuned, inner_splits
 from lrmf.data.lineage import Lineage
 from lrmf.data.snapshot import MISSING, observed
 from lrmf.simulate import simulate
 from lrmf.solver.factorization import LRMF
-from lrmf.tuned import Tuned, inner_splits
 
 both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])
 

@@ -16,7 +16,10 @@ from scipy.special import expit
 from sklearn.base import BaseEstimator
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
-from .averaging import (
+from ..data.features import model_features
+from ..data.snapshot import MISSING, observed, observed_counts
+from ..solver.factorization import LRMF
+from .averages import (
     BLOCK_CELLS,
     KNN,
     ItemMean,
@@ -26,11 +29,8 @@ from .averaging import (
     spread,
     without_edges,
 )
-from .data.features import model_features
-from .data.snapshot import MISSING, observed, observed_counts
+from .boosting import BoostedTrees
 from .irt import ItemResponse
-from .solver.factorization import LRMF
-from .tree_baselines import BoostedTrees
 from .tuned import Tuned
 
 __all__ = [

@@ -10,7 +10,11 @@ from sklearn.ensemble import HistGradientBoostingRegressor
 from sklearn.model_selection import KFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 
-from .averaging import (
+from ..data.features import creation_days, model_features
+from ..data.lineage import Lineage
+from ..data.names import namesakes
+from ..data.snapshot import observed
+from .averages import (
     BLOCK_MODELS,
     ForecastInBlocks,
     ItemMean,
@@ -20,10 +24,6 @@ from .averaging import (
     residuals,
     without_edges,
 )
-from .data.features import creation_days, model_features
-from .data.lineage import Lineage
-from .data.names import namesakes
-from .data.snapshot import observed
 
 MAX_HOPS = 4
 FEWEST_MODELS = 5  # with scores, for trees to be grown

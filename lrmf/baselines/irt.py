@@ -4,10 +4,10 @@ from numbers import Real
 
 import numpy as np
 
-from .averaging import ForecastInBlocks, without_edges
-from .solver.arcsine import Gaussian
-from .solver.bernoulli import AlternatingNewton, Bernoulli, lay_out
-from .solver.prior import Gaussians, LineagePrior, pack
+from ..solver.arcsine import Gaussian
+from ..solver.bernoulli import AlternatingNewton, Bernoulli, lay_out
+from ..solver.prior import Gaussians, LineagePrior, pack
+from .averages import ForecastInBlocks, without_edges
 
 INTERCEPT_RIDGE, SLOPE_RIDGE = 0.01, 1.0
 PINNED = 1e6  # ridge that keeps a component at zero

@@ -8,10 +8,10 @@ from scipy import sparse
 from scipy.sparse.linalg import splu
 from sklearn.base import BaseEstimator
 
-from .data.lineage import Lineage
-from .data.schema import row_blocks
-from .data.snapshot import observed, observed_counts
-from .solver import kernels
+from ..data.lineage import Lineage
+from ..data.schema import row_blocks
+from ..data.snapshot import observed, observed_counts
+from ..solver import kernels
 
 BLOCK_MODELS = 256  # forecast at once
 BLOCK_CELLS = 4_000_000  # cells of a float32 working array
@@ -148,7 +148,7 @@ class LineageMean(_Baseline):
     ----------
     hops : 1 or None
     shrinkage : float >= 0 (> 0 for ``hops=None``)
-        `lrmf.tuned` chooses it by inner splits.
+        `lrmf.baselines.tuned` chooses it by inner splits.
     """
 
     def __init__(self, hops=1, shrinkage=1.0):

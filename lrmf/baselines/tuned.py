@@ -9,8 +9,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils.metaestimators import available_if
 
-from .averaging import benchmark_codes, without_edges
-from .data.snapshot import MISSING, observed, observed_counts, random_places
+from ..data.snapshot import MISSING, observed, observed_counts, random_places
+from .averages import benchmark_codes, without_edges
 
 HIDDEN_SHARE = 0.2  # of the related models, in each inner split
 MAX_HIDDEN = 200
@@ -93,7 +93,7 @@ class Tuned(BaseEstimator):
 
     Parameters
     ----------
-    estimator : with the interface of `lrmf.baselines`
+    estimator : with the interface of `lrmf.baselines.registry`
     grid : dict of parameter name to values, or a list of such dicts
     ks : tuple of int, optional
         (0, 5, 50) for answers, (0, 1, 2) for proportions by default.
