@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .data.lineage import Lineage
     from .data.snapshot import Snapshot, SnapshotError, load_snapshot, save_snapshot
-    from .forecaster import Forecaster
+    from .forecaster.forecaster import Forecaster
     from .solver.factorization import LRMF
 
 __all__ = ["LRMF", "Forecaster", "Lineage", "Snapshot", "SnapshotError"]

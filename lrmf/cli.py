@@ -164,7 +164,7 @@ def _fit(arguments: argparse.Namespace) -> None:
     _check_places(arguments, outputs=("model", "stats"))
     snapshot, lineage = _load(arguments.snapshot)
     with output(arguments.model) as model_file, output(arguments.stats) as stats_file:
-        from .saved_fit import save_fit
+        from .forecaster.saved_fit import save_fit
 
         model = _fitted(snapshot, lineage, arguments)
         save_fit(model_file, model)
@@ -213,7 +213,7 @@ def _given(arguments: argparse.Namespace) -> dict:
 
 
 def _fitted(snapshot, lineage, arguments: argparse.Namespace):
-    from .forecaster import Forecaster
+    from .forecaster.forecaster import Forecaster
 
     _say_on_terminal(
         f"fitting {snapshot.n_models} models x {snapshot.n_items} items "
@@ -224,7 +224,7 @@ def _fitted(snapshot, lineage, arguments: argparse.Namespace):
 
 
 def _adapted(snapshot, lineage, arguments: argparse.Namespace):
-    from .saved_fit import load_fit
+    from .forecaster.saved_fit import load_fit
 
     model = load_fit(arguments.model, snapshot.items)
     _say_on_terminal(f"solving for {snapshot.n_models} models")

@@ -14,9 +14,11 @@ import numpy as np
 import pandas as pd
 
 from bench.run import full_plan
-from lrmf import LRMF, comparison, forecaster, memory, tables, tuning
+from lrmf import LRMF, comparison, tables
 from lrmf.baselines import boosting as tree_baselines
 from lrmf.baselines import registry as baselines
+from lrmf.forecaster import forecaster, tuning
+from lrmf.forecaster import near_duplicates as memory
 from lrmf.simulate import RETENTION_BETA
 from lrmf.simulated_hub import ADAPTER, FINETUNE, MERGE, QUANTIZED
 from lrmf.simulated_items import SUBTASK_ITEMS

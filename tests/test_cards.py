@@ -6,7 +6,7 @@ import pytest
 from draws import draw_proportions, random_lineage
 
 from lrmf import LRMF, Forecaster
-from lrmf.cards import CardCorrection, correct
+from lrmf.forecaster.card_correction import CardCorrection, correct
 from lrmf.solver.prior import Gaussians
 
 N, P = 300, 3

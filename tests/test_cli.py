@@ -24,7 +24,7 @@ import lrmf
 from lrmf import cli
 from lrmf import files as outputs
 from lrmf.data.snapshot import MISSING, benchmark_scores, load_snapshot, observed, save_snapshot
-from lrmf.saved_fit import SavedFitError, load_fit
+from lrmf.forecaster.saved_fit import SavedFitError, load_fit
 
 COLUMNS = ["model_id", "benchmark", "score", "lower", "upper", "n_observed"]
 BENCHMARKS = ["arc", "bbh", "math"]

@@ -7,8 +7,8 @@ from draws import draw_answers, draw_proportions, random_lineage
 
 from lrmf import LRMF, Forecaster
 from lrmf.data.snapshot import MISSING, observed
+from lrmf.forecaster.tuning import GRIDS, tune
 from lrmf.solver.scores import standardised_error
-from lrmf.tuning import GRIDS, tune
 
 N_MODELS, N_HIDDEN = 200, 40
 
@@ -329,7 +329,7 @@ def test_intervals_allow_for_what_the_states_of_a_model_leave_out():
 
 def sparse_problem(monkeypatch, *, n_models=600, n_items=200):
     """8 answers an item, and few enough models to calibrate on that the others can do without."""
-    monkeypatch.setattr("lrmf.forecaster._CELLS", 40 * n_items)
+    monkeypatch.setattr("lrmf.forecaster.forecaster._CELLS", 40 * n_items)
     lineage = random_lineage(n_models, seed=7, n_unscored=5, n_loops=5)
     answers, _ = draw_answers(lineage, n_items, seed=7, density=1.0, ridge=0.2, strength=3.0)
     given = np.random.default_rng(8).random(answers.shape) < 8 / n_models
@@ -342,7 +342,7 @@ def test_intervals_cover_where_items_have_few_answers(monkeypatch):
     forecaster = Forecaster(rank=4, tuned=False, use_memory=False)
     covered = {}
     for known_by_heart in (0, 50):
-        monkeypatch.setattr("lrmf.forecaster._WELL_KNOWN", known_by_heart)
+        monkeypatch.setattr("lrmf.forecaster.forecaster._WELL_KNOWN", known_by_heart)
         scores = forecaster.fit(train, lineage, items=items).predict_scores(target=~observed(train))
         hidden = np.where(observed(train), MISSING, answers)
         actual = forecaster.scores_.actual(hidden, observed(hidden)).ravel()

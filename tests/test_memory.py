@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from draws import draw_answers, random_lineage
 
-from lrmf import memory as memory_module
 from lrmf.data.snapshot import MISSING
-from lrmf.memory import SHOTS, Memory, ShownAnswers, forecast_in_turn
+from lrmf.forecaster import near_duplicates as memory_module
+from lrmf.forecaster.near_duplicates import SHOTS, Memory, ShownAnswers, forecast_in_turn
 
 N_MODELS, N_ITEMS = 120, 150
 

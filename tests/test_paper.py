@@ -7,8 +7,10 @@ import shutil
 import pandas as pd
 import pytest
 
-from lrmf import forecaster, memory, simulated_items, tables, tuning
+from lrmf import simulated_items, tables
 from lrmf.data import names
+from lrmf.forecaster import forecaster, tuning
+from lrmf.forecaster import near_duplicates as memory
 from paper import build, generate
 from paper.generate import Facts, PaperError, Results
 
@@ -343,7 +345,7 @@ def test_the_ingredient_that_costs_most_is_named():
 
 def test_a_constant_that_is_gone_is_named(monkeypatch):
     monkeypatch.setitem(generate.CONSTANTS, "memory kept", (generate.memory, "GONE"))
-    with pytest.raises(PaperError, match="lrmf.memory has no GONE any more"):
+    with pytest.raises(PaperError, match="lrmf.forecaster.near_duplicates has no GONE any more"):
         generate.describe_constants(Facts())
 
 

@@ -7,7 +7,7 @@ from draws import draw_answers, draw_proportions, random_lineage
 
 from lrmf import LRMF
 from lrmf.baselines.boosting import proportion
-from lrmf.stacking import Stacking, _covariance
+from lrmf.forecaster.stacking import Stacking, _covariance
 
 N = 240
 

@@ -7,15 +7,15 @@ import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from .cards import correct
-from .data.features import model_dates, read_dates
-from .data.snapshot import MISSING, observed, observed_counts, random_places
-from .memory import SHOTS, Memory, ShownAnswers, forecast_in_turn
-from .solver.factorization import LRMF
-from .solver.prediction import BLOCK, Forecasts, has_responses, is_isolated
-from .solver.scores import coverage_scale, standardised_error, unexplained_variance, widened
+from ..data.features import model_dates, read_dates
+from ..data.snapshot import MISSING, observed, observed_counts, random_places
+from ..solver.factorization import LRMF
+from ..solver.prediction import BLOCK, Forecasts, has_responses, is_isolated
+from ..solver.scores import coverage_scale, standardised_error, unexplained_variance, widened
+from ..threads import threads
+from .card_correction import correct
+from .near_duplicates import SHOTS, Memory, ShownAnswers, forecast_in_turn
 from .stacking import Stacking
-from .threads import threads
 from .tuning import DEFAULTS, tune
 
 _LEAST = 40  # models behind a calibration, at least

@@ -4,10 +4,10 @@ import numpy as np
 import pandas as pd
 from sklearn.ensemble import ExtraTreesRegressor
 
-from .data.features import card_codes
-from .data.names import namesakes
-from .data.snapshot import RELATIONS, observed_counts
-from .solver.prior import Gaussians
+from ..data.features import card_codes
+from ..data.names import namesakes
+from ..data.snapshot import RELATIONS, observed_counts
+from ..solver.prior import Gaussians
 
 _LEAST = 40  # models that a correction is learned from
 _LEARNERS = 4000  # the same, at most

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from .baselines.boosting import BoostedTrees, proportion
-from .solver.prediction import BLOCK
+from ..baselines.boosting import BoostedTrees, proportion
+from ..solver.prediction import BLOCK
 
 _TREES = {"learning_rate": 0.15, "max_iter": 60}
 _FEWEST = 20  # models behind a covariance

@@ -6,10 +6,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from .cards import correct
-from .data.snapshot import MISSING, observed, random_places
-from .solver.factorization import LRMF
-from .solver.prediction import has_responses, is_isolated
+from ..data.snapshot import MISSING, observed, random_places
+from ..solver.factorization import LRMF
+from ..solver.prediction import has_responses, is_isolated
+from .card_correction import correct
 
 GRIDS = {
     True: {

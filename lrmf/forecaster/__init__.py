@@ -1,0 +1,1 @@
+"""The Forecaster: the pipeline behind the command line, in stages."""
