@@ -15,7 +15,7 @@
 05 ``dates``                      `later_models`
 ================================  ======================================================
 
-Every function takes tidy frames (of `lrmf.comparison`, but for the forecasts) and returns a Figure
+Every function takes tidy frames (of `lrmf.evaluation.bootstrap`, but for the forecasts) and returns a Figure
 at its final size. Titles say what the frame shows, so they hold for any data.
 """
 
@@ -23,7 +23,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import NullLocator
 
-from .comparison import CLAIM
+from .evaluation.bootstrap import CLAIM
 from .plotting import (
     SHORT_NAMES,
     curves,

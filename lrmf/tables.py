@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .comparison import DISTANCES, RELATIVES
+from .evaluation.bootstrap import DISTANCES, RELATIVES
 from .style import PREDICTORS
 
 DECIMALS = {

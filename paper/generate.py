@@ -14,9 +14,10 @@ import numpy as np
 import pandas as pd
 
 from bench.run import full_plan
-from lrmf import LRMF, comparison, tables
+from lrmf import LRMF, tables
 from lrmf.baselines import boosting as tree_baselines
 from lrmf.baselines import registry as baselines
+from lrmf.evaluation import bootstrap as comparison
 from lrmf.forecaster import forecaster, tuning
 from lrmf.forecaster import near_duplicates as memory
 from lrmf.simulate import RETENTION_BETA

@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from builders import tiny_snapshot
 
-from lrmf import Lineage, comparison, tables
+from lrmf import Lineage, tables
 from lrmf.baselines.registry import ItemMean, LineageMean
-from lrmf.evaluation import date_split, paired_bootstrap, score_forecasts, zero_shot
+from lrmf.evaluation import bootstrap as comparison
+from lrmf.evaluation.evaluate import date_split, paired_bootstrap, score_forecasts, zero_shot
 
 
 def made_up_forecasts(*, n_models=60, n_families=12, seed=0):

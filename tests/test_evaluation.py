@@ -6,11 +6,12 @@ from scipy import stats
 from sklearn.base import BaseEstimator
 from sklearn.metrics import log_loss, roc_auc_score
 
-from lrmf import evaluation, metrics
 from lrmf.baselines.averages import item_means
 from lrmf.baselines.registry import KNN, ItemMean, LineageMean, MatrixFactorization
 from lrmf.data.lineage import Lineage
 from lrmf.data.snapshot import MISSING, benchmark_scores, load_snapshot, observed
+from lrmf.evaluation import evaluate as evaluation
+from lrmf.evaluation import metrics
 from lrmf.simulate import simulate
 
 QUICK = {

@@ -9,7 +9,7 @@ from matplotlib.text import Text
 from test_tables import compared
 
 from lrmf import figures, plotting
-from lrmf.comparison import add_strata, by_stratum
+from lrmf.evaluation.bootstrap import add_strata, by_stratum
 from lrmf.style import predictor_style, use_style
 
 matplotlib.use("agg")

@@ -10,7 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.metrics import roc_auc_score
 
 from lrmf import LRMF, Lineage
-from lrmf.evaluation import evaluate, zero_shot
+from lrmf.evaluation.evaluate import evaluate, zero_shot
 from lrmf.solver.arcsine import Gaussian
 from lrmf.solver.bernoulli import AlternatingNewton, lay_out
 from lrmf.solver.prediction import is_isolated

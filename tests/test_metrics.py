@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrmf import metrics
+from lrmf.evaluation import metrics
 
 
 def test_a_benchmark_that_tells_no_models_apart_has_no_reliability():

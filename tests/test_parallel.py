@@ -7,7 +7,7 @@ import textwrap
 import pandas as pd
 import pytest
 
-from lrmf.parallel import CLUSTER, workers
+from lrmf.evaluation.parallel import CLUSTER, workers
 
 SCRIPT = """
     import sys

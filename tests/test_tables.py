@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from lrmf import tables
-from lrmf.comparison import judge_claim
+from lrmf.evaluation.bootstrap import judge_claim
 
 
 def compared(values, **columns):

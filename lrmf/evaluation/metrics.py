@@ -1,6 +1,6 @@
 """Metrics over held-out models, and paired comparisons of predictors.
 
-Everything here reads the tidy frame of forecasts that `lrmf.evaluation.evaluate` makes: for each
+Everything here reads the tidy frame of forecasts that `lrmf.evaluation.evaluate.evaluate` makes: for each
 predictor, split, model and benchmark the actual and the predicted mean over the target cells.
 A metric is written once, for weighted models: weights of one score the forecasts, multinomial
 weights are a bootstrap resample.
@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from .data.snapshot import observed
+from ..data.snapshot import observed
 
 INTERVAL_LEVEL = 0.9
 MIN_MODELS = 3  # below that a correlation means nothing

@@ -1,6 +1,6 @@
 """What the notebooks read off forecasts: intervals of every predictor, differences, strata.
 
-All frames are those of `lrmf.evaluation`. Where a snapshot cannot serve a protocol (no dates, no
+All frames are those of `lrmf.evaluation.evaluate`. Where a snapshot cannot serve a protocol (no dates, no
 lineage, no instances) the frames are empty, and everything here passes emptiness on.
 """
 
@@ -11,9 +11,9 @@ from itertools import chain
 import numpy as np
 import pandas as pd
 
-from .data.lineage import Lineage
-from .data.snapshot import Snapshot, benchmark_scores
-from .evaluation import Split, evaluate, noise_ceiling, score_forecasts, split_half_ceiling
+from ..data.lineage import Lineage
+from ..data.snapshot import Snapshot, benchmark_scores
+from .evaluate import Split, evaluate, noise_ceiling, score_forecasts, split_half_ceiling
 from .metrics import METRICS, _Table, mean_of_finite
 
 BOOTSTRAP_BLOCK = 250

@@ -20,10 +20,10 @@ from joblib import Parallel, delayed
 from scipy import sparse
 from sklearn.base import clone
 
-from .baselines.averages import item_means
-from .data.features import DATE_COLUMNS, model_dates
-from .data.lineage import Lineage
-from .data.snapshot import MISSING, RELATIONS, observed, random_places
+from ..baselines.averages import item_means
+from ..data.features import DATE_COLUMNS, model_dates
+from ..data.lineage import Lineage
+from ..data.snapshot import MISSING, RELATIONS, observed, random_places
 from .metrics import (
     mean_of_finite,
     noise_ceiling,

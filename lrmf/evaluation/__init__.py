@@ -1,0 +1,1 @@
+"""The evaluation: splits without leakage, metrics over models, paired bootstrap."""
