@@ -346,7 +346,7 @@ def parent_child_scatter(pairs):
 
     Parameters
     ----------
-    pairs : DataFrame of `lrmf.kinship.parent_child_pairs`
+    pairs : DataFrame of `lrmf.analysis.kinship.parent_child_pairs`
     """
     average = pairs[pairs["benchmark"] == "average"]
     x, y = average["parent_score"].to_numpy(), average["child_score"].to_numpy()
@@ -383,7 +383,7 @@ def parent_child_correlation(correlations):
 
     Parameters
     ----------
-    correlations : DataFrame of `lrmf.kinship.parent_child_correlations`; relations with fewer
+    correlations : DataFrame of `lrmf.analysis.kinship.parent_child_correlations`; relations with fewer
         than 20 pairs are not drawn
     """
     is_shown = (correlations["n"] >= _MIN_PAIRS_SHOWN) | (correlations["relation"] == "any")
@@ -424,7 +424,7 @@ def spectral_energy(spectrum):
 
     Parameters
     ----------
-    spectrum : DataFrame of `lrmf.spectrum.spectral_energy`
+    spectrum : DataFrame of `lrmf.analysis.spectrum.spectral_energy`
     """
     parts = list(_groups(spectrum, "part"))
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7), sharey=True)

@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 from builders import tiny_snapshot
 
-from lrmf import LRMF, Lineage, kinship
+from lrmf import LRMF, Lineage
+from lrmf.analysis import kinship
 from lrmf.data.snapshot import benchmark_scores
 from lrmf.simulate import simulate
 

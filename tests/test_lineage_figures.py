@@ -7,12 +7,13 @@ import pytest
 from builders import tiny_snapshot
 from matplotlib.path import Path
 
-from lrmf import Lineage, kinship
+from lrmf import Lineage
 from lrmf import lineage_figures as figures
+from lrmf.analysis import kinship
+from lrmf.analysis.spectrum import spectral_energy
 from lrmf.data.snapshot import benchmark_scores
 from lrmf.family_tree import family_picture
 from lrmf.simulate import simulate
-from lrmf.spectrum import spectral_energy
 from lrmf.style import COLUMN, PAGE, RELATIONS, note_data, use_style
 
 

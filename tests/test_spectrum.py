@@ -6,9 +6,9 @@ import pytest
 from scipy.sparse.csgraph import connected_components
 
 from lrmf import Lineage
+from lrmf.analysis.spectrum import spectral_energy
 from lrmf.data.snapshot import benchmark_scores
 from lrmf.simulate import simulate
-from lrmf.spectrum import spectral_energy
 
 
 @pytest.fixture(scope="module")

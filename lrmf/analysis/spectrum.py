@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from .data.lineage import Lineage
+from ..data.lineage import Lineage
 
 _GRID = np.linspace(0, 1, 101)
 _SAME = 1e-8  # eigenvalues closer than that are equal

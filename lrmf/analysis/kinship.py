@@ -4,8 +4,8 @@ import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 
-from .data.lineage import Lineage
-from .data.snapshot import RELATIONS
+from ..data.lineage import Lineage
+from ..data.snapshot import RELATIONS
 
 AVERAGE = "average"
 ANY_RELATION = "any"
