@@ -5,7 +5,7 @@ Examples
 A model that nobody has evaluated, forecast from its parent:
 
 >>> from lrmf import LRMF, Lineage
->>> from lrmf.simulate import simulate
+>>> from lrmf.simulation.simulate import simulate
 >>> hub = simulate(n_models=60, n_items=90, seed=0)
 >>> lineage = Lineage.from_edges(hub.lineage, hub.models["model_id"])
 >>> model = LRMF(rank=2, seed=0).fit(hub.responses, lineage, items=hub.items)

@@ -90,7 +90,7 @@ def _say_on_terminal(message: str) -> None:
 
 def _simulate(arguments: argparse.Namespace) -> None:
     from .data.snapshot import SnapshotError
-    from .simulate import write_simulated
+    from .simulation.simulate import write_simulated
 
     n_models, n_items = arguments.models, arguments.items
     _say_on_terminal(f"simulating {n_models} models x {n_items} items")

@@ -6,7 +6,7 @@ from pathlib import Path
 from .data.schema import MANIFEST_FILE
 from .data.snapshot import Snapshot, SnapshotError, load_snapshot
 from .hub import crawl
-from .simulate import write_simulated
+from .simulation.simulate import write_simulated
 
 SOURCES = ("simulate", "crawl", "open")
 

@@ -20,9 +20,9 @@ from lrmf.baselines import registry as baselines
 from lrmf.evaluation import bootstrap as comparison
 from lrmf.forecaster import forecaster, tuning
 from lrmf.forecaster import near_duplicates as memory
-from lrmf.simulate import RETENTION_BETA
-from lrmf.simulated_hub import ADAPTER, FINETUNE, MERGE, QUANTIZED
-from lrmf.simulated_items import SUBTASK_ITEMS
+from lrmf.simulation.items import SUBTASK_ITEMS
+from lrmf.simulation.population import ADAPTER, FINETUNE, MERGE, QUANTIZED
+from lrmf.simulation.simulate import RETENTION_BETA
 from lrmf.solver import prior
 from lrmf.style import benchmark_name
 from notebooks.run import declared_parameters, resolve_parameters

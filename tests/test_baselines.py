@@ -21,7 +21,7 @@ from lrmf.baselines.registry import (
 )
 from lrmf.data.lineage import Lineage
 from lrmf.data.snapshot import MISSING, benchmark_scores, observed
-from lrmf.simulate import simulate
+from lrmf.simulation.simulate import simulate
 from lrmf.solver.factorization import LRMF
 
 SMALL = {

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from lrmf import load_snapshot
-from lrmf.simulate import write_simulated
+from lrmf.simulation.simulate import write_simulated
 from paper.readme import claims_block, with_claims
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -12,7 +12,7 @@ from lrmf.data.lineage import Lineage
 from lrmf.data.snapshot import MISSING, benchmark_scores, load_snapshot, observed
 from lrmf.evaluation import evaluate as evaluation
 from lrmf.evaluation import metrics
-from lrmf.simulate import simulate
+from lrmf.simulation.simulate import simulate
 
 QUICK = {
     "item mean": ItemMean(),

@@ -8,7 +8,7 @@ from builders import tiny_snapshot
 
 from lrmf import Lineage
 from lrmf.family_tree import family_picture
-from lrmf.simulate import simulate
+from lrmf.simulation.simulate import simulate
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from builders import tiny_snapshot
 from lrmf import LRMF, Lineage
 from lrmf.analysis import kinship
 from lrmf.data.snapshot import benchmark_scores
-from lrmf.simulate import simulate
+from lrmf.simulation.simulate import simulate
 
 
 @pytest.fixture(scope="module")

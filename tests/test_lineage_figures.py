@@ -13,7 +13,7 @@ from lrmf.analysis import kinship
 from lrmf.analysis.spectrum import spectral_energy
 from lrmf.data.snapshot import benchmark_scores
 from lrmf.family_tree import family_picture
-from lrmf.simulate import simulate
+from lrmf.simulation.simulate import simulate
 from lrmf.style import COLUMN, PAGE, RELATIONS, note_data, use_style
 
 

@@ -6,7 +6,9 @@ import pytest
 
 from lrmf.data.lineage import Lineage
 from lrmf.data.snapshot import MISSING, Snapshot, benchmark_scores, find_problems, load_snapshot
-from lrmf.simulate import (
+from lrmf.simulation.items import SCORE_MEAN
+from lrmf.simulation.population import grow_population, recorded_edges
+from lrmf.simulation.simulate import (
     MIN_ITEMS,
     MIN_MODELS,
     _draw_retention,
@@ -15,9 +17,7 @@ from lrmf.simulate import (
     simulation_check,
     write_simulated,
 )
-from lrmf.simulated_hub import grow_population, recorded_edges
-from lrmf.simulated_items import SCORE_MEAN
-from lrmf.simulation_check import BENCHMARKS, SCORE_SD, TARGETS
+from lrmf.simulation.targets import BENCHMARKS, SCORE_SD, TARGETS
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from scipy.sparse.csgraph import connected_components
 from lrmf import Lineage
 from lrmf.analysis.spectrum import spectral_energy
 from lrmf.data.snapshot import benchmark_scores
-from lrmf.simulate import simulate
+from lrmf.simulation.simulate import simulate
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ from lrmf.baselines.averages import item_means
 from lrmf.baselines.boosting import BoostedTrees, relatives_scores
 from lrmf.data.lineage import Lineage
 from lrmf.data.snapshot import MISSING, benchmark_scores
-from lrmf.simulate import simulate
+from lrmf.simulation.simulate import simulate
 
 both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])
 

@@ -10,7 +10,7 @@ from lrmf.baselines.averages import KNN, LineageMean, item_means
 from lrmf.baselines.tuned import Tuned, inner_splits
 from lrmf.data.lineage import Lineage
 from lrmf.data.snapshot import MISSING, observed
-from lrmf.simulate import simulate
+from lrmf.simulation.simulate import simulate
 from lrmf.solver.factorization import LRMF
 
 both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])

@@ -12,7 +12,7 @@ def describe(snapshot: Snapshot, lineage: Lineage) -> str:
 
     Examples
     --------
-    >>> from lrmf.simulate import simulate
+    >>> from lrmf.simulation.simulate import simulate
     >>> hub = simulate(n_models=60, n_items=90, seed=0)
     >>> text = describe(hub, Lineage.from_edges(hub.lineage, hub.models["model_id"]))
     >>> print(*text.splitlines()[2:6], sep=chr(10))

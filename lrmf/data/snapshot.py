@@ -121,7 +121,7 @@ class Snapshot:
 
     Examples
     --------
-    >>> from lrmf.simulate import simulate
+    >>> from lrmf.simulation.simulate import simulate
     >>> hub = simulate(n_models=60, n_items=90, seed=0)
     >>> hub
     Snapshot('simulated', source='simulated', n_models=60, n_items=90, n_edges=25)
@@ -384,7 +384,7 @@ def save_snapshot(
     Examples
     --------
     >>> import tempfile
-    >>> from lrmf.simulate import simulate
+    >>> from lrmf.simulation.simulate import simulate
     >>> hub = simulate(n_models=60, n_items=90, seed=0)
     >>> tables = {"models": hub.models, "items": hub.items, "lineage": hub.lineage}
     >>> with tempfile.TemporaryDirectory() as folder:

@@ -356,7 +356,7 @@ def split_half_ceiling(
 
     Examples
     --------
-    >>> from lrmf.simulate import simulate
+    >>> from lrmf.simulation.simulate import simulate
     >>> hub = simulate(n_models=60, n_items=90, seed=0)
     >>> ceiling = split_half_ceiling(hub.responses, hub.items)
     >>> bool(ceiling["mmlu_pro"] > 0.9)  # the benchmark with most items

@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import logit
 
-from .data.lineage import Lineage
-from .data.snapshot import Snapshot, benchmark_scores, observed
+from ..data.lineage import Lineage
+from ..data.snapshot import Snapshot, benchmark_scores, observed
 
 BENCHMARKS = ("ifeval", "bbh", "math", "gpqa", "musr", "mmlu_pro")
 SCORE_SD = np.array([0.200, 0.111, 0.106, 0.038, 0.044, 0.124])
@@ -113,7 +113,7 @@ def simulation_check(snapshot: Snapshot) -> pd.DataFrame:
 
     Examples
     --------
-    >>> from lrmf.simulate import simulate
+    >>> from lrmf.simulation.simulate import simulate
     >>> check = simulation_check(simulate(n_models=300, n_items=600, seed=0))
     >>> list(check.columns)
     ['statistic', 'target', 'tolerance', 'simulated', 'within']

@@ -4,7 +4,7 @@ Item i of benchmark b is answered correctly by model u if
 
     h_b + difficulty_i + slope_i y_ub + x_i . m_u + sd_b g_ui > 0
 
-for skills y, minor factors m and a standard normal g (see `lrmf.simulate`).
+for skills y, minor factors m and a standard normal g (see `lrmf.simulation.simulate`).
 """
 
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtr, ndtri
 
-from .simulation_check import BENCHMARKS, SCORE_SD
+from .targets import BENCHMARKS, SCORE_SD
 
 _BBH_OF_250 = """
     boolean_expressions date_understanding disambiguation_qa formal_fallacies geometric_shapes
