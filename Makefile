@@ -132,7 +132,7 @@ $(executed)/05_cold_start.ipynb: $(executed)/04_baselines.ipynb
 $(executed)/06_figures.ipynb: $(executed)/05_cold_start.ipynb
 
 $(NOTEBOOKS:%=$(executed)/%.ipynb): $(executed)/%.ipynb: notebooks/%.ipynb params/$(RUN).yaml \
-    $(variables) $(wildcard lrmf/*.py lrmf/*/*.py lrmf/*.mplstyle) | $(installed)
+    $(variables) $(wildcard lrmf/*.py lrmf/*/*.py lrmf/*/*.mplstyle) | $(installed)
 	@echo "$* ($(run))"
 	@$(python) notebooks/run.py $< $@ --params params/$(RUN).yaml $(override_run) \
 	    $(if $(SEED),-p seed '$(SEED)')

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from lrmf import style
+from lrmf.report import style
 
 LOOKS = {
     "LRMF": {"color": style.BLUE, "marker": "o", "linestyle": "-"},

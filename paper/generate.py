@@ -14,17 +14,18 @@ import numpy as np
 import pandas as pd
 
 from bench.run import full_plan
-from lrmf import LRMF, tables
+from lrmf import LRMF
 from lrmf.baselines import boosting as tree_baselines
 from lrmf.baselines import registry as baselines
 from lrmf.evaluation import bootstrap as comparison
 from lrmf.forecaster import forecaster, tuning
 from lrmf.forecaster import near_duplicates as memory
+from lrmf.report import tables
+from lrmf.report.style import benchmark_name
 from lrmf.simulation.items import SUBTASK_ITEMS
 from lrmf.simulation.population import ADAPTER, FINETUNE, MERGE, QUANTIZED
 from lrmf.simulation.simulate import RETENTION_BETA
 from lrmf.solver import prior
-from lrmf.style import benchmark_name
 from notebooks.run import declared_parameters, resolve_parameters
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from lrmf.tables import interval
+from lrmf.report.tables import interval
 
 from .generate import ROOT, Results, aims
 

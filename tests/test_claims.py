@@ -3,8 +3,8 @@
 import pandas as pd
 import pytest
 
-from lrmf.claims import HOLDS, NOT, OPEN, PARTLY, assess_claims
 from lrmf.evaluation.bootstrap import COMPARISON, judge_claim
+from lrmf.report.claims import HOLDS, NOT, OPEN, PARTLY, assess_claims
 
 NOTHING = pd.DataFrame(columns=[*COMPARISON, "density", "k", "variant", "stratum", "level"])
 QUALITY = pd.DataFrame(columns=["predictor", "k", "benchmark", "metric", "value", "n"])

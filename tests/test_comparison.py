@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 from builders import tiny_snapshot
 
-from lrmf import Lineage, tables
+from lrmf import Lineage
 from lrmf.baselines.registry import ItemMean, LineageMean
 from lrmf.evaluation import bootstrap as comparison
 from lrmf.evaluation.evaluate import date_split, paired_bootstrap, score_forecasts, zero_shot
+from lrmf.report import tables
 
 
 def made_up_forecasts(*, n_models=60, n_families=12, seed=0):

@@ -7,7 +7,7 @@ import pytest
 from builders import tiny_snapshot
 
 from lrmf import Lineage
-from lrmf.family_tree import family_picture
+from lrmf.report.family_tree import family_picture
 from lrmf.simulation.simulate import simulate
 
 

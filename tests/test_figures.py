@@ -8,9 +8,10 @@ import pytest
 from matplotlib.text import Text
 from test_tables import compared
 
-from lrmf import figures, plotting
 from lrmf.evaluation.bootstrap import add_strata, by_stratum
-from lrmf.style import predictor_style, use_style
+from lrmf.report import forecast_figures as figures
+from lrmf.report import layout as plotting
+from lrmf.report.style import predictor_style, use_style
 
 matplotlib.use("agg")
 ZERO_SHOT = {

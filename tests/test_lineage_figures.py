@@ -8,13 +8,13 @@ from builders import tiny_snapshot
 from matplotlib.path import Path
 
 from lrmf import Lineage
-from lrmf import lineage_figures as figures
 from lrmf.analysis import kinship
 from lrmf.analysis.spectrum import spectral_energy
 from lrmf.data.snapshot import benchmark_scores
-from lrmf.family_tree import family_picture
+from lrmf.report import lineage_figures as figures
+from lrmf.report.family_tree import family_picture
+from lrmf.report.style import COLUMN, PAGE, RELATIONS, note_data, use_style
 from lrmf.simulation.simulate import simulate
-from lrmf.style import COLUMN, PAGE, RELATIONS, note_data, use_style
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ import shutil
 import pandas as pd
 import pytest
 
-from lrmf import tables
 from lrmf.data import names
 from lrmf.forecaster import forecaster, tuning
 from lrmf.forecaster import near_duplicates as memory
+from lrmf.report import tables
 from lrmf.simulation import items as simulated_items
 from paper import build, generate
 from paper.generate import Facts, PaperError, Results

@@ -5,7 +5,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrmf import plotting, style
+from lrmf.report import layout as plotting
+from lrmf.report import style
 
 SIMULATED = "Simulated: 3 models, 2 items"
 REAL = "openllm: 3 models, 2 items"

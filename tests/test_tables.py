@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrmf import tables
 from lrmf.evaluation.bootstrap import judge_claim
+from lrmf.report import tables
 
 
 def compared(values, **columns):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from .evaluation.bootstrap import DISTANCES, RELATIVES
+from ..evaluation.bootstrap import DISTANCES, RELATIVES
 from .style import PREDICTORS
 
 DECIMALS = {
@@ -246,7 +246,7 @@ def quality_table(intervals: pd.DataFrame) -> pd.DataFrame:
 
 
 def order_predictors(names) -> list[str]:
-    """Predictors in the order of `lrmf.style.PREDICTORS`, unknown ones last."""
+    """Predictors in the order of `lrmf.report.style.PREDICTORS`, unknown ones last."""
     known = [name for name in PREDICTORS if name in set(names)]
     return known + [name for name in dict.fromkeys(names) if name not in PREDICTORS]
 

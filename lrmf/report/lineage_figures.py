@@ -17,7 +17,7 @@
 03 ``example_forecast.csv``           `example_forecast`
 ====================================  ======================================================
 
-Every function returns a Figure at its final size; `lrmf.style.note_data` adds which data it shows.
+Every function returns a Figure at its final size; `lrmf.report.style.note_data` adds which data it shows.
 """
 
 import re
@@ -30,7 +30,7 @@ from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
 from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, PercentFormatter
 
-from .plotting import headline, text_width
+from .layout import headline, text_width
 from .style import (
     BLACK,
     BLUE,
@@ -199,7 +199,7 @@ def family_picture(nodes, edges):
 
     Parameters
     ----------
-    nodes, edges : DataFrames of `lrmf.family_tree.family_picture`
+    nodes, edges : DataFrames of `lrmf.report.family_tree.family_picture`
     """
     nodes = _with_places(nodes, edges)
     figure, axes = plt.subplots(figsize=(PAGE, 1.3 + _ROW * len(nodes)))

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pandas as pd
 
-from .evaluation.bootstrap import CLAIM
+from ..evaluation.bootstrap import CLAIM
 from .tables import interval, number
 
 HOLDS, PARTLY, OPEN, NOT = "holds", "partly", "not shown", "does not hold"

@@ -7,8 +7,8 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
-from .data.lineage import Lineage
-from .data.snapshot import RELATIONS
+from ..data.lineage import Lineage
+from ..data.snapshot import RELATIONS
 
 _SWEEPS = 12
 

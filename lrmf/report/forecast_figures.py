@@ -23,8 +23,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import NullLocator
 
-from .evaluation.bootstrap import CLAIM
-from .plotting import (
+from ..evaluation.bootstrap import CLAIM
+from .layout import (
     SHORT_NAMES,
     curves,
     dot,
