@@ -13,7 +13,7 @@ from scipy.sparse.linalg import cg
 from scipy.special import expit
 
 from lrmf import Lineage
-from lrmf.data.snapshot import MISSING
+from lrmf.data.responses import MISSING
 
 EDGES_PER_MODEL = 1.26
 SHARE_ROOTS = 0.2

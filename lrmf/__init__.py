@@ -29,14 +29,18 @@ if TYPE_CHECKING:
 __all__ = ["LRMF", "Forecaster", "Lineage", "Snapshot", "SnapshotError"]
 __all__ += ["load_snapshot", "save_snapshot"]
 
-_MODULES = {"LRMF": "factorization", "Forecaster": "forecaster", "Lineage": "lineage"}
+_MODULES = {
+    "LRMF": "solver.factorization",
+    "Forecaster": "forecaster.forecaster",
+    "Lineage": "data.lineage",
+}  # the others are of data.snapshot
 
 
 def __getattr__(name: str):
     # Importing the solver takes a second, which `lrmf --help` should not.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f".{_MODULES.get(name, 'snapshot')}", __name__), name)
+    return getattr(import_module(f".{_MODULES.get(name, 'data.snapshot')}", __name__), name)
 
 
 def __dir__() -> list[str]:

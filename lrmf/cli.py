@@ -290,7 +290,7 @@ def _report_misspelt_parents(scores, lineage) -> None:
 
 def _check_places(arguments: argparse.Namespace, *, outputs: tuple, inputs: tuple = ()) -> None:
     """Refuse outputs that cannot be written, or that would replace an input or each other."""
-    from .data.snapshot import DATA_FILES, MANIFEST_FILE
+    from .data.schema import DATA_FILES, MANIFEST_FILE
 
     taken = [arguments.snapshot / file for file in (MANIFEST_FILE, *DATA_FILES)]
     taken += [getattr(arguments, name) for name in inputs if getattr(arguments, name)]

@@ -189,7 +189,7 @@ def _run_cells(notebook, partial, parameters):
                 kernel_manager_class=OwnKernelManager,
                 coalesce_streams=True,
                 progress_bar=sys.stderr.isatty(),
-                cwd=str(ROOT),
+                cwd=str(ROOT / "notebooks"),
             )
         except RuntimeError as error:
             log = Path(profile, KERNEL_LOG).read_text(errors="replace").strip()

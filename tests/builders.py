@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lrmf.data.snapshot import MISSING, Snapshot, save_snapshot
+from lrmf.data.responses import MISSING
+from lrmf.data.snapshot import Snapshot, save_snapshot
 
 MODELS = [
     # model_id, params_b, architecture, precision, type, merged, chat_template

@@ -3,7 +3,7 @@
 import numpy as np
 
 from lrmf import Lineage
-from lrmf.data.snapshot import MISSING
+from lrmf.data.responses import MISSING
 
 
 def sigmoid(logit):

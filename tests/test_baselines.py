@@ -6,21 +6,14 @@ import pytest
 from builders import tiny_snapshot
 from sklearn.base import clone
 
-from lrmf.baselines.averages import harmonic_extension, item_means
-from lrmf.baselines.registry import (
-    KNN,
-    NCF,
-    BoostedTrees,
-    ItemMean,
-    ItemResponse,
-    LineageMean,
-    MatrixFactorization,
-    MFWithFeatures,
-    Tuned,
-    all_baselines,
-)
+from lrmf.baselines.averages import ItemMean, LineageMean, harmonic_extension
+from lrmf.baselines.factorization import MatrixFactorization, MFWithFeatures
+from lrmf.baselines.knn import KNN
+from lrmf.baselines.ncf import NCF
+from lrmf.baselines.registry import BoostedTrees, ItemResponse, Tuned, all_baselines
 from lrmf.data.lineage import Lineage
-from lrmf.data.snapshot import MISSING, benchmark_scores, observed
+from lrmf.data.responses import MISSING, benchmark_scores, observed
+from lrmf.data.statistics import item_means
 from lrmf.simulation.simulate import simulate
 from lrmf.solver.factorization import LRMF
 

@@ -17,7 +17,7 @@ from bench.problems import Spec, draw_problem, load_problem, save_problem
 from bench.report import describe, find_targets, fit_exponents, reach_targets, summarise
 from bench.watch import Watch, calibrated_loss
 from lrmf import LRMF
-from lrmf.data.snapshot import MISSING
+from lrmf.data.responses import MISSING
 
 SMALL = {"n_test": 300, "n_validation": 200, "rank": 3}
 SPECS = [Spec("dense", 60, 300, **SMALL), Spec("sparse", 300, 600, 0.05, **SMALL)]

@@ -15,10 +15,14 @@ from scipy.optimize import minimize
 from sklearn.exceptions import ConvergenceWarning
 
 from lrmf import Lineage
+from lrmf.data.statistics import compress
 from lrmf.solver import bernoulli
-from lrmf.solver.bernoulli import AlternatingNewton, Bernoulli, compress, lay_out
+from lrmf.solver.answers import lay_out
+from lrmf.solver.bernoulli import Bernoulli
+from lrmf.solver.gaussians import Gaussians, unpack
 from lrmf.solver.kernels import MISSING, TILE_COLUMNS
-from lrmf.solver.prior import Gaussians, LineagePrior, unpack
+from lrmf.solver.newton import AlternatingNewton
+from lrmf.solver.prior import LineagePrior
 
 MODELS, ITEMS = 0, 1
 DENSE, SPARSE = 0.0, 1.0  # values of DENSE_ABOVE that choose the layout

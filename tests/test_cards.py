@@ -7,7 +7,7 @@ from draws import draw_proportions, random_lineage
 
 from lrmf import LRMF, Forecaster
 from lrmf.forecaster.card_correction import CardCorrection, correct
-from lrmf.solver.prior import Gaussians
+from lrmf.solver.gaussians import Gaussians
 
 N, P = 300, 3
 ALIKE = np.zeros((N, 4))  # no parents by any relation

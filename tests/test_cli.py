@@ -23,7 +23,8 @@ from builders import EDGES, MODELS, tiny_snapshot, tiny_tables
 import lrmf
 from lrmf import cli
 from lrmf import files as outputs
-from lrmf.data.snapshot import MISSING, benchmark_scores, load_snapshot, observed, save_snapshot
+from lrmf.data.responses import MISSING, benchmark_scores, observed
+from lrmf.data.snapshot import load_snapshot, save_snapshot
 from lrmf.forecaster.saved_fit import SavedFitError, load_fit
 
 COLUMNS = ["model_id", "benchmark", "score", "lower", "upper", "n_observed"]

@@ -9,9 +9,10 @@ import pytest
 from builders import tiny_snapshot
 
 from lrmf import Lineage
-from lrmf.baselines.registry import ItemMean, LineageMean
+from lrmf.baselines.averages import ItemMean, LineageMean
 from lrmf.evaluation import bootstrap as comparison
-from lrmf.evaluation.evaluate import date_split, paired_bootstrap, score_forecasts, zero_shot
+from lrmf.evaluation.metrics import paired_bootstrap, score_forecasts
+from lrmf.evaluation.splits import date_split, zero_shot
 from lrmf.report import tables
 
 

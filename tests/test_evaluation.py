@@ -6,10 +6,13 @@ from scipy import stats
 from sklearn.base import BaseEstimator
 from sklearn.metrics import log_loss, roc_auc_score
 
-from lrmf.baselines.averages import item_means
-from lrmf.baselines.registry import KNN, ItemMean, LineageMean, MatrixFactorization
+from lrmf.baselines.averages import ItemMean, LineageMean
+from lrmf.baselines.factorization import MatrixFactorization
+from lrmf.baselines.knn import KNN
 from lrmf.data.lineage import Lineage
-from lrmf.data.snapshot import MISSING, benchmark_scores, load_snapshot, observed
+from lrmf.data.responses import MISSING, benchmark_scores, observed
+from lrmf.data.snapshot import load_snapshot
+from lrmf.data.statistics import item_means
 from lrmf.evaluation import evaluate as evaluation
 from lrmf.evaluation import metrics
 from lrmf.simulation.simulate import simulate

@@ -14,9 +14,9 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info
 
 from lrmf import LRMF, Lineage
-from lrmf.data.snapshot import MISSING
+from lrmf.data.responses import MISSING
 from lrmf.solver import bernoulli
-from lrmf.solver.item_graph import similar_items
+from lrmf.solver.prior import similar_items
 
 TIGHT = {"tolerance": 1e-9, "max_sweeps": 500}
 

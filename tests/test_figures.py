@@ -8,7 +8,8 @@ import pytest
 from matplotlib.text import Text
 from test_tables import compared
 
-from lrmf.evaluation.bootstrap import add_strata, by_stratum
+from lrmf.evaluation.bootstrap import by_stratum
+from lrmf.evaluation.evaluate import add_strata
 from lrmf.report import forecast_figures as figures
 from lrmf.report import layout as plotting
 from lrmf.report.style import predictor_style, use_style

@@ -6,7 +6,7 @@ import pytest
 from draws import draw_answers, draw_proportions, random_lineage
 
 from lrmf import LRMF, Forecaster
-from lrmf.data.snapshot import MISSING, observed
+from lrmf.data.responses import MISSING, observed
 from lrmf.forecaster.tuning import GRIDS, tune
 from lrmf.solver.scores import standardised_error
 

@@ -10,10 +10,12 @@ from sklearn.base import BaseEstimator
 from sklearn.metrics import roc_auc_score
 
 from lrmf import LRMF, Lineage
-from lrmf.evaluation.evaluate import evaluate, zero_shot
+from lrmf.data.lineage import is_isolated
+from lrmf.evaluation.evaluate import evaluate
+from lrmf.evaluation.splits import zero_shot
+from lrmf.solver.answers import lay_out
 from lrmf.solver.arcsine import Gaussian
-from lrmf.solver.bernoulli import AlternatingNewton, lay_out
-from lrmf.solver.prediction import is_isolated
+from lrmf.solver.newton import AlternatingNewton
 from lrmf.solver.prior import LineagePrior
 from lrmf.solver.scores import coverage_scale, unexplained_variance, widened
 

@@ -6,7 +6,7 @@ from draws import draw_proportions, random_lineage
 
 from lrmf import LRMF
 from lrmf.solver.arcsine import Gaussian
-from lrmf.solver.prior import Gaussians
+from lrmf.solver.gaussians import Gaussians
 
 RIDGE, STRENGTH, JUMP = 0.7, 3.0, 0.1
 

@@ -9,14 +9,14 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from helpers import get_snapshot
 from hub_server import serve
 from hub_world import add_details, make_world, samples
 
-from lrmf.data.snapshot import MISSING
+from lrmf.data.responses import MISSING
 from lrmf.hub import Client, CrawlError, crawl, estimate, study
 from lrmf.hub.details import TASKS, Answers, build_matrix, read_samples
 from lrmf.hub.leaderboard import BENCHMARKS
-from lrmf.sources import get_snapshot
 
 IFEVAL, SNARKS, ALGEBRA = (
     "leaderboard_ifeval",

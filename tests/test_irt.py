@@ -6,7 +6,7 @@ from scipy.special import expit
 
 from lrmf.baselines.irt import INTERCEPT_RIDGE, SLOPE_RIDGE, ItemResponse
 from lrmf.data.lineage import Lineage
-from lrmf.data.snapshot import MISSING, observed
+from lrmf.data.responses import MISSING, observed
 
 both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])
 both_models = pytest.mark.parametrize("slopes", [True, False], ids=["2PL", "Rasch"])

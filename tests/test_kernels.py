@@ -7,8 +7,8 @@ from draws import log_loss, sigmoid
 from scipy.sparse import csr_array, random_array
 
 from lrmf.solver import kernels
+from lrmf.solver.gaussians import pack, unpack
 from lrmf.solver.kernels import MISSING, TILE_COLUMNS, TILE_ROWS
-from lrmf.solver.prior import pack, unpack
 
 ROUNDING = 2e-6  # relative to the sum of absolute summands
 

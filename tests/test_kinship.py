@@ -7,7 +7,7 @@ from builders import tiny_snapshot
 
 from lrmf import LRMF, Lineage
 from lrmf.analysis import kinship
-from lrmf.data.snapshot import benchmark_scores
+from lrmf.data.responses import benchmark_scores
 from lrmf.simulation.simulate import simulate
 
 

@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lrmf.data.lineage import Lineage
-from lrmf.data.snapshot import RELATIONS, load_snapshot
+from lrmf.data.schema import RELATIONS
+from lrmf.data.snapshot import load_snapshot
 
 MODEL_IDS = [model[0] for model in MODELS]
 

@@ -10,7 +10,7 @@ from matplotlib.path import Path
 from lrmf import Lineage
 from lrmf.analysis import kinship
 from lrmf.analysis.spectrum import spectral_energy
-from lrmf.data.snapshot import benchmark_scores
+from lrmf.data.responses import benchmark_scores
 from lrmf.report import lineage_figures as figures
 from lrmf.report.family_tree import family_picture
 from lrmf.report.style import COLUMN, PAGE, RELATIONS, note_data, use_style

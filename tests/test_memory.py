@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from draws import draw_answers, random_lineage
 
-from lrmf.data.snapshot import MISSING
+from lrmf.data.responses import MISSING
 from lrmf.forecaster import near_duplicates as memory_module
 from lrmf.forecaster.near_duplicates import SHOTS, Memory, ShownAnswers, forecast_in_turn
 

@@ -1,8 +1,7 @@
 """Folders of a run."""
 
+import helpers as paths
 import pytest
-
-from lrmf import paths
 
 
 @pytest.fixture

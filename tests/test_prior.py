@@ -5,7 +5,8 @@ import pytest
 from draws import random_lineage
 
 from lrmf import Lineage
-from lrmf.solver.prior import Gaussians, LineagePrior, pack
+from lrmf.solver.gaussians import Gaussians, pack
+from lrmf.solver.prior import LineagePrior
 
 RIDGE = np.array([0.5, 1.0, 2.0])
 STRENGTH = np.array([3.0, 0.0, 10.0])

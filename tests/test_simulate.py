@@ -5,7 +5,9 @@ import pandas as pd
 import pytest
 
 from lrmf.data.lineage import Lineage
-from lrmf.data.snapshot import MISSING, Snapshot, benchmark_scores, find_problems, load_snapshot
+from lrmf.data.responses import MISSING, benchmark_scores
+from lrmf.data.schema import find_problems
+from lrmf.data.snapshot import Snapshot, load_snapshot
 from lrmf.simulation.items import SCORE_MEAN
 from lrmf.simulation.population import grow_population, recorded_edges
 from lrmf.simulation.simulate import (

@@ -15,16 +15,9 @@ from hypothesis import strategies as st
 
 from lrmf.data import schema
 from lrmf.data import snapshot as snapshot_module
-from lrmf.data.schema import DATA_FILES, MANIFEST_FILE
-from lrmf.data.snapshot import (
-    MISSING,
-    SnapshotError,
-    benchmark_scores,
-    find_problems,
-    load_snapshot,
-    observed,
-    save_snapshot,
-)
+from lrmf.data.responses import MISSING, benchmark_scores, observed
+from lrmf.data.schema import DATA_FILES, MANIFEST_FILE, find_problems
+from lrmf.data.snapshot import SnapshotError, load_snapshot, save_snapshot
 
 
 def content(tables):

@@ -2,9 +2,9 @@
 
 import pytest
 from builders import tiny_snapshot, tiny_tables
+from helpers import get_snapshot
 
 from lrmf.data.snapshot import SnapshotError, save_snapshot
-from lrmf.sources import get_snapshot
 
 SMALL = {"n_models": 40, "n_items": 30, "seed": 3}
 

@@ -7,7 +7,7 @@ from scipy.sparse.csgraph import connected_components
 
 from lrmf import Lineage
 from lrmf.analysis.spectrum import spectral_energy
-from lrmf.data.snapshot import benchmark_scores
+from lrmf.data.responses import benchmark_scores
 from lrmf.simulation.simulate import simulate
 
 

@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 from builders import tiny_snapshot
 
-from lrmf.baselines.averages import item_means
 from lrmf.baselines.boosting import BoostedTrees, relatives_scores
 from lrmf.data.lineage import Lineage
-from lrmf.data.snapshot import MISSING, benchmark_scores
+from lrmf.data.responses import MISSING, benchmark_scores
+from lrmf.data.statistics import item_means
 from lrmf.simulation.simulate import simulate
 
 both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])

@@ -6,10 +6,12 @@ import pytest
 from builders import tiny_snapshot
 from sklearn.base import BaseEstimator, clone
 
-from lrmf.baselines.averages import KNN, LineageMean, item_means
+from lrmf.baselines.averages import LineageMean
+from lrmf.baselines.knn import KNN
 from lrmf.baselines.tuned import Tuned, inner_splits
 from lrmf.data.lineage import Lineage
-from lrmf.data.snapshot import MISSING, observed
+from lrmf.data.responses import MISSING, observed
+from lrmf.data.statistics import item_means
 from lrmf.simulation.simulate import simulate
 from lrmf.solver.factorization import LRMF
 

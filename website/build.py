@@ -1,8 +1,8 @@
 """Build the static site from the files of this checkout: `python -m website.build build/site`.
 
 A page stands where its source does: README.md becomes index.html, notebooks/03_fit.ipynb becomes
-notebooks/03_fit.html and lrmf/data/lineage.py becomes lrmf/data/lineage.py.html. The pages of `NAVIGATION`,
-the notebooks, the runs and all that these link to are part of the site; a link that leads nowhere
+notebooks/03_fit.html and lrmf/cli.py becomes lrmf/cli.py.html. The pages of `NAVIGATION`, the
+notebooks, the runs and all that these link to are part of the site; a link that leads nowhere
 is an error.
 """
 

@@ -5,7 +5,7 @@ import pandas as pd
 import scipy.sparse as sp
 
 from ..data.lineage import Lineage
-from ..data.snapshot import RELATIONS
+from ..data.schema import RELATIONS
 
 AVERAGE = "average"
 ANY_RELATION = "any"

@@ -11,19 +11,12 @@ from sklearn.model_selection import KFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 
 from ..data.features import creation_days, model_features
-from ..data.lineage import Lineage
+from ..data.lineage import Lineage, without_edges
 from ..data.names import namesakes
-from ..data.snapshot import observed
-from .averages import (
-    BLOCK_MODELS,
-    ForecastInBlocks,
-    ItemMean,
-    LineageMean,
-    benchmark_codes,
-    item_means,
-    residuals,
-    without_edges,
-)
+from ..data.responses import observed
+from ..data.statistics import benchmark_codes, item_means, residuals
+from .averages import ItemMean, LineageMean
+from .base import BLOCK_MODELS, ForecastInBlocks
 
 MAX_HOPS = 4
 FEWEST_MODELS = 5  # with scores, for trees to be grown

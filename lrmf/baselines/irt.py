@@ -4,10 +4,14 @@ from numbers import Real
 
 import numpy as np
 
+from ..data.lineage import without_edges
+from ..solver.answers import lay_out
 from ..solver.arcsine import Gaussian
-from ..solver.bernoulli import AlternatingNewton, Bernoulli, lay_out
-from ..solver.prior import Gaussians, LineagePrior, pack
-from .averages import ForecastInBlocks, without_edges
+from ..solver.bernoulli import Bernoulli
+from ..solver.gaussians import Gaussians, pack
+from ..solver.newton import AlternatingNewton
+from ..solver.prior import LineagePrior
+from .base import ForecastInBlocks
 
 INTERCEPT_RIDGE, SLOPE_RIDGE = 0.01, 1.0
 PINNED = 1e6  # ridge that keeps a component at zero

@@ -9,8 +9,9 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils.metaestimators import available_if
 
-from ..data.snapshot import MISSING, observed, observed_counts, random_places
-from .averages import benchmark_codes, without_edges
+from ..data.lineage import without_edges
+from ..data.responses import MISSING, observed, observed_counts, random_places
+from ..data.statistics import benchmark_codes
 
 HIDDEN_SHARE = 0.2  # of the related models, in each inner split
 MAX_HIDDEN = 200

@@ -14,7 +14,7 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components, dijkstra
 
-from .snapshot import RELATIONS
+from .schema import RELATIONS
 
 EDGE_COLUMNS = ("parent", "child", "relation")
 
@@ -587,3 +587,25 @@ def _adjacency_list(
 def _neighbours(lists: tuple[np.ndarray, np.ndarray], node: int) -> np.ndarray:
     indptr, targets = lists
     return targets[indptr[node] : indptr[node + 1]]
+
+
+def is_isolated(lineage, evaluated, rows):
+    """Whether no other model of a row's family has been evaluated.
+
+    Parameters
+    ----------
+    evaluated : bool (n_models,)
+    rows : int (n,)
+    """
+    family = lineage.families
+    with_data = np.zeros(lineage.n_nodes)
+    with_data[: lineage.n_models] = evaluated
+    per_family = np.bincount(family, weights=with_data)
+    return per_family[family[rows]] - with_data[rows] <= 0
+
+
+def without_edges(lineage: Lineage | None, responses: np.ndarray) -> Lineage:
+    """The same models, no edges."""
+    n_models = len(responses)
+    names = [str(row) for row in range(n_models)] if lineage is None else lineage.node_ids
+    return Lineage.from_edges([], names[:n_models])

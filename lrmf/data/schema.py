@@ -5,15 +5,16 @@ Schema version 1, as `lrmf.data.snapshot` describes it. Nothing here reads or wr
 
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from numbers import Real
 
 import numpy as np
 import pandas as pd
 
+from .responses import MISSING, observed, row_blocks
+
 SCHEMA_VERSION = 1
 RELATIONS = ("finetune", "merge", "adapter", "quantized")
-MISSING = 255
 
 MANIFEST_FILE = "snapshot.json"
 RESPONSES_FILE = "responses.npy"
@@ -32,46 +33,9 @@ MODEL_FLAGS = ("merged", "moe", "chat_template")
 MODEL_NUMBERS = ("params_b", "likes")
 MODEL_TEXTS = ("revision", "architecture", "precision", "type", "license")
 
-_BLOCK_BYTES = 2**23
 _N_EXAMPLES = 3
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:[/\\]")
-
-
-def observed(responses: np.ndarray) -> np.ndarray:
-    """Mask of the evaluated cells, for ``uint8``/255 and float/NaN responses of any shape.
-
-    Examples
-    --------
-    >>> observed(np.array([[0, 1, MISSING]], dtype=np.uint8))
-    array([[ True,  True, False]])
-    """
-    responses = np.asarray(responses)
-    if np.issubdtype(responses.dtype, np.floating):
-        return ~np.isnan(responses)
-    return responses != MISSING
-
-
-def observed_counts(responses: np.ndarray) -> np.ndarray:
-    """Number of observed responses of each model (n_models,), in blocks of rows."""
-    blocks = [responses[top : top + 1024] for top in range(0, len(responses), 1024)]
-    return np.concatenate([observed(block).sum(axis=1) for block in blocks])
-
-
-def random_places(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Place of every cell in a random order of its row, the observed cells first.
-
-    Examples
-    --------
-    >>> seen = np.array([[True, False, True, True]])
-    >>> places = random_places(seen, np.random.default_rng(0))
-    >>> sorted(places[seen].tolist()), places[~seen].tolist()
-    ([0, 1, 2], [3])
-    """
-    order = np.where(seen, rng.random(seen.shape), np.inf).argsort(axis=1)
-    places = np.empty(order.shape, np.int32)
-    np.put_along_axis(places, order, np.arange(order.shape[1], dtype=np.int32)[None], axis=1)
-    return places
 
 
 def find_problems(
@@ -337,15 +301,3 @@ def some(values: Iterable, *, show: Callable[[object], str] = quote) -> str:
     rest = len(values) - _N_EXAMPLES
     shown = ", ".join(show(value) for value in values[:_N_EXAMPLES])
     return f"{shown} and {rest} more" if rest > 0 else shown
-
-
-def rows_per_block(responses: np.ndarray, bytes_per_cell: int) -> int:
-    """Rows of which a working copy stays at a few megabytes."""
-    return max(1, _BLOCK_BYTES // max(1, responses.shape[1] * bytes_per_cell))
-
-
-def row_blocks(responses: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """First row and content of consecutive blocks of rows; a memory map is read one at a time."""
-    step = rows_per_block(responses, responses.dtype.itemsize)
-    for start in range(0, len(responses), step):
-        yield start, np.asarray(responses[start : start + step])

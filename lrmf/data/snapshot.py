@@ -22,7 +22,6 @@ import json
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -31,10 +30,18 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .responses import (
+    MISSING,
+    _observed_by_benchmark,
+    benchmark_scores,
+    observed,
+    observed_counts,
+    random_places,
+    row_blocks,
+)
 from .schema import (
     DATA_FILES,
     MANIFEST_FILE,
-    MISSING,
     RELATIONS,
     RESPONSES_FILE,
     SCHEMA_VERSION,
@@ -42,12 +49,7 @@ from .schema import (
     content_problems,
     find_problems,
     is_count,
-    observed,
-    observed_counts,
     quote,
-    random_places,
-    row_blocks,
-    rows_per_block,
     some,
 )
 
@@ -228,49 +230,6 @@ class Snapshot:
         frame = pd.DataFrame({"n_edges": groups.size(), "n_children": groups.nunique()})
         frame = frame.reindex(list(RELATIONS), fill_value=0).astype(int)
         return frame.rename_axis("relation").reset_index()
-
-
-def benchmark_scores(
-    responses: np.ndarray, items: pd.DataFrame, rows: np.ndarray | None = None
-) -> pd.DataFrame:
-    """Score of each model on each benchmark over the items it was evaluated on.
-
-    ``score[u, b] = sum_i n_i z_ui / sum_i n_i`` over the observed items i of benchmark b, where n_i
-    is the number of trials behind column i. Computed in row blocks: a memory-mapped matrix is never
-    copied as a whole.
-
-    Parameters
-    ----------
-    responses : ndarray of shape (n_models, n_items)
-    items : DataFrame with n_items rows and columns ``benchmark`` and ``n_trials``
-    rows : array of int or bool, optional
-        Models to score; all by default.
-
-    Returns
-    -------
-    DataFrame of shape (len(rows), n_benchmarks)
-        Benchmarks in order of first appearance, indexed by row of ``responses``; NaN where no item
-        of the benchmark was observed.
-
-    Examples
-    --------
-    >>> items = pd.DataFrame({"benchmark": ["math", "math", "code"], "n_trials": 1})
-    >>> answers = np.array([[1, 0, 1], [1, MISSING, MISSING]], dtype=np.uint8)
-    >>> benchmark_scores(answers, items)
-       math  code
-    0   0.5   1.0
-    1   1.0   NaN
-    """
-    weights, benchmarks = _benchmark_weights(responses, items, by_trials=True)
-    rows = _row_indices(rows, len(responses))
-    earned = np.zeros((len(rows), len(benchmarks)))
-    possible = np.zeros_like(earned)
-    for block, seen, part in _blocks_with_mask(responses, rows):
-        earned[part] = np.where(seen, block, 0).astype(weights.dtype) @ weights
-        possible[part] = seen.astype(weights.dtype) @ weights
-    with np.errstate(invalid="ignore"):
-        scores = earned / possible
-    return pd.DataFrame(scores, index=rows, columns=benchmarks)
 
 
 def load_snapshot(path: str | os.PathLike, *, verify_checksums: bool = True) -> Snapshot:
@@ -678,47 +637,3 @@ def _sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _blocks_with_mask(
-    responses: np.ndarray, rows: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, slice]]:
-    step = rows_per_block(responses, 8)
-    for start in range(0, len(rows), step):
-        part = slice(start, min(start + step, len(rows)))
-        block = np.asarray(responses[rows[part]])
-        yield block, observed(block), part
-
-
-def _row_indices(rows: np.ndarray | None, n_models: int) -> np.ndarray:
-    if rows is None:
-        return np.arange(n_models)
-    rows = np.asarray(rows)
-    return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp)
-
-
-def _benchmark_weights(
-    responses: np.ndarray, items: pd.DataFrame, *, by_trials: bool
-) -> tuple[np.ndarray, list[str]]:
-    """Matrix (n_items, n_benchmarks) that sums columns by benchmark, weighted by trials or not."""
-    if responses.ndim != 2 or responses.shape[1] != len(items):
-        raise ValueError(
-            f"responses of shape {responses.shape} do not match {len(items)} items; pass all "
-            "columns, in the order of the items table"
-        )
-    codes, benchmarks = pd.factorize(items["benchmark"])
-    trials = items["n_trials"].to_numpy() if by_trials else np.ones(len(items))
-    # float32 sums answers exactly while the totals stay below 2**24, and is twice as fast.
-    exact = responses.dtype == np.uint8 and trials.sum() < 2**24
-    weights = np.zeros((len(items), len(benchmarks)), dtype=np.float32 if exact else np.float64)
-    weights[np.arange(len(items)), codes] = trials
-    return weights, list(benchmarks)
-
-
-def _observed_by_benchmark(responses: np.ndarray, items: pd.DataFrame) -> np.ndarray:
-    """Number of observed items, (n_models, n_benchmarks)."""
-    weights, benchmarks = _benchmark_weights(responses, items, by_trials=False)
-    counts = np.zeros((len(responses), len(benchmarks)), dtype=np.int64)
-    for _, seen, part in _blocks_with_mask(responses, np.arange(len(responses))):
-        counts[part] = np.rint(seen.astype(weights.dtype) @ weights)
-    return counts

@@ -1,63 +1,27 @@
 """What the notebooks read off forecasts: intervals of every predictor, differences, strata.
 
-All frames are those of `lrmf.evaluation.evaluate`. Where a snapshot cannot serve a protocol (no dates, no
-lineage, no instances) the frames are empty, and everything here passes emptiness on.
+All frames are those of `lrmf.evaluation.evaluate`. Where a snapshot cannot serve a protocol (no
+dates, no lineage, no instances) the frames are empty, and everything here passes emptiness on.
 """
 
-import json
-from collections.abc import Callable, Iterable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
-from ..data.lineage import Lineage
-from ..data.snapshot import Snapshot, benchmark_scores
-from .evaluate import Split, evaluate, noise_ceiling, score_forecasts, split_half_ceiling
-from .metrics import METRICS, _Table, mean_of_finite
+from .metrics import (
+    METRICS,
+    _Table,
+    mean_of_finite,
+    score_forecasts,
+)
 
 BOOTSTRAP_BLOCK = 250
 MIN_CLUSTERS = 5  # below that resampling says little
-RELATIVES = {"1": (1, 1), "2-4": (2, 4), "5-19": (5, 19), "20 or more": (20, np.inf)}
-DISTANCES = ["1 hop", "2 hops", "3 hops or more"]
-INTERVALS = ["coverage", "width", "interval_score"]
 CLAIM = (0.07, 0.10)
 RIVALS = ("MF", "MF + features", "kNN", "NCF", "boosting on relatives")
 COMPARISON = ["predictor", "metric", "benchmark", "value", "lower", "upper"]
 COMPARISON += ["difference", "difference_lower", "difference_upper", "n_models", "n_clusters"]
-
-
-def run_protocol(
-    name: str,
-    predictors: dict[str, object],
-    protocol: Callable[[], Iterable[Split]],
-    lineage: Lineage,
-    *,
-    max_folds: int | None = None,
-    **options,
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """`evaluate` on a protocol's splits; where the snapshot has none, one line and empty frames.
-
-    Parameters
-    ----------
-    name : what the printed line calls the protocol.
-    protocol : makes the splits, such as ``partial(zero_shot, responses, lineage)``.
-    max_folds : evaluate only so many folds of each seed.
-    """
-    why, first = "it has no models to forecast", None
-    try:
-        splits = iter(protocol())
-        if max_folds is not None:
-            splits = (split for split in splits if split.label["fold"] < max_folds)
-        first = next(splits, None)
-    except ValueError as reason:
-        why = str(reason)
-    if not predictors:
-        first, why = None, "no predictor applies to it"
-    if first is None:
-        print(f"{name}: not on this snapshot ({why}).")
-        return pd.DataFrame(), pd.DataFrame()
-    return evaluate(predictors, chain([first], splits), lineage, **options)
 
 
 def bootstrap(
@@ -164,25 +128,6 @@ def spread_over_folds(forecasts: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(sd="std", n_splits="size").reset_index()
 
 
-def choices(forecasts: pd.DataFrame) -> pd.DataFrame:
-    """What every predictor's inner splits chose, in each fit: one row a fit and parameter.
-
-    Returns
-    -------
-    DataFrame : columns predictor, seed, fold, parameter, value (text)
-    """
-    keys = ["predictor", "seed", "fold"]
-    if forecasts.empty:
-        return pd.DataFrame(columns=[*keys, "parameter", "value"])
-    fits = forecasts[[*keys, "chosen"]].drop_duplicates().itertuples(index=False)
-    rows = [
-        (*fit, name, f"{value:g}" if isinstance(value, float) else str(value))
-        for *fit, chosen in fits
-        for name, value in json.loads(chosen).items()
-    ]
-    return pd.DataFrame(rows, columns=[*keys, "parameter", "value"])
-
-
 def judge_claim(comparison: pd.DataFrame, *, rivals=RIVALS, claim=CLAIM) -> pd.DataFrame:
     """Whether r exceeds that of factorization and collaborative filtering by what is claimed.
 
@@ -224,18 +169,6 @@ def leads(
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 
-def add_strata(forecasts: pd.DataFrame) -> pd.DataFrame:
-    """Columns `distance` ("1 hop", ...) and `relatives`, how many were trained on within two."""
-    if forecasts.empty:
-        return forecasts
-    hops = forecasts["hops"].to_numpy()
-    distance = np.select([hops == 1, hops == 2, hops > 2], DISTANCES, "none")
-    number = forecasts["n_relatives"].to_numpy()
-    within = [(low <= number) & (number <= high) for low, high in RELATIVES.values()]
-    relatives = np.select(within, list(RELATIVES), "none")
-    return forecasts.assign(distance=distance, relatives=relatives)
-
-
 def by_stratum(
     forecasts: pd.DataFrame,
     columns: Sequence[str] = ("distance", "relation", "relatives"),
@@ -266,52 +199,3 @@ def rename_predictors(forecasts: pd.DataFrame, names: dict, column: str) -> pd.D
         return forecasts
     chosen = forecasts[forecasts["predictor"].isin(names)]
     return chosen.assign(predictor="LRMF", **{column: chosen["predictor"].map(names)})
-
-
-def interval_quality(forecasts: pd.DataFrame, *, predictor: str = "LRMF") -> pd.DataFrame:
-    """Coverage, width and score of a predictor's 90% intervals by k and benchmark.
-
-    Averaged over seeds. The interval score is the width and 20 times the distance of the actual
-    score from the interval, if outside, in points (Gneiting and Raftery, 2007): less is better.
-
-    Returns predictor, k, benchmark, metric, value, n.
-    """
-    keys = ["predictor", "k", "benchmark", "metric"]
-    if forecasts.empty:
-        return pd.DataFrame(columns=[*keys, "value", "n"])
-    own = forecasts[forecasts["predictor"] == predictor]
-    values = score_forecasts(own, by=["predictor", "seed", "k"])
-    values = values[values["metric"].isin(INTERVALS)]
-    grouped = values.groupby(keys, sort=False)
-    return grouped.agg(value=("value", "mean"), n=("n", "max")).reset_index()
-
-
-def calibration_bins(forecasts: pd.DataFrame, *, n_bins: int = 10) -> pd.DataFrame:
-    """Mean predicted and mean actual score of equally large groups of forecasts, by predictor.
-
-    Returns predictor, bin, predicted, actual, n.
-    """
-    columns = ["predictor", "bin", "predicted", "actual", "n"]
-    if forecasts.empty:
-        return pd.DataFrame(columns=columns)
-    rank = forecasts.groupby("predictor")["predicted"].rank(method="first", pct=True)
-    frame = forecasts.assign(bin=np.ceil(rank * n_bins).astype(int))
-    grouped = frame.groupby(["predictor", "bin"], sort=False)
-    means = grouped[["predicted", "actual"]].mean().assign(n=grouped.size())
-    return means.reset_index().sort_values(["predictor", "bin"], ignore_index=True)[columns]
-
-
-def score_ceiling(snapshot: Snapshot, *, n_splits: int = 5, seed: int = 0) -> pd.DataFrame:
-    """The r with the observed score that even a model's true accuracy would reach, by benchmark.
-
-    From split halves of the answers, or from the binomial noise of proportions.
-    """
-    if snapshot.is_binary:
-        ceiling = split_half_ceiling(
-            snapshot.responses, snapshot.items, n_splits=n_splits, seed=seed
-        )
-    else:
-        n_trials = snapshot.items.groupby("benchmark", sort=False)["n_trials"].sum()
-        scores = benchmark_scores(snapshot.responses, snapshot.items)
-        ceiling = noise_ceiling(scores, n_trials)
-    return ceiling.rename_axis("benchmark").rename("ceiling").reset_index()

@@ -1,6 +1,6 @@
-"""Metrics over held-out models, and paired comparisons of predictors.
+"""Metrics over held-out models.
 
-Everything here reads the tidy frame of forecasts that `lrmf.evaluation.evaluate.evaluate` makes: for each
+Everything here reads the tidy frame of forecasts that `lrmf.evaluation.evaluate` makes: for each
 predictor, split, model and benchmark the actual and the predicted mean over the target cells.
 A metric is written once, for weighted models: weights of one score the forecasts, multinomial
 weights are a bootstrap resample.
@@ -12,11 +12,15 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..data.snapshot import observed
+from ..data.responses import benchmark_scores, observed
+from ..data.snapshot import Snapshot
 
 INTERVAL_LEVEL = 0.9
 MIN_MODELS = 3  # below that a correlation means nothing
 SAME_FORECAST = 1e-5  # forecasts closer than 0.001 points count as equal
+
+
+INTERVALS = ["coverage", "width", "interval_score"]
 
 
 def score_forecasts(forecasts: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFrame:
@@ -211,115 +215,6 @@ METRICS: dict[str, Callable[[_Table, np.ndarray], np.ndarray]] = {
 }
 
 
-def paired_bootstrap(
-    forecasts: pd.DataFrame,
-    predictor_a: str,
-    predictor_b: str,
-    *,
-    metric: str = "pearson",
-    benchmark: str = "all",
-    n_boot: int = 2000,
-    seed: int = 0,
-    cluster: str | None = "family",
-    level: float = 0.95,
-) -> dict:
-    """Difference a - b of a metric, with a percentile interval over resampled models.
-
-    Both predictors are scored on the same models; several seeds are averaged within a resample.
-    `cluster` names a column of forecasts whose values are resampled whole: relatives are not
-    independent, so resampling single models makes intervals too narrow. None resamples models.
-
-    Parameters
-    ----------
-    forecasts : of one protocol and one set of labels (one k, say); any number of seeds.
-    benchmark : a benchmark, "all" (mean over benchmarks) or "average" (the models' average).
-
-    Returns
-    -------
-    dict : predictor_a, predictor_b, metric, benchmark, value_a, value_b, difference, lower, upper,
-        n_models, n_clusters.
-    """
-    if metric not in METRICS:
-        raise ValueError(f"unknown metric '{metric}'; choose one of {', '.join(METRICS)}")
-    pairs = _paired_tables(forecasts, predictor_a, predictor_b)
-    models = pairs[0][0].models
-    first = forecasts.drop_duplicates("model_id").set_index("model_id").loc[models]
-    group = np.arange(len(models)) if cluster is None else pd.factorize(first[cluster])[0]
-    n_clusters = int(group.max()) + 1
-    rng = np.random.default_rng(seed)
-    a, b = _metric_of_pairs(pairs, metric, benchmark, np.ones((1, len(models))))
-    draws = []
-    for start in range(0, n_boot, 250):
-        size = min(250, n_boot - start)
-        counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=size)
-        resampled = _metric_of_pairs(pairs, metric, benchmark, counts[:, group].astype(float))
-        draws.append(resampled[0] - resampled[1])
-    tail = 100 * (1 - level) / 2
-    lower, upper = np.nanpercentile(np.concatenate(draws), [tail, 100 - tail])
-    return {
-        "predictor_a": predictor_a, "predictor_b": predictor_b,
-        "metric": metric, "benchmark": benchmark,
-        "value_a": float(a[0]), "value_b": float(b[0]), "difference": float(a[0] - b[0]),
-        "lower": float(lower), "upper": float(upper),
-        "n_models": len(models), "n_clusters": n_clusters,
-    }  # fmt: skip
-
-
-def _paired_tables(forecasts, predictor_a, predictor_b) -> list[tuple[_Table, _Table]]:
-    """For each seed the tables of both predictors over the same models."""
-    known = set(forecasts["predictor"])
-    for name in (predictor_a, predictor_b):
-        if name not in known:
-            raise ValueError(f"no forecasts of '{name}'; there are {', '.join(sorted(known))}")
-    of_both = [forecasts[forecasts["predictor"] == name] for name in (predictor_a, predictor_b)]
-    models = pd.concat(of_both)["model_id"].unique()
-    pairs = []
-    for seed in forecasts["seed"].unique():
-        frames = [frame[frame["seed"] == seed] for frame in of_both]
-        cells = [set(zip(frame["model_id"], frame["benchmark"], strict=True)) for frame in frames]
-        if cells[0] != cells[1]:
-            raise ValueError(
-                f"'{predictor_a}' and '{predictor_b}' forecast different models or benchmarks "
-                f"with seed {seed}; compare forecasts of the same splits"
-            )
-        pairs.append(frames)
-    where = "predictor and seed are fixed; compare one protocol and one label at a time"
-    return [tuple(_Table(frame, where, models) for frame in frames) for frames in pairs]
-
-
-def _metric_of_pairs(pairs, metric, benchmark, weights) -> tuple[np.ndarray, np.ndarray]:
-    """The metric of both predictors for each row of weights, averaged over seeds."""
-    names = [*pairs[0][0].benchmarks, "average"]
-    if benchmark != "all" and benchmark not in names:
-        raise ValueError(f"unknown benchmark '{benchmark}'; choose all, {', '.join(names)}")
-    values = [[METRICS[metric](table, weights) for table in pair] for pair in pairs]
-    values = np.mean(values, axis=0)
-    if benchmark == "all":
-        return tuple(mean_of_finite(value[:, :-1]) for value in values)
-    return tuple(value[:, names.index(benchmark)] for value in values)
-
-
-def summarise(results: pd.DataFrame) -> pd.DataFrame:
-    """Mean and standard deviation over seeds.
-
-    Returns the columns of results without seed and value, then mean, sd (NaN for a single seed),
-    n_seeds and n.
-
-    Examples
-    --------
-    >>> results = pd.DataFrame(
-    ...     {"predictor": "mine", "metric": "mae", "seed": [0, 1], "value": [5.0, 7.0], "n": 100}
-    ... )
-    >>> summarise(results)
-      predictor metric  mean        sd  n_seeds    n
-    0      mine    mae   6.0  1.414214        2  100
-    """
-    keys = [column for column in results if column not in ("seed", "value", "n")]
-    grouped = results.groupby(keys, dropna=False, sort=False)
-    frame = grouped["value"].agg(mean="mean", sd="std", n_seeds="size").reset_index()
-    return frame.assign(n=grouped["n"].mean().round().astype(int).to_numpy())
-
-
 def noise_ceiling(scores: pd.DataFrame, n_trials) -> pd.Series:
     """Correlation with its score that a model's true accuracy has, by benchmark.
 
@@ -382,3 +277,52 @@ def _mean_answer(answers: np.ndarray) -> np.ndarray:
     seen = observed(answers)
     with np.errstate(invalid="ignore"):
         return np.where(seen, answers, 0).sum(axis=1) / seen.sum(axis=1)
+
+
+def interval_quality(forecasts: pd.DataFrame, *, predictor: str = "LRMF") -> pd.DataFrame:
+    """Coverage, width and score of a predictor's 90% intervals by k and benchmark.
+
+    Averaged over seeds. The interval score is the width and 20 times the distance of the actual
+    score from the interval, if outside, in points (Gneiting and Raftery, 2007): less is better.
+
+    Returns predictor, k, benchmark, metric, value, n.
+    """
+    keys = ["predictor", "k", "benchmark", "metric"]
+    if forecasts.empty:
+        return pd.DataFrame(columns=[*keys, "value", "n"])
+    own = forecasts[forecasts["predictor"] == predictor]
+    values = score_forecasts(own, by=["predictor", "seed", "k"])
+    values = values[values["metric"].isin(INTERVALS)]
+    grouped = values.groupby(keys, sort=False)
+    return grouped.agg(value=("value", "mean"), n=("n", "max")).reset_index()
+
+
+def calibration_bins(forecasts: pd.DataFrame, *, n_bins: int = 10) -> pd.DataFrame:
+    """Mean predicted and mean actual score of equally large groups of forecasts, by predictor.
+
+    Returns predictor, bin, predicted, actual, n.
+    """
+    columns = ["predictor", "bin", "predicted", "actual", "n"]
+    if forecasts.empty:
+        return pd.DataFrame(columns=columns)
+    rank = forecasts.groupby("predictor")["predicted"].rank(method="first", pct=True)
+    frame = forecasts.assign(bin=np.ceil(rank * n_bins).astype(int))
+    grouped = frame.groupby(["predictor", "bin"], sort=False)
+    means = grouped[["predicted", "actual"]].mean().assign(n=grouped.size())
+    return means.reset_index().sort_values(["predictor", "bin"], ignore_index=True)[columns]
+
+
+def score_ceiling(snapshot: Snapshot, *, n_splits: int = 5, seed: int = 0) -> pd.DataFrame:
+    """The r with the observed score that even a model's true accuracy would reach, by benchmark.
+
+    From split halves of the answers, or from the binomial noise of proportions.
+    """
+    if snapshot.is_binary:
+        ceiling = split_half_ceiling(
+            snapshot.responses, snapshot.items, n_splits=n_splits, seed=seed
+        )
+    else:
+        n_trials = snapshot.items.groupby("benchmark", sort=False)["n_trials"].sum()
+        scores = benchmark_scores(snapshot.responses, snapshot.items)
+        ceiling = noise_ceiling(scores, n_trials)
+    return ceiling.rename_axis("benchmark").rename("ceiling").reset_index()

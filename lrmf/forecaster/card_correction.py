@@ -6,8 +6,9 @@ from sklearn.ensemble import ExtraTreesRegressor
 
 from ..data.features import card_codes
 from ..data.names import namesakes
-from ..data.snapshot import RELATIONS, observed_counts
-from ..solver.prior import Gaussians
+from ..data.responses import observed_counts
+from ..data.schema import RELATIONS
+from ..solver.gaussians import Gaussians
 
 _LEAST = 40  # models that a correction is learned from
 _LEARNERS = 4000  # the same, at most

@@ -8,9 +8,10 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ..data.features import model_dates, read_dates
-from ..data.snapshot import MISSING, observed, observed_counts, random_places
+from ..data.lineage import is_isolated
+from ..data.responses import MISSING, has_responses, observed, observed_counts, random_places
 from ..solver.factorization import LRMF
-from ..solver.prediction import BLOCK, Forecasts, has_responses, is_isolated
+from ..solver.prediction import BLOCK, Forecasts
 from ..solver.scores import coverage_scale, standardised_error, unexplained_variance, widened
 from ..threads import threads
 from .card_correction import correct

@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..data.lineage import Lineage
+from ..data.lineage import Lineage, is_isolated
+from ..data.responses import has_responses
+from ..data.statistics import compress
 from ..solver import kernels
-from ..solver.bernoulli import compress
-from ..solver.prediction import has_responses, is_isolated
 
 NOISE = np.array([0.02, 0.05, 0.1, 0.2, 0.35])  # shares of a copy's answers that were redrawn
 SHOTS = (20, 50, 200, 1000)  # revealed answers for which shares are learned

@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from ..data.snapshot import MISSING, observed, random_places
+from ..data.lineage import is_isolated
+from ..data.responses import MISSING, has_responses, observed, random_places
 from ..solver.factorization import LRMF
-from ..solver.prediction import has_responses, is_isolated
 from .card_correction import correct
 
 GRIDS = {

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from ..data.schema import MISSING
+from ..data.responses import MISSING
 from .cards import commit
 from .client import CORRUPT, Client
 from .errors import CrawlError, Refusal

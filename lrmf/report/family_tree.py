@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.lineage import Lineage
-from ..data.snapshot import RELATIONS
+from ..data.schema import RELATIONS
 
 _SWEEPS = 12
 

@@ -15,8 +15,8 @@
 05 ``dates``                      `later_models`
 ================================  ======================================================
 
-Every function takes tidy frames (of `lrmf.evaluation.bootstrap`, but for the forecasts) and returns a Figure
-at its final size. Titles say what the frame shows, so they hold for any data.
+Every function takes tidy frames (of `lrmf.evaluation.bootstrap`, but for the forecasts) and returns
+a Figure at its final size. Titles say what the frame shows, so they hold for any data.
 """
 
 import matplotlib.pyplot as plt

@@ -17,7 +17,8 @@
 03 ``example_forecast.csv``           `example_forecast`
 ====================================  ======================================================
 
-Every function returns a Figure at its final size; `lrmf.report.style.note_data` adds which data it shows.
+Every function returns a Figure at its final size; `lrmf.report.style.note_data` adds which data it
+shows.
 """
 
 import re
@@ -383,8 +384,8 @@ def parent_child_correlation(correlations):
 
     Parameters
     ----------
-    correlations : DataFrame of `lrmf.analysis.kinship.parent_child_correlations`; relations with fewer
-        than 20 pairs are not drawn
+    correlations : DataFrame of `lrmf.analysis.kinship.parent_child_correlations`; relations with
+        fewer than 20 pairs are not drawn
     """
     is_shown = (correlations["n"] >= _MIN_PAIRS_SHOWN) | (correlations["relation"] == "any")
     shown = correlations[is_shown]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ..evaluation.bootstrap import DISTANCES, RELATIVES
+from ..evaluation.evaluate import DISTANCES, RELATIVES
 from .style import PREDICTORS
 
 DECIMALS = {

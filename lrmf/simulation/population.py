@@ -14,7 +14,7 @@ PRETRAINED, FINETUNE, MERGE, ADAPTER, QUANTIZED = range(5)
 RELATION_OF_KIND = np.array(["none", "finetune", "merge", "adapter", "quantized"], dtype=object)
 RECORDED_NONE, RECORDED_FIRST, RECORDED_ALL, RECORDED_GRANDPARENT = range(4)
 
-# Shares of the kinds and of the unscored models, found by repeated growth (see lrmf.simulation.simulate).
+# Shares of the kinds and of the unscored models, found by repeated growth (see `simulate`).
 SHARE_UNSCORED = 0.44
 SHARE_PRETRAINED = 0.056
 SHARE_MERGE, SHARE_QUANTIZED, SHARE_ADAPTER = 0.60, 0.03, 0.006

@@ -1,8 +1,8 @@
 """A simulated Hub: models, items, lineage and answers that look like the Open LLM Leaderboard's.
 
 It exists so that everything can be run and checked offline at the paper's scale. It is calibrated
-to aggregate statistics of the real leaderboards (`lrmf.simulation.targets` lists them and compares),
-and it is deliberately **not** the model that LRMF fits:
+to aggregate statistics of the real leaderboards (`lrmf.simulation.targets` lists and compares
+them), and it is deliberately **not** the model that LRMF fits:
 
 - most true parents are unknown, many known ones were never evaluated, some cards skip a generation;
 - changes from parent to child are a scale mixture: near-copies and large jumps;
@@ -30,7 +30,7 @@ Constants
 ---------
 h_b and the mean slope are solved for in each draw so that means and sds of the scores are right,
 difficulties from the spread of item means, L and the in-degrees of merges are measured values. The
-other constants here, in `lrmf.simulation.population` and in `lrmf.simulation.items` were found by repeated
+other constants here, in `population` and in `items` were found by repeated
 simulation, lowering the misfit that `simulation_check` shows over eight seeds.
 
 Not matched: the skewness of abilities on version 1 (0.92), which the scores of version 2 do not
@@ -45,7 +45,8 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.special import ndtri
 
-from ..data.snapshot import MISSING, Snapshot, check_target, save_snapshot
+from ..data.responses import MISSING
+from ..data.snapshot import Snapshot, check_target, save_snapshot
 from .items import N_MINOR, draw_curves, make_items
 from .population import (
     ADAPTER,

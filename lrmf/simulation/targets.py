@@ -12,7 +12,8 @@ import pandas as pd
 from scipy.special import logit
 
 from ..data.lineage import Lineage
-from ..data.snapshot import Snapshot, benchmark_scores, observed
+from ..data.responses import benchmark_scores, observed
+from ..data.snapshot import Snapshot
 
 BENCHMARKS = ("ifeval", "bbh", "math", "gpqa", "musr", "mmlu_pro")
 SCORE_SD = np.array([0.200, 0.111, 0.106, 0.038, 0.044, 0.124])

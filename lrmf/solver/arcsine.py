@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from .prior import Gaussians
+from .gaussians import Gaussians
 
 _SHRINKAGE = 0.05  # of the correlations between items towards independence
 _UNKNOWN_TRIALS = 1000

@@ -11,14 +11,16 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ..data.features import model_features
-from ..data.snapshot import observed
+from ..data.lineage import is_isolated
+from ..data.responses import has_responses, observed
 from ..threads import threads
+from .answers import lay_out
 from .arcsine import Gaussian
-from .bernoulli import AlternatingNewton, Bernoulli, lay_out
-from .item_graph import similar_items
-from .new_model import NewModel, leaf_weights, revealed_row
-from .prediction import BLOCK, Forecasts, has_responses, is_isolated
-from .prior import Gaussians, LineagePrior, pack
+from .bernoulli import Bernoulli
+from .gaussians import Gaussians, pack
+from .newton import AlternatingNewton
+from .prediction import BLOCK, Forecasts, NewModel, leaf_weights, revealed_row
+from .prior import LineagePrior, similar_items
 from .scores import BenchmarkScores, coverage_scale
 from .validation import check_parameters, check_responses
 

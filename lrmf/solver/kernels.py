@@ -220,18 +220,6 @@ def sparse_statistics(pointers, columns, answers, rows, design, loss, gradient, 
 
 
 @njit(parallel=True, **_options)
-def compress(answers, pointers, columns, values):
-    """Fill the columns and 0/1 values of the observed answers of every row (CSR)."""
-    for i in prange(answers.shape[0]):
-        position = pointers[i]
-        for j in range(answers.shape[1]):
-            if answers[i, j] != MISSING:
-                columns[position] = j
-                values[position] = answers[i, j]
-                position += 1
-
-
-@njit(parallel=True, **_options)
 def expected_answers(logit, variance, probability, slope, noise):
     """E sigma(s) of s ~ N(logit, variance), its slope by the logit, and the answer's own noise.
 
@@ -299,34 +287,6 @@ def weigh_answers(pointers, columns, if_right, if_wrong, answers, total):
                 for v in range(theirs.shape[0]):
                     sums[v] += right * np.float32(theirs[v] == 1)
                     sums[v] += wrong * np.float32(theirs[v] == 0)
-
-
-@njit(parallel=True, **_options)
-def count_answers(answers, correct, observed):
-    """Correct and observed answers of every row, int64 (n_rows,); observed is -1 if one is none."""
-    for i in prange(answers.shape[0]):
-        ones, missing, other = 0, 0, 0
-        for j in range(answers.shape[1]):
-            ones += answers[i, j] == 1
-            missing += answers[i, j] == MISSING
-            other += answers[i, j] > 1
-        correct[i] = ones
-        observed[i] = answers.shape[1] - missing if other == missing else -1
-
-
-@njit(parallel=True, **_options)
-def count_columns(answers, correct, observed):
-    """Correct and observed answers of every column, int64 (n_columns,)."""
-    for tile in prange(-(-answers.shape[1] // TILE_COLUMNS)):
-        left, right = _span(tile, TILE_COLUMNS, answers.shape[1])
-        ones, known = np.zeros((2, TILE_COLUMNS), np.int32)
-        for i in range(answers.shape[0]):
-            row = answers[i, left:right]
-            for j in range(row.shape[0]):
-                ones[j] += np.int32(row[j] == 1)
-                known[j] += np.int32(row[j] != MISSING)
-        correct[left:right] = ones[: right - left]
-        observed[left:right] = known[: right - left]
 
 
 @njit(parallel=True, **_options)

@@ -6,64 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import sparse
 from sklearn.exceptions import ConvergenceWarning
+from sklearn.neighbors import NearestNeighbors
 
 from . import kernels
+from .gaussians import Gaussians
 
-
-@dataclass(frozen=True)
-class Gaussians:
-    """A batch of Gaussians over states, in information form: exp(h's - s'Ps / 2) each.
-
-    Evidence need not be normalisable (P = 0 says nothing). Multiplying densities adds both parts.
-    """
-
-    precision: np.ndarray  # P, (n, p, p)
-    information: np.ndarray  # h = P mean, (n, p)
-
-    def __getitem__(self, rows):
-        return Gaussians(self.precision[rows], self.information[rows])
-
-    def __mul__(self, other):
-        return Gaussians(self.precision + other.precision, self.information + other.information)
-
-    def __truediv__(self, other):
-        return Gaussians(self.precision - other.precision, self.information - other.information)
-
-    @property
-    def mean(self):
-        """(n, p)."""
-        return np.linalg.solve(self.precision, self.information[..., None])[..., 0]
-
-    @property
-    def covariance(self):
-        """(n, p, p)."""
-        return np.linalg.inv(self.precision)
-
-    def shift(self, offset):
-        """The same Gaussians moved by `offset` (n, p)."""
-        moved = np.einsum("nij,nj->ni", self.precision, offset)
-        return Gaussians(self.precision, self.information + moved)
-
-    def widen(self, variance):
-        """Add independent noise of this variance to every component."""
-        if not variance:
-            return self
-        noise = variance * np.eye(self.information.shape[1])
-        precision = np.linalg.inv(self.covariance + noise)
-        return Gaussians(precision, np.einsum("nij,nj->ni", precision, self.mean))
-
-    def temper(self, factor):
-        """The same means with `factor` (a number or one a row) times the precision."""
-        factor = np.broadcast_to(factor, len(self.information))[:, None]
-        return Gaussians(factor[..., None] * self.precision, factor * self.information)
-
-    def pad(self, n):
-        """Append rows that say nothing, up to n."""
-        more = n - len(self.information)
-        return Gaussians(
-            np.pad(self.precision, ((0, more), (0, 0), (0, 0))),
-            np.pad(self.information, ((0, more), (0, 0))),
-        )
+_NEIGHBOURS = 10
 
 
 class LineagePrior:
@@ -251,16 +199,31 @@ def _next_to_send(moved, source, target, reverse):
     return np.flatnonzero(heard - from_receiver > 0)
 
 
-def pack(matrices):
-    """Packed upper triangles (n, p (p + 1) / 2) of symmetric matrices (n, p, p)."""
-    upper = np.triu_indices(matrices.shape[1])
-    return np.ascontiguousarray(matrices[:, upper[0], upper[1]])
+@dataclass(frozen=True)
+class ItemGraph:
+    """Adjacency and combinatorial Laplacian (n_items, n_items) of the graph."""
+
+    adjacency: sparse.csr_array
+    laplacian: sparse.csr_array
 
 
-def unpack(packed, p):
-    """Inverse of `pack`."""
-    upper = np.triu_indices(p)
-    full = np.empty((packed.shape[0], p, p), packed.dtype)
-    full[:, upper[0], upper[1]] = packed
-    full[:, upper[1], upper[0]] = packed
-    return full
+def similar_items(factors: np.ndarray) -> ItemGraph:
+    """Link each item with the ten whose answers go along with its own most.
+
+    The texts of the items are not part of a snapshot; what is alike is read off the factors of a
+    first fit, by their cosine.
+
+    Parameters
+    ----------
+    factors : (n_items, rank)
+    """
+    length = np.linalg.norm(factors, axis=1, keepdims=True)
+    directions = factors / np.maximum(length, 1e-12)
+    n_neighbors = min(_NEIGHBOURS, len(factors) - 1)
+    if n_neighbors < 1:
+        links = sparse.csr_array((len(factors),) * 2)
+    else:
+        links = NearestNeighbors(n_neighbors=n_neighbors).fit(directions).kneighbors_graph()
+    adjacency = sparse.csr_array(((links + links.T) > 0).astype(np.float64))
+    degree = sparse.diags_array(adjacency.sum(axis=1)).tocsr()
+    return ItemGraph(adjacency, sparse.csr_array(degree - adjacency))

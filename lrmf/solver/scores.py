@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from ..data.snapshot import observed
+from ..data.responses import observed
 
 LEVEL = 0.9  # of the intervals that are calibrated
 _LEAST = 20  # errors that a calibration needs

@@ -5,8 +5,8 @@ from numbers import Integral
 import numpy as np
 
 from ..data.lineage import Lineage
-from ..data.snapshot import observed
-from .bernoulli import count_answers
+from ..data.responses import observed
+from ..data.statistics import count_answers
 
 
 def check_parameters(estimator, rules) -> None:

@@ -1,14 +1,46 @@
-"""Where a run's snapshot comes from: simulated, crawled from the Hub, or opened as given."""
+"""What the notebooks share: where a run keeps its parts, and where its snapshot comes from."""
 
 import os
 from pathlib import Path
 
-from .data.schema import MANIFEST_FILE
-from .data.snapshot import Snapshot, SnapshotError, load_snapshot
-from .hub import crawl
-from .simulation.simulate import write_simulated
+from lrmf.data.schema import MANIFEST_FILE
+from lrmf.data.snapshot import Snapshot, SnapshotError, load_snapshot
+from lrmf.hub import crawl
+from lrmf.simulation.simulate import write_simulated
 
+ROOT = Path(__file__).resolve().parents[1]
 SOURCES = ("simulate", "crawl", "open")
+
+
+def build_folder(run):
+    """build/<run>: what the notebooks of a run hand to each other."""
+    return _folder("build", run)
+
+
+def figure_folder(run):
+    """figures/<run>: figures and tables with the numbers behind them."""
+    return _folder("figures", run)
+
+
+def snapshot_folder(snapshot):
+    """The snapshot's directory; a relative path counts from the repository.
+
+    Examples
+    --------
+    >>> snapshot_folder("data/simulated").relative_to(ROOT).as_posix()
+    'data/simulated'
+    >>> snapshot_folder("/somewhere/else").as_posix()
+    '/somewhere/else'
+    """
+    return ROOT / snapshot
+
+
+def _folder(kind, run):
+    if not run or Path(run).name != run:
+        raise ValueError(f"run must be a plain name, got {run!r}")
+    folder = ROOT / kind / run
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def get_snapshot(

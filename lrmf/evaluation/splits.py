@@ -1,0 +1,256 @@
+"""Splits of the responses without leakage: which cells are trained on, revealed, forecast."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+
+from ..data.features import DATE_COLUMNS, model_dates
+from ..data.lineage import Lineage
+from ..data.responses import MISSING, observed, random_places
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Training responses, and the cells of some models to forecast from them.
+
+    Attributes
+    ----------
+    train : (n_models, n_items) array, the responses with everything held out set to missing.
+    rows : (n_rows,) integer array, the models to forecast.
+    revealed : None, or (n_rows, n_items) array with only the revealed answers observed.
+    target : (n_rows, n_items) boolean array, the cells scored: observed in the truth, missing in
+        `train`, not revealed.
+    label : what tells this split from others of the same protocol and seed (k, density, fold).
+    """
+
+    protocol: str
+    seed: int
+    train: np.ndarray
+    rows: np.ndarray
+    revealed: np.ndarray | None
+    target: np.ndarray
+    label: dict = field(default_factory=dict)
+
+
+def random_missing(
+    responses: np.ndarray,
+    *,
+    densities: Sequence[float] = (0.05, 0.1, 0.2, 0.4, 0.8),
+    seeds: Sequence[int] = (0,),
+    max_rows: int = 400,
+) -> Iterator[Split]:
+    """Keep each observed cell for training with probability `density`; forecast others.
+
+    The target is the same for all densities of a seed, and so are the draws: the cells that not
+    even the largest density keeps, of at most `max_rows` models drawn at random.
+    """
+    if not densities or not all(0 < density < 1 for density in densities):
+        raise ValueError(f"densities must lie strictly between 0 and 1, got {list(densities)}")
+    scored = np.flatnonzero(_scored(responses))
+    for seed in seeds:
+        rng = np.random.default_rng([seed, 1])
+        rows = np.sort(rng.permutation(scored)[:max_rows])
+        for density in densities:
+            train, spared = _thin(responses, density, max(densities), rows, seed)
+            yield Split("random_missing", seed, train, rows, None, spared, {"density": density})
+
+
+def zero_shot(
+    responses: np.ndarray,
+    lineage: Lineage,
+    *,
+    n_folds: int = 5,
+    seeds: Sequence[int] = (0,),
+    max_hops: int = 2,
+) -> Iterator[Split]:
+    """Cross-validation over whole models that have a scored relative within `max_hops`.
+
+    All answers of a fold's models are hidden together. Each model keeps at least one relative
+    within `max_hops` outside its own fold, so lineage always has something to say about it.
+    """
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        folds = _cold_start_folds(responses, lineage, n_folds=n_folds, max_hops=max_hops, rng=rng)
+        for fold, rows in enumerate(folds):
+            train = _without(responses, rows)
+            target = observed(responses[rows])
+            yield Split("zero_shot", seed, train, rows, None, target, {"fold": fold})
+
+
+def few_shot(
+    responses: np.ndarray,
+    lineage: Lineage,
+    *,
+    ks: Sequence[int] | None = None,
+    n_folds: int = 5,
+    seeds: Sequence[int] = (0,),
+    max_hops: int = 2,
+) -> Iterator[Split]:
+    """The held-out models of `zero_shot`, with k random answers of each revealed.
+
+    The answers revealed at a smaller k are among those at a larger one. Models without an answer
+    left to forecast are dropped at that k. The splits of a fold share one `train` array, so
+    `evaluate` fits once for all k. `ks` defaults to 1, 3, 5, 10, 20, 50 answers, and to 1, 2, 4
+    columns (whole benchmarks, as a rule) for proportions; k = 0 is zero-shot.
+    """
+    if ks is None:
+        ks = (1, 3, 5, 10, 20, 50) if responses.dtype == np.uint8 else (1, 2, 4)
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        folds = _cold_start_folds(responses, lineage, n_folds=n_folds, max_hops=max_hops, rng=rng)
+        for fold, rows in enumerate(folds):
+            train = _without(responses, rows)
+            seen = observed(responses[rows])
+            place = random_places(seen, rng)
+            for k in ks:
+                enough = seen.sum(axis=1) > k
+                if not enough.any():
+                    continue
+                shown = (place < k)[enough]
+                revealed = np.where(shown, responses[rows[enough]], _missing(responses))
+                target = seen[enough] & ~shown
+                label = {"k": k, "fold": fold}
+                revealed = revealed.astype(responses.dtype) if k else None
+                yield Split("few_shot", seed, train, rows[enough], revealed, target, label)
+
+
+def homogeneous(
+    responses: np.ndarray,
+    lineage: Lineage,
+    *,
+    family: int | None = None,
+    n_folds: int = 5,
+    seeds: Sequence[int] = (0,),
+    max_hops: int = 2,
+) -> Iterator[Split]:
+    """Zero-shot within one family, trained on that family only and on all families.
+
+    `family` is a label of `lineage.families`; None takes the family with most scored models.
+    """
+    families = lineage.families[: lineage.n_models]
+    if family is None:
+        family = int(np.bincount(families[_scored(responses)]).argmax())
+    members_only = _without(responses, np.flatnonzero(families != family))
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        folds = _cold_start_folds(
+            members_only, lineage, n_folds=n_folds, max_hops=max_hops, rng=rng
+        )
+        for training, source in (("one family", members_only), ("all families", responses)):
+            for fold, rows in enumerate(folds):
+                train, target = _without(source, rows), observed(responses[rows])
+                label = {"training": training, "fold": fold}
+                yield Split("homogeneous", seed, train, rows, None, target, label)
+
+
+def date_split(
+    responses: np.ndarray,
+    models: pd.DataFrame,
+    *,
+    cutoff: str | None = None,
+    quantile: float = 0.8,
+    column: str | None = None,
+    lineage: Lineage | None = None,
+    max_hops: int = 2,
+) -> list[Split]:
+    """Train on models dated before the cutoff, forecast the models dated on or after it.
+
+    `column` defaults to `evaluated_at` where known, else `created_at`; `cutoff` to that quantile of
+    the dates. Models without a date are in neither part: they might be from after the cutoff.
+    With a `lineage`, only models with an earlier scored relative within `max_hops` are scored.
+    """
+    scored = _scored(responses)
+    dates = model_dates(models, scored, column=column)
+    dated = dates[scored & dates.notna().to_numpy()]
+    if dated.empty:
+        names = [column] if column else DATE_COLUMNS
+        raise ValueError(
+            f"no dates to split by: models has no value in {' or '.join(names)}; "
+            "use zero_shot, or fill in the dates"
+        )
+    cut = dated.quantile(quantile) if cutoff is None else pd.to_datetime(cutoff, utc=True)
+    early = scored & (dates < cut).to_numpy()
+    late = scored & (dates >= cut).to_numpy()
+    if lineage is not None:
+        late &= np.diff(_relatives(lineage, early, max_hops).indptr) > 0
+    if not early.any() or not late.any():
+        raise ValueError(
+            f"cutoff {cut.date()} leaves {early.sum()} models to train on and {late.sum()} to "
+            f"forecast; dates run from {dated.min().date()} to {dated.max().date()}"
+        )
+    rows = np.flatnonzero(late)
+    train = _without(responses, np.flatnonzero(~early))
+    target = observed(responses[rows])
+    return [Split("date", 0, train, rows, None, target, {"cutoff": str(cut.date())})]
+
+
+def _missing(responses: np.ndarray):
+    return MISSING if responses.dtype == np.uint8 else np.nan
+
+
+def _scored(responses: np.ndarray) -> np.ndarray:
+    """Models with at least one observed response."""
+    return np.array([observed(row).any() for row in responses])
+
+
+def _without(responses: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """A copy in memory with these models' responses missing."""
+    train = np.array(responses)
+    train[rows] = _missing(responses)
+    return train
+
+
+def _thin(
+    responses: np.ndarray, density: float, spared_from: float, rows: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Training copy at a density, and the target cells of `rows`; draws depend on the seed only."""
+    rng = np.random.default_rng(seed)
+    train = np.full(responses.shape, _missing(responses), dtype=responses.dtype)
+    target = np.zeros((len(rows), responses.shape[1]), dtype=bool)
+    position = np.full(len(responses), -1)
+    position[rows] = np.arange(len(rows))
+    for row, answers in enumerate(responses):
+        draw = rng.random(len(answers), dtype=np.float32)
+        train[row, draw < density] = answers[draw < density]
+        if position[row] >= 0:
+            target[position[row]] = observed(answers) & (draw >= spared_from)
+    return train, target
+
+
+def _relatives(lineage: Lineage, scored: np.ndarray, max_hops: int) -> sparse.csr_array:
+    """(n_models, n_models) pattern: the scored models within `max_hops` undirected steps."""
+    n_nodes, edges = lineage.n_nodes, (lineage.parent_index, lineage.child_index)
+    step = sparse.coo_array((np.ones(len(edges[0]), np.float32), edges), (n_nodes, n_nodes)).tocsr()
+    step = step + step.T + sparse.eye_array(n_nodes, dtype=np.float32, format="csr")
+    reach = step[: lineage.n_models]
+    for _ in range(max_hops - 1):
+        reach = (reach @ step).sign()
+    reach = reach[:, : lineage.n_models].tocoo()
+    keep = (reach.row != reach.col) & scored[reach.col]
+    cells = (np.ones(keep.sum(), dtype=bool), (reach.row[keep], reach.col[keep]))
+    return sparse.csr_array(cells, shape=(lineage.n_models, lineage.n_models))
+
+
+def _cold_start_folds(
+    responses: np.ndarray, lineage: Lineage, *, n_folds: int, max_hops: int, rng
+) -> list[np.ndarray]:
+    """Disjoint folds that cover all scored models with a scored relative within reach."""
+    scored = _scored(responses)
+    relatives = _relatives(lineage, scored, max_hops)
+    eligible = np.flatnonzero(scored & (np.diff(relatives.indptr) > 0))
+    if n_folds < 2 or len(eligible) < n_folds:
+        raise ValueError(
+            f"{n_folds} folds need at least 2 folds and as many scored models with a scored "
+            f"relative within {max_hops} hops; there are {len(eligible)} such models"
+        )
+    fold = np.full(len(scored), -1)
+    fold[rng.permutation(eligible)] = np.arange(len(eligible)) % n_folds
+    for row in eligible:
+        near = relatives.indices[relatives.indptr[row] : relatives.indptr[row + 1]]
+        if (fold[near] == fold[row]).all():
+            # No relative of this model lies in any other fold, so the move strands none of them.
+            fold[row] = (fold[row] + 1) % n_folds
+    return [np.flatnonzero(fold == number) for number in range(n_folds)]
