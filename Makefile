@@ -165,6 +165,7 @@ endef
 test: $(installed)
 	$(python) -m ruff check --quiet .
 	$(python) -m ruff format --quiet --check .
+	$(python) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache --no-logo
 	$(python) -m pytest
 ifneq ($(committed),)
 	$(start_from_defaults)

@@ -11,7 +11,13 @@ from builders import tiny_snapshot
 from lrmf import Lineage
 from lrmf.baselines.averages import ItemMean, LineageMean
 from lrmf.evaluation import bootstrap as comparison
-from lrmf.evaluation.metrics import paired_bootstrap, score_forecasts
+from lrmf.evaluation.evaluate import add_strata, choices, run_protocol
+from lrmf.evaluation.metrics import (
+    calibration_bins,
+    interval_quality,
+    score_ceiling,
+    score_forecasts,
+)
 from lrmf.evaluation.splits import date_split, zero_shot
 from lrmf.report import tables
 
@@ -54,19 +60,19 @@ def value_of(frame, predictor, metric, column="value"):
     return frame.set_index(["predictor", "metric"]).loc[(predictor, metric), column]
 
 
-def test_bootstrap_agrees_with_the_paired_bootstrap_of_two_predictors():
+def test_bootstrap_of_two_predictors_equals_a_direct_computation():
     forecasts = made_up_forecasts()
-    frame = comparison.bootstrap(forecasts, metrics=["pearson", "mae"], n_boot=300)
-    for metric in ("pearson", "mae"):
-        pair = paired_bootstrap(forecasts, "LRMF", "MF", metric=metric, n_boot=300)
-        assert value_of(frame, "LRMF", metric) == pytest.approx(pair["value_a"])
-        assert value_of(frame, "MF", metric) == pytest.approx(pair["value_b"])
-        for mine, theirs in (
-            ("difference", "difference"),
-            ("difference_lower", "lower"),
-            ("difference_upper", "upper"),
-        ):
-            assert value_of(frame, "MF", metric, mine) == pytest.approx(pair[theirs])
+    frame = comparison.bootstrap(forecasts, metrics=["mae"], n_boot=300)
+    error = 100 * (forecasts["predicted"] - forecasts["actual"]).abs()
+    by_model = error.groupby([forecasts["predictor"], forecasts["model_id"]]).mean()
+    family = forecasts.groupby("model_id")["family"].first()
+    rng = np.random.default_rng(0)
+    draws = rng.multinomial(12, np.full(12, 1 / 12), size=300)[:, family]
+    difference = (draws @ (by_model["LRMF"] - by_model["MF"])) / draws.sum(axis=1)
+    bounds = np.quantile(difference, [0.025, 0.975])
+    assert value_of(frame, "MF", "mae") == pytest.approx(by_model["MF"].mean())
+    assert value_of(frame, "MF", "mae", "difference_lower") == pytest.approx(bounds[0])
+    assert value_of(frame, "MF", "mae", "difference_upper") == pytest.approx(bounds[1])
     assert (frame["n_models"] == 60).all() and (frame["n_clusters"] == 12).all()
 
 
@@ -157,7 +163,7 @@ def test_leads_are_those_of_each_reference_with_the_same_draws():
 
 
 def test_strata_split_the_models():
-    forecasts = comparison.add_strata(made_up_forecasts())
+    forecasts = add_strata(made_up_forecasts())
     strata = comparison.by_stratum(forecasts, n_boot=20)
     for name in ("distance", "relation", "relatives"):
         chosen = strata.query("stratum == @name and predictor == 'LRMF' and metric == 'mae'")
@@ -174,7 +180,7 @@ def test_strata_split_the_models():
 )
 def test_distance_is_that_to_the_nearest_relative(hops, level):
     forecasts = made_up_forecasts(n_models=6).assign(hops=hops)
-    assert set(comparison.add_strata(forecasts)["distance"]) == {level}
+    assert set(add_strata(forecasts)["distance"]) == {level}
 
 
 def test_choices_are_counted_by_fold_and_not_by_forecast():
@@ -183,18 +189,18 @@ def test_choices_are_counted_by_fold_and_not_by_forecast():
         forecasts.assign(fold=fold, chosen=json.dumps({"rank": rank, "use_features": True}))
         for fold, rank in enumerate((8, 16, 16.0))
     ]
-    choices = comparison.choices(pd.concat(folds))
-    assert len(choices) == 6
-    table = tables.choices_table(choices)
+    chosen = choices(pd.concat(folds))
+    assert len(chosen) == 6
+    table = tables.choices_table(chosen)
     assert table["chosen (fits)"].tolist() == ["16 (2), 8 (1)", "True (3)"]
-    nothing = comparison.choices(forecasts.assign(fold=0, chosen="{}"))
+    nothing = choices(forecasts.assign(fold=0, chosen="{}"))
     assert nothing.empty and tables.choices_table(nothing).empty
-    assert comparison.choices(pd.DataFrame()).empty and tables.choices_table(pd.DataFrame()).empty
+    assert choices(pd.DataFrame()).empty and tables.choices_table(pd.DataFrame()).empty
 
 
 def test_calibration_bins_are_equally_large_and_average_to_the_mean():
     forecasts = made_up_forecasts()
-    bins = comparison.calibration_bins(forecasts, n_bins=8)
+    bins = calibration_bins(forecasts, n_bins=8)
     assert bins.groupby("predictor")["n"].agg(np.ptp).max() <= 1
     own = bins[bins["predictor"] == "MF"]
     total = forecasts[forecasts["predictor"] == "MF"]
@@ -205,7 +211,7 @@ def test_calibration_bins_are_equally_large_and_average_to_the_mean():
 
 def test_interval_quality_counts_the_intervals_that_hold():
     forecasts = made_up_forecasts().assign(k=3)
-    quality = comparison.interval_quality(forecasts).set_index(["benchmark", "metric"])["value"]
+    quality = interval_quality(forecasts).set_index(["benchmark", "metric"])["value"]
     own = forecasts[(forecasts["predictor"] == "LRMF") & (forecasts["benchmark"] == "a")]
     inside = own["actual"].between(own["lower"], own["upper"]).mean()
     assert quality["a", "coverage"] == pytest.approx(inside)
@@ -230,7 +236,7 @@ def test_protocols_run_and_keep_to_the_first_folds(tiny):
     data, lineage, shared = tiny
     predictors = {"1 hop": LineageMean(shrinkage=1.0), "item mean": ItemMean()}
     protocol = partial(zero_shot, data.responses, lineage, n_folds=3)
-    results, forecasts = comparison.run_protocol(
+    results, forecasts = run_protocol(
         "Zero-shot", predictors, protocol, lineage, max_folds=2, **shared
     )
     assert set(forecasts["fold"]) == {0, 1} and set(forecasts["predictor"]) == set(predictors)
@@ -242,14 +248,14 @@ def test_protocols_a_snapshot_cannot_serve_are_named_and_empty(tiny, capsys):
     alone = Lineage.from_edges([], data.models["model_id"])
     mean = {"item mean": ItemMean()}
     protocol = partial(zero_shot, data.responses, alone, n_folds=3)
-    for frame in comparison.run_protocol("Zero-shot", mean, protocol, alone, **shared):
+    for frame in run_protocol("Zero-shot", mean, protocol, alone, **shared):
         assert frame.empty
     assert capsys.readouterr().out.startswith("Zero-shot: not on this snapshot (3 folds need")
     undated = data.models.drop(columns=["created_at", "evaluated_at"])
     protocol = partial(date_split, data.responses, undated)
-    comparison.run_protocol("By date", mean, protocol, alone, **shared)
+    run_protocol("By date", mean, protocol, alone, **shared)
     assert "no dates to split by" in capsys.readouterr().out
-    comparison.run_protocol("Parts", {}, protocol, alone, **shared)
+    run_protocol("Parts", {}, protocol, alone, **shared)
     assert capsys.readouterr().out == (
         "Parts: not on this snapshot (no predictor applies to it).\n"
     )
@@ -260,7 +266,7 @@ def test_errors_of_a_fit_are_not_taken_for_a_missing_protocol(tiny):
     protocol = partial(zero_shot, data.responses, lineage, n_folds=3)
     wrong = {"7 hops": LineageMean(hops=7)}
     with pytest.raises(ValueError, match="hops must be"):
-        comparison.run_protocol("Zero-shot", wrong, protocol, lineage, **shared)
+        run_protocol("Zero-shot", wrong, protocol, lineage, **shared)
 
 
 def test_emptiness_is_passed_on():
@@ -268,9 +274,9 @@ def test_emptiness_is_passed_on():
     assert comparison.bootstrap(empty, by=["k"]).empty
     assert "k" in comparison.bootstrap(empty, by=["k"])
     assert comparison.spread_over_folds(empty).empty
-    assert comparison.by_stratum(comparison.add_strata(empty)).empty
-    assert comparison.calibration_bins(empty).empty
-    assert comparison.interval_quality(empty).empty
+    assert comparison.by_stratum(add_strata(empty)).empty
+    assert calibration_bins(empty).empty
+    assert interval_quality(empty).empty
     assert comparison.rename_predictors(empty, {"a": "b"}, "variant").empty
     assert comparison.judge_claim(comparison.bootstrap(empty)).empty
 
@@ -278,6 +284,6 @@ def test_emptiness_is_passed_on():
 @pytest.mark.parametrize("binary", [True, False])
 def test_score_ceiling_lies_between_0_and_1_for_every_benchmark(binary):
     data = tiny_snapshot(binary=binary)
-    ceiling = comparison.score_ceiling(data)
+    ceiling = score_ceiling(data)
     assert ceiling["benchmark"].tolist() == ["arc", "bbh", "math"]
     assert ceiling["ceiling"].between(0, 1).all()

@@ -15,6 +15,8 @@ from lrmf.data.snapshot import load_snapshot
 from lrmf.data.statistics import item_means
 from lrmf.evaluation import evaluate as evaluation
 from lrmf.evaluation import metrics
+from lrmf.evaluation import splits as splits_module
+from lrmf.evaluation.bootstrap import bootstrap
 from lrmf.simulation.simulate import simulate
 
 QUICK = {
@@ -23,11 +25,13 @@ QUICK = {
     "knn": KNN(n_neighbors=5),
 }
 PROTOCOLS = {
-    "zero_shot": lambda r, lineage, models: evaluation.zero_shot(r, lineage, n_folds=3),
-    "few_shot": lambda r, lineage, models: evaluation.few_shot(r, lineage, n_folds=3, ks=(0, 1, 3)),
-    "homogeneous": lambda r, lineage, models: evaluation.homogeneous(r, lineage, n_folds=2),
-    "random": lambda r, lineage, models: evaluation.random_missing(r, densities=(0.2, 0.5)),
-    "date": lambda r, lineage, models: evaluation.date_split(r, models, lineage=lineage),
+    "zero_shot": lambda r, lineage, models: splits_module.zero_shot(r, lineage, n_folds=3),
+    "few_shot": lambda r, lineage, models: splits_module.few_shot(
+        r, lineage, n_folds=3, ks=(0, 1, 3)
+    ),
+    "homogeneous": lambda r, lineage, models: splits_module.homogeneous(r, lineage, n_folds=2),
+    "random": lambda r, lineage, models: splits_module.random_missing(r, densities=(0.2, 0.5)),
+    "date": lambda r, lineage, models: splits_module.date_split(r, models, lineage=lineage),
 }
 every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
@@ -44,6 +48,12 @@ def in_proportions(hub):
     scores = benchmark_scores(responses, items)
     items = pd.DataFrame({"item_id": scores.columns, "benchmark": scores.columns, "n_trials": 50})
     return scores.to_numpy(dtype=np.float32), lineage, items, models
+
+
+def compared(forecasts, a, b, *, metric="pearson", **options):
+    """Metric of b, and a minus b, with intervals."""
+    frame = bootstrap(forecasts, reference=a, metrics=[metric], **options)
+    return frame[frame["predictor"] == b].iloc[0]
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +77,7 @@ def run(hub, splits, predictors=QUICK, **options):
 
 @pytest.fixture(scope="module")
 def zero_shot(hub):
-    return run(hub, evaluation.zero_shot(hub[0], hub[1], n_folds=3, seeds=(0, 1)))
+    return run(hub, splits_module.zero_shot(hub[0], hub[1], n_folds=3, seeds=(0, 1)))
 
 
 class Oracle(BaseEstimator):
@@ -170,7 +180,7 @@ def test_evaluate_shows_predictors_nothing_but_the_split(hub):
 @pytest.mark.parametrize("seed", range(5))
 def test_folds_are_disjoint_cover_all_related_models_and_strand_none(hub, seed):
     responses, lineage, *_ = hub
-    splits = list(evaluation.zero_shot(responses, lineage, n_folds=2, seeds=(seed,)))
+    splits = list(splits_module.zero_shot(responses, lineage, n_folds=2, seeds=(seed,)))
     rows = np.concatenate([split.rows for split in splits])
     assert len(np.unique(rows)) == len(rows)
     scored = np.zeros(lineage.n_nodes, dtype=bool)
@@ -189,14 +199,14 @@ def test_folds_are_disjoint_cover_all_related_models_and_strand_none(hub, seed):
 
 def test_more_revealed_answers_include_the_fewer_and_models_stay_the_same(hub):
     responses, lineage, *_ = hub
-    splits = list(evaluation.few_shot(responses, lineage, n_folds=2, ks=(1, 5)))
+    splits = list(splits_module.few_shot(responses, lineage, n_folds=2, ks=(1, 5)))
     few, many = splits[0], splits[1]
     assert few.train is many.train
     same = np.isin(few.rows, many.rows)
     assert (observed(responses[few.rows[~same]]).sum(axis=1) <= 5).all()
     np.testing.assert_array_equal(few.rows[same], many.rows)
     assert not (observed(few.revealed[same]) & ~observed(many.revealed)).any()
-    zero = next(iter(evaluation.zero_shot(responses, lineage, n_folds=2)))
+    zero = next(iter(splits_module.zero_shot(responses, lineage, n_folds=2)))
     np.testing.assert_array_equal(zero.rows, few.rows)
 
 
@@ -204,7 +214,7 @@ def test_models_with_no_answer_left_to_forecast_are_dropped():
     snapshot = tiny_snapshot(binary=False)
     lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
     counts = observed(snapshot.responses).sum(axis=1)
-    splits = list(evaluation.few_shot(snapshot.responses, lineage, ks=(4,), n_folds=2))
+    splits = list(splits_module.few_shot(snapshot.responses, lineage, ks=(4,), n_folds=2))
     rows = np.concatenate([split.rows for split in splits])
     assert (counts[rows] > 4).all()
     assert (counts <= 4).any()
@@ -212,7 +222,7 @@ def test_models_with_no_answer_left_to_forecast_are_dropped():
 
 def test_random_missing_keeps_the_density_and_one_target_for_all(hub):
     responses = hub[0]
-    low, high = evaluation.random_missing(responses, densities=(0.1, 0.6), max_rows=40)
+    low, high = splits_module.random_missing(responses, densities=(0.1, 0.6), max_rows=40)
     n_observed = observed(responses).sum()
     for split in (low, high):
         share = observed(split.train).sum() / n_observed
@@ -241,7 +251,7 @@ def test_date_split_trains_before_the_cutoff():
     snapshot = tiny_snapshot()
     models = snapshot.models.copy()
     models.loc[2, "evaluated_at"] = None
-    (split,) = evaluation.date_split(snapshot.responses, models, cutoff="2024-09-01")
+    (split,) = splits_module.date_split(snapshot.responses, models, cutoff="2024-09-01")
     dates = models["evaluated_at"]
     assert (dates[split.rows] >= "2024-09-01").all()
     trained = observed(split.train).any(axis=1)
@@ -249,7 +259,7 @@ def test_date_split_trains_before_the_cutoff():
     assert not trained[2]
     assert 2 not in split.rows
     lineage = Lineage.from_edges(snapshot.lineage, models["model_id"])
-    (related,) = evaluation.date_split(
+    (related,) = splits_module.date_split(
         snapshot.responses, models, cutoff="2024-09-01", lineage=lineage
     )
     assert set(models["model_id"][related.rows]) == {"user/beta-merge", "user/beta-merge-dpo"}
@@ -258,13 +268,13 @@ def test_date_split_trains_before_the_cutoff():
 def test_protocols_say_what_is_wrong_with_their_input(hub):
     responses, lineage, _, models = hub
     with pytest.raises(ValueError, match="no dates to split by"):
-        evaluation.date_split(responses, models[["model_id"]])
+        splits_module.date_split(responses, models[["model_id"]])
     with pytest.raises(ValueError, match="0 to forecast|0 models to train"):
-        evaluation.date_split(responses, models, cutoff="2100-01-01")
+        splits_module.date_split(responses, models, cutoff="2100-01-01")
     with pytest.raises(ValueError, match="0 such models"):
-        list(evaluation.zero_shot(responses, Lineage.from_edges([], models["model_id"])))
+        list(splits_module.zero_shot(responses, Lineage.from_edges([], models["model_id"])))
     with pytest.raises(ValueError, match="between 0 and 1"):
-        list(evaluation.random_missing(responses, densities=(1.0,)))
+        list(splits_module.random_missing(responses, densities=(1.0,)))
 
 
 def test_metrics_equal_those_of_scipy_and_scikit_learn(hub):
@@ -272,7 +282,7 @@ def test_metrics_equal_those_of_scipy_and_scikit_learn(hub):
     rng = np.random.default_rng(0)
     forecast = rng.beta(2, 1, responses.shape).astype(np.float32)
     forecast = 0.5 * forecast + 0.5 * np.where(observed(responses), responses, 0.5)
-    (split,) = evaluation.date_split(responses, hub[3])
+    (split,) = splits_module.date_split(responses, hub[3])
     results, forecasts = run(hub, [split], {"oracle": Oracle(forecast, 0.05)})
     truth, guess = responses[split.rows], forecast[split.rows].astype(np.float32)
     benchmark = items["benchmark"].value_counts().index[0]
@@ -319,7 +329,7 @@ def test_columns_of_proportions_are_weighted_by_their_questions():
     lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
     _, forecasts = evaluation.evaluate(
         {"item mean": ItemMean()},
-        evaluation.zero_shot(snapshot.responses, lineage, n_folds=2),
+        splits_module.zero_shot(snapshot.responses, lineage, n_folds=2),
         lineage,
         items=snapshot.items,
         truth=snapshot.responses,
@@ -341,7 +351,7 @@ def test_a_missing_benchmark_does_not_count_against_a_models_average():
     forecasts = pd.DataFrame(rows, columns=["model_id", "benchmark", "actual", "predicted"])
     forecasts = forecasts.assign(predictor="p", lower=np.nan, upper=np.nan, expected=0.0)
     forecasts = forecasts.assign(log_loss=np.nan, brier=np.nan, n_items=1)
-    results = evaluation.score_forecasts(forecasts, by=["predictor"])
+    results = metrics.score_forecasts(forecasts, by=["predictor"])
     assert point(results, benchmark="average", metric="pearson") > 0.9
     assert not results["metric"].isin(["coverage", "log_loss"]).any()
 
@@ -356,7 +366,7 @@ def test_a_forecast_that_ranks_nobody_has_correlation_zero(zero_shot):
 
 
 def test_item_difficulty_does_not_pass_for_skill(hub):
-    splits = evaluation.few_shot(hub[0], hub[1], n_folds=2, ks=(20,))
+    splits = splits_module.few_shot(hub[0], hub[1], n_folds=2, ks=(20,))
     results, forecasts = run(hub, splits, {"item mean": ItemMean()})
     raw = forecasts.groupby("benchmark")[["actual", "predicted"]].corr().iloc[::2, 1]
     assert np.abs(raw).max() > 0.1
@@ -366,7 +376,7 @@ def test_item_difficulty_does_not_pass_for_skill(hub):
 def test_the_same_model_twice_in_a_group_is_an_error(zero_shot):
     _, forecasts = zero_shot
     with pytest.raises(ValueError, match="several forecasts"):
-        evaluation.score_forecasts(forecasts, by=["predictor"])
+        metrics.score_forecasts(forecasts, by=["predictor"])
 
 
 def test_forecasts_that_are_not_finite_are_refused(hub):
@@ -377,14 +387,14 @@ def test_forecasts_that_are_not_finite_are_refused(hub):
 
 def test_results_do_not_depend_on_jobs_and_repeat(hub, zero_shot):
     options = {"n_folds": 3, "seeds": (0, 1)}
-    again = run(hub, evaluation.zero_shot(hub[0], hub[1], **options), n_jobs=2)
+    again = run(hub, splits_module.zero_shot(hub[0], hub[1], **options), n_jobs=2)
     for first, second in zip(zero_shot, again, strict=True):
         pd.testing.assert_frame_equal(first, second)
 
 
 def test_lineage_ranks_cold_models_and_shuffled_lineage_does_not(hub, zero_shot):
     results, _ = zero_shot
-    splits = evaluation.zero_shot(hub[0], hub[1], n_folds=3, seeds=(0, 1))
+    splits = splits_module.zero_shot(hub[0], hub[1], n_folds=3, seeds=(0, 1))
     control, _ = run(hub, splits, {"lineage": QUICK["lineage"]}, shuffle_lineage=True)
     assert set(control["protocol"]) == {"zero_shot-shuffled"}
     where = {"predictor": "lineage", "benchmark": "average", "metric": "pearson"}
@@ -398,7 +408,7 @@ def test_a_predictor_can_be_given_another_lineage_on_the_same_splits(hub, zero_s
     responses, lineage, *_ = hub
     predictors = {name: QUICK["lineage"] for name in ("lineage", "no edges")}
     none = {"no edges": lineage.drop_edges(1.0, seed=0)}
-    splits = evaluation.zero_shot(responses, lineage, n_folds=3, seeds=(0, 1))
+    splits = splits_module.zero_shot(responses, lineage, n_folds=3, seeds=(0, 1))
     _, both = run(hub, splits, predictors, lineages=none)
     own = both[both["predictor"] == "lineage"].reset_index(drop=True)
     expected = forecasts[forecasts["predictor"] == "lineage"].reset_index(drop=True)
@@ -415,16 +425,13 @@ def test_another_lineage_for_a_predictor_that_is_not_there_is_an_error(hub):
         run(hub, splits, {"lineage": QUICK["lineage"]}, lineages={"typo": hub[1]})
 
 
-def test_seeds_reach_the_predictors_and_summaries_average_over_them(hub):
-    splits = list(evaluation.zero_shot(hub[0], hub[1], n_folds=2, seeds=(0, 7)))
+def test_seeds_reach_the_predictors_and_the_bootstrap_averages_over_them(hub):
+    splits = list(splits_module.zero_shot(hub[0], hub[1], n_folds=2, seeds=(0, 7)))
     results, forecasts = run(hub, splits, {"mf": MatrixFactorization(rank=2)})
-    summary = evaluation.summarise(results)
     where = {"benchmark": "all", "metric": "mae"}
     values = [point(results, seed=seed, **where) for seed in (0, 7)]
-    row = summary[(summary["benchmark"] == "all") & (summary["metric"] == "mae")].iloc[0]
-    assert row["mean"] == pytest.approx(np.mean(values))
-    assert row["sd"] == pytest.approx(np.std(values, ddof=1))
-    assert row["n_seeds"] == 2
+    row = compared(forecasts, "mf", "mf", metric="mae")
+    assert values[0] != values[1] and row["value"] == pytest.approx(np.mean(values))
     assert ((forecasts["lower"] <= forecasts["upper"]) & forecasts["lower"].notna()).all()
 
 
@@ -458,26 +465,30 @@ def test_bootstrap_of_a_predictor_with_itself_is_zero(zero_shot):
     twin = forecasts[forecasts["predictor"] == "knn"].assign(predictor="twin")
     both = pd.concat([forecasts, twin])
     for metric in ("pearson", "spearman", "mae", "log_loss"):
-        found = evaluation.paired_bootstrap(both, "knn", "twin", metric=metric, n_boot=100)
-        assert (found["difference"], found["lower"], found["upper"]) == (0, 0, 0)
+        found = compared(both, "knn", "twin", metric=metric, n_boot=100)
+        assert (found["difference"], found["difference_lower"], found["difference_upper"]) == (
+            0,
+            0,
+            0,
+        )
 
 
 @pytest.mark.parametrize("cluster", ["family", None])
 def test_bootstrap_excludes_zero_for_a_clear_difference(zero_shot, cluster):
     results, forecasts = zero_shot
-    found = evaluation.paired_bootstrap(
+    found = compared(
         forecasts, "lineage", "item mean", metric="mae", benchmark="average", cluster=cluster
     )
-    assert found["upper"] < 0
-    assert found["lower"] < found["difference"] < found["upper"]
+    assert found["difference_upper"] < 0
+    assert found["difference_lower"] < found["difference"] < found["difference_upper"]
     assert found["n_clusters"] <= found["n_models"]
     values = results[(results["benchmark"] == "average") & (results["metric"] == "mae")]
     means = values.groupby("predictor")["value"].mean()
     assert found["difference"] == pytest.approx(means["lineage"] - means["item mean"])
-    again = evaluation.paired_bootstrap(
+    again = compared(
         forecasts, "lineage", "item mean", metric="mae", benchmark="average", cluster=cluster
     )
-    assert again == found
+    pd.testing.assert_series_equal(again, found)
 
 
 def test_bootstrap_of_noise_contains_zero_and_has_the_standard_error_of_theory():
@@ -490,11 +501,11 @@ def test_bootstrap_of_noise_contains_zero_and_has_the_standard_error_of_theory()
         frames.append(frame.assign(predictor=predictor, predicted=actual + noise))
     forecasts = pd.concat(frames).assign(seed=0, benchmark="one", expected=0.0, n_items=1)
     forecasts = forecasts.assign(lower=np.nan, upper=np.nan, log_loss=np.nan, brier=np.nan)
-    found = evaluation.paired_bootstrap(forecasts, "a", "b", metric="mae", cluster=None)
-    assert found["lower"] < 0 < found["upper"]
+    found = compared(forecasts, "a", "b", metric="mae", cluster=None)
+    assert found["difference_lower"] < 0 < found["difference_upper"]
     errors = [np.abs(frame["predicted"] - actual).to_numpy() for frame in frames]
     standard_error = 100 * np.std(errors[0] - errors[1]) / np.sqrt(300)
-    width = found["upper"] - found["lower"]
+    width = found["difference_upper"] - found["difference_lower"]
     assert width == pytest.approx(2 * 1.96 * standard_error, rel=0.1)
 
 
@@ -516,15 +527,13 @@ def test_bootstrap_resamples_equal_a_direct_computation():
 
 def test_comparisons_refuse_what_cannot_be_compared(zero_shot):
     _, forecasts = zero_shot
-    with pytest.raises(ValueError, match="no forecasts of 'lrmf'"):
-        evaluation.paired_bootstrap(forecasts, "knn", "lrmf")
     with pytest.raises(ValueError, match="unknown metric"):
-        evaluation.paired_bootstrap(forecasts, "knn", "lineage", metric="auc")
+        compared(forecasts, "knn", "lineage", metric="auc")
     with pytest.raises(ValueError, match="unknown benchmark"):
-        evaluation.paired_bootstrap(forecasts, "knn", "lineage", benchmark="mmlu")
+        compared(forecasts, "knn", "lineage", benchmark="mmlu")
     shorter = forecasts.drop(forecasts.index[forecasts["predictor"] == "knn"][0])
     with pytest.raises(ValueError, match="same splits"):
-        evaluation.paired_bootstrap(shorter, "knn", "lineage")
+        compared(shorter, "knn", "lineage")
 
 
 def test_noise_ceilings_match_the_reliability_of_simulated_scores():
@@ -533,21 +542,21 @@ def test_noise_ceilings_match_the_reliability_of_simulated_scores():
     answers = (rng.random((4000, 100)) < ability).astype(np.uint8)
     scores = pd.DataFrame({"one": answers.mean(axis=1)})
     reached = np.corrcoef(scores["one"], ability[:, 0])[0, 1]
-    assert evaluation.noise_ceiling(scores, 100)["one"] == pytest.approx(reached, abs=0.01)
+    assert metrics.noise_ceiling(scores, 100)["one"] == pytest.approx(reached, abs=0.01)
     items = pd.DataFrame({"benchmark": ["one"] * 100})
-    ceiling = evaluation.split_half_ceiling(answers, items, n_splits=5)
+    ceiling = metrics.split_half_ceiling(answers, items, n_splits=5)
     assert ceiling["one"] == pytest.approx(reached, abs=0.01)
     noise = pd.DataFrame({"none": rng.binomial(10, 0.5, 500) / 10})
-    assert evaluation.noise_ceiling(noise, 5)["none"] == 0
+    assert metrics.noise_ceiling(noise, 5)["none"] == 0
 
 
 @pytest.mark.parametrize("name", ["openllm-v2", "openllm-v1-items"])
 def test_lineage_beats_the_mean_on_real_models(real_data, name):
     snapshot = load_snapshot(real_data / name)
     lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
-    splits = evaluation.zero_shot(snapshot.responses, lineage)
+    splits = splits_module.zero_shot(snapshot.responses, lineage)
     data = snapshot.responses, lineage, snapshot.items, snapshot.models
     results, forecasts = run(data, splits, {"mean": ItemMean(), "lineage": LineageMean(hops=None)})
     assert point(results, predictor="lineage", benchmark="all", metric="pearson") > 0.6
-    found = evaluation.paired_bootstrap(forecasts, "lineage", "mean", metric="mae")
-    assert found["upper"] < 0
+    found = compared(forecasts, "lineage", "mean", metric="mae")
+    assert found["difference_upper"] < 0

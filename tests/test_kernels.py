@@ -6,6 +6,7 @@ import pytest
 from draws import log_loss, sigmoid
 from scipy.sparse import csr_array, random_array
 
+from lrmf.data.statistics import count_answers, count_columns
 from lrmf.solver import kernels
 from lrmf.solver.gaussians import pack, unpack
 from lrmf.solver.kernels import MISSING, TILE_COLUMNS, TILE_ROWS
@@ -177,18 +178,16 @@ def test_hessian_over_sampled_columns_only(n_sampled):
 @pytest.mark.parametrize("shape", [(1, 1), (3, 200), (200, 3), (130, 2 * TILE_COLUMNS + 1)])
 def test_counts_of_rows_and_columns(shape):
     answers, _, _ = problem(*shape, 1)
-    for count, axis in ((kernels.count_answers, 1), (kernels.count_columns, 0)):
-        correct, observed = np.empty((2, shape[1 - axis]), int)
-        count(answers, correct, observed)
+    for count, axis in ((count_answers, 1), (count_columns, 0)):
+        correct, observed = count(answers)
         assert np.array_equal(correct, (answers == 1).sum(axis=axis))
         assert np.array_equal(observed, (answers != MISSING).sum(axis=axis))
 
 
 def test_a_row_with_a_value_that_is_no_answer_is_told():
     answers, _, _ = problem(4, 30, 1)
-    correct, observed = np.empty((2, 4), int)
     answers[-1, -1] = 7
-    kernels.count_answers(answers, correct, observed)
+    _, observed = count_answers(answers)
     assert observed[-1] == -1 and (observed[:-1] >= 0).all()
 
 

@@ -15,9 +15,11 @@ SCRIPT = """
     import pandas as pd
     sys.path.insert(0, "tests")
     from draws import draw_answers, random_lineage
-    from lrmf import LRMF, Forecaster, evaluation
-    from lrmf.baselines import Tuned
-    from lrmf.averaging import LineageMean
+    from lrmf import LRMF, Forecaster
+    from lrmf.baselines.averages import LineageMean
+    from lrmf.baselines.tuned import Tuned
+    from lrmf.evaluation.evaluate import evaluate
+    from lrmf.evaluation.splits import zero_shot
 
     def results(n_jobs):
         lineage = random_lineage(60, seed=1)
@@ -25,9 +27,9 @@ SCRIPT = """
         items = pd.DataFrame({"item_id": range(30), "benchmark": "all", "n_trials": 1})
         average = Tuned(LineageMean(), {"shrinkage": (0.1, 1.0)})
         predictors = {"LRMF": Forecaster(), "LRMF core": LRMF(2), "average": average}
-        splits = evaluation.zero_shot(answers, lineage, n_folds=3)
+        splits = zero_shot(answers, lineage, n_folds=3)
         models = pd.DataFrame({"model_id": lineage.node_ids[:60], "params_b": range(1, 61)})
-        frame, forecasts = evaluation.evaluate(
+        frame, forecasts = evaluate(
             predictors, splits, lineage, items=items, models=models, truth=answers, n_jobs=n_jobs
         )
         return pd.concat([frame, forecasts])

@@ -39,8 +39,8 @@ def bootstrap(
     """Metrics of every predictor with percentile intervals, and the reference minus each of them.
 
     Models are resampled in whole clusters, the same draws for all predictors, so the differences
-    are paired; several seeds are averaged within a resample. `paired_bootstrap` gives the same for
-    two predictors. With fewer than 5 clusters the bounds are NaN.
+    are paired; several seeds are averaged within a resample. With fewer than 5 clusters the bounds
+    are NaN.
 
     Parameters
     ----------
@@ -52,12 +52,19 @@ def bootstrap(
     -------
     DataFrame : columns of `by`, then predictor, metric, benchmark, value, lower, upper, difference,
         difference_lower, difference_upper, n_models, n_clusters.
+
+    Raises
+    ------
+    ValueError
+        If a metric or the benchmark is unknown, or predictors forecast different models.
     """
+    _check_names(forecasts, metrics, benchmark)
     if forecasts.empty:
         return pd.DataFrame(columns=[*by, *COMPARISON])
     parts = []
     groups = forecasts.groupby(list(by), sort=False, dropna=False) if by else [((), forecasts)]
     for key, group in groups:
+        _check_pairs(group)
         weights, counts = _resamples(group, n_boot=n_boot, seed=seed, cluster=cluster)
         draws = {
             (name, metric): _draw(frame, metric, benchmark, weights, counts.index)
@@ -71,6 +78,30 @@ def bootstrap(
         counted = {"n_models": len(counts), "n_clusters": counts.nunique()}
         parts.append(pd.DataFrame(rows, columns=[*by, *COMPARISON[:-2]]).assign(**counted))
     return pd.concat(parts, ignore_index=True)
+
+
+def _check_names(forecasts, metrics, benchmark):
+    if unknown := [name for name in metrics if name not in METRICS]:
+        raise ValueError(f"unknown metric {unknown[0]!r}; choose one of {', '.join(METRICS)}")
+    known = ["all", "average", *(forecasts["benchmark"].unique() if len(forecasts) else ())]
+    if len(forecasts) and benchmark not in known:
+        raise ValueError(f"unknown benchmark {benchmark!r}; choose {', '.join(known)}")
+
+
+def _check_pairs(forecasts):
+    """Differences are paired: every predictor must forecast the same models and benchmarks."""
+    keys = ["seed", "model_id", "benchmark"]
+    cells = {
+        name: set(map(tuple, frame[keys].to_numpy()))
+        for name, frame in forecasts.groupby("predictor", sort=False)
+    }
+    first, *others = cells
+    for name in others:
+        if cells[name] != cells[first]:
+            raise ValueError(
+                f"{first!r} and {name!r} forecast different models or benchmarks; compare "
+                "forecasts of the same splits"
+            )
 
 
 def _resamples(forecasts, *, n_boot, seed, cluster) -> tuple[np.ndarray, pd.Series]:
