@@ -18,7 +18,7 @@ from lrmf import LRMF
 from lrmf.baselines import boosting as tree_baselines
 from lrmf.baselines import registry as baselines
 from lrmf.evaluation import bootstrap as comparison
-from lrmf.forecaster import forecaster, tuning
+from lrmf.forecaster import drift, tuning
 from lrmf.forecaster import near_duplicates as memory
 from lrmf.report import tables
 from lrmf.report.style import benchmark_name
@@ -26,6 +26,8 @@ from lrmf.simulation.items import SUBTASK_ITEMS
 from lrmf.simulation.population import ADAPTER, FINETUNE, MERGE, QUANTIZED
 from lrmf.simulation.simulate import RETENTION_BETA
 from lrmf.solver import prior
+from lrmf.solver.arcsine import Gaussian
+from lrmf.solver.bernoulli import Bernoulli
 from notebooks.run import declared_parameters, resolve_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -452,8 +454,8 @@ CONSTANTS = {  # what the appendix quotes: words of the macro, module, name
     "memory kept": (memory, "_KEPT"),
     "worth of lineage": (memory, "_WORTH_OF_LINEAGE"),
     "trees hops": (tree_baselines, "MAX_HOPS"),
-    "latest": (forecaster, "_LATEST"),
-    "tuning worth": (tuning, "_WORTH"),
+    "latest": (drift.DriftConfig, "later_than"),
+    "tuning worth": (tuning.TuningConfig, "gain"),
 }
 SHARES = {"memory noise", "latest", "tuning worth"}  # in percent
 
@@ -745,7 +747,7 @@ def grids(is_binary, rank) -> dict[str, str]:
     known = baselines.all_baselines(is_binary=is_binary, rank=rank)
     tuned = {name: one.grid for name, one in known.items() if isinstance(one, baselines.Tuned)}
     said = {}
-    for name, grid in ({"LRMF": tuning.GRIDS[is_binary]} | tuned).items():
+    for name, grid in ({"LRMF": (Bernoulli if is_binary else Gaussian).grid} | tuned).items():
         parts = [
             ", ".join(
                 f"{parameter} {'/'.join(map(_plain, values))}" for parameter, values in one.items()

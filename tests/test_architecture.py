@@ -1,4 +1,4 @@
-"""What import-linter cannot hold: modules that say what they are for, a solver that only computes."""
+"""What import-linter cannot hold: what modules say they are for, a solver that only computes."""
 
 import ast
 from pathlib import Path

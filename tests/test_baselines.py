@@ -16,6 +16,7 @@ from lrmf.data.responses import MISSING, benchmark_scores, observed
 from lrmf.data.statistics import item_means
 from lrmf.simulation.simulate import simulate
 from lrmf.solver.factorization import LRMF
+from lrmf.solver.prior import LineagePrior
 
 SMALL = {
     "item mean": ItemMean(),
@@ -172,7 +173,9 @@ def test_harmonic_extension_equals_the_dense_solution(n_columns):
     fixed = rng.random((lineage.n_nodes, 1 if n_columns == 40 else n_columns)) < 0.5
     fixed = np.broadcast_to(fixed, (lineage.n_nodes, n_columns)).astype(np.float32)
     values = rng.normal(size=fixed.shape).astype(np.float32) * fixed
-    extended = harmonic_extension(lineage.laplacian, values, fixed, ridge=0.3, rtol=1e-7)
+    extended = harmonic_extension(
+        LineagePrior(lineage, [0.3], [1.0]).precision(0), values, fixed, rtol=1e-7
+    )
     matrix = lineage.laplacian.toarray() + 0.3 * np.eye(lineage.n_nodes)
     for column in range(n_columns):
         free = fixed[:, column] == 0

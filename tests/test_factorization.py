@@ -14,6 +14,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info
 
 from lrmf import LRMF, Lineage
+from lrmf.data.kinds import ANSWERS, PROPORTIONS
 from lrmf.data.responses import MISSING
 from lrmf.solver import bernoulli
 from lrmf.solver.prior import similar_items
@@ -36,7 +37,7 @@ def hold_out(responses, rows):
 
 def nothing(model, n_rows):
     """Revealed responses that reveal nothing."""
-    dtype, value = (np.uint8, MISSING) if model.is_binary_ else (np.float32, np.nan)
+    dtype, value = (np.uint8, MISSING) if model.kind_ is ANSWERS else (np.float32, np.nan)
     return np.full((n_rows, model.n_items_), value, dtype)
 
 
@@ -151,7 +152,7 @@ class TestLineage:
             [f"lab/m{number:03}" for number in range(40)],
         )
         model = LRMF(rank=3).fit(hold_out(truth, [39]), lineage, items=items)
-        train = np.where(truth == MISSING, np.nan, truth) if model.is_binary_ else truth
+        train = np.where(truth == MISSING, np.nan, truth) if model.kind_ is ANSWERS else truth
         means = np.nanmean(train[:39].astype(float), axis=0)
         forecast = model.predict_proba([39])[0]
         assert np.corrcoef(forecast, means)[0, 1] > 0.95
@@ -239,7 +240,7 @@ class TestForecasts:
         revealed = nothing(fitted, rows.size)
         revealed[:, :3] = truth[rows, :3]
         other = truth.copy()
-        other[rows, 3:] = 1 - truth[rows, 3:] if not fitted.is_binary_ else 1
+        other[rows, 3:] = 1 - truth[rows, 3:] if fitted.kind_ is PROPORTIONS else 1
         again = LRMF(rank=3).fit(hold_out(other, rows), lineage, items=items)
         shown = nothing(fitted, rows.size)
         shown[:, :3] = other[rows, :3]
@@ -441,7 +442,7 @@ class TestFoldIn:
         outside = LRMF(rank=3, **TIGHT).fit(truth, lineage, items=items)
         new = outside.fold_in(parents=[parent])
         # For answers a leaf in the graph adds its ridge to the mode of its parent.
-        tolerance = 0.02 if outside.is_binary_ else 1e-4
+        tolerance = 0.02 if outside.kind_ is ANSWERS else 1e-4
         assert new.predict_proba() == pytest.approx(inside.predict_proba([40])[0], abs=tolerance)
         assert new.predict_proba([5, 1]) == pytest.approx(new.predict_proba()[[5, 1]])
 
@@ -476,7 +477,7 @@ class TestFoldIn:
     def test_without_parents_it_is_the_average_model(self, fitted, problem):
         _, truth, rows, _ = problem
         train = hold_out(truth, rows).astype(float)
-        if fitted.is_binary_:
+        if fitted.kind_ is ANSWERS:
             train[train == MISSING] = np.nan
         means = np.nanmean(train, axis=0)
         stranger = fitted.fold_in()
@@ -492,7 +493,7 @@ class TestFoldIn:
         lineage, truth, rows, items = problem
         alone = Lineage.from_edges([], lineage.node_ids[: lineage.n_models])
         model = LRMF(rank=3, few_shot_trust=0.5).fit(hold_out(truth, rows), alone, items=items)
-        value = 1 if model.is_binary_ else 0.9
+        value = 1 if model.kind_ is ANSWERS else 0.9
         revealed = nothing(model, 1)
         revealed[0, [1, 2]] = value
         inside = model.predict_proba(rows[:1], revealed=revealed)[0]
@@ -716,7 +717,7 @@ class TestEstimator:
         lineage, truth, _, _ = problem
         with pytest.raises(ValueError, match="items"):
             fitted.adapt(truth[:, :-1], lineage)
-        wrong = np.zeros(truth.shape, np.float32 if fitted.is_binary_ else np.uint8)
+        wrong = np.zeros(truth.shape, np.float32 if fitted.kind_ is ANSWERS else np.uint8)
         with pytest.raises(ValueError, match="fitted on"):
             fitted.adapt(wrong, lineage)
 
@@ -906,7 +907,7 @@ class TestBadInput:
             with pytest.raises(ValueError, match="revealed must be .* of shape"):
                 call([0, 1, 2], revealed=good)
             with pytest.raises(ValueError, match="revealed must be"):
-                call([0, 1], revealed=good.astype(np.int64 if fitted.is_binary_ else bool))
+                call([0, 1], revealed=good.astype(np.int64 if fitted.kind_ is ANSWERS else bool))
             wrong = good.copy()
             wrong[1, 2] = 7
             with pytest.raises(ValueError, match=r"revealed\[1, 2\] is 7"):

@@ -1,13 +1,19 @@
 """The forecaster: what its ingredients may and may not do, over answers and proportions."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from draws import draw_answers, draw_proportions, random_lineage
 
 from lrmf import LRMF, Forecaster
+from lrmf.data.kinds import kind_of
 from lrmf.data.responses import MISSING, observed
-from lrmf.forecaster.tuning import GRIDS, tune
+from lrmf.forecaster.forecaster import CrossFitConfig
+from lrmf.forecaster.tuning import tune
+from lrmf.solver.bernoulli import Bernoulli
+from lrmf.solver.factorization import LIKELIHOODS
 from lrmf.solver.scores import standardised_error
 
 N_MODELS, N_HIDDEN = 200, 40
@@ -141,7 +147,7 @@ def test_a_model_that_nobody_has_evaluated_is_later_by_its_creation(problem, fit
         )
         model = Forecaster(rank=2, lineage_strength=3.0, use_features=False)
         model.fit(train, lineage, items=items, models=table)
-        assert model._is_later[new] == is_later
+        assert model.drift_.is_later[new] == is_later
 
 
 def test_later_models_have_wider_intervals_where_late_ones_scatter(problem):
@@ -244,7 +250,7 @@ class TestTuning:
 
     def test_what_is_chosen_is_what_is_used(self, problem, fitted):
         chosen = fitted.chosen_
-        assert set(chosen) == set(GRIDS[problem[1].dtype == np.uint8])
+        assert set(chosen) == set(LIKELIHOODS[kind_of(problem[1])].grid)
         parameters = fitted.model_.get_params()
         n_items = problem[1].shape[1]
         assert min(chosen.pop("rank", n_items), n_items) == parameters["rank"]
@@ -304,7 +310,7 @@ def test_choosing_parameters_finds_nothing_in_coin_flips():
     answers[np.random.default_rng(1).random(answers.shape) < 0.9] = MISSING
     fixed = {"rank": 8, "lineage_strength": 1.0}
     _, curve = tune(answers, lineage, items=None, models=cards(lineage), fixed=fixed)
-    assert set(curve["parameter"]) == set(GRIDS[True]) - set(fixed)
+    assert set(curve["parameter"]) == set(Bernoulli.grid) - set(fixed)
     assert (curve["loss"] > 2 * np.log(2)).all()  # without answers, and with some
 
 
@@ -329,7 +335,7 @@ def test_intervals_allow_for_what_the_states_of_a_model_leave_out():
 
 def sparse_problem(monkeypatch, *, n_models=600, n_items=200):
     """8 answers an item, and few enough models to calibrate on that the others can do without."""
-    monkeypatch.setattr("lrmf.forecaster.forecaster._CELLS", 40 * n_items)
+    monkeypatch.setattr(Forecaster, "_config", CrossFitConfig(most_cells=40 * n_items))
     lineage = random_lineage(n_models, seed=7, n_unscored=5, n_loops=5)
     answers, _ = draw_answers(lineage, n_items, seed=7, density=1.0, ridge=0.2, strength=3.0)
     given = np.random.default_rng(8).random(answers.shape) < 8 / n_models
@@ -342,7 +348,8 @@ def test_intervals_cover_where_items_have_few_answers(monkeypatch):
     forecaster = Forecaster(rank=4, tuned=False, use_memory=False)
     covered = {}
     for known_by_heart in (0, 50):
-        monkeypatch.setattr("lrmf.forecaster.forecaster._WELL_KNOWN", known_by_heart)
+        config = replace(Forecaster._config, enough_answers=known_by_heart)
+        monkeypatch.setattr(Forecaster, "_config", config)
         scores = forecaster.fit(train, lineage, items=items).predict_scores(target=~observed(train))
         hidden = np.where(observed(train), MISSING, answers)
         actual = forecaster.scores_.actual(hidden, observed(hidden)).ravel()

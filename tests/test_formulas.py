@@ -91,7 +91,7 @@ def test_beliefs_about_a_model_without_answers_are_its_fitted_state(binary):
     models = pd.DataFrame({"model_id": ids, "params_b": sizes})
     model = LRMF(rank=2, use_features=True, tolerance=1e-12, max_sweeps=500)
     model.fit(responses, lineage, models=models)
-    assert np.abs(model.prior_.mean(model.states_)[silent]).max() > 0.01
+    assert np.abs(model.prior_.at(model.states_).mean[silent]).max() > 0.01
     np.testing.assert_allclose(
         model.leave_one_out(silent).mean, model.states_[silent], atol=0.01, rtol=0.01
     )

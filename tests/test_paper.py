@@ -8,10 +8,11 @@ import pandas as pd
 import pytest
 
 from lrmf.data import names
-from lrmf.forecaster import forecaster, tuning
+from lrmf.forecaster import drift, forecaster, tuning
 from lrmf.forecaster import near_duplicates as memory
 from lrmf.report import tables
 from lrmf.simulation import items as simulated_items
+from lrmf.solver.calibration import IntervalCalibration
 from paper import build, generate
 from paper.generate import Facts, PaperError, Results
 
@@ -353,13 +354,13 @@ def test_a_constant_that_is_gone_is_named(monkeypatch):
 def test_constants_that_the_text_says_in_words_are_those_of_the_code():
     text = " ".join(source(PAPER / "sections" / "appendix.tex").split())
     said = {
-        "by three-fold cross-validation": tuning._FOLDS == 3,
+        "by three-fold cross-validation": tuning.TuningConfig.n_folds == 3,
         "$n$-grams to the fourth power": names._POWER == 4,
         "four times as much within an organization": names._OWN == 4,
-        "The latest fifth of the training models": forecaster._LATE == 0.2,
+        "The latest fifth of the training models": drift.DriftConfig.late_share == 0.2,
         "about a thousand of them weigh": 900 < memory._MOST < 1100,
-        "Scores of fewer than ten answers": forecaster._SMOOTH == 10,
-        "fewer than fifty answers a parameter": forecaster._WELL_KNOWN == 50,
+        "Scores of fewer than ten answers": IntervalCalibration.fit.__kwdefaults__["fewest"] == 10,
+        "fewer than fifty answers a parameter": forecaster.CrossFitConfig.enough_answers == 50,
         "Eight minor factors": simulated_items.N_MINOR == 8,
     }
     assert all(words in text and right for words, right in said.items())

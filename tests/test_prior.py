@@ -6,7 +6,7 @@ from draws import random_lineage
 
 from lrmf import Lineage
 from lrmf.solver.gaussians import Gaussians, pack
-from lrmf.solver.prior import LineagePrior
+from lrmf.solver.prior import LineagePrior, Marginals, penalty, solve
 
 RIDGE = np.array([0.5, 1.0, 2.0])
 STRENGTH = np.array([3.0, 0.0, 10.0])
@@ -116,8 +116,8 @@ class TestPrecision:
             mean[:, k] = features @ weights
             rest = states[:, k] - mean[:, k]
             least += 0.5 * (rest @ q @ rest + 5.0 * weights @ weights)
-        assert prior.penalty(states) == pytest.approx(least)
-        assert prior.mean(states) == pytest.approx(mean)
+        assert penalty(prior, states) == pytest.approx(least)
+        assert prior.at(states).mean == pytest.approx(mean)
 
     def test_penalty_without_features_is_ridge_and_differences_along_edges(self):
         lineage = forest()
@@ -125,8 +125,8 @@ class TestPrecision:
         jumps = states[lineage.parent_index] - states[lineage.child_index]
         expected = 0.5 * np.sum(RIDGE * states**2) + 0.5 * np.sum(STRENGTH * jumps**2)
         prior = LineagePrior(lineage, RIDGE, STRENGTH)
-        assert prior.penalty(states) == pytest.approx(expected)
-        assert not prior.mean(states).any()
+        assert penalty(prior, states) == pytest.approx(expected)
+        assert not prior.at(states).mean.any()
 
     def test_multiply_is_the_gradient_of_the_penalty(self):
         lineage = forest()
@@ -134,7 +134,7 @@ class TestPrecision:
         features = rng.standard_normal((lineage.n_nodes, 2))
         prior = LineagePrior(lineage, RIDGE, STRENGTH, features=features)
         states, direction = rng.standard_normal((2, lineage.n_nodes, P))
-        rise = prior.penalty(states + 1e-4 * direction) - prior.penalty(states - 1e-4 * direction)
+        rise = penalty(prior, states + 1e-4 * direction) - penalty(prior, states - 1e-4 * direction)
         assert rise / 2e-4 == pytest.approx(np.sum(prior.multiply(states) * direction))
 
 
@@ -150,7 +150,7 @@ class TestSolve:
         evidence = random_evidence(n)
         hessian = pack(evidence.precision.astype(dtype))
         right = rng.standard_normal((n, P))
-        solution, iterations = prior.solve(hessian, right, rtol=1e-10)
+        solution, iterations = solve(prior, hessian, right, rtol=1e-10)
         blocks = []
         for q in field(lineage):
             gram = features.T @ q @ features + 2.0 * np.eye(n_features)
@@ -165,7 +165,7 @@ class TestSolve:
         prior = LineagePrior(lineage, RIDGE, STRENGTH)
         nothing = np.zeros((lineage.n_nodes, P))
         hessian = pack(random_evidence(lineage.n_nodes).precision)
-        solution, iterations = prior.solve(hessian, nothing, rtol=1e-2)
+        solution, iterations = solve(prior, hessian, nothing, rtol=1e-2)
         assert not solution.any() and iterations == 0
 
     def test_gives_up_after_max_iterations(self):
@@ -173,7 +173,7 @@ class TestSolve:
         prior = LineagePrior(lineage, RIDGE, 1e6 * STRENGTH)
         hessian = pack(random_evidence(lineage.n_nodes).precision)
         right = np.ones((lineage.n_nodes, P))
-        _, iterations = prior.solve(hessian, right, rtol=1e-15, max_iterations=2)
+        _, iterations = solve(prior, hessian, right, rtol=1e-15, max_iterations=2)
         assert iterations == 2
 
 
@@ -229,7 +229,7 @@ class TestPropagate:
         lineage = forest(40, n_loops=6)
         evidence = random_evidence(lineage.n_nodes)
         prior = LineagePrior(lineage, RIDGE, STRENGTH)
-        solution, _ = prior.solve(pack(evidence.precision), evidence.information, rtol=1e-10)
+        solution, _ = solve(prior, pack(evidence.precision), evidence.information, rtol=1e-10)
         assert prior.propagate(evidence).mean == pytest.approx(solution, abs=1e-4)
 
     @pytest.mark.parametrize("strength", [0.0, 1e-6, 1e3])
@@ -279,7 +279,9 @@ class TestAttach:
         prior = LineagePrior(old, RIDGE, STRENGTH)
         marginals = prior.propagate(evidence, tolerance=EXACT)
         nodes = [old.index_of(parent) for parent, _ in parents]
-        attached = prior.attach(marginals, nodes, [weight for _, weight in parents])
+        attached = prior.leaf(
+            Marginals(marginals, marginals, evidence), nodes, [weight for _, weight in parents]
+        )
         mean, covariance = dense_posterior(field(new), evidence.pad(7))
         assert_equal(attached, mean[6:], covariance[6:])
 
@@ -292,7 +294,7 @@ class TestAttach:
         evidence = random_evidence(3, share=1.0)
         prior = LineagePrior(old, RIDGE, STRENGTH)
         marginals = prior.propagate(evidence, tolerance=EXACT)
-        attached = prior.attach(marginals, [1, 2], [1.0, 1.0])
+        attached = prior.leaf(Marginals(marginals, marginals, evidence), [1, 2], [1.0, 1.0])
         _, covariance = dense_posterior(field(new), evidence.pad(4))
         variance, exact = np.diag(attached.covariance[0]), np.diag(covariance[3])
         assert (variance <= exact + 1e-9).all() and (variance > 0.4 * exact).all()

@@ -6,7 +6,7 @@ import pytest
 from draws import draw_answers, draw_proportions, random_lineage
 
 from lrmf import LRMF
-from lrmf.baselines.boosting import proportion
+from lrmf.data.kinds import from_arcsine
 from lrmf.forecaster.stacking import Stacking, _covariance
 
 N = 240
@@ -67,7 +67,7 @@ def test_a_step_moves_the_scores_as_a_measurement_would(fitted):
     model, belief, models = fitted
     stacking = Stacking().fit(model, belief, models)
     trees = stacking._grow(model, models)
-    row, forecast = np.array([3]), proportion(trees.forecast(np.array([3])))
+    row, forecast = np.array([3]), from_arcsine(trees.forecast(np.array([3])))
     score, moved, offset = stacking._steps(model, belief[row], trees, forecast)
     step = 1e-4
     slope = []

@@ -4,11 +4,12 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
-from scipy import sparse
 from scipy.sparse.linalg import splu
 
 from ..data.lineage import without_edges
 from ..data.statistics import residuals
+from ..solver.linear import conjugate_gradients
+from ..solver.prior import LineagePrior
 from .base import BLOCK_CELLS, _Baseline
 
 FACTORIZED_COLUMNS = 32  # columns with the same fixed cells that are worth a factorization
@@ -51,6 +52,7 @@ class LineageMean(_Baseline):
         if not isinstance(self.shrinkage, Real) or not self.shrinkage >= 0:
             raise ValueError(f"shrinkage must be a number of at least 0, got {self.shrinkage!r}")
         self.lineage_ = without_edges(lineage, self.responses_) if lineage is None else lineage
+        self.precision_ = LineagePrior(self.lineage_, [self.shrinkage], [1.0]).precision(0)
 
     def _add_residual(self, forecast, rows, columns, revealed):
         step = max(1, BLOCK_CELLS // self.lineage_.n_nodes)
@@ -70,9 +72,7 @@ class LineageMean(_Baseline):
         known = np.zeros((len(nodes), len(columns)), dtype=np.float32)
         fixed = np.zeros(known.shape, dtype=np.float32)
         known[: len(scored)], fixed[: len(scored)] = self._known(scored, columns)
-        extended = harmonic_extension(
-            self.lineage_.laplacian[nodes][:, nodes], known, fixed, ridge=self.shrinkage
-        )
+        extended = harmonic_extension(self.precision_[nodes][:, nodes], known, fixed)
         place = np.searchsorted(nodes, rows).clip(max=max(0, len(nodes) - 1))
         found = np.zeros(len(rows), bool) if not len(nodes) else nodes[place] == rows
         result = np.zeros((len(rows), len(columns)), dtype=np.float32)
@@ -92,22 +92,24 @@ class LineageMean(_Baseline):
 
 
 def harmonic_extension(
-    laplacian, values: np.ndarray, fixed: np.ndarray, *, ridge: float, rtol: float = 1e-5
+    precision, values: np.ndarray, fixed: np.ndarray, *, rtol: float = 1e-5
 ) -> np.ndarray:
-    """Solve (ridge I + L) f = 0 on the free cells, f = values on the fixed ones, by columns.
+    """Solve Q f = 0 on the free cells, f = values on the fixed ones, by columns.
+
+    This is the mean of a Gaussian with precision Q given the fixed cells.
 
     Columns with the same fixed cells (whole benchmarks, as a rule) share a sparse factorization;
     the others go through conjugate gradients together.
 
     Parameters
     ----------
-    laplacian : sparse (n_nodes, n_nodes)
+    precision : sparse (n_nodes, n_nodes), such as `LineagePrior.precision`
     values, fixed : float32 (n_nodes, n_columns); `fixed` is 0 or 1.
     """
     n_nodes, n_columns = values.shape
     if not n_nodes or fixed.all():
         return values
-    matrix = (laplacian + ridge * sparse.eye_array(n_nodes)).tocsr().astype(np.float32)
+    matrix = precision.tocsr().astype(np.float32)
     packed = np.packbits(fixed.astype(bool), axis=0).T
     group, _ = pd.factorize(np.array([column.tobytes() for column in packed], dtype=object))
     sizes = np.bincount(group)
@@ -138,23 +140,15 @@ def _solve_directly(matrix, values, fixed) -> np.ndarray:
 
 def _solve_iteratively(matrix, values, fixed, rtol) -> np.ndarray:
     """Harmonic extension of columns by conjugate gradients, Jacobi-preconditioned."""
+    free, known = 1 - fixed, values * fixed
     inverse = (1 / matrix.diagonal()).astype(np.float32)[:, None]
-    free = 1 - fixed
-    solution = values * fixed
-    residual = -free * (matrix @ solution)
-    direction = inverse * residual
-    energy = np.einsum("ui,ui->i", residual, direction)
-    enough = rtol**2 * energy
-    for _ in range(2 * len(values)):
-        if (energy <= enough).all():
-            break
-        product = free * (matrix @ direction)
-        curvature = np.einsum("ui,ui->i", direction, product)
-        step = np.divide(energy, curvature, out=np.zeros_like(energy), where=curvature > 0)
-        solution += step * direction
-        residual -= step * product
-        preconditioned = inverse * residual
-        energy, previous = np.einsum("ui,ui->i", residual, preconditioned), energy
-        ratio = np.divide(energy, previous, out=np.zeros_like(energy), where=previous > 0)
-        direction = preconditioned + ratio * direction
-    return solution
+    # On the free cells, A f = -A known; the fixed cells are projected out of every product.
+    extension, _ = conjugate_gradients(
+        lambda direction: free * (matrix @ direction),
+        lambda residual: inverse * residual,
+        -free * (matrix @ known),
+        rtol=rtol,
+        max_iterations=2 * len(values),
+        by_column=True,
+    )
+    return known + extension

@@ -11,6 +11,7 @@ from sklearn.model_selection import KFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 
 from ..data.features import creation_days, model_features
+from ..data.kinds import ANSWERS, from_arcsine, kind_of, to_arcsine
 from ..data.lineage import Lineage, without_edges
 from ..data.names import namesakes
 from ..data.responses import observed
@@ -90,13 +91,13 @@ class BoostedTrees(ForecastInBlocks):
         """Grow the trees on the scores of the observed responses (n_models, n_items)."""
         for cached in ("_covariance", "out_of_fold"):
             self.__dict__.pop(cached, None)
-        self.responses_, self.is_binary_ = responses, responses.dtype == np.uint8
+        self.responses_, is_answers = responses, kind_of(responses) is ANSWERS
         lineage = without_edges(lineage, responses) if lineage is None else lineage
         n_models, n_items = responses.shape
-        self.codes_ = benchmark_codes(items, n_items) if self.is_binary_ else np.arange(n_items)
+        self.codes_ = benchmark_codes(items, n_items) if is_answers else np.arange(n_items)
         self.item_means_ = item_means(responses, items)
         self.member_ = (self.codes_[:, None] == np.unique(self.codes_)).astype(np.float32)
-        self.y_ = self._arcsine_scores()
+        self.y_ = self._arcsine_scores(n_prior=int(is_answers))
         inputs = [np.zeros((n_models, 1))]
         if models is not None:
             inputs += [model_features(models).to_numpy(), creation_days(models)]
@@ -106,7 +107,7 @@ class BoostedTrees(ForecastInBlocks):
             inputs.append(self._namesakes_scores(models))
         self.inputs_ = np.column_stack(inputs)
         profile = LineageMean(None, self.shrinkage) if self.neighbours else ItemMean()
-        self.profile_ = profile.fit(responses, lineage, items=items) if self.is_binary_ else None
+        self.profile_ = profile.fit(responses, lineage, items=items) if is_answers else None
         self.trees_ = [self._grow(column) for column in self.y_.T]
         return self
 
@@ -114,8 +115,11 @@ class BoostedTrees(ForecastInBlocks):
         known = np.flatnonzero(np.isfinite(self.y_).any(axis=1))
         return namesakes(models["model_id"], self.y_[known], known)
 
-    def _arcsine_scores(self) -> np.ndarray:
-        """2 asin sqrt(score): float (n_models, n_benchmarks), NaN where nothing was observed."""
+    def _arcsine_scores(self, *, n_prior) -> np.ndarray:
+        """2 asin sqrt(score): float (n_models, n_benchmarks), NaN where nothing was observed.
+
+        Scores are shrunk as by `n_prior` more responses at the item mean.
+        """
         sums, counts = [], []
         for start in range(0, len(self.responses_), BLOCK_MODELS):
             block = self.responses_[start : start + BLOCK_MODELS]
@@ -124,9 +128,9 @@ class BoostedTrees(ForecastInBlocks):
             counts.append(seen @ self.member_)
         total, count = np.concatenate(sums), np.concatenate(counts)
         self.centre_ = self.item_means_ @ self.member_ / self.member_.sum(axis=0)
-        residual = total / np.maximum(count + self.is_binary_, 1)  # one answer at the item mean
+        residual = total / np.maximum(count + n_prior, 1)
         scores = np.where(count > 0, self.centre_ + residual, np.nan)
-        return _arcsine(scores).astype(np.float64)
+        return to_arcsine(scores).astype(np.float64)
 
     def _booster(self):
         return HistGradientBoostingRegressor(
@@ -168,7 +172,9 @@ class BoostedTrees(ForecastInBlocks):
         covariance = pd.DataFrame(errors).cov(min_periods=FEWEST_MODELS).fillna(0.0).to_numpy()
         variance = np.maximum(np.diag(covariance), 1e-4)
         covariance = KEPT_CORRELATION * covariance
-        if self.is_binary_:  # the noise of the revealed answers does not carry over to others
+        if (
+            self.profile_ is not None
+        ):  # the noise of the revealed answers does not carry over to others
             binomial = self.item_means_ * (1 - self.item_means_)
             n_items = self.member_.sum(axis=0)
             noise = binomial @ self.member_ / n_items**2 / (self.centre_ * (1 - self.centre_))
@@ -181,7 +187,7 @@ class BoostedTrees(ForecastInBlocks):
     def _forecast_block(self, rows, columns, revealed):
         y = self.forecast(rows)
         known = self.responses_[rows] if revealed is None else revealed
-        if self.is_binary_:
+        if self.profile_ is not None:
             updated = self._update_answers(y, known, self.profile_.predict_proba(rows))
         else:
             updated = self._update_proportions(y, known)
@@ -189,7 +195,7 @@ class BoostedTrees(ForecastInBlocks):
 
     def forecast(self, rows) -> np.ndarray:
         """Forecast y (n_rows, n_benchmarks) from the inputs alone."""
-        y = np.tile(_arcsine(self.centre_).astype(np.float64), (len(rows), 1))
+        y = np.tile(to_arcsine(self.centre_).astype(np.float64), (len(rows), 1))
         with threadpool_limits(1):
             for column, tree in zip(y.T, self.trees_, strict=True):
                 if tree is not None:
@@ -199,9 +205,9 @@ class BoostedTrees(ForecastInBlocks):
     def _update_proportions(self, y, known) -> np.ndarray:
         seen = observed(known)
         if seen.any():
-            step = np.where(seen, _arcsine(np.where(seen, known, 0)) - y, 0)
+            step = np.where(seen, to_arcsine(np.where(seen, known, 0)) - y, 0)
             y = y + self._condition(step, np.where(seen, 0, UNSEEN))
-        return proportion(y)
+        return from_arcsine(y)
 
     def _update_answers(self, y, known, profile) -> np.ndarray:
         profile = logit(np.clip(profile, SURE, 1 - SURE))
@@ -232,7 +238,7 @@ class BoostedTrees(ForecastInBlocks):
 
         Also the shifts of the profile by benchmark that give them, a start for a similar y.
         """
-        wanted = np.clip(proportion(y), SURE, 1 - SURE)
+        wanted = np.clip(from_arcsine(y), SURE, 1 - SURE)
         shift = np.full(wanted.shape, shift, np.float32)
         for _ in range(MATCH_STEPS):
             probability = expit(profile + shift[:, self.codes_])
@@ -293,12 +299,3 @@ def _mean(weights, values, known) -> np.ndarray:
     """Weighted means of the known values, NaN where there is none."""
     mass = weights @ known.astype(float)
     return np.divide(weights @ values, mass, out=np.full(mass.shape, np.nan), where=mass > 0)
-
-
-def _arcsine(score):
-    return 2 * np.arcsin(np.sqrt(np.clip(score, 0, 1)))
-
-
-def proportion(y):
-    """The score that y = 2 asin sqrt(score) stands for."""
-    return np.sin(np.clip(y, 0, np.pi) / 2) ** 2

@@ -4,13 +4,14 @@ from numbers import Real
 
 import numpy as np
 
+from ..data.kinds import ANSWERS, kind_of
 from ..data.lineage import without_edges
 from ..solver.answers import lay_out
 from ..solver.arcsine import Gaussian
 from ..solver.bernoulli import Bernoulli
 from ..solver.gaussians import Gaussians, pack
 from ..solver.newton import AlternatingNewton
-from ..solver.prior import LineagePrior
+from ..solver.prior import LineagePrior, solve
 from .base import ForecastInBlocks
 
 INTERCEPT_RIDGE, SLOPE_RIDGE = 0.01, 1.0
@@ -67,10 +68,11 @@ class ItemResponse(ForecastInBlocks):
         if lineage is None or not self.lineage_strength:
             lineage = without_edges(lineage, responses)
         self.responses_, self.n_nodes_ = responses, lineage.n_nodes
-        is_binary = responses.dtype == np.uint8
-        own = self._fit_answers(lineage) if is_binary else self._fit_proportions(lineage, items)
-        own = own.pad(self.n_nodes_)
-        self.own_, self.before_ = own, self.prior_.propagate(own) / own
+        if kind_of(responses) is ANSWERS:
+            own = self._fit_answers(lineage)
+        else:
+            own = self._fit_proportions(lineage, items)
+        self.marginals_ = self.prior_.marginals(own.pad(self.n_nodes_))
         return self
 
     def _make_prior(self, lineage, *, pinned):
@@ -112,7 +114,7 @@ class ItemResponse(ForecastInBlocks):
         self.likelihood_ = factor
         own = factor.evidence(self.responses_, jump=0.0)
         full = own.pad(self.n_nodes_)
-        states, _ = self.prior_.solve(pack(full.precision), full.information, rtol=1e-8)
+        states, _ = solve(self.prior_, pack(full.precision), full.information, rtol=1e-8)
         self.ability_, self.slope_ = states[:, 0], factor.design[:, 0]
         self.intercept_ = factor.centre
         return own
@@ -124,5 +126,5 @@ class ItemResponse(ForecastInBlocks):
     def _states(self, rows, revealed) -> Gaussians:
         """Posterior of the rows' abilities given their own answers, or only the revealed ones."""
         if revealed is None:
-            return self.before_[rows] * self.own_[rows]
-        return self.likelihood_.fold_in(self.before_[rows], revealed)
+            return self.marginals_.leave_one_out[rows] * self.marginals_.evidence[rows]
+        return self.likelihood_.fold_in(self.marginals_.leave_one_out[rows], revealed)

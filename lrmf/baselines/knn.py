@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..data.kinds import ANSWERS, kind_of
 from ..data.responses import observed, observed_counts
 from ..data.statistics import residuals, spread
 from .base import BLOCK_CELLS, _Baseline
@@ -35,13 +36,15 @@ class KNN(_Baseline):
         self.significance = significance
 
     def _fit(self, lineage):
-        self.is_binary_ = self.responses_.dtype == np.uint8
-        wanted = self.n_neighbors or (20 if self.is_binary_ else 15)
+        answers = kind_of(self.responses_) is ANSWERS
+        self.similarity_ = self._shrunken_cosine if answers else _inverse_distance
+        self.n_mean_neighbors_ = int(answers)  # neighbours that answer like the item means
+        wanted = self.n_neighbors or (20 if answers else 15)
         counts = observed_counts(self.responses_)
         density = counts.sum() / max(1, np.count_nonzero(counts) * self.responses_.shape[1])
         self.n_neighbors_ = round(wanted / max(density, 1e-9))
         self.scale_ = np.ones(self.responses_.shape[1], dtype=np.float32)
-        if not self.is_binary_:
+        if not answers:
             self.scale_ = spread(self.responses_, self.item_means_)
 
     def _add_residual(self, forecast, rows, columns, revealed):
@@ -54,20 +57,13 @@ class KNN(_Baseline):
                 self.responses_[:, columns[block]], self.item_means_[columns[block]]
             )
             mass = weights @ seen
-            if self.is_binary_:
-                mass += weights.max(axis=1, keepdims=True)
+            mass += self.n_mean_neighbors_ * weights.max(axis=1, keepdims=True)
             zero = np.zeros_like(mass)
             forecast[:, block] += np.divide(weights @ values, mass, out=zero, where=mass > 0)
 
     def _weights(self, known, rows) -> np.ndarray:
         """Similarity of each row to its nearest training models: float32 (n_rows, n_models)."""
-        product, own, other, common = self._products(known)
-        if self.is_binary_:
-            length = np.sqrt(np.maximum(own * other, 1e-12))
-            similarity = product / length * common / (common + np.float32(self.significance))
-        else:
-            distance = (own + other - 2 * product).clip(min=0) / np.maximum(common, 1)
-            similarity = np.where(common > 0, 1 / (distance + np.float32(0.1)), 0)
+        similarity = self.similarity_(*self._products(known))
         similarity[np.arange(len(rows)), rows] = 0
         similarity = similarity.clip(min=0)
         if self.n_neighbors_ < similarity.shape[1]:
@@ -75,6 +71,11 @@ class KNN(_Baseline):
             # Rounding must not break ties between equally similar models.
             similarity[similarity < last[:, [self.n_neighbors_ - 1]] * (1 - 1e-5)] = 0
         return similarity
+
+    def _shrunken_cosine(self, product, own, other, common) -> np.ndarray:
+        """Cosine of the residuals, shrunk where few items are in common."""
+        length = np.sqrt(np.maximum(own * other, 1e-12))
+        return product / length * common / (common + np.float32(self.significance))
 
     def _products(self, known) -> list[np.ndarray]:
         """e_u.e_v, |e_u|^2, |e_v|^2 and n over the items that row u and model v both answered."""
@@ -90,6 +91,12 @@ class KNN(_Baseline):
             for total, (left, right) in zip(sums, pairs, strict=True):
                 total += left @ right.T
         return sums
+
+
+def _inverse_distance(product, own, other, common) -> np.ndarray:
+    """1 / (0.1 + mean squared distance) over the columns in common, 0 without any."""
+    distance = (own + other - 2 * product).clip(min=0) / np.maximum(common, 1)
+    return np.where(common > 0, 1 / (distance + np.float32(0.1)), 0)
 
 
 def _column_blocks(columns: np.ndarray, n_rows: int) -> list[slice]:

@@ -6,7 +6,8 @@ from sklearn.base import BaseEstimator
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from ..data.features import model_features
-from ..data.responses import MISSING, observed, observed_counts
+from ..data.kinds import ANSWERS, kind_of, reveal
+from ..data.responses import observed, observed_counts
 from ..data.statistics import benchmark_codes, item_means, spread
 from .base import BLOCK_CELLS
 from .factorization import MFWithFeatures
@@ -52,15 +53,14 @@ class NCF(BaseEstimator):
         rng = np.random.default_rng(self.seed)
         self.factors_ = MFWithFeatures(rank=self.rank, seed=self.seed)
         self.factors_.fit(responses, lineage, items=items, models=models)
-        self.is_binary_ = responses.dtype == np.uint8
         self.responses_, self.item_means_ = responses, item_means(responses, items)
-        self.scale_ = None if self.is_binary_ else spread(responses, self.item_means_)
         self.descriptions_ = self._describe(lineage, models)
         design, offset = self.factors_.item_factors_, self.factors_.item_intercept_
         codes = benchmark_codes(items, len(design))
         self.item_inputs_ = np.column_stack([design, offset, codes[:, None] == np.unique(codes)])
-        network = MLPClassifier if self.is_binary_ else MLPRegressor
-        self.network_ = network(
+        output = _AnswerOutput if kind_of(responses) is ANSWERS else _ProportionOutput
+        self.output_ = output(self)
+        self.network_ = self.output_.network(
             hidden_layer_sizes=self.hidden,
             learning_rate_init=3e-3,
             random_state=self.seed,
@@ -93,9 +93,7 @@ class NCF(BaseEstimator):
         """Probabilities or proportions from the first layer, before its rectifier."""
         for weights, bias in zip(self.weights_[1:], self.biases_[1:], strict=True):
             hidden = np.maximum(hidden, 0, out=hidden) @ weights + bias
-        if self.is_binary_:
-            return expit(hidden[..., 0])
-        return self.item_means_[columns] + self.scale_[columns] * hidden[..., 0]
+        return self.output_.forecast(hidden[..., 0], columns)
 
     def _describe(self, lineage, models) -> np.ndarray:
         """Features and indicators of the larger families: float32 (n_models, n_columns)."""
@@ -118,7 +116,7 @@ class NCF(BaseEstimator):
         """What the factors alone forecast, on their own scale: float32 (n_rows, n_columns)."""
         likelihood = self.factors_.likelihood_
         product = states.astype(np.float32) @ likelihood.design[columns].T.astype(np.float32)
-        return product + self.factors_.item_intercept_[columns] if self.is_binary_ else product
+        return product + self.output_.intercept[columns]
 
     def _episodes(self, rng) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and answers of cells whose model shows a random subset of its other answers."""
@@ -144,18 +142,12 @@ class NCF(BaseEstimator):
         draw = rng.random(seen.shape, dtype=np.float32)
         shown = seen & (draw < share)
         target = seen & ~shown & (draw >= 1 - per_model / n_seen)
-        missing = MISSING if self.is_binary_ else np.nan
-        states = self.factors_.factors(
-            rows, np.where(shown, answers, missing).astype(answers.dtype)
-        )
+        states = self.factors_.factors(rows, reveal(answers, shown))
         row, column = np.nonzero(target)
         models = self._model_inputs(rows, states, shown.sum(axis=1))[row]
         product = np.einsum("cp,cp->c", states[row], self.factors_.likelihood_.design[column])
-        if self.is_binary_:
-            product = product + self.factors_.item_intercept_[column]
-            wanted = answers[row, column]
-        else:
-            wanted = (answers[row, column] - self.item_means_[column]) / self.scale_[column]
+        product = product + self.output_.intercept[column]
+        wanted = self.output_.target(answers[row, column], column)
         inputs = np.column_stack([models, self.item_inputs_[column], product])
         return inputs.astype(np.float32), wanted
 
@@ -169,10 +161,9 @@ class NCF(BaseEstimator):
         inputs -= centre
         inputs /= scale
         self.network_.set_params(batch_size=min(BATCH_CELLS, len(inputs)))
-        classes = {"classes": [0, 1]} if self.is_binary_ else {}
         epochs = []
         for _ in range(self.n_epochs):
-            self.network_.partial_fit(inputs, answers, **classes)
+            self.network_.partial_fit(inputs, answers, **self.output_.fit_options)
             layers = (*self.network_.coefs_, *self.network_.intercepts_)
             epochs.append([weights.astype(np.float32) for weights in layers])
         # The average over the second half of the passes stands in for a decaying step size.
@@ -183,3 +174,35 @@ class NCF(BaseEstimator):
         self.biases_[0] = self.biases_[0] - centre @ self.weights_[0]
         n_items_inputs = self.item_inputs_.shape[1]
         self._parts = [inputs.shape[1] - n_items_inputs - 1, inputs.shape[1] - 1]
+
+
+class _AnswerOutput:
+    """A classifier: its output is the logit of a correct answer."""
+
+    network, fit_options = MLPClassifier, {"classes": [0, 1]}
+
+    def __init__(self, ncf):
+        self.intercept = ncf.factors_.item_intercept_
+
+    def target(self, answers, columns):
+        return answers
+
+    def forecast(self, output, columns):
+        return expit(output)
+
+
+class _ProportionOutput:
+    """A regression: its output is the residual from the item mean, in standard deviations."""
+
+    network, fit_options = MLPRegressor, {}
+
+    def __init__(self, ncf):
+        self.mean = ncf.item_means_
+        self.std = spread(ncf.responses_, self.mean)
+        self.intercept = np.zeros(len(self.mean), np.float32)
+
+    def target(self, proportions, columns):
+        return (proportions - self.mean[columns]) / self.std[columns]
+
+    def forecast(self, output, columns):
+        return self.mean[columns] + self.std[columns] * output

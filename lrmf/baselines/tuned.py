@@ -9,15 +9,15 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils.metaestimators import available_if
 
+from ..data.kinds import kind_of, reveal, without
 from ..data.lineage import without_edges
-from ..data.responses import MISSING, observed, observed_counts, random_places
+from ..data.responses import observed, observed_counts, random_places
 from ..data.statistics import benchmark_codes
 
 HIDDEN_SHARE = 0.2  # of the related models, in each inner split
 MAX_HIDDEN = 200
 MAX_ITEMS = 1024
 SMALLEST_LOSS = 1e-9
-LOG_LOSS_CLIP = 1e-6
 SAME = 1e-5  # means that differ less count as equal
 
 
@@ -43,7 +43,7 @@ class InnerSplit:
         """The first k responses of each hidden model; None for k = 0."""
         if not k:
             return None
-        return np.where(self.order < k, self.truth, _missing(self.truth)).astype(self.truth.dtype)
+        return reveal(self.truth, self.order < k)
 
     def target(self, k: int) -> np.ndarray:
         """The observed cells left to forecast once k are revealed."""
@@ -72,9 +72,9 @@ def inner_splits(responses, lineage=None, *, n_splits=2, seed=0) -> Iterator[Inn
         if not len(rows):
             return
         columns = np.sort(rng.permutation(n_items)[:MAX_ITEMS])
-        train = np.array(responses[:, columns] if len(columns) < n_items else responses)
+        train = responses[:, columns] if len(columns) < n_items else responses
         truth = train[rows]
-        train[rows] = _missing(responses)
+        train = without(train, rows)
         yield InnerSplit(train, rows, columns, truth, random_places(observed(truth), rng))
 
 
@@ -117,7 +117,7 @@ class Tuned(BaseEstimator):
 
     def fit(self, responses, lineage=None, *, items=None, models=None):
         """Choose by inner splits, then fit on all of `responses` (n_models, n_items)."""
-        ks = self.ks or ((0, 5, 50) if responses.dtype == np.uint8 else (0, 1, 2))
+        ks = self.ks or kind_of(responses).n_revealed_tuning
         candidates = list(ParameterGrid(self.grid))
         errors = np.zeros((len(candidates), len(ks), 3))
         if len(candidates) > 1:
@@ -161,8 +161,7 @@ def _losses(fitted, split, items, k) -> tuple[float, float, float]:
     target = split.target(k)
     truth = np.where(target, split.truth, 0).astype(np.float32)
     error = np.where(target, forecast - truth, 0)
-    is_binary = split.truth.dtype == np.uint8
-    cells = -np.log(np.maximum(1 - np.abs(error), LOG_LOSS_CLIP)) if is_binary else error**2
+    cells = kind_of(split.truth).losses(error)
     codes = benchmark_codes(items, len(split.columns))
     member = (codes[:, None] == np.unique(codes)).astype(np.float32)
     counts = target.astype(np.float32) @ member
@@ -178,7 +177,3 @@ def _correlation(actual, predicted) -> float:
     if len(actual) < 3 or min(np.ptp(actual), np.ptp(predicted)) < SAME:
         return 0.0
     return max(0.0, np.corrcoef(actual, predicted)[0, 1])
-
-
-def _missing(responses):
-    return MISSING if responses.dtype == np.uint8 else np.nan

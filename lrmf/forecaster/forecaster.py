@@ -1,32 +1,48 @@
 """The forecaster: LRMF with tuned parameters, model cards, memory and calibrated intervals."""
 
 import json
+from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ..data.features import model_dates, read_dates
+from ..data.kinds import ANSWERS, kind_of, reveal, without
 from ..data.lineage import is_isolated
-from ..data.responses import MISSING, has_responses, observed, observed_counts, random_places
-from ..solver.factorization import LRMF
+from ..data.responses import has_responses, observed, observed_counts, random_places
+from ..solver.calibration import IntervalCalibration, ScoredForecasts
+from ..solver.factorization import LIKELIHOODS, LRMF
 from ..solver.prediction import BLOCK, Forecasts
-from ..solver.scores import coverage_scale, standardised_error, unexplained_variance, widened
+from ..solver.scores import coverage_scale
 from ..threads import threads
 from .card_correction import correct
+from .drift import DriftConfig, TemporalDrift, late_models, shrunken_mean
 from .near_duplicates import SHOTS, Memory, ShownAnswers, forecast_in_turn
 from .stacking import Stacking
-from .tuning import DEFAULTS, tune
+from .tuning import tune
 
-_LEAST = 40  # models behind a calibration, at least
-_LATE = 0.2  # share of the training models, the latest, that show what drift does
-_LATEST = 0.98  # share of the training models that a later model is later than
-_SIMULATED = 400  # models with and without relatives behind memory and intervals, each, or
-_CELLS = 2_000_000  # as many as have so many cells
-_WELL_KNOWN = 50  # answers per parameter of an item; fewer, and items know answers by heart
-_SMOOTH = 10  # answers behind a score, below which its error has but a few values
-_REVEALED = {True: (5, *SHOTS), False: (1, 2, 4)}  # responses, by whether they are answers
+
+@dataclass(frozen=True)
+class CrossFitConfig:
+    """Which training models the mixture of near-duplicates and the calibration learn from.
+
+    Attributes
+    ----------
+    fewest : int
+        Models with enough responses that a number of revealed responses needs to be calibrated.
+    most : int
+        Models with relatives, and as many without, that are forecast as if they were new,
+    most_cells : int
+        or as many as have this number of cells.
+    enough_answers : int
+        Answers per parameter of an item. With fewer, item parameters overfit, and residuals of
+        models used in the fit are too small: a second fit leaves these models out.
+    """
+
+    fewest: int = 40
+    most: int = 400
+    most_cells: int = 2_000_000
+    enough_answers: int = 50
 
 
 class Forecaster(Forecasts, BaseEstimator):
@@ -79,6 +95,8 @@ class Forecaster(Forecasts, BaseEstimator):
     True
     """
 
+    _config = CrossFitConfig()
+
     def __init__(
         self,
         rank=None,
@@ -113,7 +131,7 @@ class Forecaster(Forecasts, BaseEstimator):
         fixed = {name: getattr(self, name) for name in ("rank", "lineage_strength", "use_features")}
         fixed = {name: value for name, value in fixed.items() if value is not None}
         if not self.tuned:
-            fixed = DEFAULTS[responses.dtype == np.uint8] | fixed
+            fixed = LIKELIHOODS[kind_of(responses)].defaults | fixed
         parameters, self.tuning_ = tune(
             responses, lineage, items=items, models=models, cards=self._shown(models),
             use_names=self.use_names, fixed=fixed, seed=self.seed, n_threads=self.n_threads,
@@ -177,16 +195,15 @@ class Forecaster(Forecasts, BaseEstimator):
             rows = self._choose(rng)
             rehearsal = self._rehearsal(rows, models)
             rehearsal._simulate(rows, rng)
-            self.memory_, self._shots = rehearsal.memory_, rehearsal._shots
-            self._unexplained, self._scales = rehearsal._unexplained, rehearsal._scales
-            self._mind_drift(models)
+            self.memory_, self.calibration_ = rehearsal.memory_, rehearsal.calibration_
+            self._learn_drift(models)
         return self
 
     def _take(self, model, models):
         """The fit, and beliefs without own responses, corrected by cards and boosted trees."""
         self.model_, self.likelihood_, self.scores_ = model, model.likelihood_, model.scores_
         self.responses_, self.lineage_, self.items_ = model.responses_, model.lineage_, model.items_
-        self.is_binary_, self.evaluated_ = model.is_binary_, has_responses(self.responses_)
+        self.kind_, self.evaluated_ = model.kind_, has_responses(self.responses_)
         self.trees_ = None
         self._reads_cards = self._shown(models) is not None
         self._belief_without, self.cards_ = self._read_cards(model, models)
@@ -208,7 +225,8 @@ class Forecaster(Forecasts, BaseEstimator):
         rows = np.flatnonzero(self.evaluated_)
         isolated = is_isolated(self.lineage_, self.evaluated_, rows)
         groups = [rng.permutation(rows[isolated == group]) for group in (False, True)]
-        size = np.clip(_CELLS // self.responses_.shape[1], _LEAST, _SIMULATED)
+        size = self._config.most_cells // self.responses_.shape[1]
+        size = np.clip(size, self._config.fewest, self._config.most)
         return np.sort(np.concatenate([group[:size] for group in groups]))
 
     def _rehearsal(self, rows, models):
@@ -219,10 +237,10 @@ class Forecaster(Forecasts, BaseEstimator):
         it is where too few models would be left to fit items to.
         """
         n_answers = observed_counts(self.responses_).sum() / self.responses_.shape[1]
-        is_few = n_answers < _WELL_KNOWN * (self.model_.rank + 1)
-        if not (self.is_binary_ and is_few and 2 * rows.size < self.evaluated_.sum()):
+        is_few = n_answers < self._config.enough_answers * (self.model_.rank + 1)
+        if not (self.kind_ is ANSWERS and is_few and 2 * rows.size < self.evaluated_.sum()):
             return self
-        rest = self._without(rows)
+        rest = without(self.responses_, rows)
         model = LRMF(**self.model_.get_params())
         model.fit(rest, self.lineage_, items=self.items_, models=models)
         other = type(self)(**self.get_params())
@@ -234,105 +252,72 @@ class Forecaster(Forecasts, BaseEstimator):
         given = self.responses_[chosen]
         seen = observed(given)
         place = random_places(seen, rng)
-        shots = [k for k in _REVEALED[self.is_binary_] if (seen.sum(axis=1) > k).sum() >= _LEAST]
-        shown = {k: np.where(place < k, given, self._missing).astype(given.dtype) for k in shots}
+        n_left = seen.sum(axis=1)
+        shots = [
+            k for k in self.kind_.n_revealed_calibration
+            if (n_left > k).sum() >= self._config.fewest
+        ]  # fmt: skip
+        shown = {k: reveal(given, place < k) for k in shots}
         self.memory_ = None
-        if self.is_binary_ and self.use_memory and chosen.size:
+        if self.kind_ is ANSWERS and self.use_memory and chosen.size:
             self.memory_ = Memory(self.responses_, self.lineage_, seed=self.seed)
             for k in SHOTS:
                 if k in shown:
                     answers = ShownAnswers(shown[k])
                     expected = self._in_turn(chosen, self._states(chosen, shown[k]), answers)
                     self.memory_.learn(k, chosen, expected, answers)
-        nothing = np.full(given.shape, self._missing, given.dtype)
-        self._calibrate(chosen, given, {0: nothing} | shown)
+        shown = {0: reveal(given, False)} | shown
+        forecasts = {k: self._scored(chosen, given, revealed) for k, revealed in shown.items()}
+        self.calibration_ = IntervalCalibration.fit(forecasts, single=self.kind_ is ANSWERS)
 
-    def _calibrate(self, rows, given, shown):
-        """What intervals need, (n_shots, 2, n_benchmarks) for models with and without relatives.
+    def _scored(self, rows, given, revealed):
+        """`ScoredForecasts` of training models with only some of their responses revealed."""
+        target = observed(given) & ~observed(revealed)
+        score, deviation = (np.full((rows.size, len(self.scores_.names)), np.nan) for _ in "ab")
+        for block, part in self._blocks(rows, revealed):
+            _, score[block], deviation[block] = self._belief(rows[block], part, part, target[block])
+        return ScoredForecasts(
+            score,
+            deviation,
+            self.scores_.actual(given, target),
+            self.scores_.n_observed(reveal(given, target)),
+            is_isolated(self.lineage_, self.evaluated_, rows),
+        )
 
-        First the variance that states leave unexplained, then the factor that makes 90% cover.
+    def _learn_drift(self, models):
+        """Shift and widen forecasts of later models by the errors on the latest training models.
+
+        The latest fifth is forecast from the earlier models, the items as fitted.
         """
-        isolated = is_isolated(self.lineage_, self.evaluated_, rows)
-        self._shots = np.array(list(shown))
-        self._scales = np.ones((len(shown), 2, len(self.scores_.names)))
-        self._unexplained = np.zeros(self._scales.shape)
-        for place, revealed in enumerate(shown.values()):
-            target = observed(given) & ~observed(revealed)
-            score, deviation = (np.full((rows.size, len(self.scores_.names)), np.nan) for _ in "ab")
-            for block, part in self._blocks(rows, revealed):
-                _, score[block], deviation[block] = self._belief(
-                    rows[block], part, part, target[block]
-                )
-            actual = self.scores_.actual(given, target)
-            n = self.scores_.n_observed(np.where(target, given, self._missing))
-            for group in (False, True):
-                own = isolated == group
-                if own.any():
-                    at = place, int(group)
-                    self._unexplained[at], self._scales[at] = self._widening(
-                        score[own], deviation[own], actual[own], n[own]
-                    )
-
-    def _widening(self, score, deviation, actual, n):
-        """Unexplained variance, and factors that cover, by scores of n responses each."""
-        share = 1 - 1 / np.maximum(n, 1) if self.is_binary_ else None
-        unexplained = unexplained_variance(score, deviation, actual, share)
-        errors = standardised_error(score, widened(score, deviation, unexplained), actual)
-        if self.is_binary_:
-            errors[n < _SMOOTH] = np.nan
-        return unexplained, coverage_scale(errors)
-
-    def _mind_drift(self, models):
-        """Learn from the latest fifth how later models differ, and how much wider they vary.
-
-        That fifth is forecast from the earlier models, the items as fitted. Forecasts of models
-        later than these are moved by its mean error.
-        """
-        self._drift = np.ones(len(self.scores_.names))
-        self._is_later = np.zeros(len(self.responses_), bool)
-        dates = pd.Series() if models is None else model_dates(models, self.evaluated_)
-        dated = dates[dates.notna() & self.evaluated_] if len(dates) else dates
-        if len(dated) < 3 * _LEAST:
+        config, n_components = DriftConfig(), self._belief_without.information.shape[1]
+        self.drift_ = TemporalDrift.none(
+            len(self.responses_), n_components, len(self.scores_.names)
+        )
+        found = late_models(models, self.evaluated_, config)
+        if found is None:
             return
-        late = self.evaluated_ & (dates > dated.quantile(1 - _LATE)).to_numpy()
-        early = self.evaluated_ & ~late
-        if not (late.any() and early.any()):
-            return
-        if "created_at" in models:  # models that nobody has evaluated yet
-            dates = dates.fillna(read_dates(models["created_at"]))
-        self._is_later = (dates > dated.quantile(_LATEST)).to_numpy()
-        rows, model = np.flatnonzero(late), self._fit_without(late, models)
+        late, is_later = found
+        rows, earlier = np.flatnonzero(late), without(self.responses_, late)
+        model = self.model_.adapt(earlier, self.lineage_, models=models)
         belief = self._read_cards(model, models)[0][rows]
         if self.trees_ is not None:
             belief = self.trees_.stack(model, belief, self._shown(models), rows)
+        # What the latest models' own responses move their states by, given the earlier models.
         isolated = is_isolated(self.lineage_, model.evaluated_, rows).astype(int)
         moved = self._states(rows, None).mean - belief.mean
-        later = np.flatnonzero(self._is_later)
-        is_alone = is_isolated(self.lineage_, self.evaluated_, later).astype(int)
-        progress = np.stack([_shrunken_mean(moved[isolated == g], model.gram) for g in (0, 1)])
-        errors = self._errors(belief.shift(progress[isolated]), rows, isolated)
-        self._drift = np.maximum(coverage_scale(errors), 1.0)
+        shift = np.stack(
+            [shrunken_mean(moved[isolated == g], model.gram, fewest=config.fewest) for g in (0, 1)]
+        )
+        errors = self._errors(belief.shift(shift[isolated]), rows, isolated)
+        self.drift_ = TemporalDrift(is_later, shift, np.maximum(coverage_scale(errors), 1.0))
+        later = np.flatnonzero(is_later)
         offset = np.zeros(self._belief_without.information.shape)
-        offset[later] = progress[is_alone]
+        offset[later] = shift[is_isolated(self.lineage_, self.evaluated_, later).astype(int)]
         self._belief_without = self._belief_without.shift(offset)
-
-    def _fit_without(self, hidden, models):
-        """The fit with the responses of these models hidden, the items as they are."""
-        return self.model_.adapt(self._without(hidden), self.lineage_, models=models)
-
-    def _without(self, hidden):
-        """The responses without those of some models."""
-        rest = np.array(self.responses_)
-        rest[hidden] = self._missing
-        return rest
-
-    @property
-    def _missing(self):
-        return MISSING if self.is_binary_ else np.nan
 
     def _errors(self, belief, rows, isolated):
         """Errors of zero-shot forecasts of these models' scores in calibrated deviations."""
-        unexplained = self._unexplained[0, isolated]
+        unexplained = self.calibration_.unexplained[0, isolated]
         errors = [
             self.scores_.errors(
                 self.likelihood_, belief[part], self.responses_[rows[part]],
@@ -340,7 +325,7 @@ class Forecaster(Forecasts, BaseEstimator):
             )
             for part in np.array_split(np.arange(rows.size), -(-rows.size // BLOCK))
         ]  # fmt: skip
-        return np.concatenate(errors) / self._scales[0, isolated]
+        return np.concatenate(errors) / self.calibration_.scale[0, isolated]
 
     def _in_turn(self, rows, states, answers):
         """Expected answers, each given some of the others: what candidates compete with."""
@@ -363,26 +348,6 @@ class Forecaster(Forecasts, BaseEstimator):
         return self.memory_.blend(weights, expected, items)
 
     def _calibrated(self, score, deviation, rows, given):
-        """Deviations that cover, between the numbers of responses that were simulated."""
-        n_known = np.log1p(observed(given).sum(axis=1))
-        isolated = is_isolated(self.lineage_, self.evaluated_, rows).astype(int)
-        place = np.interp(n_known, np.log1p(self._shots), np.arange(len(self._shots)))
-        below = np.minimum(place.astype(int), len(self._shots) - 1)
-        above = np.minimum(below + 1, len(self._shots) - 1)
-        share = (place - below)[:, None]
-        unexplained, scale = (
-            (1 - share) * table[below, isolated] + share * table[above, isolated]
-            for table in (self._unexplained, self._scales)
-        )
-        drift = np.where(self._is_later[rows][:, None], self._drift, 1.0)
-        return widened(score, deviation, unexplained) * scale * drift
-
-
-def _shrunken_mean(offsets, gram):
-    """Mean (p,) of offsets (n, p), shrunk towards 0 (James and Stein) in the metric of `gram`."""
-    n, p = offsets.shape
-    if n < _LEAST:
-        return np.zeros(p)
-    mean = offsets.mean(axis=0)
-    noise = np.trace(gram @ np.atleast_2d(np.cov(offsets, rowvar=False))) / n
-    return max(0.0, 1 - noise / max(mean @ gram @ mean, 1e-30)) * mean
+        isolated = is_isolated(self.lineage_, self.evaluated_, rows)
+        deviation = self.calibration_(score, deviation, observed_counts(given), isolated)
+        return deviation * self.drift_.factors(rows)

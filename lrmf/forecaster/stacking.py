@@ -3,7 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from ..baselines.boosting import BoostedTrees, proportion
+from ..baselines.boosting import BoostedTrees
+from ..data.kinds import from_arcsine
 from ..solver.prediction import BLOCK
 
 _TREES = {"learning_rate": 0.15, "max_iter": 60}
@@ -50,7 +51,7 @@ class Stacking:
         models : DataFrame or None, the models table
         """
         trees = self._grow(model, models)
-        forecast, actual = proportion(trees.out_of_fold), proportion(trees.y_)
+        forecast, actual = from_arcsine(trees.out_of_fold), from_arcsine(trees.y_)
         self.noise = _covariance(actual - forecast)
         score, moved, offset = self._steps(model, belief, trees, forecast)
         error = actual - score
@@ -70,7 +71,7 @@ class Stacking:
         rows : int (n_rows,)
         """
         trees = self._grow(model, models)
-        offset = self._steps(model, belief, trees, proportion(trees.forecast(rows)))[2]
+        offset = self._steps(model, belief, trees, from_arcsine(trees.forecast(rows)))[2]
         return belief.shift(self.weight * offset)
 
     def _grow(self, model, models):

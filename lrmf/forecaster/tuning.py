@@ -6,44 +6,38 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
+from ..data.kinds import ANSWERS, PROPORTIONS, kind_of, reveal, without
 from ..data.lineage import is_isolated
-from ..data.responses import MISSING, has_responses, observed, random_places
-from ..solver.factorization import LRMF
+from ..data.responses import has_responses, observed, random_places
+from ..solver.factorization import LIKELIHOODS, LRMF
 from .card_correction import correct
 
-GRIDS = {
-    True: {
-        "lineage_strength": (1.0, 3.0, 10.0, 30.0),
-        "use_features": (False, True),
-        "item_ridge": (3.0, 10.0, 30.0),
-        "node_ridge": (0.3, 1.0, 3.0),
-        "rank": (8, 16, 24),
-        "few_shot_trust": (0.5, 0.7, 1.0, 1.5),
-    },
-    False: {
-        "use_features": (True, False),
-        "lineage_strength": (1.0, 3.0, 10.0),
-        "node_ridge": (0.1, 0.3, 1.0),
-        "jump": (0.05, 0.15),
-        "few_shot_trust": (0.5, 0.7, 1.0, 1.5),
-    },
-}  # by whether responses are answers, in the order of choosing
-DEFAULTS = {
-    True: {
-        "rank": 16, "lineage_strength": 10.0, "use_features": False, "item_ridge": 10.0,
-        "node_ridge": 1.0, "few_shot_trust": 1.0,
-    },
-    False: {
-        "rank": 16, "lineage_strength": 3.0, "node_ridge": 0.3, "jump": 0.05, "use_features": True,
-        "few_shot_trust": 1.0,
-    },
-}  # fmt: skip
-_SHOWN = {True: 10, False: 1}  # responses of a model, where a few are; at most half of them
-_ITEMS = 500  # columns that inner fits see
-_RANK = 8  # of inner fits, at most, but where the rank is chosen (in one fold): these take longest
-_FOLDS = 3
-_LEAST = 20  # models with relatives, below which all models count, and models at all
-_WORTH = 0.005  # relative gain below which a default stays
+
+@dataclass(frozen=True)
+class TuningConfig:
+    """How much of the data the inner cross-validation sees, and when a choice is worth it.
+
+    Attributes
+    ----------
+    n_items : int
+        Columns that the inner fits see, at most.
+    rank : int
+        Rank of inner fits, at most, but where the rank itself is chosen (in one fold).
+    n_folds : int
+    fewest : int
+        Models with relatives, below which all models count, and models below which none is tuned.
+    gain : float
+        Relative gain below which a default stays.
+    """
+
+    n_items: int = 500
+    rank: int = 8
+    n_folds: int = 3
+    fewest: int = 20
+    gain: float = 0.005
+
+
+CONFIG = TuningConfig()
 
 
 def tune(
@@ -56,9 +50,10 @@ def tune(
     Answers: log-loss; the models are hidden from the fit, as leave-one-out forecasts from a fit of
     everything flatter parameters that let items learn a model's answers by heart. Proportions:
     squared error on the standardised arcsine scale, once a `CardCorrection` has read the cards.
-    A default stays unless another value is clearly better (`_WORTH`), and if fewer than twenty
-    models have responses. All values of a parameter are fitted from the same start, the fit with
-    what was chosen before; but the rank, whose fits take longest, from none and in the first fold.
+    A default stays unless another value lowers the loss by the share `TuningConfig.gain`, and if
+    fewer than twenty models have responses. All values of a parameter are fitted from the same
+    start, the fit with what was chosen before; the rank, whose fits take longest, is chosen in the
+    first fold, from no start.
 
     Parameters
     ----------
@@ -71,15 +66,15 @@ def tune(
     parameters : dict
     curve : DataFrame, columns parameter, value, loss, chosen
     """
-    is_binary = responses.dtype == np.uint8
-    parameters = DEFAULTS[is_binary] | fixed
+    likelihood = LIKELIHOODS[kind_of(responses)]
+    parameters = likelihood.defaults | fixed
     inner = _InnerFolds(
         responses, lineage, items=items, models=models, cards=cards, use_names=use_names,
         seed=seed, n_threads=n_threads,
     )  # fmt: skip
     useless = {"use_features": models is None, "lineage_strength": not lineage.n_edges}
     curve = []
-    for name, grid in GRIDS[is_binary].items() if inner.rows.size >= _LEAST else ():
+    for name, grid in likelihood.grid.items() if inner.rows.size >= CONFIG.fewest else ():
         if name in fixed or useless.get(name):
             continue
         parameters[name], losses = inner.choose(name, grid, parameters)
@@ -103,14 +98,14 @@ class _InnerFolds:
 
     def __init__(self, responses, lineage, *, items, models, cards, use_names, seed, n_threads):
         rng = np.random.default_rng([seed, 7])
-        self.is_binary = responses.dtype == np.uint8
+        self.kind = kind_of(responses)
         self.lineage, self.fixed = lineage, {"seed": seed, "n_threads": n_threads}
         self.read = partial(correct, models=cards, use_names=use_names, seed=seed)
-        columns = np.sort(rng.permutation(responses.shape[1])[:_ITEMS])
+        columns = np.sort(rng.permutation(responses.shape[1])[: CONFIG.n_items])
         self.data = {"items": None if items is None else items.iloc[columns], "models": models}
         inner = np.ascontiguousarray(responses[:, columns])
         self.rows = _models_with_relatives(inner, lineage, rng)
-        self.folds = [_hide(inner, rows, rng) for rows in np.array_split(self.rows, _FOLDS)]
+        self.folds = [_hide(inner, rows, rng) for rows in np.array_split(self.rows, CONFIG.n_folds)]
         self.settled = None  # fits with what has been chosen so far
 
     def choose(self, name, grid, parameters):
@@ -120,7 +115,7 @@ class _InnerFolds:
         trials = {value: self._try(parameters | {name: value}, name) for value in grid}
         losses = {value: self._loss(trial) for value, trial in trials.items()}
         best = min(losses, key=losses.get)
-        if losses[best] > (1 - _WORTH) * losses[parameters[name]]:
+        if losses[best] > (1 - CONFIG.gain) * losses[parameters[name]]:
             best = parameters[name]
         if name != "rank":
             self.settled = trials[best]
@@ -131,26 +126,31 @@ class _InnerFolds:
         trust = parameters["few_shot_trust"]
         if name == "few_shot_trust":
             return [(model, belief, trust) for model, belief, _ in self.settled]
-        largest = parameters["rank"] if name == "rank" else _RANK
+        largest = parameters["rank"] if name == "rank" else CONFIG.rank
         rank = min(parameters["rank"], largest, self.folds[0].train.shape[1])
-        starts = [None] * _FOLDS
+        starts = [None] * CONFIG.n_folds
         if self.settled and name != "rank":
             starts = [model for model, _, _ in self.settled]
         trial = []
-        n_folds = 1 if name == "rank" else _FOLDS
+        n_folds = 1 if name == "rank" else CONFIG.n_folds
         for fold, start in zip(self.folds[:n_folds], starts, strict=False):
             model = LRMF(**parameters | self.fixed | {"rank": rank})
             model.fit(fold.train, self.lineage, **self.data, start=start)
-            belief = model.leave_one_out(fold.rows) if self.is_binary else self.read(model)[0]
-            trial.append((model, belief if self.is_binary else belief[fold.rows], trust))
+            if self.kind is ANSWERS:
+                belief = model.leave_one_out(fold.rows)
+            else:
+                belief = self.read(model)[0][fold.rows]
+            trial.append((model, belief, trust))
         return trial
 
     def _loss(self, trial):
         """Mean loss of the hidden responses, without the shown ones and with them, added."""
-        loss = _log_loss if self.is_binary else _squared_error
+        loss = _log_loss if self.kind is ANSWERS else _squared_error
         losses = []
         for (model, belief, trust), fold in zip(trial, self.folds, strict=False):
-            actual = None if self.is_binary else model.likelihood_.fold_in(belief, fold.given)
+            actual = None
+            if self.kind is PROPORTIONS:
+                actual = model.likelihood_.fold_in(belief, fold.given)
             informed = model.likelihood_.fold_in(belief.temper(trust), fold.shown)
             losses.append(loss(model.likelihood_, belief, actual, fold.given))
             losses.append(loss(model.likelihood_, informed, actual, fold.target))
@@ -174,17 +174,16 @@ def _models_with_relatives(responses, lineage, rng):
     evaluated = has_responses(responses)
     rows = np.flatnonzero(evaluated)
     related = rows[~is_isolated(lineage, evaluated, rows)]
-    return rng.permutation(related if related.size >= _LEAST else rows)
+    return rng.permutation(related if related.size >= CONFIG.fewest else rows)
 
 
 def _hide(responses, rows, rng):
     """A fold of these models."""
-    is_binary = responses.dtype == np.uint8
-    missing = MISSING if is_binary else np.nan
-    train, given = np.array(responses), responses[rows]
-    train[rows] = missing
+    given = responses[rows]
     seen = observed(given)
-    n_shown = np.minimum(_SHOWN[is_binary], seen.sum(axis=1) // 2)  # something must be left
-    is_shown = random_places(seen, rng) < n_shown[:, None]
-    shown, target = (np.where(part, given, missing) for part in (is_shown, ~is_shown))
-    return _Fold(rows, train, given, shown.astype(given.dtype), target.astype(given.dtype))
+    # At most half of a model's responses are revealed, so that some are left to forecast.
+    n_revealed = np.minimum(kind_of(responses).n_revealed_inner, seen.sum(axis=1) // 2)
+    is_shown = random_places(seen, rng) < n_revealed[:, None]
+    return _Fold(
+        rows, without(responses, rows), given, reveal(given, is_shown), reveal(given, ~is_shown)
+    )

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from ..data.kinds import PROPORTIONS, to_arcsine
 from .gaussians import Gaussians
 
 _SHRINKAGE = 0.05  # of the correlations between items towards independence
@@ -23,7 +24,27 @@ class Gaussian:
     noise : (n_items,)
         Sampling variance of the standardised y, plus what a rank below n_items leaves out.
     jump : float
+
+    `kind`, `grid`, `defaults` and `array_names` are those of `Bernoulli`.
     """
+
+    kind = PROPORTIONS
+    grid = {
+        "use_features": (True, False),
+        "lineage_strength": (1.0, 3.0, 10.0),
+        "node_ridge": (0.1, 0.3, 1.0),
+        "jump": (0.05, 0.15),
+        "few_shot_trust": (0.5, 0.7, 1.0, 1.5),
+    }
+    defaults = {
+        "rank": 16,
+        "lineage_strength": 3.0,
+        "node_ridge": 0.3,
+        "jump": 0.05,
+        "use_features": True,
+        "few_shot_trust": 1.0,
+    }
+    array_names = ("design", "centre", "scale", "noise", "jump")
 
     def __init__(self, design, *, centre, scale, noise, jump):
         self.design = np.asarray(design, np.float64)
@@ -34,7 +55,7 @@ class Gaussian:
     @classmethod
     def fit(cls, proportions, *, n_trials, rank, jump):
         """Moments of the items from proportions (n_models, n_items), NaN where missing."""
-        y = np.asarray(2 * np.arcsin(np.sqrt(proportions)), np.float64)
+        y = np.asarray(to_arcsine(proportions), np.float64)
         known = ~np.isnan(y)
         count = np.maximum(known.sum(axis=0), 1)
         centre = np.where(known, y, 0).sum(axis=0) / count
@@ -56,7 +77,27 @@ class Gaussian:
         noise = 1 / (np.asarray(trials, np.float64) * scale**2) + rest + 1e-6
         return cls(design, centre=centre, scale=scale, noise=noise, jump=jump)
 
-    def evidence(self, proportions, *, jump):
+    @staticmethod
+    def regularized(part, n_components):
+        """The lineage regularizes all components: proportions have no bias of their own."""
+        return np.ones(n_components, bool)
+
+    @property
+    def item_factors(self):
+        """D (n_items, p)."""
+        return self.design
+
+    @property
+    def item_intercept(self):
+        """Mean of y (n_items,)."""
+        return self.centre
+
+    @staticmethod
+    def split(states):
+        """Model factors (n, p) and biases (n,), which are zero."""
+        return states, np.zeros(len(states))
+
+    def evidence(self, proportions, states=None, *, jump=0.0):
         """Evidence of each row: precision D_o' R^-1 D_o, information D_o' R^-1 y_o.
 
         R = jump D_o D_o' + diag(noise) over the observed items o; with the model's jump this is
@@ -66,7 +107,7 @@ class Gaussian:
         -------
         Gaussians (n)
         """
-        y = (2 * np.arcsin(np.sqrt(np.asarray(proportions, np.float64))) - self.centre) / self.scale
+        y = (to_arcsine(np.asarray(proportions, np.float64)) - self.centre) / self.scale
         known = ~np.isnan(y)
         p = self.design.shape[1]
         precision, information = np.zeros((len(y), p, p)), np.zeros((len(y), p))

@@ -5,6 +5,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.special import expit
 
+from ..data.kinds import ANSWERS
 from . import kernels
 from .answers import MODEL_SIDE, SparseAnswers
 from .gaussians import Gaussians, unpack
@@ -13,8 +14,34 @@ _LEAST_LEFT = 0.05  # of the precision of a logit, once an answer's own evidence
 
 
 class Bernoulli:
-    """P(z_ui = 1) = sigma(t_u . d_i + c_i) with design d_i = [x_i, 1] and intercept c_i."""
+    """P(z_ui = 1) = sigma(t_u . d_i + c_i) with design d_i = [x_i, 1] and intercept c_i.
 
+    Class attributes
+    ----------------
+    kind : ResponseKind
+    grid : dict of parameter of `LRMF` to the values that tuning tries, in the order of choosing
+    defaults : dict of parameter of `LRMF` to its value where nothing is tuned
+    array_names : tuple, the arrays that a saved fit keeps
+    """
+
+    kind = ANSWERS
+    grid = {
+        "lineage_strength": (1.0, 3.0, 10.0, 30.0),
+        "use_features": (False, True),
+        "item_ridge": (3.0, 10.0, 30.0),
+        "node_ridge": (0.3, 1.0, 3.0),
+        "rank": (8, 16, 24),
+        "few_shot_trust": (0.5, 0.7, 1.0, 1.5),
+    }
+    defaults = {
+        "rank": 16,
+        "lineage_strength": 10.0,
+        "use_features": False,
+        "item_ridge": 10.0,
+        "node_ridge": 1.0,
+        "few_shot_trust": 1.0,
+    }
+    array_names = ("design", "offset")
     jump = 0.0
 
     def __init__(self, design, offset):
@@ -26,7 +53,28 @@ class Bernoulli:
         self._upper = upper
         self._twice = np.where(upper[0] == upper[1], 1.0, 2.0)
 
-    def evidence(self, answers, states):
+    @staticmethod
+    def regularized(part, n_components):
+        """Which components of a state the lineage regularizes: "both", "bias" or "factors"."""
+        is_bias = np.arange(n_components) == n_components - 1
+        return {"both": np.ones(n_components, bool), "bias": is_bias, "factors": ~is_bias}[part]
+
+    @property
+    def item_factors(self):
+        """x_i (n_items, rank)."""
+        return self.design[:, :-1]
+
+    @property
+    def item_intercept(self):
+        """c_i (n_items,)."""
+        return self.offset
+
+    @staticmethod
+    def split(states):
+        """Model factors (n, rank) and biases (n,) of states."""
+        return states[:, :-1], states[:, -1]
+
+    def evidence(self, answers, states, *, jump=0.0):
         """Laplace evidence of each row about its state: precision H and information H t - g.
 
         Parameters

@@ -1,7 +1,6 @@
 """LRMF: matrix factorization whose model factors are smooth over the models' family tree."""
 
 import json
-from dataclasses import dataclass
 from functools import cached_property
 from numbers import Integral, Real
 
@@ -11,28 +10,23 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ..data.features import model_features
+from ..data.kinds import ANSWERS, PROPORTIONS, kind_of
 from ..data.lineage import is_isolated
-from ..data.responses import has_responses, observed
+from ..data.responses import has_responses, observed, observed_counts
 from ..threads import threads
 from .answers import lay_out
 from .arcsine import Gaussian
 from .bernoulli import Bernoulli
-from .gaussians import Gaussians, pack
+from .calibration import IntervalCalibration, ScoredForecasts
+from .gaussians import pack
 from .newton import AlternatingNewton
 from .prediction import BLOCK, Forecasts, NewModel, leaf_weights, revealed_row
-from .prior import LineagePrior, similar_items
-from .scores import BenchmarkScores, coverage_scale
+from .prior import LineagePrior, Marginals, similar_items, solve
+from .scores import BenchmarkScores
 from .validation import check_parameters, check_responses
 
-_CALIBRATION_MODELS = 400  # leave-one-out forecasts behind the width of the intervals
-
-
-@dataclass(frozen=True)
-class _Beliefs:
-    marginals: Gaussians  # of what every node passes on, given all responses
-    centre: np.ndarray  # (n_nodes, p) prior mean by features
-    prior: Gaussians  # of every node's state, without its own responses
-    own: Gaussians  # evidence of its own responses
+_N_CALIBRATION = 400  # leave-one-out forecasts behind the width of the intervals
+LIKELIHOODS = {ANSWERS: Bernoulli, PROPORTIONS: Gaussian}
 
 
 class LRMF(Forecasts, BaseEstimator):
@@ -156,7 +150,7 @@ class LRMF(Forecasts, BaseEstimator):
         self._prepare(responses, lineage, items, models)
         rng = np.random.default_rng(self.seed)
         with threads(self.n_threads):
-            if self.is_binary_:
+            if self.kind_ is ANSWERS:
                 self._fit_answers(rng, start)
             else:
                 n_trials = None if items is None else items["n_trials"].to_numpy()
@@ -191,7 +185,7 @@ class LRMF(Forecasts, BaseEstimator):
     def _prepare(self, responses, lineage, items, models):
         self.check(responses, lineage, items)
         self.responses_, self.lineage_, self.items_ = responses, lineage, items
-        self.is_binary_ = responses.dtype == np.uint8
+        self.kind_ = kind_of(responses)
         self.n_models_, self.n_items_ = responses.shape
         self.scores_ = BenchmarkScores(items, self.n_items_)
         self.features_ = None
@@ -202,17 +196,14 @@ class LRMF(Forecasts, BaseEstimator):
                 self.__dict__.pop(name, None)  # what an earlier fit has cached
 
     def _prior(self, p):
-        strength = np.full(p, float(self.lineage_strength))
-        if self.is_binary_ and self.regularize == "bias":
-            strength[:-1] = 0
-        elif self.is_binary_ and self.regularize == "factors":
-            strength[-1] = 0
+        regularized = LIKELIHOODS[self.kind_].regularized(self.regularize, p)
+        strength = np.where(regularized, float(self.lineage_strength), 0.0)
         return LineagePrior(
             self.lineage_, np.full(p, float(self.node_ridge)), strength, features=self.features_
         )
 
     def _fit_answers(self, rng, start):
-        self._answers = lay_out(self.responses_, rng)
+        self._data = lay_out(self.responses_, rng)
         if start is None:
             self._solve_answers(self._first_items(rng), free_items=True)
         else:
@@ -225,8 +216,8 @@ class LRMF(Forecasts, BaseEstimator):
     def _first_items(self, rng):
         items = np.zeros((self.n_items_, self.rank + 1))
         items[:, :-1] = 0.3 * rng.standard_normal((self.n_items_, self.rank))
-        wrong = self._answers.observed[1] - self._answers.correct
-        items[:, -1] = np.log((self._answers.correct + 0.5) / (wrong + 0.5))
+        wrong = self._data.observed[1] - self._data.correct
+        items[:, -1] = np.log((self._data.correct + 0.5) / (wrong + 0.5))
         return items
 
     def _check_start(self, start):
@@ -249,7 +240,7 @@ class LRMF(Forecasts, BaseEstimator):
     def _solve_answers(self, items, *, free_items, states=None, item_prior=None):
         self.prior_ = self._prior(items.shape[1])
         newton = AlternatingNewton(
-            self._answers,
+            self._data,
             self.prior_,
             item_ridge=self.item_ridge,
             intercept_ridge=self.intercept_ridge,
@@ -269,13 +260,14 @@ class LRMF(Forecasts, BaseEstimator):
         self.likelihood_ = Bernoulli(design, items[:, -1])
 
     def _solve_proportions(self):
-        likelihood = self.likelihood_
+        likelihood, self._data = self.likelihood_, self.responses_
         self.prior_ = self._prior(likelihood.design.shape[1])
-        evidence = likelihood.evidence(self.responses_, jump=likelihood.jump)
+        evidence = likelihood.evidence(self._data, jump=likelihood.jump)
         evidence = evidence.pad(self.lineage_.n_nodes)
-        self.states_, iterations = self.prior_.solve(
-            pack(evidence.precision), evidence.information, rtol=1e-8, max_iterations=2000
-        )
+        self.states_, iterations = solve(
+            self.prior_, pack(evidence.precision), evidence.information,
+            rtol=1e-8, max_iterations=2000,
+        )  # fmt: skip
         self.stats_ = {"cg_iterations": [iterations]}
 
     def adapt(self, responses, lineage, *, models=None):
@@ -293,16 +285,15 @@ class LRMF(Forecasts, BaseEstimator):
         """
         new = type(self)(**self.get_params())
         new._prepare(responses, lineage, self.items_, models)
-        if new.n_items_ != self.n_items_ or new.is_binary_ != self.is_binary_:
+        if new.n_items_ != self.n_items_ or new.kind_ is not self.kind_:
             raise ValueError(
-                f"the model was fitted on {self.n_items_} items of "
-                f"{'answers' if self.is_binary_ else 'proportions'}; this snapshot has "
-                f"{new.n_items_} of {'answers' if new.is_binary_ else 'proportions'}"
+                f"the model was fitted on {self.n_items_} items of {self.kind_.name}; this "
+                f"snapshot has {new.n_items_} of {new.kind_.name}"
             )
         new.likelihood_ = self.likelihood_
         with threads(self.n_threads):
-            if new.is_binary_:
-                new._answers = lay_out(responses, np.random.default_rng(self.seed))
+            if new.kind_ is ANSWERS:
+                new._data = lay_out(responses, np.random.default_rng(self.seed))
                 new._solve_answers(self._item_parameters, free_items=False)
             else:
                 new._solve_proportions()
@@ -314,15 +305,16 @@ class LRMF(Forecasts, BaseEstimator):
         if self.items_ is not None:
             arrays |= {f"items_{c}": self.items_[c].to_numpy() for c in ("n_trials",)}
             arrays |= {f"items_{c}": self.items_[c].to_numpy(str) for c in ("item_id", "benchmark")}
-        return arrays | {name: getattr(self.likelihood_, name) for name in self._item_arrays}
+        names = self.likelihood_.array_names
+        return arrays | {name: getattr(self.likelihood_, name) for name in names}
 
     @classmethod
     def from_arrays(cls, arrays):
         """The fitted items from `to_arrays`; `adapt` gives an estimator for a snapshot."""
         model = cls(**json.loads(str(arrays["params"])))
-        model.is_binary_ = "offset" in arrays
-        parameters = {name: np.asarray(arrays[name]) for name in model._item_arrays}
-        model.likelihood_ = (Bernoulli if model.is_binary_ else Gaussian)(**parameters)
+        model.kind_ = ANSWERS if "offset" in arrays else PROPORTIONS
+        likelihood = LIKELIHOODS[model.kind_]
+        model.likelihood_ = likelihood(**{n: np.asarray(arrays[n]) for n in likelihood.array_names})
         columns = ("item_id", "benchmark", "n_trials")
         model.n_items_ = len(model.likelihood_.design)
         model.items_ = None
@@ -331,29 +323,24 @@ class LRMF(Forecasts, BaseEstimator):
         return model
 
     @property
-    def _item_arrays(self):
-        binary = ("design", "offset")
-        return binary if self.is_binary_ else ("design", "centre", "scale", "noise", "jump")
-
-    @property
     def model_factors_(self):
         """Model factors m_u of all nodes (n_nodes, rank)."""
-        return self.states_[:, :-1] if self.is_binary_ else self.states_
+        return self.likelihood_.split(self.states_)[0]
 
     @property
     def model_bias_(self):
         """Model biases b_u of all nodes (n_nodes,); zero for proportions."""
-        return self.states_[:, -1] if self.is_binary_ else np.zeros(len(self.states_))
+        return self.likelihood_.split(self.states_)[1]
 
     @property
     def item_factors_(self):
         """Item factors x_i (n_items, rank)."""
-        return self.likelihood_.design[:, :-1] if self.is_binary_ else self.likelihood_.design
+        return self.likelihood_.item_factors
 
     @property
     def item_intercept_(self):
         """Item intercepts c_i (n_items,); for proportions the mean on the arcsine scale."""
-        return self.likelihood_.offset if self.is_binary_ else self.likelihood_.centre
+        return self.likelihood_.item_intercept
 
     @property
     def _item_parameters(self):
@@ -367,27 +354,29 @@ class LRMF(Forecasts, BaseEstimator):
         return design.T @ design / len(design)
 
     def _evidence(self, jump):
-        """What each model's own responses say of its state."""
-        if self.is_binary_:
-            return self.likelihood_.evidence(self._answers, self.states_[: self.n_models_])
-        return self.likelihood_.evidence(self.responses_, jump=jump)
+        """Evidence of each model's own responses about its state, padded to all nodes."""
+        own = self.likelihood_.evidence(self._data, self.states_[: self.n_models_], jump=jump)
+        return own.pad(self.lineage_.n_nodes)
 
     @cached_property
-    def _beliefs(self):
-        """Marginals of what nodes inherit, each node's prior without its own responses, those.
+    def _prior_at_mode(self):
+        """The prior with its mean, what features say, at the fitted states."""
+        return self.prior_.at(self.states_)
 
-        The prior of a scored model is its leave-one-out forecast, at no extra fit.
+    @cached_property
+    def marginals_(self):
+        """Marginals of all nodes: posterior, leave-one-out prior and own evidence.
+
+        The leave-one-out prior of a scored model is its forecast without its own responses, at no
+        extra fit. For proportions, lineage explains s_u and a model adds e_u ~ N(0, jump I):
+        evidence about s_u counts e_u as noise, and forecasts of t_u = s_u + e_u add it again.
         """
-        jump, n_nodes = self.likelihood_.jump, self.lineage_.n_nodes
+        jump = self.likelihood_.jump
         with threads(self.n_threads):
-            centre = self.prior_.mean(self.states_)
-            own = self._evidence(jump)
-            inherited = own.shift(-centre[: self.n_models_]).pad(n_nodes)
-            marginals = self.prior_.propagate(inherited)
-            prior = (marginals / inherited).widen(jump).shift(centre)
-            if jump:
-                own = self._evidence(0.0)
-        return _Beliefs(marginals, centre, prior, own.pad(n_nodes))
+            inherited = self._prior_at_mode.marginals(self._evidence(jump))
+            leave_one_out = inherited.leave_one_out.widen(jump)
+            own = self._evidence(0.0) if jump else inherited.evidence
+        return Marginals(inherited.posterior, leave_one_out, own)
 
     def leave_one_out(self, rows):
         """Beliefs about the states of `rows` without their own responses, at no extra fit.
@@ -396,7 +385,7 @@ class LRMF(Forecasts, BaseEstimator):
         -------
         Gaussians (len(rows))
         """
-        return self._beliefs.prior[rows]
+        return self.marginals_.leave_one_out[rows]
 
     def evidence(self, rows):
         """What the responses of `rows` say of their states.
@@ -405,7 +394,7 @@ class LRMF(Forecasts, BaseEstimator):
         -------
         Gaussians (len(rows))
         """
-        return self._beliefs.own[rows]
+        return self.marginals_.evidence[rows]
 
     def _states(self, rows, revealed):
         """Posterior of the rows' states given their own responses, or only the revealed ones."""
@@ -416,8 +405,8 @@ class LRMF(Forecasts, BaseEstimator):
         return self.likelihood_.fold_in(prior.temper(trust), revealed)
 
     def _calibrated(self, score, deviation, rows, given):
-        isolated = is_isolated(self.lineage_, self.evaluated_, rows).astype(int)
-        return deviation * self._interval_scales[isolated]
+        isolated = is_isolated(self.lineage_, self.evaluated_, rows)
+        return self.calibration_(score, deviation, observed_counts(given), isolated)
 
     @cached_property
     def evaluated_(self):
@@ -425,27 +414,33 @@ class LRMF(Forecasts, BaseEstimator):
         return has_responses(self.responses_)
 
     @cached_property
-    def _interval_scales(self):
-        """Factors (2, n_benchmarks) on interval widths, for models with and without relatives.
+    def calibration_(self):
+        """Interval calibration from leave-one-out forecasts of training models.
 
-        The 90% quantile of |actual - leave-one-out forecast| over that of the Laplace posterior.
+        For models with and without relatives, the 90% quantile of |actual - forecast| over that of
+        the Laplace posterior.
         """
         rows = np.random.default_rng(self.seed).permutation(np.flatnonzero(self.evaluated_))
-        rows = np.sort(rows[: 4 * _CALIBRATION_MODELS])
+        rows = np.sort(rows[: 4 * _N_CALIBRATION])
         isolated = is_isolated(self.lineage_, self.evaluated_, rows)
-        scales = np.ones((2, len(self.scores_.names)))
-        for group in (False, True):
-            chosen = rows[isolated == group][:_CALIBRATION_MODELS]
-            blocks = [chosen[b : b + BLOCK] for b in range(0, chosen.size, BLOCK)]
-            if blocks:
-                errors = [
-                    self.scores_.errors(
-                        self.likelihood_, self.leave_one_out(block), self.responses_[block]
-                    )
-                    for block in blocks
-                ]
-                scales[int(group)] = coverage_scale(np.concatenate(errors))
-        return scales
+        chosen = [rows[isolated == group][:_N_CALIBRATION] for group in (False, True)]
+        blocks = [part[b : b + BLOCK] for part in chosen for b in range(0, part.size, BLOCK)]
+        forecasts = [self._leave_one_out_scores(block) for block in blocks]
+        columns = [np.concatenate(parts) for parts in zip(*forecasts, strict=True)]
+        return IntervalCalibration.fit({0: ScoredForecasts(*columns)}, explain=False)
+
+    def _leave_one_out_scores(self, rows):
+        """`ScoredForecasts` of training models, their own responses left out."""
+        given, states = self.responses_[rows], self.leave_one_out(rows)
+        target = observed(given)
+        forecast = self.likelihood_.forecast(states.mean, states.covariance)
+        return ScoredForecasts(
+            self.scores_.expected(forecast[0], given, target),
+            self.scores_.deviation(self.likelihood_, states, given, target, forecast=forecast),
+            self.scores_.actual(given, target),
+            self.scores_.n_observed(given),
+            is_isolated(self.lineage_, self.evaluated_, rows),
+        )
 
     def fold_in(self, *, parents=(), answers=None):
         """Forecast a model nobody has evaluated, from its parents and a few answers, if any.
@@ -475,18 +470,17 @@ class LRMF(Forecasts, BaseEstimator):
         nodes = [self.lineage_.index_of(parent) for parent, _ in parents]
         weights = leaf_weights(self.lineage_, [relation for _, relation in parents])
         revealed = revealed_row(answers or {}, self._column_of, self.responses_.dtype)
-        beliefs = self._beliefs
+        marginals = self.marginals_
         with threads(1):
-            prior = self.prior_.attach(beliefs.marginals, nodes, weights)
+            prior = self._prior_at_mode.leaf(marginals, nodes, weights)
             prior = prior.widen(self.likelihood_.jump)
-            centre = beliefs.centre[nodes or slice(self.n_models_)]
-            prior = prior.shift(centre.mean(axis=0, keepdims=True))
             if answers:
                 prior = prior.temper(self.few_shot_trust)
             states = self.likelihood_.fold_in(prior, revealed)
         isolated = not np.isin(self.lineage_.families[nodes], self._scored_families).any()
-        width = self._interval_scales[int(isolated)]
-        return NewModel(self.likelihood_, self.scores_, states, revealed, width)
+        return NewModel(
+            self.likelihood_, self.scores_, self.calibration_, states, revealed, bool(isolated)
+        )
 
     @cached_property
     def _column_of(self):

@@ -1,6 +1,7 @@
 """Alternating Newton steps on model states and item parameters, monotone in the objective."""
 
 import warnings
+from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
@@ -8,9 +9,29 @@ from sklearn.exceptions import ConvergenceWarning
 
 from . import kernels
 from .answers import ITEM_SIDE, MODEL_SIDE
+from .prior import penalty, solve
 
-_LONGEST_STEP = 1.5  # logits, root mean square over a row
-_SLACK = 1e-7  # relative rounding error of the objective
+
+@dataclass(frozen=True)
+class NewtonConfig:
+    """Constants of the alternating Newton iteration.
+
+    Attributes
+    ----------
+    longest_step : float
+        Longest step of a row, in logits, root mean square over its cells.
+    rounding : float
+        Relative rounding error of the objective: a rise below it is none.
+    shortest_step : float
+        Share of a Newton step below which it is taken back.
+    cg_tolerance : float
+        Relative tolerance of the conjugate gradients of a half-step.
+    """
+
+    longest_step: float = 1.5
+    rounding: float = 1e-7
+    shortest_step: float = 1e-3
+    cg_tolerance: float = 5e-2
 
 
 class AlternatingNewton:
@@ -26,17 +47,20 @@ class AlternatingNewton:
     Parameters
     ----------
     answers : DenseAnswers or SparseAnswers
-    prior : LineagePrior
+    prior : Prior
         Over the model states t_u = [m_u, b_u].
     item_ridge, intercept_ridge : float
-    item_prior : LineagePrior, optional
-        Over the item states [x_i, c_i], in place of the two ridges: items alike pull at each other.
+    item_prior : Prior, optional
+        Over the item states [x_i, c_i], in place of the two ridges: links similar items.
+    config : NewtonConfig, optional
     """
 
-    def __init__(self, answers, prior, *, item_ridge, intercept_ridge, item_prior=None):
+    def __init__(
+        self, answers, prior, *, item_ridge, intercept_ridge, item_prior=None, config=None
+    ):
         self.answers, self.prior, self.item_prior = answers, prior, item_prior
-        self.rank = prior.ridge.size - 1
-        self.item_ridge = np.append(np.full(self.rank, item_ridge), intercept_ridge)
+        self.factor_ridge, self.intercept_ridge = item_ridge, intercept_ridge
+        self.config = config or NewtonConfig()
         self.stats = {"objective": [], "loss": [], "cg_iterations": []}
         self.stats |= {"sweeps": 0, "backtracks": 0}
         self.stats |= {"seconds_models": [], "seconds_items": []}
@@ -77,6 +101,16 @@ class AlternatingNewton:
             self.stats["sweeps"] = sweep + 1
         return self.models, self.items
 
+    @property
+    def rank(self):
+        """Number of factors, from the items' states [x, c]."""
+        return self.items.shape[1] - 1
+
+    @property
+    def item_ridge(self):
+        """Ridge on the components of an item's state (rank + 1,)."""
+        return np.append(np.full(self.rank, self.factor_ridge), self.intercept_ridge)
+
     def _evaluate(self, side):
         """Gradient and Hessian at the current point, the last step shortened if it raised F.
 
@@ -86,16 +120,17 @@ class AlternatingNewton:
             point = _split(self.models, self.items, self.answers.shape[0], side)
             loss, gradient, hessian = self.answers.statistics(side, *point)
             loss = loss.sum()
-            objective = loss + self.prior.penalty(self.models)
+            objective = loss + penalty(self.prior, self.models)
             objective += 0.5 * np.sum(self.items * self._item_precision_times(self.items))
-            if self._undo is None or objective <= self._objective * (1 + _SLACK):
+            if self._undo is None or objective <= self._objective * (1 + self.config.rounding):
                 self._loss, self._objective = loss, objective
                 return gradient, hessian
             stepped, start, direction, size = self._undo
             if size == 0:
                 return gradient, hessian
             self.stats["backtracks"] += 1
-            self._step(stepped, direction, start=start, size=size / 4 if size > 1e-3 else 0.0)
+            shorter = size / 4 if size > self.config.shortest_step else 0.0
+            self._step(stepped, direction, start=start, size=shorter)
 
     def _step(self, side, direction, *, start=None, size=1.0):
         if start is None:
@@ -115,9 +150,9 @@ class AlternatingNewton:
         full[:n_models] = hessian
         right = -self.prior.multiply(self.models)
         right[:n_models] -= gradient
-        direction, iterations = self.prior.solve(full, right, rtol=5e-2)
+        direction, iterations = solve(self.prior, full, right, rtol=self.config.cg_tolerance)
         self.stats["cg_iterations"].append(iterations)
-        return _trust(full, direction)
+        return self._trust(full, direction)
 
     def _item_precision_times(self, items):
         if self.item_prior is None:
@@ -127,13 +162,22 @@ class AlternatingNewton:
     def _item_direction(self, gradient, hessian):
         if self.item_prior is not None:
             right = -(gradient + self.item_prior.multiply(self.items))
-            return _trust(hessian, self.item_prior.solve(hessian, right, rtol=5e-2)[0])
+            rtol = self.config.cg_tolerance
+            return self._trust(hessian, solve(self.item_prior, hessian, right, rtol=rtol)[0])
         factors = np.empty_like(hessian)
         ridge = np.broadcast_to(self.item_ridge, self.items.shape)
         kernels.cholesky(hessian, ridge, factors)
         direction = np.empty_like(self.items)
         kernels.cholesky_solve(factors, -(gradient + ridge * self.items), direction)
-        return _trust(hessian, direction)
+        return self._trust(hessian, direction)
+
+    def _trust(self, hessian, direction):
+        """Shorten each row d of a step to `longest_step`: delta^2 = d' H d / sum(w)."""
+        product = np.empty_like(direction)
+        kernels.packed_matvec(hessian, direction, product)
+        squared = np.sum(direction * product, axis=1) / np.maximum(hessian[:, -1], 1e-30)
+        length = np.maximum(np.sqrt(np.maximum(squared, 0)), 1e-30)
+        return direction * np.minimum(1.0, self.config.longest_step / length)[:, None]
 
     def _centre(self):
         """Move what all states share into biases and intercepts, to the least penalty."""
@@ -181,15 +225,6 @@ def _split(models, items, n_models, side):
         )
     scored = models[:n_models]
     return items, np.column_stack([scored[:, :-1], ones(n_models)]), scored[:, -1]
-
-
-def _trust(hessian, direction):
-    """Shorten each row of a step to at most `_LONGEST_STEP` logits, root mean square."""
-    product = np.empty_like(direction)
-    kernels.packed_matvec(hessian, direction, product)
-    squared = np.sum(direction * product, axis=1) / np.maximum(hessian[:, -1], 1e-30)
-    length = np.sqrt(np.maximum(squared, 0))
-    return direction * np.minimum(1.0, _LONGEST_STEP / np.maximum(length, 1e-30))[:, None]
 
 
 def _powers(matrix):

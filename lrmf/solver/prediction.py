@@ -8,9 +8,11 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from ..data.responses import MISSING
+from ..data.kinds import kind_of
+from ..data.responses import observed_counts
 from ..data.schema import RELATIONS
 from ..threads import threads
+from .calibration import IntervalCalibration
 from .gaussians import Gaussians
 from .scores import BenchmarkScores, interval
 from .validation import check_cells, check_rows
@@ -135,8 +137,8 @@ class Forecasts:
         check_is_fitted(self)
         n_models, n_items = self.responses_.shape
         rows = check_rows(rows, n_models)
-        is_binary = self.responses_.dtype == np.uint8
-        check_cells((rows.size, n_items), is_binary=is_binary, revealed=revealed, target=target)
+        kind = kind_of(self.responses_)
+        check_cells((rows.size, n_items), kind, revealed=revealed, target=target)
         return rows
 
 
@@ -148,16 +150,18 @@ class NewModel:
     ----------
     likelihood : Bernoulli or Gaussian
     scores : BenchmarkScores
+    calibration : IntervalCalibration
     states : Gaussians (1), posterior of the model's state
     revealed : (1, n_items), the answers it was given
-    width : (n_benchmarks,), factor on the deviations of the scores
+    isolated : bool, whether no model of its family has been evaluated
     """
 
     likelihood: object
     scores: BenchmarkScores
+    calibration: IntervalCalibration
     states: Gaussians
     revealed: np.ndarray
-    width: np.ndarray
+    isolated: bool
 
     def __repr__(self):
         scores = self.predict_scores()
@@ -180,7 +184,9 @@ class NewModel:
         deviation = self.scores.deviation(
             self.likelihood, self.states, self.revealed, None, forecast=forecast
         )
-        lower, upper = interval(score, deviation * self.width, level)
+        n_revealed, isolated = observed_counts(self.revealed), np.array([self.isolated])
+        deviation = self.calibration(score, deviation, n_revealed, isolated)
+        lower, upper = interval(score, deviation, level)
         columns = {"score": score, "lower": lower, "upper": upper}
         columns["n_observed"] = self.scores.n_observed(self.revealed)
         frame = {name: values[0] for name, values in columns.items()}
@@ -211,14 +217,13 @@ def revealed_row(answers, columns, dtype):
     """
     if not isinstance(answers, Mapping):
         raise ValueError(f"answers must map item ids to responses, got {answers!r}")
-    is_binary = np.dtype(dtype) == np.uint8
-    row = np.full((1, len(columns)), MISSING if is_binary else np.nan, dtype)
+    kind = kind_of(dtype)
+    row = np.full((1, len(columns)), kind.missing, dtype)
     for item, answer in answers.items():
         if item not in columns:
             raise ValueError(f"answer to {item!r}: not an item of the snapshot")
         is_number = isinstance(answer, Real | np.bool)
-        if not is_number or not (answer in (0, 1) if is_binary else 0 <= answer <= 1):
-            wanted = "0 or 1" if is_binary else "in [0, 1]"
-            raise ValueError(f"answer to {item!r} must be {wanted}, got {answer!r}")
+        if not is_number or not kind.is_legal(answer):
+            raise ValueError(f"answer to {item!r} must be {kind.legal}, got {answer!r}")
         row[0, columns[item]] = answer
     return row

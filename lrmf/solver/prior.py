@@ -1,7 +1,9 @@
-"""The lineage prior: a Gaussian Markov random field on the family tree, and algebra with it."""
+"""Gaussian priors over model states: the interface, and the Markov random field on the lineage."""
 
+import copy
 import warnings
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from scipy import sparse
@@ -10,12 +12,93 @@ from sklearn.neighbors import NearestNeighbors
 
 from . import kernels
 from .gaussians import Gaussians
+from .linear import conjugate_gradients
 
-_NEIGHBOURS = 10
+_N_SIMILAR = 10  # links of an item
+
+
+@dataclass(frozen=True)
+class Marginals:
+    """What a prior and Gaussian evidence say of every node.
+
+    Attributes
+    ----------
+    posterior : Gaussians (n_nodes)
+        Given all evidence, without the prior's mean.
+    leave_one_out : Gaussians (n_nodes)
+        Given the evidence at all other nodes: each node's forecast without its own responses.
+    evidence : Gaussians (n_nodes)
+        The evidence at the node itself.
+    """
+
+    posterior: Gaussians
+    leave_one_out: Gaussians
+    evidence: Gaussians
+
+
+class Prior(Protocol):
+    """A Gaussian prior over the states t (n_nodes, p): all that solver and forecasts ask of it.
+
+    Attributes
+    ----------
+    diagonal : (n_nodes, p)
+        Diagonal of the prior precision, at least approximately: it preconditions.
+    """
+
+    diagonal: np.ndarray
+
+    def multiply(self, states):
+        """Prior precision times states (n_nodes, p)."""
+
+    def marginals(self, evidence) -> Marginals:
+        """Posterior and leave-one-out marginals given Gaussian evidence at every node."""
+
+    def leaf(self, marginals, parents, weights) -> Gaussians:
+        """Prior of the state of a new node that descends from `parents`, Gaussians (1)."""
+
+
+def penalty(prior, states):
+    """-log prior density of the states (n_nodes, p), up to a constant: 1/2 t' Q t."""
+    return 0.5 * np.sum(states * prior.multiply(states))
+
+
+def solve(prior, hessian, right, *, rtol, max_iterations=500):
+    """Solve (blockdiag(H) + prior precision) x = right by conjugate gradients.
+
+    The preconditioner is the block diagonal of the system: H plus the diagonal of the prior.
+
+    Parameters
+    ----------
+    prior : Prior
+    hessian : (n_nodes, p (p + 1) / 2), packed blocks
+    right : float64 (n_nodes, p)
+    rtol, max_iterations : as in `conjugate_gradients`
+
+    Returns
+    -------
+    solution : float64 (n_nodes, p)
+    iterations : int
+    """
+    factors = np.empty_like(hessian)
+    kernels.cholesky(hessian, prior.diagonal, factors)
+
+    def multiply(states):
+        product = np.empty_like(states)
+        kernels.packed_matvec(hessian, states, product)
+        return product + prior.multiply(states)
+
+    def precondition(residual):
+        solution = np.empty_like(residual)
+        kernels.cholesky_solve(factors, residual, solution)
+        return solution
+
+    return conjugate_gradients(
+        multiply, precondition, right, rtol=rtol, max_iterations=max_iterations
+    )
 
 
 class LineagePrior:
-    """Independent components t_k = F w_k + s_k over the nodes of a lineage.
+    """The `Prior` on a lineage: independent components t_k = F w_k + s_k over its nodes.
 
     s_k ~ N(0, (ridge_k I + strength_k L)^-1) and w_k ~ N(0, I / feature_ridge). The weights w are
     integrated out: with Q = ridge I + strength L the precision of t is
@@ -30,16 +113,23 @@ class LineagePrior:
     features : float (n_nodes, n_features), optional
         F, what is known of a model besides its relatives.
     feature_ridge : float
+
+    Attributes
+    ----------
+    mean : float (n_nodes, p)
+        F w, zero until `at` fixes the weights.
     """
 
     def __init__(self, lineage, ridge, strength, *, features=None, feature_ridge=10.0):
         self.laplacian = lineage.laplacian
         self.adjacency = lineage.adjacency
+        self.n_models = lineage.n_models
         self.ridge = np.asarray(ridge, np.float64)
         self.strength = np.asarray(strength, np.float64)
         n_nodes = self.laplacian.shape[0]
         self.features = np.zeros((n_nodes, 0)) if features is None else np.asarray(features, float)
-        self._diagonal = self.ridge + np.outer(self.laplacian.diagonal(), self.strength)
+        self.mean = np.zeros((n_nodes, self.ridge.size))
+        self.diagonal = self.ridge + np.outer(self.laplacian.diagonal(), self.strength)
         plain, smooth = self.features.T @ self.features, self.laplacian @ self.features
         gram = np.multiply.outer(self.ridge, plain)
         gram += np.multiply.outer(self.strength, self.features.T @ smooth)
@@ -59,48 +149,36 @@ class LineagePrior:
     def _weights(self, smooth):
         return np.einsum("kfg,gk->fk", self._gram_inverse, self.features.T @ smooth)
 
-    def mean(self, states):
-        """F w at the most likely weights given the states (n_nodes, p)."""
-        return self.features @ self._weights(self._smooth(states))
+    def precision(self, component):
+        """Precision of s_k, ridge_k I + strength_k L, sparse (n_nodes, n_nodes)."""
+        identity = sparse.eye_array(self.laplacian.shape[0])
+        return (
+            self.strength[component] * self.laplacian + self.ridge[component] * identity
+        ).tocsr()
 
-    def penalty(self, states):
-        """-log prior density of the states (n_nodes, p), up to a constant."""
-        return 0.5 * np.sum(states * self.multiply(states))
+    def at(self, states):
+        """The same prior with its mean F w fixed at the most likely weights given the states."""
+        fixed = copy.copy(self)
+        fixed.mean = self.features @ self._weights(self._smooth(states))
+        return fixed
 
-    def solve(self, hessian, right, *, rtol, max_iterations=500):
-        """Solve (blockdiag(H) + prior precision) x = right by conjugate gradients.
+    def marginals(self, evidence):
+        """Posterior, leave-one-out prior and evidence of every node, by belief propagation.
+
+        A node's leave-one-out prior is its posterior divided by its own evidence: the forecast
+        without its responses, at no extra fit.
 
         Parameters
         ----------
-        hessian : (n_nodes, p (p + 1) / 2), packed blocks
-        right : float64 (n_nodes, p)
-        rtol : float
-            Stop when the preconditioned residual has shrunk by this factor.
+        evidence : Gaussians (n_nodes)
 
         Returns
         -------
-        solution : float64 (n_nodes, p)
-        iterations : int
+        Marginals
         """
-        factors = np.empty_like(hessian)
-        kernels.cholesky(hessian, self._diagonal, factors)
-        solution, residual = np.zeros_like(right), right.copy()
-        preconditioned, product = np.empty_like(right), np.empty_like(right)
-        kernels.cholesky_solve(factors, residual, preconditioned)
-        direction = preconditioned.copy()
-        energy = initial = np.sum(residual * preconditioned)
-        for iteration in range(max_iterations):
-            if energy <= rtol**2 * initial:
-                return solution, iteration
-            kernels.packed_matvec(hessian, direction, product)
-            product += self.multiply(direction)
-            step = energy / np.sum(direction * product)
-            solution += step * direction
-            residual -= step * product
-            kernels.cholesky_solve(factors, residual, preconditioned)
-            energy, previous = np.sum(residual * preconditioned), energy
-            direction = preconditioned + (energy / previous) * direction
-        return solution, max_iterations
+        centred = evidence.shift(-self.mean)
+        posterior = self.propagate(centred)
+        return Marginals(posterior, (posterior / centred).shift(self.mean), evidence)
 
     def propagate(self, evidence, *, tolerance=1e-5, max_rounds=300):
         """Marginals of s at all nodes given Gaussian evidence at each, by belief propagation.
@@ -154,23 +232,30 @@ class LineagePrior:
         shift = np.abs(new.information - old.information) / level
         return np.maximum(change, shift).max(axis=1) > tolerance
 
-    def attach(self, marginals, neighbours, weights):
-        """Prior of a new leaf s that hangs on `neighbours` (node indices) by edges of `weights`.
+    def leaf(self, marginals, parents, weights):
+        """Prior of a new node that hangs on `parents` (node indices) by edges of `weights`.
 
-        Each neighbour v with marginal (P, h) contributes precision K (P + K)^-1 P and information
-        K (P + K)^-1 h with K = weight * diag(strength); the ridge is the leaf's own.
+        Each parent v with posterior (P, h) contributes precision K (P + K)^-1 P and information
+        K (P + K)^-1 h with K = weight * diag(strength); the ridge is the leaf's own. Its mean is
+        that of its parents, or of all models without any.
+
+        Parameters
+        ----------
+        marginals : Marginals
 
         Returns
         -------
         Gaussians (1)
         """
+        posterior = marginals.posterior
         precision, information = np.diag(self.ridge), np.zeros(self.ridge.size)
-        for node, weight in zip(neighbours, weights, strict=True):
+        for node, weight in zip(parents, weights, strict=True):
             coupling = np.diag(weight * self.strength)
-            gain = coupling @ np.linalg.inv(marginals.precision[node] + coupling)
-            precision = precision + gain @ marginals.precision[node]
-            information = information + gain @ marginals.information[node]
-        return Gaussians(precision[None], information[None])
+            gain = coupling @ np.linalg.inv(posterior.precision[node] + coupling)
+            precision = precision + gain @ posterior.precision[node]
+            information = information + gain @ posterior.information[node]
+        mean = self.mean[parents] if len(parents) else self.mean[: self.n_models]
+        return Gaussians(precision[None], information[None]).shift(mean.mean(axis=0)[None])
 
 
 def _directed_edges(adjacency):
@@ -206,6 +291,11 @@ class ItemGraph:
     adjacency: sparse.csr_array
     laplacian: sparse.csr_array
 
+    @property
+    def n_models(self):
+        """Number of nodes that a `LineagePrior` averages over."""
+        return self.adjacency.shape[0]
+
 
 def similar_items(factors: np.ndarray) -> ItemGraph:
     """Link each item with the ten whose answers go along with its own most.
@@ -219,7 +309,7 @@ def similar_items(factors: np.ndarray) -> ItemGraph:
     """
     length = np.linalg.norm(factors, axis=1, keepdims=True)
     directions = factors / np.maximum(length, 1e-12)
-    n_neighbors = min(_NEIGHBOURS, len(factors) - 1)
+    n_neighbors = min(_N_SIMILAR, len(factors) - 1)
     if n_neighbors < 1:
         links = sparse.csr_array((len(factors),) * 2)
     else:

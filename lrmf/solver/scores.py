@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
+from ..data.kinds import to_arcsine
 from ..data.responses import observed
 
 LEVEL = 0.9  # of the intervals that are calibrated
@@ -112,7 +113,7 @@ class BenchmarkScores:
 def interval(score, deviation, level):
     """Bounds (lower, upper) of equal tails on the arcsine scale, within [0, 1]."""
     half = norm.ppf(0.5 + level / 2) * _arcsine_deviation(score, deviation)
-    y = _arcsine(score)
+    y = to_arcsine(score)
     lower, upper = np.clip(y - half, 0, np.pi), np.clip(y + half, 0, np.pi)
     # At no width the score itself, which sin^2 and arcsin miss by a rounding error.
     return np.minimum(np.sin(lower / 2) ** 2, score), np.maximum(np.sin(upper / 2) ** 2, score)
@@ -120,7 +121,7 @@ def interval(score, deviation, level):
 
 def standardised_error(score, deviation, actual):
     """|actual - score| in standard deviations, on the arcsine scale."""
-    error = np.abs(_arcsine(actual) - _arcsine(score))
+    error = np.abs(to_arcsine(actual) - to_arcsine(score))
     return error / np.maximum(_arcsine_deviation(score, deviation), 1e-12)
 
 
@@ -178,10 +179,6 @@ def coverage_scale(errors):
             rank = min(1.0, LEVEL * (1 + 1 / column.size))
             scales[b] = np.quantile(column, rank) / norm.ppf(0.5 + LEVEL / 2)
     return scales
-
-
-def _arcsine(score):
-    return 2 * np.arcsin(np.sqrt(np.clip(score, 0, 1)))
 
 
 def _arcsine_deviation(score, deviation):

@@ -4,6 +4,7 @@ from numbers import Integral
 
 import numpy as np
 
+from ..data.kinds import ANSWERS, kind_of
 from ..data.lineage import Lineage
 from ..data.responses import observed
 from ..data.statistics import count_answers
@@ -48,7 +49,7 @@ def check_responses(responses, lineage, items) -> None:
 
 def count_observed(responses, name):
     """How many cells are observed, once every value is known to be a response."""
-    if responses.dtype == np.uint8:
+    if kind_of(responses) is ANSWERS:
         counts = count_answers(responses)[1]
         faulty = np.flatnonzero(counts < 0)
     else:
@@ -59,7 +60,7 @@ def count_observed(responses, name):
         column = np.flatnonzero(((values < 0) | (values > 1)) & observed(values))[0]
         raise ValueError(
             f"{name}[{faulty[0]}, {column}] is {values[column]}, neither missing nor "
-            f"{'0 or 1' if responses.dtype == np.uint8 else 'within [0, 1]'}"
+            f"{kind_of(responses).legal}"
         )
     return counts.sum()
 
@@ -77,15 +78,17 @@ def check_rows(rows, n_models: int):
     return rows.astype(int)
 
 
-def check_cells(shape, *, is_binary: bool, revealed=None, target=None) -> None:
+def check_cells(shape, kind, *, revealed=None, target=None) -> None:
     """Matrices over (rows, all items): revealed is like the responses, target is boolean."""
-    like_responses = ("uint8 answers", "u1") if is_binary else ("proportions", "f")
-    matrices = {"revealed": (revealed, *like_responses), "target": (target, "booleans", "b")}
-    for name, (matrix, wanted, kind) in matrices.items():
+    matrices = {
+        "revealed": (revealed, kind.name, kind.type_code),
+        "target": (target, "booleans", "b"),
+    }
+    for name, (matrix, wanted, type_code) in matrices.items():
         if matrix is None:
             continue
         dtype = getattr(matrix, "dtype", np.dtype(object))
-        if np.shape(matrix) != shape or not dtype.str[1:].startswith(kind):
+        if np.shape(matrix) != shape or not dtype.str[1:].startswith(type_code):
             raise ValueError(
                 f"{name} must be {wanted} of shape {shape}, got {dtype} of {np.shape(matrix)}"
             )
