@@ -48,11 +48,12 @@ def newton(answers, lineage, *, rank=3, strength=3.0, ridge=1.0, item_ridge=2.0,
 
 
 def solve(solver, answers, *, seed=0, max_sweeps=400, tolerance=1e-10, **options):
-    n_items = answers.shape[1]
-    items = np.zeros((n_items, solver.rank + 1))
-    items[:, :-1] = 0.3 * np.random.default_rng(seed).standard_normal((n_items, solver.rank))
+    n_items, n_components = answers.shape[1], solver.prior.diagonal.shape[1]
+    items = np.zeros((n_items, n_components))
+    rng = np.random.default_rng(seed)
+    items[:, :-1] = 0.3 * rng.standard_normal((n_items, n_components - 1))
     items[:, -1] = log_odds(answers)
-    states = np.zeros((solver.prior.laplacian.shape[0], solver.rank + 1))
+    states = np.zeros((solver.prior.laplacian.shape[0], n_components))
     return solver.fit(states, items, max_sweeps=max_sweeps, tolerance=tolerance, **options)
 
 

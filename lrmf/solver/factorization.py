@@ -1,6 +1,7 @@
 """LRMF: matrix factorization whose model factors are smooth over the models' family tree."""
 
 import json
+from dataclasses import replace
 from functools import cached_property
 from numbers import Integral, Real
 
@@ -21,7 +22,7 @@ from .calibration import IntervalCalibration, ScoredForecasts
 from .gaussians import pack
 from .newton import AlternatingNewton
 from .prediction import BLOCK, Forecasts, NewModel, leaf_weights, revealed_row
-from .prior import LineagePrior, Marginals, similar_items, solve
+from .prior import LineagePrior, similar_items, solve
 from .scores import BenchmarkScores
 from .validation import check_parameters, check_responses
 
@@ -195,11 +196,15 @@ class LRMF(Forecasts, BaseEstimator):
             if isinstance(getattr(type(self), name), cached_property):
                 self.__dict__.pop(name, None)  # what an earlier fit has cached
 
-    def _prior(self, p):
+    def _prior(self, p, node_variance=0.0):
         regularized = LIKELIHOODS[self.kind_].regularized(self.regularize, p)
         strength = np.where(regularized, float(self.lineage_strength), 0.0)
         return LineagePrior(
-            self.lineage_, np.full(p, float(self.node_ridge)), strength, features=self.features_
+            self.lineage_,
+            np.full(p, float(self.node_ridge)),
+            strength,
+            features=self.features_,
+            node_variance=node_variance,
         )
 
     def _fit_answers(self, rng, start):
@@ -261,7 +266,7 @@ class LRMF(Forecasts, BaseEstimator):
 
     def _solve_proportions(self):
         likelihood, self._data = self.likelihood_, self.responses_
-        self.prior_ = self._prior(likelihood.design.shape[1])
+        self.prior_ = self._prior(likelihood.design.shape[1], likelihood.jump)
         evidence = likelihood.evidence(self._data, jump=likelihood.jump)
         evidence = evidence.pad(self.lineage_.n_nodes)
         self.states_, iterations = solve(
@@ -374,9 +379,8 @@ class LRMF(Forecasts, BaseEstimator):
         jump = self.likelihood_.jump
         with threads(self.n_threads):
             inherited = self._prior_at_mode.marginals(self._evidence(jump))
-            leave_one_out = inherited.leave_one_out.widen(jump)
             own = self._evidence(0.0) if jump else inherited.evidence
-        return Marginals(inherited.posterior, leave_one_out, own)
+        return replace(inherited, evidence=own)
 
     def leave_one_out(self, rows):
         """Beliefs about the states of `rows` without their own responses, at no extra fit.
@@ -473,7 +477,6 @@ class LRMF(Forecasts, BaseEstimator):
         marginals = self.marginals_
         with threads(1):
             prior = self._prior_at_mode.leaf(marginals, nodes, weights)
-            prior = prior.widen(self.likelihood_.jump)
             if answers:
                 prior = prior.temper(self.few_shot_trust)
             states = self.likelihood_.fold_in(prior, revealed)

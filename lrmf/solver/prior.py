@@ -98,7 +98,7 @@ def solve(prior, hessian, right, *, rtol, max_iterations=500):
 
 
 class LineagePrior:
-    """The `Prior` on a lineage: independent components t_k = F w_k + s_k over its nodes.
+    """The `Prior` on a lineage: independent components t_k = F w_k + s_k + e_k over its nodes.
 
     s_k ~ N(0, (ridge_k I + strength_k L)^-1) and w_k ~ N(0, I / feature_ridge). The weights w are
     integrated out: with Q = ridge I + strength L the precision of t is
@@ -113,6 +113,9 @@ class LineagePrior:
     features : float (n_nodes, n_features), optional
         F, what is known of a model besides its relatives.
     feature_ridge : float
+    node_variance : float
+        Variance of a node's own change e, which no relative shares. Evidence is about F w + s, and
+        counts e as noise; leave-one-out priors and leaves are of t, and add it.
 
     Attributes
     ----------
@@ -120,10 +123,12 @@ class LineagePrior:
         F w, zero until `at` fixes the weights.
     """
 
-    def __init__(self, lineage, ridge, strength, *, features=None, feature_ridge=10.0):
+    def __init__(
+        self, lineage, ridge, strength, *, features=None, feature_ridge=10.0, node_variance=0.0
+    ):
         self.laplacian = lineage.laplacian
         self.adjacency = lineage.adjacency
-        self.n_models = lineage.n_models
+        self.n_models, self.node_variance = lineage.n_models, node_variance
         self.ridge = np.asarray(ridge, np.float64)
         self.strength = np.asarray(strength, np.float64)
         n_nodes = self.laplacian.shape[0]
@@ -178,7 +183,9 @@ class LineagePrior:
         """
         centred = evidence.shift(-self.mean)
         posterior = self.propagate(centred)
-        return Marginals(posterior, (posterior / centred).shift(self.mean), evidence)
+        return Marginals(
+            posterior, (posterior / centred).widen(self.node_variance).shift(self.mean), evidence
+        )
 
     def propagate(self, evidence, *, tolerance=1e-5, max_rounds=300):
         """Marginals of s at all nodes given Gaussian evidence at each, by belief propagation.
@@ -255,7 +262,8 @@ class LineagePrior:
             precision = precision + gain @ posterior.precision[node]
             information = information + gain @ posterior.information[node]
         mean = self.mean[parents] if len(parents) else self.mean[: self.n_models]
-        return Gaussians(precision[None], information[None]).shift(mean.mean(axis=0)[None])
+        leaf = Gaussians(precision[None], information[None]).widen(self.node_variance)
+        return leaf.shift(mean.mean(axis=0)[None])
 
 
 def _directed_edges(adjacency):
