@@ -60,6 +60,7 @@ class CardCorrection:
         cards : (n, n_columns)
         relations : (n, n_relations), numbers of parents
         """
+        # Errors of the forecasts in units of what they do to responses.
         error = (posterior.mean - forecast.mean) @ self.root
         inputs = self._inputs(forecast, cards)
         shift, self.weight = np.zeros_like(error), 0.0
@@ -68,10 +69,12 @@ class CardCorrection:
             self._shift = self._forest().fit(inputs, target)
             shift = self._shift.oob_prediction_.reshape(error.shape)
             self.weight = _slope(shift, error)
+        # Whiten what the shift leaves, and count the posterior variance as error.
         inverse = np.linalg.inv(self._cholesky(forecast))
         whitened = np.einsum("nij,nj->ni", inverse, error - self.weight * shift)
         spread = inverse @ (self.root @ posterior.covariance @ self.root)
         moment = whitened[:, :, None] * whitened[:, None, :] + spread @ inverse.swapaxes(1, 2)
+        # A second forest explains how large the errors are.
         size = np.log(np.trace(moment, axis1=1, axis2=2) / moment.shape[1] + 1e-3)
         self._size = self._forest(min_samples_leaf=10).fit(np.hstack([inputs, relations]), size)
         factor = self._factor(self._size.oob_prediction_)

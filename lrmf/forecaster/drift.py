@@ -68,6 +68,7 @@ def late_models(models, evaluated, config):
     -------
     late, is_later : bool (n_models,), or None if hardly any training model is dated
     """
+    # Dated training models; a third of them must be enough for an estimate.
     dates = pd.Series() if models is None else model_dates(models, evaluated)
     dated = dates[dates.notna() & evaluated] if len(dates) else dates
     if len(dated) < 3 * config.fewest:
@@ -88,6 +89,7 @@ def shrunken_mean(offsets, gram, *, fewest):
     n, p = offsets.shape
     if n < fewest:
         return np.zeros(p)
+    # Positive-part James-Stein: shrink by the share of the mean that is noise.
     mean = offsets.mean(axis=0)
     noise = np.trace(gram @ np.atleast_2d(np.cov(offsets, rowvar=False))) / n
     return max(0.0, 1 - noise / max(mean @ gram @ mean, 1e-30)) * mean

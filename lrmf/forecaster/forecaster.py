@@ -128,6 +128,7 @@ class Forecaster(Forecasts, BaseEstimator):
         """Choose parameters, fit, and learn the corrections; arguments as in `LRMF.fit`."""
         lineage = self._known(lineage)
         LRMF(seed=self.seed, n_threads=self.n_threads).check(responses, lineage, items)
+        # What the caller fixed, what is left to tuning, and the fit with the result.
         fixed = {name: getattr(self, name) for name in ("rank", "lineage_strength", "use_features")}
         fixed = {name: value for name, value in fixed.items() if value is not None}
         if not self.tuned:
@@ -193,6 +194,7 @@ class Forecaster(Forecasts, BaseEstimator):
         with threads(self.n_threads):
             self._take(model, models)
             rows = self._choose(rng)
+            # Near-duplicates and intervals are learned from models forecast as if they were new.
             rehearsal = self._rehearsal(rows, models)
             rehearsal._simulate(rows, rng)
             self.memory_, self.calibration_ = rehearsal.memory_, rehearsal.calibration_
@@ -224,6 +226,7 @@ class Forecaster(Forecasts, BaseEstimator):
         """Training models with and without relatives, to rehearse on."""
         rows = np.flatnonzero(self.evaluated_)
         isolated = is_isolated(self.lineage_, self.evaluated_, rows)
+        # Up to `most` of either group, fewer where a model has many cells.
         groups = [rng.permutation(rows[isolated == group]) for group in (False, True)]
         size = self._config.most_cells // self.responses_.shape[1]
         size = np.clip(size, self._config.fewest, self._config.most)
@@ -252,6 +255,7 @@ class Forecaster(Forecasts, BaseEstimator):
         given = self.responses_[chosen]
         seen = observed(given)
         place = random_places(seen, rng)
+        # Numbers of revealed responses that enough models can spare.
         n_left = seen.sum(axis=1)
         shots = [
             k for k in self.kind_.n_revealed_calibration
@@ -264,6 +268,7 @@ class Forecaster(Forecasts, BaseEstimator):
             for k in SHOTS:
                 if k in shown:
                     answers = ShownAnswers(shown[k])
+                    # Expected answers as they would have been when each one came in.
                     expected = self._in_turn(chosen, self._states(chosen, shown[k]), answers)
                     self.memory_.learn(k, chosen, expected, answers)
         shown = {0: reveal(given, False)} | shown
@@ -289,6 +294,7 @@ class Forecaster(Forecasts, BaseEstimator):
 
         The latest fifth is forecast from the earlier models, the items as fitted.
         """
+        # Without enough dates there is no drift.
         config, n_components = DriftConfig(), self._belief_without.information.shape[1]
         self.drift_ = TemporalDrift.none(
             len(self.responses_), n_components, len(self.scores_.names)
@@ -310,6 +316,7 @@ class Forecaster(Forecasts, BaseEstimator):
         )
         errors = self._errors(belief.shift(shift[isolated]), rows, isolated)
         self.drift_ = TemporalDrift(is_later, shift, np.maximum(coverage_scale(errors), 1.0))
+        # Later models are moved by what the latest training models had over their forecasts.
         later = np.flatnonzero(is_later)
         offset = np.zeros(self._belief_without.information.shape)
         offset[later] = shift[is_isolated(self.lineage_, self.evaluated_, later).astype(int)]
@@ -337,6 +344,7 @@ class Forecaster(Forecasts, BaseEstimator):
         belief = self._belief_without[rows]
         if revealed is None:
             return belief * self.model_.evidence(rows)
+        # Temper the prior only where responses were revealed.
         trust = np.where(observed(revealed).any(axis=1), self.model_.few_shot_trust, 1.0)
         return self.likelihood_.fold_in(belief.temper(trust), revealed)
 

@@ -54,6 +54,7 @@ class Stacking:
         forecast, actual = from_arcsine(trees.out_of_fold), from_arcsine(trees.y_)
         self.noise = _covariance(actual - forecast)
         score, moved, offset = self._steps(model, belief, trees, forecast)
+        # Least squares of the remaining error on the full step.
         error = actual - score
         known = np.isfinite(error)
         weight = np.sum(moved[known] * error[known]) / max(np.sum(moved[known] ** 2), 1e-30)
@@ -85,6 +86,7 @@ class Stacking:
         for top in range(0, len(forecast), BLOCK):
             block = slice(top, top + BLOCK)
             expected, slope, covariance = _scores(model.likelihood_, belief[block], columns)
+            # Kalman gain: Sigma J' (J Sigma J' + R)^-1.
             gain = covariance @ slope.swapaxes(1, 2)
             spread = slope @ gain
             gap = (forecast[block] - expected)[..., None]

@@ -113,6 +113,7 @@ class _InnerFolds:
         if self.settled is None:
             self.settled = self._try(parameters, None)
         trials = {value: self._try(parameters | {name: value}, name) for value in grid}
+        # Keep what there is unless another value is clearly better.
         losses = {value: self._loss(trial) for value, trial in trials.items()}
         best = min(losses, key=losses.get)
         if losses[best] > (1 - CONFIG.gain) * losses[parameters[name]]:
@@ -126,6 +127,7 @@ class _InnerFolds:
         trust = parameters["few_shot_trust"]
         if name == "few_shot_trust":
             return [(model, belief, trust) for model, belief, _ in self.settled]
+        # Inner fits have a small rank, but where the rank is what is chosen.
         largest = parameters["rank"] if name == "rank" else CONFIG.rank
         rank = min(parameters["rank"], largest, self.folds[0].train.shape[1])
         starts = [None] * CONFIG.n_folds
@@ -151,6 +153,7 @@ class _InnerFolds:
             actual = None
             if self.kind is PROPORTIONS:
                 actual = model.likelihood_.fold_in(belief, fold.given)
+            # Zero-shot, and with a few responses revealed.
             informed = model.likelihood_.fold_in(belief.temper(trust), fold.shown)
             losses.append(loss(model.likelihood_, belief, actual, fold.given))
             losses.append(loss(model.likelihood_, informed, actual, fold.target))

@@ -36,14 +36,17 @@ class DenseAnswers:
         gradient = np.empty((n_free, p), np.float32)
         hessian = np.empty((n_free, p * (p + 1) // 2), np.float32)
         pair = (fixed, free) if by_item else (free, fixed)
+        # The gradient is exact: it decides where the iteration ends.
         kernels.dense_gradient(self._matrix, *pair, by_item, loss, gradient)
         matrix = self._matrix
         if not exact and len(fixed) > 2 * _SAMPLE:
+            # The Hessian only shapes the step: a sample of the other side, rescaled, will do.
             sample = np.sort(self._rng.permutation(len(fixed))[:_SAMPLE])
             matrix = read_only(matrix.take(sample, axis=1 - side))
             pair = (fixed[sample], free) if by_item else (free, fixed[sample])
         kernels.dense_hessian(matrix, *pair, by_item, hessian)
         sampled = (count_columns if by_item else count_answers)(matrix)[1]
+        # Rescale each row from its sampled answers to all it has.
         hessian *= (self.observed[side] / np.maximum(sampled, 1))[:, None]
         return loss, gradient, hessian
 
@@ -59,6 +62,7 @@ class SparseAnswers:
         self.shape = answers.shape
         compressed = compress(answers)
         transposed = compressed.T.tocsr()
+        # Rows for the model side, columns for the item side.
         self._matrices = compressed, transposed
         self.observed = np.diff(compressed.indptr), np.diff(transposed.indptr)
         self.correct = np.bincount(compressed.indices, compressed.data, minlength=self.shape[1])

@@ -55,6 +55,7 @@ class Gaussian:
     @classmethod
     def fit(cls, proportions, *, n_trials, rank, jump):
         """Moments of the items from proportions (n_models, n_items), NaN where missing."""
+        # Mean and standard deviation of every item over the models that have it.
         y = np.asarray(to_arcsine(proportions), np.float64)
         known = ~np.isnan(y)
         count = np.maximum(known.sum(axis=0), 1)
@@ -63,17 +64,21 @@ class Gaussian:
         deviation = np.where(known, y - centre, 0.0)
         scale = np.sqrt((deviation**2).sum(axis=0) / count)
         scale = np.where(scale > 1e-6, scale, 1.0)
+        # Correlations over pairs of items observed together, shrunk towards independence.
         deviation /= scale
         both = known.astype(np.float64)
         correlation = deviation.T @ deviation / np.maximum(both.T @ both, 1)
         np.fill_diagonal(correlation, 1.0)
         correlation = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(scale))
+        # Factor D D' of the correlation: the top `rank` principal components.
         values, vectors = np.linalg.eigh(correlation)
         top = np.argsort(values)[::-1][: min(rank, len(values))]
         design = vectors[:, top] * np.sqrt(np.maximum(values[top], 0))
         design *= np.where(design.sum(axis=0) < 0, -1.0, 1.0)  # a sign for reproducibility
+        # Variance that the components leave out counts as noise.
         rest = np.maximum(np.diag(correlation) - (design**2).sum(axis=1), 0)
         trials = np.full(len(scale), _UNKNOWN_TRIALS) if n_trials is None else n_trials
+        # Sampling variance 1/n on the arcsine scale, in standardised units.
         noise = 1 / (np.asarray(trials, np.float64) * scale**2) + rest + 1e-6
         return cls(design, centre=centre, scale=scale, noise=noise, jump=jump)
 
@@ -111,10 +116,12 @@ class Gaussian:
         known = ~np.isnan(y)
         p = self.design.shape[1]
         precision, information = np.zeros((len(y), p, p)), np.zeros((len(y), p))
+        # Models with the same missing items share one small system.
         patterns, member = np.unique(known, axis=0, return_inverse=True)
         for index, pattern in enumerate(patterns):
             rows = np.flatnonzero(member.ravel() == index)
             design = self.design[pattern]
+            # R = jump D D' + diag(noise) over the observed items.
             spread = jump * design @ design.T + np.diag(self.noise[pattern])
             gain = np.linalg.solve(spread, design)
             precision[rows] = design.T @ gain
@@ -136,6 +143,7 @@ class Gaussian:
             noise is the sampling variance of the proportion.
         """
         design, scale = self.design[items], self.scale[items]
+        # Back to the scale of y, then the expectation of sin^2(y / 2).
         y = np.clip(self.centre[items] + scale * (mean @ design.T), 0, np.pi)
         spread = np.einsum("ip,npq,iq->ni", design, covariance, design, optimize=True)
         damping = np.exp(-0.5 * spread * scale**2)

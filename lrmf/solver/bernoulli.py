@@ -86,6 +86,7 @@ class Bernoulli:
         -------
         Gaussians (n)
         """
+        # Second-order expansion at the states: exact gradient and Hessian.
         _, gradient, hessian = answers.statistics(
             MODEL_SIDE, states, self.design, self.offset, exact=True
         )
@@ -107,14 +108,18 @@ class Bernoulli:
         answers = SparseAnswers(revealed)
         states, step, lowest = mean.copy(), np.zeros_like(mean), np.full(len(mean), np.inf)
         hessian = precision.copy()
+        # Newton steps of all rows at once; a row whose objective rose gets a quarter of its step.
         for _ in range(max_steps):
             trial = states + step
             loss, gradient, packed = answers.statistics(MODEL_SIDE, trial, self.design, self.offset)
+            # Gradient and value of the prior at the trial point.
             pull = np.einsum("nij,nj->ni", precision, trial - mean)
             objective = loss + 0.5 * np.sum(pull * (trial - mean), axis=1)
+            # Rows that went down keep the trial point and its Hessian.
             lower = objective <= lowest + 1e-6 * np.abs(lowest)
             lowest[lower], states[lower] = objective[lower], trial[lower]
             hessian[lower] = (precision + unpack(packed.astype(np.float64), mean.shape[1]))[lower]
+            # d = -(P + H)^-1 (gradient + pull).
             newton = np.linalg.solve(hessian, -(gradient + pull)[..., None])[..., 0]
             step = np.where(lower[:, None], newton, step / 4)
             if np.abs(step).max(initial=0.0) < 1e-5:
@@ -132,6 +137,7 @@ class Bernoulli:
             noise is the variance of the answer given its chance, E sigma (1 - sigma).
         """
         logit = mean.astype(np.float32) @ self.design[items].T + self.offset[items]
+        # d' C d for all items at once: packed covariances times packed d d'.
         packed = (covariance[:, self._upper[0], self._upper[1]] * self._twice).astype(np.float32)
         return _expected(logit, packed @ kernels.pack_products(self.design[items]).T)
 
@@ -159,6 +165,7 @@ class Bernoulli:
         logit, variance = self._logits_at(states, cells)
         probability = expit(logit)
         weight = probability * (1 - probability)
+        # v' = v / (1 - w v), kept finite where one answer is nearly all that is known.
         variance /= np.maximum(1 - weight * variance, _LEAST_LEFT)
         return _expected(logit - variance * (cells.data - probability), variance)[0][0]
 

@@ -69,11 +69,14 @@ class IntervalCalibration:
                 own = one.isolated == group
                 if not own.any():
                     continue
+                # Models with and without evaluated relatives err differently.
                 score, deviation, actual, n_target = (part[own] for part in one[:4])
                 at = level, int(group)
+                # First the variance that the states leave unexplained,
                 if explain:
                     share = 1 - 1 / np.maximum(n_target, 1) if single else None
                     unexplained[at] = unexplained_variance(score, deviation, actual, share)
+                # then the factor that makes the nominal share of errors covered.
                 wide = widened(score, deviation, unexplained[at])
                 errors = standardised_error(score, wide, actual)
                 if single and explain:
@@ -91,6 +94,7 @@ class IntervalCalibration:
         isolated : bool (n,)
         """
         group = isolated.astype(int)
+        # Linear interpolation between the levels in log(1 + n).
         place = np.interp(
             np.log1p(n_revealed), np.log1p(self.n_revealed), np.arange(len(self.n_revealed))
         )

@@ -189,6 +189,7 @@ class LRMF(Forecasts, BaseEstimator):
         self.kind_ = kind_of(responses)
         self.n_models_, self.n_items_ = responses.shape
         self.scores_ = BenchmarkScores(items, self.n_items_)
+        # Features are read only if they are asked for.
         self.features_ = None
         if self.use_features and models is not None:
             self.features_ = model_features(models, lineage).to_numpy()
@@ -209,6 +210,7 @@ class LRMF(Forecasts, BaseEstimator):
 
     def _fit_answers(self, rng, start):
         self._data = lay_out(self.responses_, rng)
+        # Alternate from random factors, or from the states of an earlier fit.
         if start is None:
             self._solve_answers(self._first_items(rng), free_items=True)
         else:
@@ -222,6 +224,7 @@ class LRMF(Forecasts, BaseEstimator):
         items = np.zeros((self.n_items_, self.rank + 1))
         items[:, :-1] = 0.3 * rng.standard_normal((self.n_items_, self.rank))
         wrong = self._data.observed[1] - self._data.correct
+        # Intercepts start at the log-odds of each item.
         items[:, -1] = np.log((self._data.correct + 0.5) / (wrong + 0.5))
         return items
 
@@ -244,6 +247,7 @@ class LRMF(Forecasts, BaseEstimator):
 
     def _solve_answers(self, items, *, free_items, states=None, item_prior=None):
         self.prior_ = self._prior(items.shape[1])
+        # Block coordinate descent on models and items.
         newton = AlternatingNewton(
             self._data,
             self.prior_,
@@ -261,12 +265,14 @@ class LRMF(Forecasts, BaseEstimator):
             free_items=free_items,
         )
         self.stats_ = newton.stats
+        # Logits are t . [x, 1] + c: a bias is a factor whose loading is 1.
         design = np.column_stack([items[:, :-1], np.ones(len(items))])
         self.likelihood_ = Bernoulli(design, items[:, -1])
 
     def _solve_proportions(self):
         likelihood, self._data = self.likelihood_, self.responses_
         self.prior_ = self._prior(likelihood.design.shape[1], likelihood.jump)
+        # Gaussian evidence of every model, then one linear system over the lineage.
         evidence = likelihood.evidence(self._data, jump=likelihood.jump)
         evidence = evidence.pad(self.lineage_.n_nodes)
         self.states_, iterations = solve(
@@ -310,6 +316,7 @@ class LRMF(Forecasts, BaseEstimator):
         if self.items_ is not None:
             arrays |= {f"items_{c}": self.items_[c].to_numpy() for c in ("n_trials",)}
             arrays |= {f"items_{c}": self.items_[c].to_numpy(str) for c in ("item_id", "benchmark")}
+        # The likelihood names the arrays that restore it.
         names = self.likelihood_.array_names
         return arrays | {name: getattr(self.likelihood_, name) for name in names}
 
@@ -402,9 +409,11 @@ class LRMF(Forecasts, BaseEstimator):
 
     def _states(self, rows, revealed):
         """Posterior of the rows' states given their own responses, or only the revealed ones."""
+        # All own responses (a product of Gaussians), or the revealed ones folded into the prior.
         prior = self.leave_one_out(rows)
         if revealed is None:
             return prior * self.evidence(rows)
+        # The prior is tempered only where there is something to weigh against it.
         trust = np.where(observed(revealed).any(axis=1), self.few_shot_trust, 1.0)
         return self.likelihood_.fold_in(prior.temper(trust), revealed)
 
@@ -425,6 +434,7 @@ class LRMF(Forecasts, BaseEstimator):
         the Laplace posterior.
         """
         rows = np.random.default_rng(self.seed).permutation(np.flatnonzero(self.evaluated_))
+        # A random sample of training models, with and without evaluated relatives.
         rows = np.sort(rows[: 4 * _N_CALIBRATION])
         isolated = is_isolated(self.lineage_, self.evaluated_, rows)
         chosen = [rows[isolated == group][:_N_CALIBRATION] for group in (False, True)]
@@ -471,10 +481,12 @@ class LRMF(Forecasts, BaseEstimator):
         check_is_fitted(self)
         parents = [parents] if isinstance(parents, str) else parents
         parents = [(p, None) if isinstance(p, str) else tuple(p) for p in parents]
+        # Where the new leaf hangs, and how strongly.
         nodes = [self.lineage_.index_of(parent) for parent, _ in parents]
         weights = leaf_weights(self.lineage_, [relation for _, relation in parents])
         revealed = revealed_row(answers or {}, self._column_of, self.responses_.dtype)
         marginals = self.marginals_
+        # Prior of the leaf, then its answers.
         with threads(1):
             prior = self._prior_at_mode.leaf(marginals, nodes, weights)
             if answers:

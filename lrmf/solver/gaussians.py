@@ -43,6 +43,7 @@ class Gaussians:
         """Add independent noise of this variance to every component."""
         if not variance:
             return self
+        # Covariances add: back and forth between information and covariance form.
         noise = variance * np.eye(self.information.shape[1])
         precision = np.linalg.inv(self.covariance + noise)
         return Gaussians(precision, np.einsum("nij,nj->ni", precision, self.mean))

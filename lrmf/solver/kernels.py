@@ -27,8 +27,10 @@ _sums = _options | {"fastmath": {"contract", "reassoc"}}  # sums in vector lanes
 def _half_tanh(logit):
     """tanh(logit / 2) to 3e-7 by a rational function, which vectorises where exp does not."""
     x = np.float32(0.5) * logit
+    # Beyond +-8 the function is 1 to float32.
     x = min(max(x, np.float32(-8.0)), np.float32(8.0))
     y = x * x
+    # Numerator and denominator by Horner's rule in x^2: the function is odd.
     numerator = np.float32(2.30306182e-11)
     numerator = numerator * y - np.float32(1.45187833e-08)
     numerator = numerator * y + np.float32(9.8161048e-06)
@@ -53,9 +55,12 @@ def _residual_row(logits, answers, product, hinge):
     for j in range(logits.shape[0]):
         s = logits[j]
         z = np.float32(answers[j])
+        # A missing answer (255) multiplies all that follows by zero.
         known = one if z < np.float32(2) else zero
         h = _half_tanh(s)
+        # t = s for a correct answer, -s for a wrong one.
         t = s * (z + z - one)
+        # sigmoid(|s|) = 1/2 + |tanh(s/2)| / 2.
         product[j] *= one + known * (half * abs(h) - half)
         hinge[j] += known * max(-t, zero)
         logits[j] = known * (half + half * h - z)
@@ -67,6 +72,7 @@ def _weight_row(logits, answers):
     for j in range(logits.shape[0]):
         known = np.float32(answers[j] != MISSING)
         h = _half_tanh(logits[j])
+        # sigmoid'(s) = (1 - tanh(s/2)^2) / 4.
         logits[j] = known * np.float32(0.25) * (np.float32(1) - h * h)
 
 
@@ -129,11 +135,13 @@ def dense_gradient(answers, rows, columns, by_column, loss, gradient):
         for other in range(n_other):
             top, bottom = _span(other if by_column else tile, TILE_ROWS, n_rows)
             left, right = _span(tile if by_column else other, TILE_COLUMNS, n_columns)
+            # Logits of a tile by one matrix product, then residuals in place.
             cells = np.dot(rows[top:bottom], columns[left:right].T)
             for i in range(bottom - top):
                 _residual_row(cells[i], answers[top + i, left:right], product, hinge)
                 if (i + 1) % _FACTORS_PER_LOG == 0 or top + i + 1 == bottom:
                     tile_loss += _flush_loss(product, hinge, 1)
+            # Gradient sum_j (sigma - z)_j d_j: residuals times the fixed side.
             if by_column:
                 total[: right - left] += np.dot(cells.T, rows[top:bottom])
             else:
@@ -155,9 +163,11 @@ def dense_hessian(answers, rows, columns, by_column, hessian):
         for other in range(n_other):
             top, bottom = _span(other if by_column else tile, TILE_ROWS, n_rows)
             left, right = _span(tile if by_column else other, TILE_COLUMNS, n_columns)
+            # Logits of a tile again, then the weights sigma(1 - sigma) in place.
             cells = np.dot(rows[top:bottom], columns[left:right].T)
             for i in range(bottom - top):
                 _weight_row(cells[i], answers[top + i, left:right])
+            # Hessian sum_j w_j d_j d_j', as one product with the packed d d'.
             if by_column:
                 total[: right - left] += np.dot(cells.T, products[top:bottom])
             else:
@@ -172,6 +182,7 @@ def _gather_logits(gathered, columns, design, row, cells):
 
     Column by column: the reads of the first one, all at once, bring the others into the cache.
     """
+    # Logits of the row, one component of the design at a time.
     cells[:] = 0
     for a in range(row.shape[0]):
         for k in range(cells.shape[0]):
@@ -184,12 +195,14 @@ def _add_products(gathered, residual, weighted, gradient, hessian):
     """Add sum r d to the gradient and sum w d d' to the packed Hessian, w = |r| - r^2."""
     position = 0
     for a in range(gradient.shape[0]):
+        # Gradient of component a, and the weighted component for the Hessian.
         total = np.float32(0)
         for k in range(residual.shape[0]):
             total += residual[k] * gathered[a, k]
             q = abs(residual[k])
             weighted[k] = (q - q * q) * gathered[a, k]
         gradient[a] += total
+        # Row a of the upper triangle.
         for b in range(a, gradient.shape[0]):
             total = np.float32(0)
             for k in range(residual.shape[0]):
@@ -231,6 +244,7 @@ def expected_answers(logit, variance, probability, slope, noise):
     for i in prange(logit.shape[0]):
         for j in range(logit.shape[1]):
             spread = max(variance[i, j], np.float32(0))
+            # Probit approximation: an uncertain logit is drawn towards 0.
             shrink = one / np.sqrt(one + share * spread)
             h = _half_tanh(shrink * logit[i, j])
             p = half + half * h
@@ -255,6 +269,7 @@ def mix_answers(pointers, candidates, weights, answers, forecast, mixed):
     for i in prange(mixed.shape[0]):
         for tile in range(-(-mixed.shape[1] // TILE_COLUMNS)):
             left, right = _span(tile, TILE_COLUMNS, mixed.shape[1])
+            # Weight of the candidates that answered correctly; weight left for the forecast.
             copied = np.zeros(right - left, np.float32)
             rest = np.ones(right - left, np.float32)
             for k in range(pointers[i], pointers[i + 1]):
@@ -298,6 +313,7 @@ def packed_matvec(matrices, vectors, out):
         y[:] = 0.0
         start = 0
         for a in range(p):
+            # Diagonal entry, then row a of the triangle serves rows and columns alike.
             total = matrix[start] * x[a]
             for b in range(1, p - a):
                 total += matrix[start + b] * x[a + b]
@@ -320,6 +336,7 @@ def cholesky(matrices, diagonal, factors):
             least = 1e-7 * matrices[i, start] + 1e-6 * diagonal[i, a] + 1e-30
             pivot = np.sqrt(max(upper[start] + diagonal[i, a], least))
             upper[start] = pivot
+            # Scale row a, then subtract its outer product from the rows below.
             for b in range(1, size):
                 upper[start + b] /= pivot
             below = start + size
@@ -339,6 +356,7 @@ def cholesky_solve(factors, right, out):
         upper, x = factors[i], out[i]
         x[:] = right[i]
         start = 0
+        # Forward substitution with U', then back substitution with U.
         for a in range(p):
             x[a] /= upper[start]
             for b in range(1, p - a):
@@ -395,6 +413,7 @@ def send_messages(
         belief = np.empty((p, p))
         for a in range(p):
             for b in range(p):
+                # What the sender knows from everybody but the receiver.
                 belief[a, b] = total_precision[source[e], a, b] - precision[reverse[e], a, b]
                 system[a, b] = belief[a, b]
             system[a, a] += coupling[e, a]

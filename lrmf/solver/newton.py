@@ -84,9 +84,11 @@ class AlternatingNewton:
         history = self.stats["objective"]
         for sweep in range(max_sweeps + 1):
             started = perf_counter()
+            # Loss and derivatives at the current point; a step that raised F is undone here.
             gradient, hessian = self._evaluate(MODEL_SIDE)
             history.append(self._objective)
             self.stats["loss"].append(self._loss)
+            # Two sweeps together: the first ones can cross a saddle.
             if sweep > 1 and history[-3] - history[-1] <= tolerance * abs(history[-1]):
                 break
             if sweep == max_sweeps:
@@ -94,6 +96,7 @@ class AlternatingNewton:
                 break
             self._step(MODEL_SIDE, self._model_direction(gradient, hessian))
             self.stats["seconds_models"].append(perf_counter() - started)
+            # The items, given the models: independent systems.
             if free_items:
                 started = perf_counter()
                 self._step(ITEM_SIDE, self._item_direction(*self._evaluate(ITEM_SIDE)))
@@ -120,11 +123,14 @@ class AlternatingNewton:
             point = _split(self.models, self.items, self.answers.shape[0], side)
             loss, gradient, hessian = self.answers.statistics(side, *point)
             loss = loss.sum()
+            # F = loss + 1/2 t' Q t + 1/2 x' R x.
             objective = loss + penalty(self.prior, self.models)
             objective += 0.5 * np.sum(self.items * self._item_precision_times(self.items))
+            # The last step did not raise F: go on from here.
             if self._undo is None or objective <= self._objective * (1 + self.config.rounding):
                 self._loss, self._objective = loss, objective
                 return gradient, hessian
+            # Otherwise try a quarter of it, and in the end none of it.
             stepped, start, direction, size = self._undo
             if size == 0:
                 return gradient, hessian
@@ -141,13 +147,16 @@ class AlternatingNewton:
         self.models, self.items = states
         self._undo = (side, start, direction, size)
         if side == ITEM_SIDE and size:
+            # The objective allows for shifts and rotations: take those of least penalty.
             self._centre()
             self._balance()
 
     def _model_direction(self, gradient, hessian):
         n_nodes, n_models = self.models.shape[0], gradient.shape[0]
+        # Nodes without responses have no Hessian of their own, only the prior.
         full = np.zeros((n_nodes, hessian.shape[1]), np.float32)
         full[:n_models] = hessian
+        # Solve (H + Q) d = -(gradient + Q t).
         right = -self.prior.multiply(self.models)
         right[:n_models] -= gradient
         direction, iterations = solve(self.prior, full, right, rtol=self.config.cg_tolerance)
@@ -161,9 +170,11 @@ class AlternatingNewton:
 
     def _item_direction(self, gradient, hessian):
         if self.item_prior is not None:
+            # Similar items are linked: one system over all of them.
             right = -(gradient + self.item_prior.multiply(self.items))
             rtol = self.config.cg_tolerance
             return self._trust(hessian, solve(self.item_prior, hessian, right, rtol=rtol)[0])
+        # (H_i + R) d_i = -(gradient_i + R x_i), item by item.
         factors = np.empty_like(hessian)
         ridge = np.broadcast_to(self.item_ridge, self.items.shape)
         kernels.cholesky(hessian, ridge, factors)
@@ -182,8 +193,10 @@ class AlternatingNewton:
     def _centre(self):
         """Move what all states share into biases and intercepts, to the least penalty."""
         k, ridge = self.rank, self.item_ridge[-1]
+        # Moving every state by the same delta costs delta' diag(shared) delta on the model side
         shared = self.prior.multiply(np.ones_like(self.models))
         design = np.column_stack([self.items[:, :k], np.ones(len(self.items))])
+        # and changes the intercepts by design . delta on the item side: least squares in delta.
         system = np.diag(shared.sum(axis=0)) + ridge * design.T @ design
         right = np.sum(shared * self.models, axis=0) - ridge * design.T @ self.items[:, k]
         shift = np.linalg.solve(system, right)
@@ -200,16 +213,20 @@ class AlternatingNewton:
         """
         k = self.rank
         factors, loadings = self.models[:, :k], self.items[:, :k]
+        # P = M' Q M and Q = X' R X: penalties of the factors, by pair of factors.
         p = factors.T @ self.prior.multiply(self.models)[:, :k]
         q = loadings.T @ self._item_precision_times(self.items)[:, :k]
         size_p, size_q = np.trace(p), np.trace(q)
         if min(size_p, size_q) < 1e-20:
             return
+        # Normalised to trace 1, so that one small ridge suits both.
         floor = 1e-7 * np.eye(k)
+        # T = P^-1/2 (P^1/2 Q P^1/2)^1/2 P^-1/2, and S with S S' = T from its eigenvectors.
         root, inverse = _powers((p + p.T) / (2 * size_p) + floor)
         middle, _ = _powers(root @ (q / size_q + floor) @ root)
         values, vectors = np.linalg.eigh(inverse @ middle @ inverse)
         scale = vectors * np.sqrt(values * np.sqrt(size_q / size_p))
+        # M S and X S^-T: the logits stay as they are.
         self.models[:, :k] = factors @ scale
         self.items[:, :k] = loadings @ (scale / np.sum(scale**2, axis=0))
 

@@ -43,6 +43,7 @@ class Forecasts:
         -------
         float32 (len(rows), len(items))
         """
+        # Blocks of models bound the memory: n x m is never held in double precision.
         rows = self._checked(rows, revealed=revealed)
         items = slice(None) if items is None else np.asarray(items)
         n_columns = np.arange(self.responses_.shape[1])[items].size
@@ -109,8 +110,10 @@ class Forecasts:
 
     def _score(self, rows, revealed, target, level):
         """Expected responses; score, lower, upper and number observed (4, n_rows, n_benchmarks)."""
+        # What may be used: the own training responses, or only the revealed ones.
         given = self.responses_[rows] if revealed is None else revealed
         expected, score, deviation = self._belief(rows, revealed, given, target)
+        # Deviations as the model has them, then as wide as errors of training models call for.
         deviation = self._calibrated(score, deviation, rows, given)
         bounds = interval(score, deviation, level)
         return expected, np.stack([score, *bounds, self.scores_.n_observed(given)])
@@ -201,6 +204,7 @@ def leaf_weights(lineage, relations):
         raise ValueError(f"unknown relation {unknown[0]!r}; use {', '.join(RELATIONS)}")
     weights = np.array([lineage.relation_weights[relation] for relation in relations])
     if lineage.split_merges:
+        # One merge is one parent's worth of evidence, however many models it is made of.
         is_merge = np.array(relations) == "merge"
         weights[is_merge] /= is_merge.sum()
     return weights

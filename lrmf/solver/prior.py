@@ -135,6 +135,7 @@ class LineagePrior:
         self.features = np.zeros((n_nodes, 0)) if features is None else np.asarray(features, float)
         self.mean = np.zeros((n_nodes, self.ridge.size))
         self.diagonal = self.ridge + np.outer(self.laplacian.diagonal(), self.strength)
+        # F' Q_k F + feature_ridge I by component: what integrating the weights out needs.
         plain, smooth = self.features.T @ self.features, self.laplacian @ self.features
         gram = np.multiply.outer(self.ridge, plain)
         gram += np.multiply.outer(self.strength, self.features.T @ smooth)
@@ -146,6 +147,7 @@ class LineagePrior:
 
     def multiply(self, states):
         """Prior precision times states (n_nodes, p), component by component."""
+        # Q t, less what the weights of the features explain.
         smooth = self._smooth(states)
         if not self.features.shape[1]:
             return smooth
@@ -181,6 +183,7 @@ class LineagePrior:
         -------
         Marginals
         """
+        # Belief propagation is about s: without the mean that features give.
         centred = evidence.shift(-self.mean)
         posterior = self.propagate(centred)
         return Marginals(
@@ -207,6 +210,7 @@ class LineagePrior:
         coupling = np.outer(weight, self.strength)
         sent = Gaussians(np.zeros((source.size, *evidence.precision.shape[1:])),
                          np.zeros((source.size, self.ridge.size)))  # fmt: skip
+        # Before any message a node knows its evidence and its ridge.
         own = Gaussians(evidence.precision + np.diag(self.ridge), evidence.information)
         edges, total = np.arange(source.size), own
         for _ in range(max_rounds):
@@ -215,10 +219,12 @@ class LineagePrior:
             new = Gaussians(
                 np.empty_like(sent.precision[edges]), np.empty_like(sent.information[edges])
             )
+            # Each sender tells what it knows from all but the receiver, through the edge.
             kernels.send_messages(
                 edges, source, reverse, coupling, total.precision, total.information,
                 sent.precision, sent.information, new.precision, new.information,
             )  # fmt: skip
+            # Only nodes that heard something new send again.
             moved = self._moved(sent[edges], new, tolerance)
             sent.precision[edges], sent.information[edges] = new.precision, new.information
             total = own * _sum_by_target(sent, target, len(own.information))
@@ -234,6 +240,7 @@ class LineagePrior:
 
     def _moved(self, old, new, tolerance):
         """Which messages changed by more than `tolerance` in precision or mean."""
+        # Change of precision and mean relative to the precision of the message.
         level = self.ridge + np.diagonal(new.precision, axis1=1, axis2=2)
         change = np.abs(np.diagonal(new.precision - old.precision, axis1=1, axis2=2)) / level
         shift = np.abs(new.information - old.information) / level
@@ -257,10 +264,12 @@ class LineagePrior:
         posterior = marginals.posterior
         precision, information = np.diag(self.ridge), np.zeros(self.ridge.size)
         for node, weight in zip(parents, weights, strict=True):
+            # The edge as a spring in series with what is known of the parent.
             coupling = np.diag(weight * self.strength)
             gain = coupling @ np.linalg.inv(posterior.precision[node] + coupling)
             precision = precision + gain @ posterior.precision[node]
             information = information + gain @ posterior.information[node]
+        # What features say of the parents, or of all models without any.
         mean = self.mean[parents] if len(parents) else self.mean[: self.n_models]
         leaf = Gaussians(precision[None], information[None]).widen(self.node_variance)
         return leaf.shift(mean.mean(axis=0)[None])
@@ -269,11 +278,13 @@ class LineagePrior:
 def _directed_edges(adjacency):
     """Both directions of every edge as (source, target, weight), sorted by source, then target."""
     edges = adjacency.tocoo()
+    # Sorted, so that the reverse of every edge is found by sorting the other way.
     order = np.lexsort((edges.col, edges.row))
     return edges.row[order], edges.col[order], edges.data[order]
 
 
 def _sum_by_target(messages, target, n_nodes):
+    # Messages of one target stand together: a sparse 0/1 matrix adds them up.
     order = np.argsort(target, kind="stable")
     at = np.searchsorted(target[order], np.arange(n_nodes))
     gather = sparse.csr_array(
@@ -286,7 +297,9 @@ def _sum_by_target(messages, target, n_nodes):
 
 def _next_to_send(moved, source, target, reverse):
     """Edges whose sender heard something new from anyone but the receiver."""
+    # News that reached each edge's sender,
     heard = np.bincount(target[moved], minlength=source.max() + 1)[source]
+    # less what came from the receiver itself.
     from_receiver = np.zeros(source.size, bool)
     from_receiver[reverse[moved]] = True
     return np.flatnonzero(heard - from_receiver > 0)
@@ -315,6 +328,7 @@ def similar_items(factors: np.ndarray) -> ItemGraph:
     ----------
     factors : (n_items, rank)
     """
+    # Cosine neighbours are Euclidean neighbours of unit vectors.
     length = np.linalg.norm(factors, axis=1, keepdims=True)
     directions = factors / np.maximum(length, 1e-12)
     n_neighbors = min(_N_SIMILAR, len(factors) - 1)
@@ -322,6 +336,7 @@ def similar_items(factors: np.ndarray) -> ItemGraph:
         links = sparse.csr_array((len(factors),) * 2)
     else:
         links = NearestNeighbors(n_neighbors=n_neighbors).fit(directions).kneighbors_graph()
+    # A link in either direction is a link.
     adjacency = sparse.csr_array(((links + links.T) > 0).astype(np.float64))
     degree = sparse.diags_array(adjacency.sum(axis=1)).tocsr()
     return ItemGraph(adjacency, sparse.csr_array(degree - adjacency))

@@ -53,6 +53,7 @@ class BenchmarkScores:
         target : bool (n, n_items) or None
             Score these cells only, all as forecasts.
         """
+        # Without a target, observed responses count as they are and all others as forecast.
         known = observed(given)
         forecast = (~known if target is None else target).astype(np.float32)
         score, total = (expected * forecast) @ self.weights, forecast @ self.weights
@@ -77,7 +78,9 @@ class BenchmarkScores:
         _, slope, noise = forecast
         free = (~observed(given) if target is None else target).astype(np.float32)
         total = free @ self.weights if target is not None else self.weights.sum(axis=0)[None]
+        # Sampling noise of the items is independent,
         variance = ((noise * free) @ self.weights**2).astype(np.float64)
+        # the uncertainty of the state is shared: g' C g with g the slope of the score.
         slope = slope * free
         for b in range(self.weights.shape[1]):
             column = np.flatnonzero(self.weights[:, b])
@@ -145,17 +148,20 @@ def unexplained_variance(score, deviation, actual, shown=None):
         Share of the unexplained variance that scores of answers show: 1 - 1/n for n of them, as one
         alone has the same variance whether its chance was known or not. None for proportions.
     """
+    # What the squared error has beyond the variance of the forecast.
     excess = (actual - score) ** 2 - deviation**2
     known = np.isfinite(excess)
     excess, explained = np.where(known, excess, 0.0), np.where(known, deviation**2, 1.0)
     unit = np.where(known, _unit(score) * (1.0 if shown is None else shown), 0.0)
     variances = np.zeros(score.shape[1])
+    # Reweighted least squares: the weights depend on the variance that is sought.
     for _ in range(_ROUNDS):
         weight = unit / (explained + variances * unit + _CERTAIN) ** 2
         moment = np.sum(weight * excess, axis=0)
         information = np.maximum(np.sum(weight * unit, axis=0), 1e-30)
         variances = np.maximum(moment / information, 0)
         if shown is not None:
+            # Few answers behind each benchmark: shrink towards what all of them show.
             common = max(0.0, moment.sum() / information.sum())
             variances = np.maximum(moment * common**2 / 2 + common, 0)
             variances /= information * common**2 / 2 + 1

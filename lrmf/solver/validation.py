@@ -43,6 +43,7 @@ def check_responses(responses, lineage, items) -> None:
             raise ValueError(f"items lacks column {missing[0]!r}")
         if len(items) != n_items:
             raise ValueError(f"items has {len(items)} rows, responses {n_items} columns")
+    # Every value is looked at once, in the same pass that counts.
     if not count_observed(responses, "responses"):
         raise ValueError("no response is observed: there is nothing to fit")
 
@@ -56,6 +57,7 @@ def count_observed(responses, name):
         counts = (~np.isnan(responses)).sum(axis=1)
         faulty = np.flatnonzero(((responses < 0) | (responses > 1)).any(axis=1))
     if faulty.size:
+        # Name the first cell that cannot be meant.
         values = responses[faulty[0]]
         column = np.flatnonzero(((values < 0) | (values > 1)) & observed(values))[0]
         raise ValueError(
