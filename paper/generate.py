@@ -449,10 +449,10 @@ def describe_code(root, facts):
 
 
 CONSTANTS = {  # what the appendix quotes: words of the macro, module, name
-    "memory noise": (memory, "NOISE"),
-    "memory shots": (memory, "SHOTS"),
-    "memory kept": (memory, "_KEPT"),
-    "worth of lineage": (memory, "_WORTH_OF_LINEAGE"),
+    "memory noise": (memory.CONFIG, "noise"),
+    "memory shots": (memory.CONFIG, "n_revealed"),
+    "memory kept": (memory.CONFIG, "n_kept"),
+    "worth of lineage": (memory.CONFIG, "lineage_answers"),
     "trees hops": (tree_baselines, "MAX_HOPS"),
     "latest": (drift.DriftConfig, "later_than"),
     "tuning worth": (tuning.TuningConfig, "gain"),
@@ -465,7 +465,7 @@ def describe_constants(facts):
     for words, (module, name) in CONSTANTS.items():
         if not hasattr(module, name):
             raise PaperError(
-                f"{module.__name__} has no {name} any more, which the paper quotes; change "
+                f"{module} has no {name} any more, which the paper quotes; change "
                 "CONSTANTS in paper/generate.py and the text"
             )
         value = getattr(module, name)

@@ -27,7 +27,7 @@ def serve_world(n_models: int, pipe) -> None:
 
 
 def resident_megabytes() -> float:
-    """Memory of this process now (Linux)."""
+    """NearDuplicates of this process now (Linux)."""
     lines = Path("/proc/self/status").read_text().splitlines()
     (line,) = [line for line in lines if line.startswith("VmRSS")]
     return int(line.split()[1]) / 1024

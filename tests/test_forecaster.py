@@ -325,7 +325,7 @@ def test_intervals_allow_for_what_the_states_of_a_model_leave_out():
     seen = rng.random(logit.shape) < 0.1
     lineage = random_lineage(n_models, seed=1)
     items = pd.DataFrame({"item_id": np.arange(benchmark.size), "benchmark": benchmark})
-    model = Forecaster(rank=1, tuned=False, use_memory=False)
+    model = Forecaster(rank=1, tuned=False, use_near_duplicates=False)
     model.fit(np.where(seen, answers, MISSING), lineage, items=items.assign(n_trials=1))
     scores = model.predict_scores()
     actual = np.stack([answers[:, benchmark == name].mean(axis=1) for name in names], axis=1)
@@ -345,7 +345,7 @@ def sparse_problem(monkeypatch, *, n_models=600, n_items=200):
 def test_intervals_cover_where_items_have_few_answers(monkeypatch):
     """Items learn 8 answers by heart: who calibrates on these sees hardly an error."""
     lineage, answers, train, items = sparse_problem(monkeypatch)
-    forecaster = Forecaster(rank=4, tuned=False, use_memory=False)
+    forecaster = Forecaster(rank=4, tuned=False, use_near_duplicates=False)
     covered = {}
     for known_by_heart in (0, 50):
         config = replace(Forecaster._config, enough_answers=known_by_heart)
@@ -360,12 +360,16 @@ def test_intervals_cover_where_items_have_few_answers(monkeypatch):
 
 def test_who_calibrates_is_unknown_to_the_items(monkeypatch):
     lineage, _, train, items = sparse_problem(monkeypatch)
-    forecaster = Forecaster(rank=2, tuned=False, use_memory=False).fit(train, lineage, items=items)
+    forecaster = Forecaster(rank=2, tuned=False, use_near_duplicates=False).fit(
+        train, lineage, items=items
+    )
     rows = forecaster._choose(np.random.default_rng([0, 11]))
-    rehearsal = forecaster._rehearsal(rows, None)
+    cross_fitted = forecaster._cross_fitted(rows, None)
     flipped = train.copy()
     flipped[rows] = np.where(observed(train[rows]), 1 - train[rows], MISSING)
-    other = Forecaster(rank=2, tuned=False, use_memory=False).fit(flipped, lineage, items=items)
-    again = other._rehearsal(rows, None)
-    np.testing.assert_array_equal(rehearsal.model_.item_factors_, again.model_.item_factors_)
+    other = Forecaster(rank=2, tuned=False, use_near_duplicates=False).fit(
+        flipped, lineage, items=items
+    )
+    again = other._cross_fitted(rows, None)
+    np.testing.assert_array_equal(cross_fitted.model_.item_factors_, again.model_.item_factors_)
     assert not np.array_equal(forecaster.model_.item_factors_, other.model_.item_factors_)

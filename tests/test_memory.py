@@ -1,12 +1,19 @@
 """The memory finds near-copies, minds kinship, and never uses a model's own answers."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from draws import draw_answers, random_lineage
 
 from lrmf.data.responses import MISSING
 from lrmf.forecaster import near_duplicates as memory_module
-from lrmf.forecaster.near_duplicates import SHOTS, Memory, ShownAnswers, forecast_in_turn
+from lrmf.forecaster.near_duplicates import (
+    CONFIG,
+    NearDuplicates,
+    RevealedAnswers,
+    forecast_in_turn,
+)
 
 N_MODELS, N_ITEMS = 120, 150
 
@@ -39,17 +46,17 @@ def at(expected, shown):
 
 
 def learned(lineage, answers, expected):
-    memory = Memory(answers, lineage)
+    memory = NearDuplicates(answers, lineage)
     rows = np.arange(len(answers))
-    for k in SHOTS:
-        shown = ShownAnswers(revealed(answers, k))
+    for k in CONFIG.n_revealed:
+        shown = RevealedAnswers(revealed(answers, k))
         memory.learn(k, rows, at(expected, shown), shown)
     return memory
 
 
 def weigh(memory, rows, expected, answers):
     """Weights for the rows of a matrix of revealed answers."""
-    shown = ShownAnswers(answers)
+    shown = RevealedAnswers(answers)
     return memory.weights(rows, at(expected, shown), shown)
 
 
@@ -103,12 +110,12 @@ def test_a_forecast_that_learned_from_the_answers_needs_no_copies():
     lineage = random_lineage(N_MODELS, seed=3)
     answers, probability = draw_answers(lineage, 400, seed=3, strength=1.0)
     before = np.broadcast_to(answers.mean(axis=0), answers.shape).astype(np.float32)
-    rows, shown = np.arange(N_MODELS), ShownAnswers(revealed(answers, 200))
+    rows, shown = np.arange(N_MODELS), RevealedAnswers(revealed(answers, 200))
     before, truth = at(before, shown), at(probability.astype(np.float32), shown)
     in_turn = forecast_in_turn(before, truth, shown)
     share = {}
     for name, expected in {"before": before, "in turn": in_turn}.items():
-        memory = Memory(answers, lineage)
+        memory = NearDuplicates(answers, lineage)
         memory.learn(200, rows, expected, shown)
         share[name] = memory.weights(rows, expected, shown).sum(axis=1).mean()
     assert share["in turn"] < 0.05 < 2 * share["before"]
@@ -136,7 +143,7 @@ def test_answers_that_are_not_revealed_do_not_count(copies, memory):
     before = weigh(memory, row, expected[row], shown)
     changed = answers.copy()
     changed[5] = np.where(shown[0] == MISSING, 1 - answers[5], answers[5])
-    other = Memory(changed, lineage)
+    other = NearDuplicates(changed, lineage)
     other._shares = memory._shares
     after = weigh(other, row, expected[row], shown)
     np.testing.assert_array_equal(after.toarray(), before.toarray())
@@ -167,7 +174,7 @@ def test_models_with_nothing_to_go_by_are_left_alone(copies, memory):
 
 def test_without_learning_the_forecast_stays(copies):
     lineage, answers, expected = copies
-    memory = Memory(answers, lineage)
+    memory = NearDuplicates(answers, lineage)
     weights = weigh(memory, np.arange(3), expected[:3], revealed(answers, 20)[:3])
     np.testing.assert_array_equal(memory.blend(weights, expected[:3]), expected[:3])
 
@@ -184,14 +191,15 @@ def test_every_answer_shown_counts_whatever_the_others_of_the_block_were_asked(c
 
 class TestShownAnswers:
     def test_all_of_them_if_they_are_few(self, copies):
-        shown = ShownAnswers(revealed(copies[1], 20))
+        shown = RevealedAnswers(revealed(copies[1], 20))
         assert (shown.n_known == 20).all() and shown.cells.nnz == 20 * N_MODELS
 
     def test_an_even_sample_if_they_are_many(self, copies, monkeypatch):
-        monkeypatch.setattr(memory_module, "_MOST", 7)
+        config = replace(CONFIG, most_revealed=7)
+        monkeypatch.setattr(memory_module, "CONFIG", config)
         answers = revealed(copies[1], 100)
         answers[0], answers[1, 3:] = MISSING, MISSING
-        shown = ShownAnswers(answers)
+        shown = RevealedAnswers(answers)
         kept = np.diff(shown.cells.indptr)
         assert shown.n_known[:3].tolist() == [0, (answers[1] != MISSING).sum(), 100]
         np.testing.assert_array_equal(kept, np.minimum(shown.n_known, 7))
@@ -206,7 +214,7 @@ class TestForecastInTurn:
     """Between the forecast before any answer and that given all others, nearer to the latter."""
 
     def in_turn(self, n, before=0.6, last=0.9, *, answer=1):
-        shown = ShownAnswers(np.full((1, n), answer, np.uint8))
+        shown = RevealedAnswers(np.full((1, n), answer, np.uint8))
         before, last = (np.full(min(n, 1024), p, np.float32) for p in (before, last))
         return forecast_in_turn(before, last, shown)
 

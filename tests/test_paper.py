@@ -358,7 +358,7 @@ def test_constants_that_the_text_says_in_words_are_those_of_the_code():
         "$n$-grams to the fourth power": names._POWER == 4,
         "four times as much within an organization": names._OWN == 4,
         "The latest fifth of the training models": drift.DriftConfig.late_share == 0.2,
-        "about a thousand of them weigh": 900 < memory._MOST < 1100,
+        "about a thousand of them weigh": 900 < memory.CONFIG.most_revealed < 1100,
         "Scores of fewer than ten answers": IntervalCalibration.fit.__kwdefaults__["fewest"] == 10,
         "fewer than fifty answers a parameter": forecaster.CrossFitConfig.enough_answers == 50,
         "Eight minor factors": simulated_items.N_MINOR == 8,

@@ -1,4 +1,4 @@
-"""The forecaster: LRMF with tuned parameters, model cards, memory and calibrated intervals."""
+"""The Forecaster: LRMF, tuned, with model cards, near-duplicates and calibrated intervals."""
 
 import json
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from ..solver.scores import coverage_scale
 from ..threads import threads
 from .card_correction import correct
 from .drift import DriftConfig, TemporalDrift, late_models, shrunken_mean
-from .near_duplicates import SHOTS, Memory, ShownAnswers, forecast_in_turn
+from .near_duplicates import CONFIG, NearDuplicates, RevealedAnswers, forecast_in_turn
 from .stacking import Stacking
 from .tuning import tune
 
@@ -49,9 +49,9 @@ class Forecaster(Forecasts, BaseEstimator):
     """The best forecast of a model from its lineage, its card and the answers known.
 
     On top of `LRMF`: its hyperparameters by inner cross-validation (`tune`), the errors of its
-    leave-one-out forecasts explained by model cards (`CardCorrection`), boosted trees as a second
-    opinion on benchmark scores (`Stacking`), a memory of near-copies for answers (`Memory`), and
-    intervals widened so that training models, forecast as if k of their responses were known, are
+    leave-one-out forecasts explained by model cards (`CardCorrection`), stacking with
+    gradient-boosted trees (`Stacking`), a mixture with near-duplicates for answers
+    (`NearDuplicates`), and intervals widened so that training models, forecast as if k of their responses were known, are
     covered. Nothing is learned from a response that a forecast is scored on.
 
     Parameters
@@ -59,9 +59,9 @@ class Forecaster(Forecasts, BaseEstimator):
     rank, lineage_strength, use_features : optional
         Parameters of `LRMF`; None leaves the choice to the inner cross-validation.
         ``use_features=False`` leaves model cards out, but for the dates that tell later models.
-    use_lineage, use_cards, use_names, use_trees, use_memory : bool
+    use_lineage, use_cards, use_names, use_trees, use_near_duplicates : bool
         Leave an ingredient out: the family tree, what cards say of the errors, what the names on
-        them say, boosted trees, the memory.
+        them say, boosted trees, near-duplicates.
     tuned : bool
         False takes the default of every parameter of `LRMF` that is not given: quicker.
     n_threads : int, optional
@@ -73,7 +73,7 @@ class Forecaster(Forecasts, BaseEstimator):
     tuning_ : DataFrame, columns parameter, value, loss, chosen
     cards_ : CardCorrection, or None if there are too few models to learn it from
     trees_ : Stacking or None
-    memory_ : Memory or None
+    near_duplicates_ : NearDuplicates or None
 
     Examples
     --------
@@ -107,7 +107,7 @@ class Forecaster(Forecasts, BaseEstimator):
         use_cards=True,
         use_names=True,
         use_trees=True,
-        use_memory=True,
+        use_near_duplicates=True,
         tuned=True,
         n_threads=None,
         seed=0,
@@ -119,7 +119,7 @@ class Forecaster(Forecasts, BaseEstimator):
         self.use_cards = use_cards
         self.use_names = use_names
         self.use_trees = use_trees
-        self.use_memory = use_memory
+        self.use_near_duplicates = use_near_duplicates
         self.tuned = tuned
         self.n_threads = n_threads
         self.seed = seed
@@ -161,8 +161,8 @@ class Forecaster(Forecasts, BaseEstimator):
     def fold_in(self, *, parents=(), answers=None):
         """Forecast a model nobody has evaluated from the lineage and answers alone.
 
-        As `LRMF.fold_in`: quick, and without what cards, trees and memory add; for these, give the
-        model a row in the snapshot.
+        As `LRMF.fold_in`: quick, and without what cards, trees and near-duplicates add; for these,
+        give the model a row in the snapshot.
         """
         check_is_fitted(self)
         return self.model_.fold_in(parents=parents, answers=answers)
@@ -192,27 +192,30 @@ class Forecaster(Forecasts, BaseEstimator):
     def _learn(self, model, models):
         rng = np.random.default_rng([self.seed, 11])
         with threads(self.n_threads):
-            self._take(model, models)
+            self._set_fit(model, models)
             rows = self._choose(rng)
             # Near-duplicates and intervals are learned from models forecast as if they were new.
-            rehearsal = self._rehearsal(rows, models)
-            rehearsal._simulate(rows, rng)
-            self.memory_, self.calibration_ = rehearsal.memory_, rehearsal.calibration_
+            cross_fitted = self._cross_fitted(rows, models)
+            cross_fitted._learn_few_shot(rows, rng)
+            self.near_duplicates_, self.calibration_ = (
+                cross_fitted.near_duplicates_,
+                cross_fitted.calibration_,
+            )
             self._learn_drift(models)
         return self
 
-    def _take(self, model, models):
+    def _set_fit(self, model, models):
         """The fit, and beliefs without own responses, corrected by cards and boosted trees."""
         self.model_, self.likelihood_, self.scores_ = model, model.likelihood_, model.scores_
         self.responses_, self.lineage_, self.items_ = model.responses_, model.lineage_, model.items_
         self.kind_, self.evaluated_ = model.kind_, has_responses(self.responses_)
         self.trees_ = None
         self._reads_cards = self._shown(models) is not None
-        self._belief_without, self.cards_ = self._read_cards(model, models)
+        self._leave_one_out, self.cards_ = self._read_cards(model, models)
         if self.use_trees and self.cards_ is not None:
             self.trees_ = Stacking(use_names=self.use_names, seed=self.seed)
-            self.trees_.fit(model, self._belief_without, self._shown(models))
-            self._belief_without = self.trees_.stacked
+            self.trees_.fit(model, self._leave_one_out, self._shown(models))
+            self._leave_one_out = self.trees_.stacked
         self._reads_cards &= self.cards_ is not None
 
     def _read_cards(self, model, models):
@@ -223,7 +226,7 @@ class Forecaster(Forecasts, BaseEstimator):
         return models if self.use_cards and self.use_features is not False else None
 
     def _choose(self, rng):
-        """Training models with and without relatives, to rehearse on."""
+        """Training models with and without relatives, for cross-fitting."""
         rows = np.flatnonzero(self.evaluated_)
         isolated = is_isolated(self.lineage_, self.evaluated_, rows)
         # Up to `most` of either group, fewer where a model has many cells.
@@ -232,12 +235,12 @@ class Forecaster(Forecasts, BaseEstimator):
         size = np.clip(size, self._config.fewest, self._config.most)
         return np.sort(np.concatenate([group[:size] for group in groups]))
 
-    def _rehearsal(self, rows, models):
-        """A forecaster whose items do not know these models' answers, as if they were new.
+    def _cross_fitted(self, rows, models):
+        """A forecaster whose items were fitted without these models' answers (cross-fitting).
 
-        Items learn the few answers they have by heart, which makes forecasts of these look better
-        than those of others. With many answers they hardly do: this forecaster is good enough, as
-        it is where too few models would be left to fit items to.
+        Item parameters overfit when items have few answers, so residuals of models used in the fit
+        are too small. With many answers the effect is small, and this forecaster will do, as it
+        must where too few models would be left to fit items to.
         """
         n_answers = observed_counts(self.responses_).sum() / self.responses_.shape[1]
         is_few = n_answers < self._config.enough_answers * (self.model_.rank + 1)
@@ -247,30 +250,30 @@ class Forecaster(Forecasts, BaseEstimator):
         model = LRMF(**self.model_.get_params())
         model.fit(rest, self.lineage_, items=self.items_, models=models)
         other = type(self)(**self.get_params())
-        other._take(model.adapt(self.responses_, self.lineage_, models=models), models)
+        other._set_fit(model.adapt(self.responses_, self.lineage_, models=models), models)
         return other
 
-    def _simulate(self, chosen, rng):
+    def _learn_few_shot(self, chosen, rng):
         """Forecast these models as if few of their responses were known; learn from it."""
         given = self.responses_[chosen]
         seen = observed(given)
         place = random_places(seen, rng)
         # Numbers of revealed responses that enough models can spare.
         n_left = seen.sum(axis=1)
-        shots = [
+        levels = [
             k for k in self.kind_.n_revealed_calibration
             if (n_left > k).sum() >= self._config.fewest
         ]  # fmt: skip
-        shown = {k: reveal(given, place < k) for k in shots}
-        self.memory_ = None
-        if self.kind_ is ANSWERS and self.use_memory and chosen.size:
-            self.memory_ = Memory(self.responses_, self.lineage_, seed=self.seed)
-            for k in SHOTS:
+        shown = {k: reveal(given, place < k) for k in levels}
+        self.near_duplicates_ = None
+        if self.kind_ is ANSWERS and self.use_near_duplicates and chosen.size:
+            self.near_duplicates_ = NearDuplicates(self.responses_, self.lineage_, seed=self.seed)
+            for k in CONFIG.n_revealed:
                 if k in shown:
-                    answers = ShownAnswers(shown[k])
+                    answers = RevealedAnswers(shown[k])
                     # Expected answers as they would have been when each one came in.
                     expected = self._in_turn(chosen, self._states(chosen, shown[k]), answers)
-                    self.memory_.learn(k, chosen, expected, answers)
+                    self.near_duplicates_.learn(k, chosen, expected, answers)
         shown = {0: reveal(given, False)} | shown
         forecasts = {k: self._scored(chosen, given, revealed) for k, revealed in shown.items()}
         self.calibration_ = IntervalCalibration.fit(forecasts, single=self.kind_ is ANSWERS)
@@ -295,7 +298,7 @@ class Forecaster(Forecasts, BaseEstimator):
         The latest fifth is forecast from the earlier models, the items as fitted.
         """
         # Without enough dates there is no drift.
-        config, n_components = DriftConfig(), self._belief_without.information.shape[1]
+        config, n_components = DriftConfig(), self._leave_one_out.information.shape[1]
         self.drift_ = TemporalDrift.none(
             len(self.responses_), n_components, len(self.scores_.names)
         )
@@ -318,9 +321,9 @@ class Forecaster(Forecasts, BaseEstimator):
         self.drift_ = TemporalDrift(is_later, shift, np.maximum(coverage_scale(errors), 1.0))
         # Later models are moved by what the latest training models had over their forecasts.
         later = np.flatnonzero(is_later)
-        offset = np.zeros(self._belief_without.information.shape)
+        offset = np.zeros(self._leave_one_out.information.shape)
         offset[later] = shift[is_isolated(self.lineage_, self.evaluated_, later).astype(int)]
-        self._belief_without = self._belief_without.shift(offset)
+        self._leave_one_out = self._leave_one_out.shift(offset)
 
     def _errors(self, belief, rows, isolated):
         """Errors of zero-shot forecasts of these models' scores in calibrated deviations."""
@@ -336,12 +339,12 @@ class Forecaster(Forecasts, BaseEstimator):
 
     def _in_turn(self, rows, states, answers):
         """Expected answers, each given some of the others: what candidates compete with."""
-        before = self.likelihood_.forecast_at(self._belief_without[rows], answers.cells)
+        before = self.likelihood_.forecast_at(self._leave_one_out[rows], answers.cells)
         left_out = self.likelihood_.left_out(states, answers.cells)
         return forecast_in_turn(before, left_out, answers)
 
     def _states(self, rows, revealed):
-        belief = self._belief_without[rows]
+        belief = self._leave_one_out[rows]
         if revealed is None:
             return belief * self.model_.evidence(rows)
         # Temper the prior only where responses were revealed.
@@ -349,11 +352,11 @@ class Forecaster(Forecasts, BaseEstimator):
         return self.likelihood_.fold_in(belief.temper(trust), revealed)
 
     def _refined(self, rows, revealed, states, expected, items):
-        if self.memory_ is None:
+        if self.near_duplicates_ is None:
             return expected
-        answers = ShownAnswers(self.responses_[rows] if revealed is None else revealed)
-        weights = self.memory_.weights(rows, self._in_turn(rows, states, answers), answers)
-        return self.memory_.blend(weights, expected, items)
+        answers = RevealedAnswers(self.responses_[rows] if revealed is None else revealed)
+        weights = self.near_duplicates_.weights(rows, self._in_turn(rows, states, answers), answers)
+        return self.near_duplicates_.blend(weights, expected, items)
 
     def _calibrated(self, score, deviation, rows, given):
         isolated = is_isolated(self.lineage_, self.evaluated_, rows)

@@ -1,31 +1,69 @@
-"""Few-shot memory: near-copies of training models, which a Gaussian prior cannot describe."""
+"""Near-duplicates of training models, which a Gaussian prior cannot describe: a mixture."""
 
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ..data.kinds import ANSWERS
 from ..data.lineage import Lineage, is_isolated
 from ..data.responses import has_responses
 from ..data.statistics import compress
 from ..solver import kernels
 
-NOISE = np.array([0.02, 0.05, 0.1, 0.2, 0.35])  # shares of a copy's answers that were redrawn
-SHOTS = (20, 50, 200, 1000)  # revealed answers for which shares are learned
-KINSHIP = ("other", "family", "two steps", "one step")  # of a candidate to the model forecast
-_MOST = 1024  # revealed answers that weigh the candidates of a model
-_CANDIDATES = 10_000  # training models, drawn at random if there are more
-_KEPT = 32  # candidates that a forecast averages
-_CELLS = 4_000_000  # of a float32 working array
-_ROUNDS = 30  # of expectation maximisation
-_PRIOR = 0.1  # models that each share has been seen in beforehand
-_LEAST = 20  # models that shares are learned from
-_WORTH_OF_LINEAGE = 20  # answers that say as much of a model as its lineage does, about
-_TYPICAL = 20  # the number of answers whose shares serve related models without any
+RELATEDNESS = ("other", "family", "two steps", "one step")  # of a candidate to the model forecast
 
 
-class Memory:
+@dataclass(frozen=True)
+class NearDuplicateConfig:
+    """Constants of the near-duplicate mixture.
+
+    Attributes
+    ----------
+    noise : tuple of float
+        Shares e of a copy's answers that were redrawn.
+    n_revealed : tuple of int
+        Numbers of revealed answers for which mixture weights are learned.
+    most_revealed : int
+        Revealed answers that weigh the candidates of a model, at most.
+    n_candidates : int
+        Training models that may have been copied, drawn at random if there are more.
+    n_kept : int
+        Candidates that a forecast averages.
+    n_cells : int
+        Cells of a float32 working array.
+    n_rounds : int
+        Rounds of expectation maximisation.
+    prior_count : float
+        Models in which each mixture component has been seen beforehand.
+    fewest : int
+        Models that mixture weights are learned from.
+    lineage_answers : int
+        Answers that say about as much of a model as its lineage does.
+    typical : int
+        The number of answers whose mixture weights serve related models without any.
+    """
+
+    noise: tuple = (0.02, 0.05, 0.1, 0.2, 0.35)
+    n_revealed: tuple = ANSWERS.n_revealed_calibration[1:]
+    most_revealed: int = 1024
+    n_candidates: int = 10_000
+    n_kept: int = 32
+    n_cells: int = 4_000_000
+    n_rounds: int = 30
+    prior_count: float = 0.1
+    fewest: int = 20
+    lineage_answers: int = 20
+    typical: int = 20
+
+
+CONFIG = NearDuplicateConfig()
+NOISE = np.array(CONFIG.noise)
+
+
+class NearDuplicates:
     r"""Mixture over the training models that a model may have been copied from.
 
     Either its answers follow the forecast p_ui of LRMF, or they are those of a training model v,
@@ -35,14 +73,14 @@ class Memory:
 
     Given the revealed answers O the weight of (v, e) is
 
-        w_ve  propto  share[kinship of v, e] / n_kin  prod_{i in O} P(z_ui | v, e)
+        w_ve  propto  share[relatedness of v, e] / n_kin  prod_{i in O} P(z_ui | v, e)
 
-    with n_kin the number of training models of that kinship to u, and p_ui in it what LRMF would
-    have forecast as the answers came in (`forecast_in_turn`): it learns from them, too. The shares
-    are learned by expectation maximisation from training models that are forecast as if few of
-    their answers were known. Answers are not independent given v, so what the best shares are
-    depends on how many are known: they are learned for each number in `SHOTS`, and for models with
-    and without relatives.
+    with n_kin the number of training models of that relatedness to u, and p_ui in it what LRMF
+    would have forecast as the answers came in (`forecast_in_turn`). The shares (mixture weights)
+    are learned by expectation maximisation from training models that are forecast as if only few
+    of their answers were revealed. Answers are not independent given v, so the best shares depend
+    on how many are revealed: they are learned for each number in `NearDuplicateConfig.n_revealed`,
+    and for models with and without relatives.
 
     Parameters
     ----------
@@ -54,13 +92,13 @@ class Memory:
         self.responses, self.lineage = responses, lineage
         self.evaluated = has_responses(responses)
         candidates = np.flatnonzero(self.evaluated)
-        candidates = np.random.default_rng(seed).permutation(candidates)[:_CANDIDATES]
+        candidates = np.random.default_rng(seed).permutation(candidates)[: CONFIG.n_candidates]
         self.candidates = np.sort(candidates)
         step = lineage.adjacency.astype(bool).astype(np.int32)
         step = (step + sparse.eye_array(step.shape[0], dtype=np.int32)).tocsr()
         two_steps = step @ step[:, self.candidates]
         self._near = step[:, self.candidates].tocsr(), two_steps.tocsr()
-        self._shares = {}
+        self._mixture_weights = {}
 
     @cached_property
     def _by_item(self):
@@ -70,73 +108,73 @@ class Memory:
     @property
     def block(self) -> int:
         """Models that fit into one working array."""
-        return max(1, _CELLS // (len(NOISE) * len(self.candidates)))
+        return max(1, CONFIG.n_cells // (len(NOISE) * len(self.candidates)))
 
-    def learn(self, shots, rows, expected, shown):
+    def learn(self, n_revealed, rows, expected, revealed):
         """Learn the shares from training models.
 
         Parameters
         ----------
-        shots : int
-            One of `SHOTS`: so many answers are revealed.
+        n_revealed : int
+            One of `NearDuplicateConfig.n_revealed`: so many answers are revealed.
         rows : int (n,)
         expected : float32 (n_cells,), forecasts of the answers (`forecast_in_turn`)
-        shown : ShownAnswers of the rows
+        revealed : RevealedAnswers of the rows
         """
         isolated = is_isolated(self.lineage, self.evaluated, rows)
         ratios = np.concatenate(
             [
-                _mean_by_kinship(*self._evidence(rows[block], expected, shown, block))
-                for block in shown.blocks(self.block)
+                _mean_by_relatedness(*self._evidence(rows[block], expected, revealed, block))
+                for block in revealed.blocks(self.block)
             ]
         )
         for group in (False, True):
-            if (isolated == group).sum() >= _LEAST:
-                self._shares[shots, group] = _maximise(ratios[isolated == group])
+            if (isolated == group).sum() >= CONFIG.fewest:
+                self._mixture_weights[n_revealed, group] = _maximise(ratios[isolated == group])
 
     def table(self):
-        """DataFrame of the shares: relatives, answers (known when learned), share by kinship.
+        """DataFrame of the shares: relatives, answers (known when learned), share by relatedness.
 
         ``LRMF`` is the share of the forecast that copies nobody.
         """
         rows = [
-            {"relatives": "no" if isolated else "yes", "answers": shots, "LRMF": alone}
-            | dict(zip(KINSHIP, share.sum(axis=1), strict=True))
-            for (shots, isolated), (share, alone) in self._shares.items()
+            {"relatives": "no" if isolated else "yes", "answers": n_revealed, "LRMF": alone}
+            | dict(zip(RELATEDNESS, share.sum(axis=1), strict=True))
+            for (n_revealed, isolated), (share, alone) in self._mixture_weights.items()
         ]
-        return pd.DataFrame(rows, columns=["relatives", "answers", "LRMF", *KINSHIP])
+        return pd.DataFrame(rows, columns=["relatives", "answers", "LRMF", *RELATEDNESS])
 
-    def weights(self, rows, expected, shown):
+    def weights(self, rows, expected, revealed):
         """Weights of the candidates given revealed answers.
 
         Parameters
         ----------
-        rows, expected, shown : as in `learn`, of any models with any number of answers
+        rows, expected, revealed : as in `learn`, of any models with any number of answers
 
         Returns
         -------
         CSR float32 (n, n_candidates) : (1 - e) w_ve summed over e, the largest of them in each row
         """
         parts = [sparse.csr_array((0, len(self.candidates)), dtype=np.float32)]
-        for block in shown.blocks(self.block):
-            ratio, kin = self._evidence(rows[block], expected, shown, block)
-            shares, alone = self._shares_of(rows[block], shown.n_known[block])
+        for block in revealed.blocks(self.block):
+            ratio, kin = self._evidence(rows[block], expected, revealed, block)
+            shares, alone = self._mixture_weights_of(rows[block], revealed.n_revealed[block])
             parts.append(_normalised(ratio, kin, shares, alone))
         return sparse.vstack(parts, format="csr")
 
-    def _shares_of(self, rows, n_known):
-        """Shares (n, kinship, noise) and of LRMF alone (n,) for so many revealed answers."""
+    def _mixture_weights_of(self, rows, n_revealed):
+        """Shares (n, relatedness, noise) and of LRMF alone (n,) for so many revealed answers."""
         isolated = is_isolated(self.lineage, self.evaluated, rows)
-        nearest = np.abs(np.log1p(n_known)[:, None] - np.log1p(SHOTS)).argmin(axis=1)
-        shares, alone = np.zeros((len(rows), len(KINSHIP), NOISE.size)), np.ones(len(rows))
-        for row, (shots, group) in enumerate(zip(nearest, isolated, strict=True)):
-            if n_known[row] == 0:
+        nearest = np.abs(np.log1p(n_revealed)[:, None] - np.log1p(CONFIG.n_revealed)).argmin(axis=1)
+        shares, alone = np.zeros((len(rows), len(RELATEDNESS), NOISE.size)), np.ones(len(rows))
+        for row, (level, group) in enumerate(zip(nearest, isolated, strict=True)):
+            if n_revealed[row] == 0:
                 if group:
                     continue  # nothing at all speaks for any candidate
-                shots = SHOTS.index(_TYPICAL)
-            if found := self._shares.get((SHOTS[shots], bool(group))):
+                level = CONFIG.n_revealed.index(CONFIG.typical)
+            if found := self._mixture_weights.get((CONFIG.n_revealed[level], bool(group))):
                 shares[row], alone[row] = found
-            if n_known[row] == 0:  # nothing speaks for a stranger
+            if n_revealed[row] == 0:  # nothing speaks for a stranger
                 alone[row] += shares[row, 0].sum()
                 shares[row, 0] = 0
         return shares, alone
@@ -158,10 +196,10 @@ class Memory:
         kernels.mix_answers(weights.indptr, place.ravel(), weights.data, answers, forecast, mixed)
         return mixed
 
-    def _evidence(self, rows, expected, shown, block):
-        """Log-likelihood ratios to LRMF alone (n, noise, n_candidates), and kinship."""
-        cells = shown.cells[block]
-        expected = expected[shown.cells.indptr[block.start] :][: cells.nnz]
+    def _evidence(self, rows, expected, revealed, block):
+        """Log-likelihood ratios to LRMF alone (n, noise, n_candidates), and relatedness."""
+        cells = revealed.cells[block]
+        expected = expected[revealed.cells.indptr[block.start] :][: cells.nnz]
         is_right = cells.data == 1
         chance = np.clip(np.where(is_right, expected, 1 - expected), 1e-4, 1)[:, None]
         same, other = np.log((1 - NOISE) / chance + NOISE), np.log(NOISE)
@@ -169,10 +207,10 @@ class Memory:
         if_wrong = np.where(is_right[:, None], other, same).astype(np.float32)
         ratio = np.empty((len(rows), NOISE.size, len(self.candidates)), np.float32)
         kernels.weigh_answers(cells.indptr, cells.indices, if_right, if_wrong, self._by_item, ratio)
-        return ratio, self._kinship(rows)
+        return ratio, self._relatedness_of(rows)
 
-    def _kinship(self, rows):
-        """Index into `KINSHIP` of every candidate (n, n_candidates), -1 for the row itself."""
+    def _relatedness_of(self, rows):
+        """Index into `RELATEDNESS` of every candidate (n, n_candidates), -1 for the row itself."""
         family = self.lineage.families
         kin = (family[rows][:, None] == family[self.candidates]).astype(np.int8)
         for kind, near in ((2, self._near[1]), (3, self._near[0])):
@@ -182,12 +220,12 @@ class Memory:
         return kin
 
 
-class ShownAnswers:
+class RevealedAnswers:
     """The revealed answers of some models, or an even sample of them if there are very many.
 
     Attributes
     ----------
-    n_known : int (n,), how many are revealed
+    n_revealed : int (n,), how many are revealed
     cells : CSR (n, n_items) of the answers that weigh the candidates
 
     Parameters
@@ -197,22 +235,24 @@ class ShownAnswers:
 
     def __init__(self, revealed):
         known = compress(revealed)
-        self.n_known = np.diff(known.indptr)
-        count = np.repeat(self.n_known, self.n_known)
-        place = np.arange(known.nnz) - np.repeat(known.indptr[:-1], self.n_known)
-        wanted = np.minimum(count, _MOST)
+        self.n_revealed = np.diff(known.indptr)
+        count = np.repeat(self.n_revealed, self.n_revealed)
+        place = np.arange(known.nnz) - np.repeat(known.indptr[:-1], self.n_revealed)
+        wanted = np.minimum(count, CONFIG.most_revealed)
         kept = (place + 1) * wanted // count > place * wanted // count
-        pointers = np.concatenate([[0], np.cumsum(np.minimum(self.n_known, _MOST))])
+        pointers = np.concatenate(
+            [[0], np.cumsum(np.minimum(self.n_revealed, CONFIG.most_revealed))]
+        )
         self.cells = sparse.csr_array(
             (known.data[kept], known.indices[kept], pointers), shape=known.shape
         )
 
     def blocks(self, size):
         """Slices of at most so many models."""
-        return [slice(top, top + size) for top in range(0, len(self.n_known), size)]
+        return [slice(top, top + size) for top in range(0, len(self.n_revealed), size)]
 
 
-def forecast_in_turn(before, left_out, shown):
+def forecast_in_turn(before, left_out, revealed):
     r"""Forecasts of the revealed answers, as of one who learns from each of them in turn.
 
     What n answers say for a candidate depends on how well LRMF would have forecast them one after
@@ -224,16 +264,16 @@ def forecast_in_turn(before, left_out, shown):
     Parameters
     ----------
     before, left_out : float32 (n_cells,), expected answers without and with all other answers
-    shown : ShownAnswers
+    revealed : RevealedAnswers
 
     Returns
     -------
     float32 (n_cells,)
     """
-    n = np.maximum(shown.n_known, 1).astype(np.float32)
-    share = np.log1p(n / _WORTH_OF_LINEAGE) * _WORTH_OF_LINEAGE / n
-    share = np.repeat(share, np.diff(shown.cells.indptr))
-    is_right = shown.cells.data == 1
+    n = np.maximum(revealed.n_revealed, 1).astype(np.float32)
+    share = np.log1p(n / CONFIG.lineage_answers) * CONFIG.lineage_answers / n
+    share = np.repeat(share, np.diff(revealed.cells.indptr))
+    is_right = revealed.cells.data == 1
     first, last = (np.clip(np.where(is_right, p, 1 - p), 1e-4, 1) for p in (before, left_out))
     chance = first**share * last ** (1 - share)
     return np.where(is_right, chance, 1 - chance)
@@ -244,7 +284,7 @@ def _normalised(ratio, kin, shares, alone):
     log_weight = np.full(ratio.shape, -np.inf, np.float32)
     with np.errstate(divide="ignore"):
         log_share = np.log(shares)
-    for kind in range(len(KINSHIP)):
+    for kind in range(len(RELATEDNESS)):
         member = kin == kind
         log_prior = log_share[:, kind] - np.log(np.maximum(member.sum(axis=1), 1))[:, None]
         log_weight = np.where(member[:, None], ratio + log_prior[..., None], log_weight)
@@ -252,32 +292,32 @@ def _normalised(ratio, kin, shares, alone):
     weight = np.exp(log_weight - top[:, None, None])
     total = weight.sum(axis=(1, 2)) + alone * np.exp(-top)
     weight = np.einsum("nev,e->nv", weight, 1 - NOISE) / total[:, None]
-    if weight.shape[1] > _KEPT:
-        least = -np.partition(-weight, _KEPT - 1, axis=1)[:, [_KEPT - 1]]
+    if weight.shape[1] > CONFIG.n_kept:
+        least = -np.partition(-weight, CONFIG.n_kept - 1, axis=1)[:, [CONFIG.n_kept - 1]]
         kept = np.where(weight >= least, weight, 0)
         weight = kept * (weight.sum(axis=1) / np.maximum(kept.sum(axis=1), 1e-30))[:, None]
     return sparse.csr_array(weight.astype(np.float32))
 
 
 def _maximise(log_mean):
-    """Shares (kinship, noise) and of LRMF alone that make the models (n, kinship, noise) likely."""
+    """Mixture weights (relatedness, noise), and of LRMF alone, of highest likelihood (by EM)."""
     shift = np.maximum(log_mean.max(axis=(1, 2)), 0)
     likelihood, alone = np.exp(log_mean - shift[:, None, None]), np.exp(-shift)
     share, own = np.full(log_mean.shape[1:], 0.5 / log_mean[0].size), 0.5
-    for _ in range(_ROUNDS):
+    for _ in range(CONFIG.n_rounds):
         joint = share * likelihood
         total = joint.sum(axis=(1, 2)) + own * alone
-        share = (joint / total[:, None, None]).sum(axis=0) + _PRIOR
+        share = (joint / total[:, None, None]).sum(axis=0) + CONFIG.prior_count
         own = (own * alone / total).sum() + 1.0
         size = share.sum() + own
         share, own = share / size, own / size
     return share, own
 
 
-def _mean_by_kinship(ratio, kin):
-    """Log of the mean likelihood ratio over the candidates of each kinship (n, kinship, noise)."""
+def _mean_by_relatedness(ratio, kin):
+    """Log mean likelihood ratio of the candidates of each relatedness (n, relatedness, noise)."""
     parts = []
-    for kind in range(len(KINSHIP)):
+    for kind in range(len(RELATEDNESS)):
         member = (kin == kind)[:, None]
         number = member.sum(axis=2)
         top = np.where(member, ratio, -np.inf).max(axis=2)
