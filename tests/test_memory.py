@@ -144,7 +144,7 @@ def test_answers_that_are_not_revealed_do_not_count(copies, memory):
     changed = answers.copy()
     changed[5] = np.where(shown[0] == MISSING, 1 - answers[5], answers[5])
     other = NearDuplicates(changed, lineage)
-    other._shares = memory._shares
+    other._mixture_weights = memory._mixture_weights
     after = weigh(other, row, expected[row], shown)
     np.testing.assert_array_equal(after.toarray(), before.toarray())
 
@@ -192,7 +192,7 @@ def test_every_answer_shown_counts_whatever_the_others_of_the_block_were_asked(c
 class TestShownAnswers:
     def test_all_of_them_if_they_are_few(self, copies):
         shown = RevealedAnswers(revealed(copies[1], 20))
-        assert (shown.n_known == 20).all() and shown.cells.nnz == 20 * N_MODELS
+        assert (shown.n_revealed == 20).all() and shown.cells.nnz == 20 * N_MODELS
 
     def test_an_even_sample_if_they_are_many(self, copies, monkeypatch):
         config = replace(CONFIG, most_revealed=7)
@@ -201,8 +201,8 @@ class TestShownAnswers:
         answers[0], answers[1, 3:] = MISSING, MISSING
         shown = RevealedAnswers(answers)
         kept = np.diff(shown.cells.indptr)
-        assert shown.n_known[:3].tolist() == [0, (answers[1] != MISSING).sum(), 100]
-        np.testing.assert_array_equal(kept, np.minimum(shown.n_known, 7))
+        assert shown.n_revealed[:3].tolist() == [0, (answers[1] != MISSING).sum(), 100]
+        np.testing.assert_array_equal(kept, np.minimum(shown.n_revealed, 7))
         cells = shown.cells.tocoo()
         np.testing.assert_array_equal(cells.data, answers[cells.coords])
         known = np.flatnonzero(answers[2] != MISSING)

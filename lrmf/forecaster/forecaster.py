@@ -51,8 +51,9 @@ class Forecaster(Forecasts, BaseEstimator):
     On top of `LRMF`: its hyperparameters by inner cross-validation (`tune`), the errors of its
     leave-one-out forecasts explained by model cards (`CardCorrection`), stacking with
     gradient-boosted trees (`Stacking`), a mixture with near-duplicates for answers
-    (`NearDuplicates`), and intervals widened so that training models, forecast as if k of their responses were known, are
-    covered. Nothing is learned from a response that a forecast is scored on.
+    (`NearDuplicates`), and intervals widened so that training models, forecast as if k of their
+    responses were known, are covered. Nothing is learned from a response that a forecast is
+    scored on.
 
     Parameters
     ----------
