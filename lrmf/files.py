@@ -28,6 +28,14 @@ def check_place(path: Path) -> None:
             raise OutputError(f"{path}: there is no folder {path.parent}; create it first")
 
 
+def check_space(path: Path, n_bytes: int) -> None:
+    """Refuse what is larger than the room left on its disk; raises OutputError."""
+    free = shutil.disk_usage(path.parent).free
+    if n_bytes > free:
+        needs, has = f"{n_bytes / 1e9:.1f} GB", f"{free / 1e9:.1f} GB"
+        raise OutputError(f"{path}: needs {needs}, its disk has {has} left; choose another folder")
+
+
 @contextmanager
 def output(path: Path | None) -> Iterator[io.FileIO | None]:
     """Yield a file that gets its name when the block ends well, and vanishes otherwise.
