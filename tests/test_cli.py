@@ -777,12 +777,11 @@ def test_standard_output_that_is_full(answers):
     assert_refused(Result(result.returncode, "", result.stderr), "No space left")
 
 
-@pytest.mark.parametrize("codec", ["ascii", "latin-1", "cp1252"])
-def test_names_that_the_terminal_lacks(tmp_path, codec):
+def test_names_that_the_terminal_lacks(tmp_path):
     tables = tiny_tables()
     items = tables["items"].assign(benchmark=lambda t: t["benchmark"].replace("arc", "C-Eval 中文"))
     path = variant(tmp_path / "s", tables, items=items)
-    process = command("validate", path, env=os.environ | {"PYTHONIOENCODING": codec})
+    process = command("validate", path, env=os.environ | {"PYTHONIOENCODING": "ascii"})
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     assert "C-Eval" in out
