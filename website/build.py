@@ -195,7 +195,7 @@ def write(files, target):
 
 def main(arguments=None) -> int:
     """Build the site in the folder named on the command line."""
-    parser = argparse.ArgumentParser(description="Build the static site from the files of this checkout.")
+    parser = argparse.ArgumentParser(description="Build the static site of this checkout.")
     parser.add_argument("target", type=Path, help="folder to write, usually build/site")
     target = parser.parse_args(arguments).target
     try:
