@@ -87,8 +87,13 @@ setup: $(installed)
 	    $$p -m venv --clear .venv; }
 	@echo "Installing requirements.lock into .venv"
 	@$(python) -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(python) -m pip install --quiet --disable-pip-version-check \
-	    --no-build-isolation --no-deps --editable .
+	@case $(call quote,$(CURDIR)) in \
+	    *['$$''{}']*) echo "Note: setuptools cannot install from a path with \$$, { or }; the program" \
+	        "is .venv/bin/python -m lrmf here"; \
+	        pwd > "$$($(python) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lrmf.pth";; \
+	    *) $(python) -m pip install --quiet --disable-pip-version-check \
+	        --no-build-isolation --no-deps --editable .;; \
+	esac
 	@touch $@
 
 environment:
@@ -184,21 +189,24 @@ endef
 
 test: $(installed) lint
 	$(start_from_defaults)
-	@$(MAKE) --no-print-directory -j3 unit-tests $(committed:notebooks/%.ipynb=compare-%)
+	@$(MAKE) --no-print-directory -j3 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
+	    $(longest) unit-tests $(NOTEBOOKS:%=compare-%)
 
 lint: $(installed)
 	$(python) -m ruff check --quiet .
 	$(python) -m ruff format --quiet --check .
 	$(python) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache --no-logo
 
-# The notebooks take longest one after the other, so that they go first and the unit tests take the
-# time that they leave on two cores.
+# Notebooks side by side as far as they do not need each other, those on the way to $(longest) first;
+# the unit tests take the time that they leave on two cores.
+longest := compare-05_cold_start
+
 unit-tests: $(installed)
 	nice -n 10 $(python) -m pytest --quiet -n 2 -m "not slow"
 
 compare-02_lineage compare-03_fit compare-04_baselines: compare-01_crawl
 compare-05_cold_start: compare-04_baselines
-compare-06_figures: compare-02_lineage compare-03_fit compare-05_cold_start
+compare-06_figures: compare-05_cold_start compare-02_lineage compare-03_fit
 
 $(NOTEBOOKS:%=compare-%): compare-%: $(installed)
 	$(python) -m pytest --quiet -p no:cacheprovider --nbval --nbval-current-env notebooks/$*.ipynb

@@ -87,13 +87,6 @@ def _say_on_terminal(message: str) -> None:
 # ---- options
 
 
-class _Program(click.Group):
-    """Lists the commands in the order of their use."""
-
-    def list_commands(self, context):
-        return list(self.commands)
-
-
 class _Command(click.Command):
     """A command whose repeatable options also take several values after one name."""
 
@@ -121,13 +114,10 @@ class _Strength(click.FloatRange):
 
 def _show_version(context: click.Context, _, wanted: bool) -> None:
     if wanted:
-        # Imported when asked for: it takes as long as everything else in --help.
-        from importlib.metadata import PackageNotFoundError, version
+        from importlib.metadata import distributions
 
-        try:
-            print("lrmf", version("lrmf"))
-        except PackageNotFoundError:
-            print("lrmf, not installed")
+        installed = [package.version for package in distributions(name="lrmf")]
+        print("lrmf", installed[0] if installed else "(not installed)")
         context.exit()
 
 
@@ -150,12 +140,7 @@ _PATH = click.Path(path_type=Path)
 _file = partial(click.option, type=_PATH)
 _snapshot = click.argument("snapshot", type=_PATH)
 _FIT_OPTIONS = (
-    click.option(
-        "--rank",
-        type=click.IntRange(1, 1024),
-        show_default="16, or the number of items if that is less",
-        help="number of factors",
-    ),
+    click.option("--rank", type=click.IntRange(1, 1024), show_default="16", help="factors at most"),
     click.option(
         "--lineage-strength",
         type=_Strength(0, 1e9),
@@ -182,7 +167,6 @@ def _fit_options(command):
 
 
 @click.group(
-    cls=_Program,
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     no_args_is_help=False,
     epilog="A snapshot is a folder of models, items, lineage and responses; see data/README.md. "
@@ -237,11 +221,7 @@ def simulate(out: Path, **sizes) -> None:
     show_default="all; with --instances, all but mmlu_pro",
     help="benchmarks to collect",
 )
-@click.option(
-    "--instances",
-    is_flag=True,
-    help="answers to single questions instead of scores: many gigabytes, see --dry-run first",
-)
+@click.option("--instances", is_flag=True, help="single answers: many gigabytes, see --dry-run")
 @_file(
     "--models-from",
     "models",
@@ -250,17 +230,9 @@ def simulate(out: Path, **sizes) -> None:
     "that are not on it bring their evaluated ancestors along",
 )
 @click.option("--max-models", type=click.IntRange(1, 10**7), help="crawl only the first models")
-@click.option(
-    "--resume",
-    is_flag=True,
-    help="go on with an interrupted crawl, with its options; fetches nothing twice",
-)
-@click.option(
-    "--dry-run", is_flag=True, help="estimate requests, bytes and minutes, and write nothing"
-)
-@click.option(
-    "--workers", type=click.IntRange(1, 64), default=8, help="requests under way at a time"
-)
+@click.option("--resume", is_flag=True, help="go on with an interrupted crawl, with its options")
+@click.option("--dry-run", is_flag=True, help="estimate requests, bytes, minutes; write nothing")
+@click.option("--workers", type=click.IntRange(1, 64), default=8, help="requests at a time")
 def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> None:
     """Collect the Open LLM Leaderboard and its lineage from the Hugging Face Hub."""
     from . import hub
@@ -403,7 +375,5 @@ def _check_places(snapshot: Path, outputs: dict[str, Path | None], inputs: list 
         if path:
             check_place(path)
             if path.resolve() in taken:
-                raise click.UsageError(
-                    f"{option} {path}: would replace another file of this command"
-                )
+                raise click.UsageError(f"{option} {path}: would replace another of these files")
             taken.append(path.resolve())

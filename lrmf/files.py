@@ -95,17 +95,6 @@ def output_folder(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a new folder that replaces the one at `path`, if any, when the block ends well.
 
     Otherwise it vanishes and the old one stays as it was. Failures to write are plain OSErrors.
-
-    Examples
-    --------
-    >>> import tempfile
-    >>> with tempfile.TemporaryDirectory() as root:
-    ...     with output_folder(Path(root, "site")) as folder:
-    ...         _ = (folder / "index.html").write_text("<p>")
-    ...         print(Path(root, "site").exists())
-    ...     print(os.listdir(Path(root, "site")))
-    False
-    ['index.html']
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -697,6 +697,7 @@ def test_matrix_that_will_not_fit_on_the_disk(run, answers, tmp_path, monkeypatc
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_writes_that_fail_halfway_name_the_file(answers, saved, tmp_path):
     def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
@@ -739,6 +740,7 @@ def large(folder):
     return folder / "large"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "delay, number", [(0, signal.SIGINT), (0.7, signal.SIGTERM), (3, signal.SIGINT)]
 )
@@ -777,6 +779,7 @@ def test_standard_output_that_is_full(answers):
     assert_refused(Result(result.returncode, "", result.stderr), "No space left")
 
 
+@pytest.mark.slow
 def test_names_that_the_terminal_lacks(tmp_path):
     tables = tiny_tables()
     items = tables["items"].assign(benchmark=lambda t: t["benchmark"].replace("arc", "C-Eval 中文"))
@@ -787,6 +790,7 @@ def test_names_that_the_terminal_lacks(tmp_path):
     assert "C-Eval" in out
 
 
+@pytest.mark.slow
 def test_closed_standard_error(answers, tmp_path):
     line = '"$0" -m lrmf "$@" 2>&-'
     for argv, code in ((["validate", tmp_path], 1), (["simulate", "s", "--models", "3"], 2)):
@@ -796,6 +800,7 @@ def test_closed_standard_error(answers, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_installed_program(answers, run, tmp_path):
     program = Path(sys.executable).with_name("lrmf")
     if not program.exists():

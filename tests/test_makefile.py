@@ -136,6 +136,10 @@ def test_snapshot_run_is_named_after_its_directory(checkout):
     assert "-p run 'mine' -p snapshot 'elsewhere/mine/'" in done.stdout
 
 
+# An interpreter that notes what it is asked, a line an argument, and leaves empty outputs.
+NOTING = """[ "$1" = notebooks/run.py ] || exit 0
+for argument; do printf '%s\\n' "$argument"; done >> asked
+mkdir -p "$(dirname "$3")"; touch "$3\""""
 ODD_NAMES = ["My Papers", "it's", "run[1]", "a&b", "100%", "$HOME", "a$$b", "#1", "café 中", "-p"]
 ODD_NAMES += ["$(shell touch pwned)", '"quoted"', "back\\slash", "a,b(c", "`date`", "star*?", "a;b"]
 
@@ -146,11 +150,8 @@ def test_checkouts_and_snapshots_may_have_any_name(tmp_path, odd):
     snapshot = checkout / "data" / odd / "snapshot.json"
     snapshot.parent.mkdir(parents=True)
     snapshot.touch()
-    # An interpreter that notes what it is asked, a line an argument, and leaves empty outputs.
-    script = """[ "$1" = notebooks/run.py ] || exit 0
-    for argument; do printf '%s\\n' "$argument"; done >> asked
-    mkdir -p "$(dirname "$3")" "figures/$8"; touch "$3\""""
-    fake_python(checkout, "python", script)
+    fake_python(checkout, "python", NOTING)
+    (checkout / "figures" / odd).mkdir(parents=True)
     arguments = ("reproduce", "PYTHON=./python", "RUN=snapshot", f"SNAPSHOT={snapshot.parent}/")
     done = run(checkout, "make", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
@@ -167,6 +168,7 @@ def test_checkouts_and_snapshots_may_have_any_name(tmp_path, odd):
     assert NAMES[0] in run(checkout, "make", "-n", *arguments).stdout
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("odd", ["it's 100% [a&b] $x #1 é", "-p"])
 def test_notebooks_run_in_such_a_checkout(tmp_path, odd):
     checkout = write_checkout(tmp_path / odd)
@@ -182,13 +184,13 @@ def test_notebooks_run_in_such_a_checkout(tmp_path, odd):
 
 def test_reproduce_runs_what_is_out_of_date(checkout):
     assert planned(checkout, "RUN=smoke") == NAMES
-    done = make(checkout, "reproduce", "RUN=smoke", "SEED=7")
-    assert done.returncode == 0, done.stderr
-    executed = checkout / "build" / "smoke" / "notebooks"
-    assert sorted(p.name for p in executed.iterdir()) == [f"{name}.ipynb" for name in NAMES]
-    assert outputs(executed / "03_fit.ipynb")[-1][0].text == "7 16 1 0\n"
-
     smoke = ["RUN=smoke", "SEED=7"]
+    for folder in ("data", "figures"):
+        (checkout / folder / "smoke").mkdir(parents=True)
+    (checkout / "data" / "smoke" / "snapshot.json").touch()
+    fake_python(checkout, "python", NOTING)
+    done = run(checkout, "make", "reproduce", "PYTHON=./python", *smoke)
+    assert done.returncode == 0, done.stderr
     assert planned(checkout, *smoke) == []
     assert planned(checkout, "RUN=smoke") == NAMES
     assert planned(checkout, "RUN=smoke", "SEED=8") == NAMES
@@ -203,6 +205,16 @@ def test_reproduce_runs_what_is_out_of_date(checkout):
     assert planned(checkout, *smoke) == NAMES[4:]
     touch(checkout / "lrmf" / "__init__.py")
     assert planned(checkout, *smoke) == NAMES
+
+
+@pytest.mark.slow
+def test_reproduce_executes_the_notebooks(checkout):
+    done = make(checkout, "reproduce", "RUN=smoke", "SEED=7")
+    assert done.returncode == 0, done.stderr
+    executed = checkout / "build" / "smoke" / "notebooks"
+    assert sorted(p.name for p in executed.iterdir()) == [f"{name}.ipynb" for name in NAMES]
+    assert outputs(executed / "03_fit.ipynb")[-1][0].text == "7 16 1 0\n"
+    assert planned(checkout, "RUN=smoke", "SEED=7") == []
 
 
 def test_a_new_crawl_is_studied_anew(checkout):
@@ -220,6 +232,7 @@ def test_a_new_crawl_is_studied_anew(checkout):
     assert planned(checkout, "RUN=hub") == NAMES
 
 
+@pytest.mark.slow
 def test_reproduce_stops_at_a_failing_notebook(checkout):
     write_notebook(checkout / "notebooks" / "02_lineage.ipynb", PARAMETERS, "1 / 0")
     done = make(checkout, "reproduce")
@@ -298,6 +311,7 @@ def test_overrides_come_after_the_section_after_common(checkout):
     assert [p.name for p in (checkout / "new").iterdir()] == ["out.ipynb"]
 
 
+@pytest.mark.slow
 def test_kernel_is_of_this_interpreter(checkout):
     hijack = checkout / "jupyter" / "kernels" / "python3"
     hijack.mkdir(parents=True)
@@ -309,6 +323,7 @@ def test_kernel_is_of_this_interpreter(checkout):
     assert outputs(checkout / "out.ipynb")[-1][0].text == f"{sys.executable}\n"
 
 
+@pytest.mark.slow
 def test_failed_run_leaves_the_old_output(checkout):
     write_notebook(checkout / "bad.ipynb", PARAMETERS, "print('before')", "raise OSError('disk')")
     (checkout / "out.ipynb").write_text("old")
@@ -320,6 +335,7 @@ def test_failed_run_leaves_the_old_output(checkout):
     assert sorted(p.name for p in checkout.glob("out*")) == ["out.failed.ipynb", "out.ipynb"]
 
 
+@pytest.mark.slow
 def test_temporary_folders_may_have_long_names(checkout):
     scratch = checkout / ("job-123456/" * 10)
     scratch.mkdir(parents=True)
@@ -335,6 +351,7 @@ def test_misuse_is_one_line(capsys):
         assert (done.out, done.err.count("\n")) == ("", 1)
 
 
+@pytest.mark.slow
 def test_dead_kernel_is_one_message(checkout):
     write_notebook(checkout / "bad.ipynb", PARAMETERS, "import ctypes\nctypes.string_at(0)")
     done = execute(checkout, "bad.ipynb", "out.ipynb")
@@ -343,6 +360,7 @@ def test_dead_kernel_is_one_message(checkout):
     assert not list(checkout.glob("out*"))
 
 
+@pytest.mark.slow
 def test_refreshing_in_place_is_reproducible(checkout):
     path = checkout / "notebooks" / "03_fit.ipynb"
     versions = []

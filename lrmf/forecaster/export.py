@@ -16,16 +16,8 @@ _SUSPECTS = 20  # parents whose spelling is looked at
 def forecast_snapshot(model, snapshot, matrix_file=None) -> pd.DataFrame:
     """Forecast every model on every benchmark, block by block.
 
-    Parameters
-    ----------
-    model : fitted or adapted Forecaster
-    snapshot : the Snapshot whose models it forecasts
-    matrix_file : binary file, optional
-        Takes the expected responses of all models on all items as a float32 .npy matrix.
-
-    Returns
-    -------
-    DataFrame with model_id and the columns of ``Forecaster.predict_scores``
+    Returns the rows of ``Forecaster.predict_scores`` with ids. The binary file, if any, takes the
+    expected responses of all models on all items, a float32 .npy matrix.
     """
     if matrix_file:
         # Rows are appended, since a memory map turns a full disk into a bus error.
@@ -45,15 +37,7 @@ def forecast_snapshot(model, snapshot, matrix_file=None) -> pd.DataFrame:
 
 
 def forecast_notes(scores: pd.DataFrame, lineage: Lineage, *, with_features: bool) -> Iterator[str]:
-    """Yield one sentence on each oddity.
-
-    Parameters
-    ----------
-    scores : DataFrame with columns model_id, benchmark, n_observed, one row a forecast
-    lineage : lineage of these models, in the same order
-    with_features : bool
-        Whether models without evidence are forecast from their features.
-    """
+    """Yield a sentence on whatever those who read the forecasts of a snapshot should know."""
     if not lineage.n_edges:
         yield "the snapshot has no lineage, so models are forecast without their relatives"
     n_observed = scores.groupby("model_id", sort=False)["n_observed"].sum()
