@@ -24,18 +24,17 @@ def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
     if sys.stderr is None:  # closed: what would go there must not land in other files
         sys.stderr = open(os.devnull, "w")
+    if sys.stdout:  # a terminal may lack characters that names have
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
-        try:
-            if sys.stdout:  # a terminal may lack characters that names have
-                sys.stdout.reconfigure(errors="backslashreplace")
-            with warnings.catch_warnings():
-                warnings.simplefilter("once")
-                # Ctrl-C in the middle of an import leaves its file to the garbage collector.
-                warnings.simplefilter("ignore", ResourceWarning)
-                warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
-                return _run(sys.argv[1:] if argv is None else argv)
-        finally:
-            print(end="", flush=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("once")
+            # Ctrl-C in the middle of an import leaves its file to the garbage collector.
+            warnings.simplefilter("ignore", ResourceWarning)
+            warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
+            code = _run(sys.argv[1:] if argv is None else argv)
+        print(end="", flush=True)
+        return code
     except OSError as error:
         # Standard output: other files name themselves. Exiting would flush it and fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
