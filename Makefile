@@ -46,8 +46,8 @@ quote = '$(subst ','\'',$1)'
 NOTEBOOKS := 01_crawl 02_lineage 03_fit 04_baselines 05_cold_start 06_figures
 committed := $(wildcard $(NOTEBOOKS:%=notebooks/%.ipynb))
 
-.PHONY: help setup reproduce test test-all coverage lint unit-tests $(NOTEBOOKS:%=compare-%) lab notebooks
-.PHONY: crawl bench paper site clean distclean environment FORCE
+.PHONY: help setup reproduce test test-all coverage lint side-by-side unit-tests lab notebooks
+.PHONY: $(NOTEBOOKS:%=compare-%) crawl bench paper site clean distclean environment FORCE
 .DELETE_ON_ERROR:
 help:
 	@: $(info $(help))
@@ -190,16 +190,16 @@ endef
 test: $(installed) lint
 	$(start_from_defaults)
 	@$(MAKE) --no-print-directory -j3 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
-	    $(longest) unit-tests $(NOTEBOOKS:%=compare-%)
+	    side-by-side
 
 lint: $(installed)
 	$(python) -m ruff check --quiet .
 	$(python) -m ruff format --quiet --check .
 	$(python) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache --no-logo
 
-# Notebooks side by side as far as they do not need each other, those on the way to $(longest) first;
-# the unit tests take the time that they leave on two cores.
-longest := compare-05_cold_start
+# Notebooks run side by side as far as they do not need each other, those that lead to the longest
+# first; the unit tests take the time that they leave on two cores.
+side-by-side: compare-05_cold_start unit-tests $(NOTEBOOKS:%=compare-%)
 
 unit-tests: $(installed)
 	nice -n 10 $(python) -m pytest --quiet -n 2 -m "not slow"

@@ -207,6 +207,23 @@ def test_reproduce_runs_what_is_out_of_date(checkout):
     assert planned(checkout, *smoke) == NAMES
 
 
+def test_tests_are_lint_unit_tests_and_notebooks_in_the_order_of_their_needs(checkout):
+    fake_python(checkout, "python", """echo "$2 $*" >> asked""")
+    assert run(checkout, "make", "test-all", "PYTHON=./python").returncode == 0
+    asked = (checkout / "asked").read_text().splitlines()
+    assert [line for line in asked if line.startswith("ruff")]
+    assert [line for line in asked if "lint_imports" in line]
+    assert sum("not slow" in line for line in asked) == 1
+    assert asked[-1].endswith("-m slow")
+    notebooks = [Path(line).stem for line in asked if "--nbval " in line]
+    assert sorted(notebooks) == NAMES
+    assert notebooks[0] == "01_crawl" and notebooks[-1] == "06_figures"
+    assert notebooks.index("04_baselines") < notebooks.index("05_cold_start")
+
+    fake_python(checkout, "python", """case "$*" in *03_fit*) exit 1;; esac""")
+    assert run(checkout, "make", "test", "PYTHON=./python").returncode == 2
+
+
 @pytest.mark.slow
 def test_reproduce_executes_the_notebooks(checkout):
     done = make(checkout, "reproduce", "RUN=smoke", "SEED=7")
