@@ -3,13 +3,14 @@ Lineage-Regularized Matrix Factorization: the paper's results, regenerated.
 
   make reproduce    run all notebooks in order: every figure and table (offline once installed)
   make test         lint, unit tests, and the committed notebooks re-executed and compared
-  make coverage     unit tests alone; fails if they leave more than 5% of lrmf/ out
+  make test-all     the same, then the tests that are slow for a reason
 
   make setup        create .venv from requirements.lock
   make lab          open the notebooks in JupyterLab
   make notebooks    refresh the outputs committed with the notebooks
   make crawl        collect a snapshot of the live Hub into data/hub
   make bench        measure the solver against its peers (BENCH=quick: in about a minute)
+  make coverage     all unit tests; fails if they leave more than 5% of lrmf/ out
   make paper        typeset the paper from the generated figures and tables
   make site         notebooks, figures, tables and documents as web pages in build/site
   make clean        remove build/ and caches; make distclean also .venv and simulated data
@@ -34,11 +35,19 @@ PYTHON ?=
 BENCH ?=
 
 export LRMF_DASK := $(DASK)
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+# Paths may hold any character but a line break: they are kept as they are typed, handed to the shell
+# in quotes, and never become a target or a prerequisite, which make would take apart.
+override SNAPSHOT := $(value SNAPSHOT)
+override PYTHON := $(value PYTHON)
+quote = '$(subst ','\'',$1)'
 
 NOTEBOOKS := 01_crawl 02_lineage 03_fit 04_baselines 05_cold_start 06_figures
 committed := $(wildcard $(NOTEBOOKS:%=notebooks/%.ipynb))
 
-.PHONY: help setup reproduce test coverage lab notebooks crawl bench paper site clean distclean environment FORCE
+.PHONY: help setup reproduce test test-all coverage lint side-by-side unit-tests lab notebooks
+.PHONY: $(NOTEBOOKS:%=compare-%) crawl bench paper site clean distclean environment FORCE
 .DELETE_ON_ERROR:
 help:
 	@: $(info $(help))
@@ -52,7 +61,7 @@ ifeq ($(PYTHON),)
 python := .venv/bin/python
 installed := .venv/.installed
 else
-python := $(PYTHON)
+python := $(call quote,$(PYTHON))
 installed := environment
 endif
 
@@ -78,29 +87,43 @@ setup: $(installed)
 	    $$p -m venv --clear .venv; }
 	@echo "Installing requirements.lock into .venv"
 	@$(python) -m pip install --quiet --disable-pip-version-check -r requirements.lock
-	@$(python) -m pip install --quiet --disable-pip-version-check \
-	    --no-build-isolation --no-deps --editable .
+	@case $(call quote,$(CURDIR)) in \
+	    *['$$''{}']*) echo "Note: setuptools cannot install from a path with \$$, { or }; the program" \
+	        "is .venv/bin/python -m lrmf here"; \
+	        pwd > "$$($(python) -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/lrmf.pth";; \
+	    *) $(python) -m pip install --quiet --disable-pip-version-check \
+	        --no-build-isolation --no-deps --editable .;; \
+	esac
 	@touch $@
 
 environment:
-	@command -v $(PYTHON) >/dev/null || { echo "PYTHON=$(PYTHON): no such program" >&2; exit 1; }
-	@$(PYTHON) -c '$(new_enough)' || { echo "PYTHON=$(PYTHON) is $$($(PYTHON) --version 2>&1);" \
-	    "3.11 or newer is needed" >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; from importlib.util import find_spec; \
-	    sys.exit(not all(map(find_spec, "numba pyarrow seaborn sklearn papermill nbval".split())))' \
-	    || { echo "PYTHON=$(PYTHON) lacks packages; create its environment from environment.yml or" \
-	    "requirements.lock, or drop PYTHON= to let make create .venv" >&2; exit 1; }
+	@command -v $(python) >/dev/null || { \
+	    printf 'PYTHON=%s: no such program\n' $(python) >&2; exit 1; }
+	@$(python) -c '$(new_enough)' || { printf 'PYTHON=%s is %s; 3.11 or newer is needed\n' \
+	    $(python) "$$($(python) --version 2>&1)" >&2; exit 1; }
+	@$(python) -c 'import sys; from importlib.util import find_spec; \
+	    sys.exit(not all(map(find_spec, "click numba pyarrow seaborn sklearn papermill nbval".split())))' \
+	    || { printf 'PYTHON=%s lacks packages; create its environment from environment.yml or %s\n' \
+	    $(python) "requirements.lock, or drop PYTHON= to let make create .venv" >&2; exit 1; }
 
 # ---- reproduce: every notebook depends on the one before, on the module and on its parameters
 
+# A run of a snapshot has the name of its folder; what make itself builds of it stands in build/$(slug),
+# which is the same unless the name holds characters that make cannot take.
 ifeq ($(RUN),snapshot)
-data := $(patsubst %/,%,$(SNAPSHOT))
-run := $(notdir $(abspath $(data)))
-override_run := -p run '$(run)' -p snapshot '$(data)'
+data := $(SNAPSHOT)
+run := $(shell CDPATH=; cd -- $(call quote,$(data)) 2>/dev/null && basename -- "$$PWD")
+slug := $(shell printf %s $(call quote,$(run)) | LC_ALL=C tr -c 'A-Za-z0-9._-' _ | cut -c1-100)
+ifneq ($(slug),$(run))
+slug := $(slug)-$(firstword $(shell printf %s $(call quote,$(run)) | cksum))
+endif
+override_run := -p run $(call quote,$(run)) -p snapshot $(call quote,$(data))
 else
 data := data/$(RUN:full=simulated)
 run := $(RUN)
+slug := $(RUN)
 endif
+has_data := $(shell test -f $(call quote,$(data))/snapshot.json && echo yes)
 
 ifneq ($(filter reproduce,$(MAKECMDGOALS)),)
 ifeq ($(filter simulated full smoke hub snapshot,$(RUN)),)
@@ -109,21 +132,21 @@ else ifneq ($(RUN),snapshot)
 ifneq ($(SNAPSHOT),)
 $(error SNAPSHOT=$(SNAPSHOT) goes with RUN=snapshot)
 endif
-else ifneq ($(words $(SNAPSHOT)),1)
-$(error RUN=snapshot needs SNAPSHOT=dir, a snapshot directory whose path has no spaces)
-else ifeq ($(wildcard $(data)/snapshot.json),)
+else ifeq ($(SNAPSHOT),)
+$(error RUN=snapshot needs SNAPSHOT=dir, a snapshot directory)
+else ifeq ($(has_data),)
 $(error SNAPSHOT=$(SNAPSHOT) is no snapshot: $(data)/snapshot.json does not exist)
-else ifneq ($(filter simulated full smoke hub,$(run)),)
+else ifneq ($(filter simulated full smoke hub,$(slug)),)
 $(error SNAPSHOT=$(SNAPSHOT) would mix with RUN=$(run); use that, or rename the directory)
 endif
 endif
 
-executed := build/$(run)/notebooks
-variables := build/$(run)/variables
+executed := build/$(slug)/notebooks
+variables := build/$(slug)/variables
 values := seed=$(SEED) snapshot=$(data)
 
 reproduce: $(NOTEBOOKS:%=$(executed)/%.ipynb)
-	@echo "Up to date: figures/$(run) (executed notebooks: $(executed))"
+	@printf 'Up to date: figures/%s (executed notebooks: %s)\n' $(call quote,$(run)) $(executed)
 
 $(executed)/02_lineage.ipynb: $(executed)/01_crawl.ipynb
 $(executed)/03_fit.ipynb: $(executed)/02_lineage.ipynb
@@ -132,17 +155,19 @@ $(executed)/05_cold_start.ipynb: $(executed)/04_baselines.ipynb
 $(executed)/06_figures.ipynb: $(executed)/05_cold_start.ipynb
 
 $(NOTEBOOKS:%=$(executed)/%.ipynb): $(executed)/%.ipynb: notebooks/%.ipynb params/$(RUN).yaml \
-    $(variables) $(wildcard lrmf/*.py lrmf/*/*.py lrmf/*/*.mplstyle) | $(installed)
-	@echo "$* ($(run))"
+    $(variables) $(wildcard lrmf/*.py lrmf/*/*.py lrmf/*/*.mplstyle notebooks/*.py) | $(installed)
+	@printf '%s (%s)\n' $* $(call quote,$(run))
 	@$(python) notebooks/run.py $< $@ --params params/$(RUN).yaml $(override_run) \
-	    $(if $(SEED),-p seed '$(SEED)')
+	    $(if $(SEED),-p seed $(call quote,$(SEED)))
 
-ifeq ($(wildcard $(data)/snapshot.json),)
+# A snapshot that was not simulated may have been made anew.
+newer := $(shell test $(call quote,$(data))/snapshot.json -nt $(executed)/01_crawl.ipynb && echo yes)
+ifeq ($(has_data),)
 $(executed)/01_crawl.ipynb: FORCE
-else ifneq ($(filter hub snapshot,$(RUN)),)
-$(executed)/01_crawl.ipynb: $(data)/snapshot.json
+else ifneq ($(and $(filter hub snapshot,$(RUN)),$(newer)),)
+$(executed)/01_crawl.ipynb: FORCE
 endif
-ifeq ($(wildcard figures/$(run)),)
+ifeq ($(shell test -d figures/$(call quote,$(run)) && echo yes),)
 $(executed)/06_figures.ipynb: FORCE
 endif
 
@@ -152,7 +177,7 @@ $(variables): FORCE
 endif
 $(variables):
 	@mkdir -p $(@D)
-	@echo '$(values)' > $@
+	@printf '%s\n' $(call quote,$(values)) > $@
 
 # ---- the rest
 
@@ -162,15 +187,32 @@ define start_from_defaults
     || rm -rf build/simulated
 endef
 
-test: $(installed)
+test: $(installed) lint
+	$(start_from_defaults)
+	@$(MAKE) --no-print-directory -j3 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
+	    side-by-side
+
+lint: $(installed)
 	$(python) -m ruff check --quiet .
 	$(python) -m ruff format --quiet --check .
 	$(python) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache --no-logo
-	$(python) -m pytest
-ifneq ($(committed),)
-	$(start_from_defaults)
-	$(python) -m pytest --nbval --nbval-current-env $(committed)
-endif
+
+# Notebooks run side by side as far as they do not need each other, those that lead to the longest
+# first; the unit tests take the time that they leave on two cores.
+side-by-side: compare-05_cold_start unit-tests $(NOTEBOOKS:%=compare-%)
+
+unit-tests: $(installed)
+	nice -n 10 $(python) -m pytest --quiet -n 2 -m "not slow"
+
+compare-02_lineage compare-03_fit compare-04_baselines: compare-01_crawl
+compare-05_cold_start: compare-04_baselines
+compare-06_figures: compare-05_cold_start compare-02_lineage compare-03_fit
+
+$(NOTEBOOKS:%=compare-%): compare-%: $(installed)
+	$(python) -m pytest --quiet -p no:cacheprovider --nbval --nbval-current-env notebooks/$*.ipynb
+
+test-all: test
+	$(python) -m pytest --quiet -n 2 -m slow
 
 coverage: $(installed)
 	@mkdir -p build
@@ -213,7 +255,7 @@ site: $(installed)
 
 clean:
 	rm -rf build paper/generated .pytest_cache .ruff_cache .hypothesis .ipynb_checkpoints notebooks/.ipynb_checkpoints
-	rm -rf __pycache__ */__pycache__ */*/__pycache__ notebooks/*.partial.ipynb notebooks/*.failed.ipynb
+	rm -rf __pycache__ */__pycache__ */*/__pycache__ notebooks/*.failed.ipynb
 
 distclean: clean
 	rm -rf .venv .venv-bench *.egg-info data/simulated data/smoke

@@ -1,8 +1,6 @@
 """Matrices of answers drawn from the model over a lineage, kept on disk for all solvers alike."""
 
 import json
-import os
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from scipy.special import expit
 
 from lrmf import Lineage
 from lrmf.data.responses import MISSING
+from lrmf.files import output_folder
 
 EDGES_PER_MODEL = 1.26
 SHARE_ROOTS = 0.2
@@ -207,22 +206,18 @@ def save_problem(spec, root):
     wanted = json.dumps(asdict(spec))
     if (folder / "spec.json").exists() and (folder / "spec.json").read_text() == wanted:
         return folder
-    partial = folder.with_name(f".{spec.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
     shape = (spec.n_models, spec.n_items)
-    responses = np.lib.format.open_memmap(partial / "responses.npy", "w+", np.uint8, shape)
-    problem = draw_problem(spec, responses)
-    responses.flush()
-    for name in ("test", "validation"):
-        np.savez(partial / f"{name}.npz", **asdict(getattr(problem, name)))
-    problem.lineage.edges.to_parquet(partial / "edges.parquet")
-    if problem.compressed is not None:
-        for name in ("data", "indices", "indptr"):
-            np.save(partial / f"{name}.npy", getattr(problem.compressed, name))
-    (partial / "spec.json").write_text(wanted)
-    shutil.rmtree(folder, ignore_errors=True)
-    os.replace(partial, folder)
+    with output_folder(folder) as partial:
+        responses = np.lib.format.open_memmap(partial / "responses.npy", "w+", np.uint8, shape)
+        problem = draw_problem(spec, responses)
+        responses.flush()
+        for name in ("test", "validation"):
+            np.savez(partial / f"{name}.npz", **asdict(getattr(problem, name)))
+        problem.lineage.edges.to_parquet(partial / "edges.parquet")
+        if problem.compressed is not None:
+            for name in ("data", "indices", "indptr"):
+                np.save(partial / f"{name}.npy", getattr(problem.compressed, name))
+        (partial / "spec.json").write_text(wanted)
     return folder
 
 

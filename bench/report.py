@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pandas as pd
 
+from lrmf.files import write_text
+
 WITHIN = 1e-3  # of the best objective known, relatively
 
 
@@ -21,8 +23,8 @@ def write_report(bench, folder):
     frames |= {"exponents": exponents, "targets": targets.reset_index()}
     for name, frame in frames.items():
         frame.to_csv(folder / f"{name}.csv", index=False, float_format="%.6g")
-    (folder / "environment.json").write_text(json.dumps(bench.environment, indent=2) + "\n")
-    (folder / "summary.md").write_text(describe(summary, exponents, targets, bench.environment))
+    write_text(folder / "environment.json", json.dumps(bench.environment, indent=2) + "\n")
+    write_text(folder / "summary.md", describe(summary, exponents, targets, bench.environment))
 
 
 def find_targets(references, checkpoints, *, slack):

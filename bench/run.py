@@ -17,6 +17,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from time import monotonic, sleep
 
+from lrmf.files import write_text
+
 from .figure import draw_figure
 from .peers import CORES, SOLVERS
 from .problems import Spec, save_problem
@@ -150,7 +152,7 @@ class Bench:
         """Keep what is measured so far: --resume goes on with a run cut short."""
         names = ("runs", "checkpoints", "scaling", "targets", "environment")
         measured = json.dumps({name: getattr(self, name) for name in names})
-        (self.data / "measured.json").write_text(measured)
+        write_text(self.data / "measured.json", measured)
 
     def _measure(self, number, name, solver):
         former = [r for r in self.runs if (r["problem"], r["solver"]) == (name, solver)]

@@ -8,7 +8,6 @@ Parameters come from the sections `common` and `03_fit` of the YAML file, then f
 that the notebook's cell tagged `parameters` does not have, or a value of another type, is an error.
 """
 
-import argparse
 import ast
 import difflib
 import os
@@ -16,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import click
 import nbformat
 import papermill
 import yaml
@@ -23,11 +23,14 @@ from jupyter_client import AsyncKernelManager
 from jupyter_client.kernelspec import KernelSpecManager
 from papermill.exceptions import PapermillExecutionError, strip_color
 
+from lrmf.files import OutputError, write_bytes
+
 ROOT = Path(__file__).resolve().parents[1]
 PINNED = dict.fromkeys(
     ["BLIS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1"
 ) | {"PYTHONHASHSEED": "0", "PYTHONFAULTHANDLER": "1"}
 KERNEL_LOG = "kernel.log"
+LONGEST_SOCKET = 100  # bytes of a path that sockets may have on every system
 
 
 class ParameterError(ValueError):
@@ -37,16 +40,19 @@ class ParameterError(ValueError):
 class OwnKernelManager(AsyncKernelManager):
     """Start the kernel of this very interpreter, whatever kernelspecs the user has installed.
 
-    It talks through sockets in the folder of its IPython profile (no port is free for sure) and
-    logs there: what a kernel says when it is stopped is noise unless it died.
+    It talks through sockets in the folder of its IPython profile, as no port is free for sure, or
+    through ports if that path is too long for sockets. It logs there: what a kernel says when it is
+    stopped is noise unless it died.
     """
 
     def __init__(self, **kwargs):
         self._profile = Path(os.environ["IPYTHONDIR"])
+        connection = self._profile / "kernel.json"
+        has_room = len(os.fsencode(connection)) < LONGEST_SOCKET
         super().__init__(
             kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
-            connection_file=str(self._profile / "kernel.json"),
-            transport="ipc",
+            connection_file=str(connection),
+            transport="ipc" if has_room else "tcp",
             **kwargs,
         )
 
@@ -57,20 +63,37 @@ class OwnKernelManager(AsyncKernelManager):
 
 
 def main(arguments=None) -> int:
-    options = _parse(arguments)
+    """Run the command line; returns the exit code."""
     try:
-        parameters = {}
-        if not options.inplace:
-            parameters = resolve_parameters(options.notebook, options.params, options.p)
-        execute(options.notebook, options.output or options.notebook, parameters)
-    except (ParameterError, OSError, yaml.YAMLError, nbformat.reader.NotJSONError) as error:
+        return run_notebook.main(arguments, prog_name="run.py", standalone_mode=False)
+    except click.UsageError as error:
+        print(f"run.py: {error.format_message()}", file=sys.stderr)
+        return 2
+
+
+@click.command()
+@click.argument("notebook")
+@click.argument("output", required=False)
+@click.option("--inplace", is_flag=True, help="refresh the notebook itself")
+@click.option("--params", metavar="FILE", help="YAML file of parameters")
+@click.option("-p", "overrides", nargs=2, multiple=True, metavar="NAME VALUE", help="one parameter")
+def run_notebook(notebook, output, inplace, params, overrides) -> int:
+    """Execute NOTEBOOK with parameters; the executed copy goes to OUTPUT."""
+    if bool(output) == inplace:
+        raise click.UsageError("give an output path or --inplace")
+    if inplace and (params or overrides):
+        raise click.UsageError("--inplace runs the default parameters; drop --params and -p")
+    try:
+        parameters = {} if inplace else resolve_parameters(notebook, params, overrides)
+        execute(notebook, output or notebook, parameters)
+    except (OutputError, OSError, ValueError, yaml.YAMLError) as error:
         print(f"run.py: {error}", file=sys.stderr)
         return 2
     except (PapermillExecutionError, RuntimeError) as error:
-        print(f"{options.notebook}: {_describe(error)}", file=sys.stderr)
+        print(f"{notebook}: {_describe(error)}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{options.notebook}: interrupted", file=sys.stderr)
+        print(f"{notebook}: interrupted", file=sys.stderr)
         return 130
     return 0
 
@@ -102,47 +125,31 @@ def declared_parameters(notebook) -> dict:
 
 
 def execute(notebook, output, parameters):
-    """Run the notebook from the repository root; the output appears only when all cells passed.
+    """Run the notebook in its folder; the output appears only when all cells passed.
 
     In place, metadata that changes from run to run is left out. A failed run is kept beside the
     output as `<name>.failed.ipynb`.
     """
     notebook, output = Path(notebook), Path(output).resolve()
     output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.with_suffix(".partial.ipynb")
     failed = output.with_suffix(".failed.ipynb")
     failed.unlink(missing_ok=True)
-    try:
-        executed = _run_cells(notebook, partial, parameters)
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        draft = Path(profile, "draft.ipynb")
+        try:
+            executed = _run_cells(notebook, draft, parameters, profile)
+        except PapermillExecutionError:
+            write_bytes(failed, draft.read_bytes())
+            raise
         if output == notebook.resolve():
-            nbformat.write(_without_volatile_metadata(executed), partial)
-        partial.replace(output)
-    except PapermillExecutionError:
-        partial.replace(failed)
-        raise
-    finally:
-        partial.unlink(missing_ok=True)
+            nbformat.write(_without_volatile_metadata(executed), draft)
+        write_bytes(output, draft.read_bytes())
 
 
 def isolate(profile):
     """Keep thread counts, hash seeds and a user's own IPython files from changing results."""
     os.environ.update(PINNED, IPYTHONDIR=str(profile))
     os.environ.pop("MPLBACKEND", None)
-
-
-def _parse(arguments):
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("notebook")
-    parser.add_argument("output", nargs="?", help="where the executed copy goes")
-    parser.add_argument("--inplace", action="store_true", help="refresh the notebook itself")
-    parser.add_argument("--params", metavar="FILE", help="YAML file of parameters")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    options = parser.parse_args(arguments)
-    if bool(options.output) == options.inplace:
-        parser.error("give an output path or --inplace")
-    if options.inplace and (options.params or options.p):
-        parser.error("--inplace runs the default parameters; drop --params and -p")
-    return options
 
 
 def _load_sections(params, notebook) -> dict:
@@ -177,24 +184,23 @@ def _nearest(name, known) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(known) or 'none'}"
 
 
-def _run_cells(notebook, partial, parameters):
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
-        isolate(profile)
-        try:
-            return papermill.execute_notebook(
-                str(notebook.resolve()),
-                str(partial),
-                parameters,
-                kernel_name="python3",
-                kernel_manager_class=OwnKernelManager,
-                coalesce_streams=True,
-                progress_bar=sys.stderr.isatty(),
-                cwd=str(ROOT / "notebooks"),
-            )
-        except RuntimeError as error:
-            log = Path(profile, KERNEL_LOG).read_text(errors="replace").strip()
-            reason = log or "it left no message; most likely memory ran out"
-            raise RuntimeError(f"{error}: {reason}") from error
+def _run_cells(notebook, draft, parameters, profile):
+    isolate(profile)
+    try:
+        return papermill.execute_notebook(
+            str(notebook.resolve()),
+            str(draft),
+            parameters,
+            kernel_name="python3",
+            kernel_manager_class=OwnKernelManager,
+            coalesce_streams=True,
+            progress_bar=sys.stderr.isatty(),
+            cwd=str(ROOT / "notebooks"),
+        )
+    except RuntimeError as error:
+        log = Path(profile, KERNEL_LOG).read_text(errors="replace").strip()
+        reason = log or "it left no message; most likely memory ran out"
+        raise RuntimeError(f"{error}: {reason}") from error
 
 
 def _without_volatile_metadata(notebook):

@@ -15,6 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lrmf.files import OutputError, write_bytes
 from paper.generate import GENERATED, ROOT, PaperError, generate
 
 PAPER = Path(__file__).resolve().parent
@@ -46,11 +47,10 @@ def main() -> int:
         program = find_program()
         generate(ROOT, GENERATED)
         pdf = build(program)
-    except (BuildError, PaperError) as error:
+        write_bytes(PAPER / "main.pdf", pdf)
+    except (BuildError, PaperError, OutputError) as error:
         print(f"make paper: {error}", file=sys.stderr)
         return 1
-    (PAPER / "main.pdf.partial").write_bytes(pdf)
-    os.replace(PAPER / "main.pdf.partial", PAPER / "main.pdf")
     print(f"paper/main.pdf: {len(pdf) // 1024} kB")
     return 0
 

@@ -7,7 +7,6 @@ Writes `paper/generated/`: `numbers.tex` (a macro for every number of the text),
 
 import inspect
 import re
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +17,7 @@ from lrmf import LRMF
 from lrmf.baselines import boosting as tree_baselines
 from lrmf.baselines import registry as baselines
 from lrmf.evaluation import bootstrap as comparison
+from lrmf.files import output_folder
 from lrmf.forecaster import drift, tuning
 from lrmf.forecaster import near_duplicates as memory
 from lrmf.report import tables
@@ -66,13 +66,12 @@ def generate(root: Path, folder: Path) -> list[str]:
     describe_code(root, facts)
     files |= data_tables(root, facts) | result_tables(root) | code_tables(root)
     files |= describe_bench(root, facts)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    tables.write_macros(facts.macros, folder / "numbers.tex")
     switches = [rf"\SetSwitch{{{name}}}{{{value}}}" for name, value in facts.switches.items()]
     files["switches"] = "\n".join(switches) + "\n"
-    for name, text in files.items():
-        (folder / f"{name}.tex").write_text(text, encoding="utf-8", newline="\n")
+    with output_folder(folder) as new:
+        tables.write_macros(facts.macros, new / "numbers.tex")
+        for name, text in files.items():
+            (new / f"{name}.tex").write_text(text, encoding="utf-8", newline="\n")
     return sorted(path.name for path in folder.iterdir())
 
 

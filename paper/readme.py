@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lrmf.files import OutputError, write_text
 from lrmf.report.tables import interval
 
 from .generate import ROOT, Results, aims
@@ -73,7 +74,6 @@ def with_claims(text: str, root: Path = ROOT) -> str:
 if __name__ == "__main__":
     readme = ROOT / "README.md"
     try:
-        text = with_claims(readme.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as reason:
+        write_text(readme, with_claims(readme.read_text(encoding="utf-8")))
+    except (OSError, ValueError, OutputError) as reason:
         sys.exit(f"paper.readme: {reason}")
-    readme.write_text(text, encoding="utf-8", newline="\n")

@@ -17,10 +17,10 @@ NAMES = ["01_crawl", "02_lineage", "03_fit", "04_baselines", "05_cold_start", "0
 PARAMETERS = 'run = "simulated"\nsnapshot = "data/simulated"\nseed = 0\nrank = 16  # factors'
 SAVE_SNAPSHOT = """
 import os, pathlib
-folder = pathlib.Path(snapshot)
+folder = pathlib.Path("..", snapshot)  # kernels run in notebooks/
 folder.mkdir(parents=True, exist_ok=True)
 (folder / "snapshot.json").touch()
-pathlib.Path("figures", run).mkdir(parents=True, exist_ok=True)
+pathlib.Path("../figures", run).mkdir(parents=True, exist_ok=True)
 print(seed, rank, os.environ["OPENBLAS_NUM_THREADS"], os.environ["PYTHONHASHSEED"])
 """
 
@@ -34,10 +34,11 @@ def write_notebook(path, *sources):
 
 def write_checkout(folder):
     for name in ("Makefile", "requirements.lock", "pyproject.toml", "notebooks/run.py"):
-        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
     (folder / "lrmf").mkdir()
     (folder / "lrmf" / "__init__.py").touch()
+    shutil.copy(ROOT / "lrmf" / "files.py", folder / "lrmf")
     (folder / "params").mkdir()
     for run in ("simulated", "smoke", "hub"):
         common = f"common: {{run: {run}, snapshot: data/{run}, seed: 0}}\n"
@@ -93,7 +94,7 @@ def touch(path):
 def test_help_lists_targets_and_variables():
     done = run(ROOT, "make")
     assert done.returncode == 0
-    for target in "setup reproduce test coverage lab notebooks crawl bench paper site".split():
+    for target in "setup reproduce test test-all lab notebooks crawl bench paper site".split():
         assert f"  make {target} " in done.stdout
     for variable in ("RUN=", "SNAPSHOT=", "SEED=", "PYTHON=", "make clean", "params/$(RUN).yaml"):
         assert variable in done.stdout
@@ -105,7 +106,7 @@ def test_help_lists_targets_and_variables():
     [
         (["RUN=smok"], "RUN=smok is unknown"),
         (["RUN=snapshot"], "needs SNAPSHOT=dir"),
-        (["RUN=snapshot", "SNAPSHOT=a b"], "no spaces"),
+        (["RUN=snapshot", "SNAPSHOT=a b$c"], "a b$c/snapshot.json does not exist"),
         (["RUN=snapshot", "SNAPSHOT=nowhere"], "nowhere/snapshot.json does not exist"),
         (["SNAPSHOT=nowhere"], "goes with RUN=snapshot"),
         (["RUN=snapshot", "SNAPSHOT=data/smoke"], "would mix with RUN=smoke"),
@@ -132,18 +133,64 @@ def test_snapshot_run_is_named_after_its_directory(checkout):
     (checkout / "elsewhere" / "mine" / "snapshot.json").touch()
     done = make(checkout, "-n", "reproduce", "RUN=snapshot", "SNAPSHOT=elsewhere/mine/")
     assert "build/mine/notebooks/06_figures.ipynb --params params/snapshot.yaml" in done.stdout
-    assert "-p run 'mine' -p snapshot 'elsewhere/mine'" in done.stdout
+    assert "-p run 'mine' -p snapshot 'elsewhere/mine/'" in done.stdout
+
+
+# An interpreter that notes what it is asked, a line an argument, and leaves empty outputs.
+NOTING = """[ "$1" = notebooks/run.py ] || exit 0
+for argument; do printf '%s\\n' "$argument"; done >> asked
+mkdir -p "$(dirname "$3")"; touch "$3\""""
+ODD_NAMES = ["My Papers", "it's", "run[1]", "a&b", "100%", "$HOME", "a$$b", "#1", "café 中", "-p"]
+ODD_NAMES += ["$(shell touch pwned)", '"quoted"', "back\\slash", "a,b(c", "`date`", "star*?", "a;b"]
+
+
+@pytest.mark.parametrize("odd", ODD_NAMES)
+def test_checkouts_and_snapshots_may_have_any_name(tmp_path, odd):
+    checkout = write_checkout(tmp_path / odd / "clone")
+    snapshot = checkout / "data" / odd / "snapshot.json"
+    snapshot.parent.mkdir(parents=True)
+    snapshot.touch()
+    fake_python(checkout, "python", NOTING)
+    (checkout / "figures" / odd).mkdir(parents=True)
+    arguments = ("reproduce", "PYTHON=./python", "RUN=snapshot", f"SNAPSHOT={snapshot.parent}/")
+    done = run(checkout, "make", *arguments)
+    assert (done.returncode, done.stderr) == (0, "")
+    asked = (checkout / "asked").read_text().split("notebooks/run.py\n")[1:]
+    assert [call.split("\n", 1)[0] for call in asked] == [f"notebooks/{n}.ipynb" for n in NAMES]
+    for call in asked:
+        assert call.endswith(f"\n-p\nrun\n{odd}\n-p\nsnapshot\n{snapshot.parent}/\n")
+    assert f"figures/{odd} " in done.stdout
+    assert not list(tmp_path.rglob("pwned"))
+
+    again = run(checkout, "make", *arguments)
+    assert again.returncode == 0 and again.stdout.startswith("Up to date")
+    touch(snapshot)
+    assert NAMES[0] in run(checkout, "make", "-n", *arguments).stdout
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("odd", ["it's 100% [a&b] $x #1 é", "-p"])
+def test_notebooks_run_in_such_a_checkout(tmp_path, odd):
+    checkout = write_checkout(tmp_path / odd)
+    (checkout / "notebooks" / "out").mkdir()
+    source = "import os\nprint(run, snapshot, os.path.basename(os.getcwd()))"
+    write_notebook(checkout / "notebooks" / "03_fit.ipynb", PARAMETERS, source)
+    output = checkout / "build" / "out.ipynb"
+    options = ["-p", "run", odd, "-p", "snapshot", f"data/{odd}"]
+    done = execute(checkout, "notebooks/03_fit.ipynb", str(output), *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert outputs(output)[-1][0].text == f"{odd} data/{odd} notebooks\n"
 
 
 def test_reproduce_runs_what_is_out_of_date(checkout):
     assert planned(checkout, "RUN=smoke") == NAMES
-    done = make(checkout, "reproduce", "RUN=smoke", "SEED=7")
-    assert done.returncode == 0, done.stderr
-    executed = checkout / "build" / "smoke" / "notebooks"
-    assert sorted(p.name for p in executed.iterdir()) == [f"{name}.ipynb" for name in NAMES]
-    assert outputs(executed / "03_fit.ipynb")[-1][0].text == "7 16 1 0\n"
-
     smoke = ["RUN=smoke", "SEED=7"]
+    for folder in ("data", "figures"):
+        (checkout / folder / "smoke").mkdir(parents=True)
+    (checkout / "data" / "smoke" / "snapshot.json").touch()
+    fake_python(checkout, "python", NOTING)
+    done = run(checkout, "make", "reproduce", "PYTHON=./python", *smoke)
+    assert done.returncode == 0, done.stderr
     assert planned(checkout, *smoke) == []
     assert planned(checkout, "RUN=smoke") == NAMES
     assert planned(checkout, "RUN=smoke", "SEED=8") == NAMES
@@ -158,6 +205,33 @@ def test_reproduce_runs_what_is_out_of_date(checkout):
     assert planned(checkout, *smoke) == NAMES[4:]
     touch(checkout / "lrmf" / "__init__.py")
     assert planned(checkout, *smoke) == NAMES
+
+
+def test_tests_are_lint_unit_tests_and_notebooks_in_the_order_of_their_needs(checkout):
+    fake_python(checkout, "python", """echo "$2 $*" >> asked""")
+    assert run(checkout, "make", "test-all", "PYTHON=./python").returncode == 0
+    asked = (checkout / "asked").read_text().splitlines()
+    assert [line for line in asked if line.startswith("ruff")]
+    assert [line for line in asked if "lint_imports" in line]
+    assert sum("not slow" in line for line in asked) == 1
+    assert asked[-1].endswith("-m slow")
+    notebooks = [Path(line).stem for line in asked if "--nbval " in line]
+    assert sorted(notebooks) == NAMES
+    assert notebooks[0] == "01_crawl" and notebooks[-1] == "06_figures"
+    assert notebooks.index("04_baselines") < notebooks.index("05_cold_start")
+
+    fake_python(checkout, "python", """case "$*" in *03_fit*) exit 1;; esac""")
+    assert run(checkout, "make", "test", "PYTHON=./python").returncode == 2
+
+
+@pytest.mark.slow
+def test_reproduce_executes_the_notebooks(checkout):
+    done = make(checkout, "reproduce", "RUN=smoke", "SEED=7")
+    assert done.returncode == 0, done.stderr
+    executed = checkout / "build" / "smoke" / "notebooks"
+    assert sorted(p.name for p in executed.iterdir()) == [f"{name}.ipynb" for name in NAMES]
+    assert outputs(executed / "03_fit.ipynb")[-1][0].text == "7 16 1 0\n"
+    assert planned(checkout, "RUN=smoke", "SEED=7") == []
 
 
 def test_a_new_crawl_is_studied_anew(checkout):
@@ -175,6 +249,7 @@ def test_a_new_crawl_is_studied_anew(checkout):
     assert planned(checkout, "RUN=hub") == NAMES
 
 
+@pytest.mark.slow
 def test_reproduce_stops_at_a_failing_notebook(checkout):
     write_notebook(checkout / "notebooks" / "02_lineage.ipynb", PARAMETERS, "1 / 0")
     done = make(checkout, "reproduce")
@@ -253,6 +328,7 @@ def test_overrides_come_after_the_section_after_common(checkout):
     assert [p.name for p in (checkout / "new").iterdir()] == ["out.ipynb"]
 
 
+@pytest.mark.slow
 def test_kernel_is_of_this_interpreter(checkout):
     hijack = checkout / "jupyter" / "kernels" / "python3"
     hijack.mkdir(parents=True)
@@ -264,6 +340,7 @@ def test_kernel_is_of_this_interpreter(checkout):
     assert outputs(checkout / "out.ipynb")[-1][0].text == f"{sys.executable}\n"
 
 
+@pytest.mark.slow
 def test_failed_run_leaves_the_old_output(checkout):
     write_notebook(checkout / "bad.ipynb", PARAMETERS, "print('before')", "raise OSError('disk')")
     (checkout / "out.ipynb").write_text("old")
@@ -272,9 +349,26 @@ def test_failed_run_leaves_the_old_output(checkout):
     assert "OSError: disk" in done.stderr
     assert (checkout / "out.ipynb").read_text() == "old"
     assert outputs(checkout / "out.failed.ipynb")
-    assert not list(checkout.glob("*.partial.ipynb"))
+    assert sorted(p.name for p in checkout.glob("out*")) == ["out.failed.ipynb", "out.ipynb"]
 
 
+@pytest.mark.slow
+def test_temporary_folders_may_have_long_names(checkout):
+    scratch = checkout / ("job-123456/" * 10)
+    scratch.mkdir(parents=True)
+    done = execute(checkout, "notebooks/03_fit.ipynb", "out.ipynb", TMPDIR=str(scratch))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert outputs(checkout / "out.ipynb")
+
+
+def test_misuse_is_one_line(capsys):
+    for arguments in (["03_fit.ipynb"], ["03_fit.ipynb", "out.ipynb", "--inplace"], []):
+        assert main(arguments) == 2
+        done = capsys.readouterr()
+        assert (done.out, done.err.count("\n")) == ("", 1)
+
+
+@pytest.mark.slow
 def test_dead_kernel_is_one_message(checkout):
     write_notebook(checkout / "bad.ipynb", PARAMETERS, "import ctypes\nctypes.string_at(0)")
     done = execute(checkout, "bad.ipynb", "out.ipynb")
@@ -283,6 +377,7 @@ def test_dead_kernel_is_one_message(checkout):
     assert not list(checkout.glob("out*"))
 
 
+@pytest.mark.slow
 def test_refreshing_in_place_is_reproducible(checkout):
     path = checkout / "notebooks" / "03_fit.ipynb"
     versions = []

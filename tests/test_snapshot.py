@@ -13,6 +13,7 @@ from builders import tiny_snapshot, tiny_tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lrmf import files
 from lrmf.data import schema
 from lrmf.data import snapshot as snapshot_module
 from lrmf.data.responses import MISSING, benchmark_scores, observed
@@ -533,7 +534,8 @@ def test_a_failed_save_leaves_everything_as_it_was(tmp_path, monkeypatch, error,
     if existing:
         tiny_snapshot(target)
     before = file_bytes(target) if existing else None
-    monkeypatch.setattr(snapshot_module, step, fail_with(error))
+    module = snapshot_module if hasattr(snapshot_module, step) else files
+    monkeypatch.setattr(module, step, fail_with(error))
     expected = SnapshotError if isinstance(error, OSError) else KeyboardInterrupt
     with pytest.raises(expected):
         save_snapshot(target, **tiny_tables(seed=1), overwrite=True)

@@ -10,7 +10,6 @@ import argparse
 import ast
 import posixpath
 import re
-import shutil
 import sys
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -19,6 +18,8 @@ from urllib.parse import urlsplit
 import jinja2
 import nbformat
 from bs4 import BeautifulSoup
+
+from lrmf.files import output_folder
 
 from . import figures, render
 
@@ -186,18 +187,15 @@ def check_target(target):
 def write(files, target):
     """Replace the site in `target`; raises SiteError if that holds anything else."""
     check_target(target)
-    partial = target.with_name(f"{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    for address, content in files.items():
-        (partial / address).parent.mkdir(parents=True, exist_ok=True)
-        (partial / address).write_bytes(content)
-    shutil.rmtree(target, ignore_errors=True)
-    partial.rename(target)
+    with output_folder(target) as folder:
+        for address, content in files.items():
+            (folder / address).parent.mkdir(parents=True, exist_ok=True)
+            (folder / address).write_bytes(content)
 
 
 def main(arguments=None) -> int:
     """Build the site in the folder named on the command line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Build the static site of this checkout.")
     parser.add_argument("target", type=Path, help="folder to write, usually build/site")
     target = parser.parse_args(arguments).target
     try:

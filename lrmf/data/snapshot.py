@@ -20,8 +20,6 @@ Loading reports all problems at once; saving is atomic and its bytes depend on t
 import hashlib
 import json
 import os
-import secrets
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -30,6 +28,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..files import output_folder
 from .responses import (
     MISSING,
     _observed_by_benchmark,
@@ -365,7 +364,8 @@ def save_snapshot(
         if problems:
             raise SnapshotError(problems, path)
         manifest |= {count: len(tables[table]) for count, table in _COUNTS.items()}
-        _write_atomically(target, manifest, tables, responses)
+        with output_folder(target) as folder:
+            _write_files(folder, manifest, tables, responses)
     except OSError as error:
         reason = error.strerror or error
         raise SnapshotError(
@@ -561,34 +561,6 @@ def _target_problems(target: Path, *, overwrite: bool) -> list[str]:
     return []
 
 
-def _write_atomically(target: Path, manifest: dict, tables: dict, responses: np.ndarray) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    token = secrets.token_hex(4)
-    partial = target.with_name(f".{target.name}.{token}.partial")
-    retired = target.with_name(f".{target.name}.{token}.old")
-    try:
-        partial.mkdir()
-        _write_files(partial, manifest, tables, responses)
-        _swap_in(partial, target, retired)
-        _sync(target.parent)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        if target.exists():
-            shutil.rmtree(retired, ignore_errors=True)
-
-
-def _swap_in(partial: Path, target: Path, retired: Path) -> None:
-    """Put ``partial`` in the place of ``target``; on any failure put the old one back."""
-    try:
-        if target.exists():
-            os.rename(target, retired)
-        os.rename(partial, target)
-    except BaseException:
-        if retired.exists() and not target.exists():
-            os.rename(retired, target)
-        raise
-
-
 def _write_files(folder: Path, manifest: dict, tables: dict, responses: np.ndarray) -> None:
     for table, file in TABLE_FILES.items():
         _write_table(folder / file, tables[table])
@@ -599,9 +571,6 @@ def _write_files(folder: Path, manifest: dict, tables: dict, responses: np.ndarr
         files[file] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
     text = json.dumps({**manifest, "files": files}, indent=1, ensure_ascii=False)
     (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
-    for file in (MANIFEST_FILE, *DATA_FILES):
-        _sync(folder / file)
-    _sync(folder)
 
 
 def _write_table(path: Path, frame: pd.DataFrame) -> None:
@@ -629,11 +598,3 @@ def _write_responses(path: Path, responses: np.ndarray) -> None:
         np.lib.format.write_array_header_1_0(file, header)
         for _, block in row_blocks(responses):
             file.write(np.ascontiguousarray(block).data)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

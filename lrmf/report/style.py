@@ -1,9 +1,10 @@
 """How figures look and where they go: one style, one look for each predictor, one way to save."""
 
-import os
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+
+from ..files import output
 
 SIMULATED = "Simulated"  # how the label of made-up data begins
 COLUMN, PAGE = 3.35, 6.9  # inches: one column and the full width of the paper
@@ -90,14 +91,13 @@ def save_figure(figure, frame, name, *, folder):
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     writers = {
-        ".csv": lambda path: frame.to_csv(path, index=False, float_format="%.6g"),
-        ".png": lambda path: figure.savefig(path, format="png", metadata={"Software": None}),
-        ".pdf": lambda path: figure.savefig(path, format="pdf", metadata={"CreationDate": None}),
+        ".csv": lambda file: frame.to_csv(file, mode="wb", index=False, float_format="%.6g"),
+        ".png": lambda file: figure.savefig(file, format="png", metadata={"Software": None}),
+        ".pdf": lambda file: figure.savefig(file, format="pdf", metadata={"CreationDate": None}),
     }
     if frame is None:
         del writers[".csv"]
     for suffix, write in writers.items():
-        partial = folder / f".{name}{suffix}.partial"
-        write(partial)
-        os.replace(partial, folder / f"{name}{suffix}")
+        with output(folder / f"{name}{suffix}") as file:
+            write(file)
     return folder / f"{name}.pdf"

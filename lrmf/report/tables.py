@@ -4,13 +4,13 @@ Numbers that the text quotes become macros (``\newcommand``), so nothing is type
 input gives equal bytes.
 """
 
-import os
 import re
 from pathlib import Path
 
 import pandas as pd
 
 from ..evaluation.evaluate import DISTANCES, RELATIVES
+from ..files import write_text
 from .style import PREDICTORS
 
 DECIMALS = {
@@ -304,8 +304,8 @@ def write_table(frame: pd.DataFrame, name: str, *, folder, note: str = "") -> Pa
         return None
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / f"{name}.csv", frame.to_csv())
-    _write(folder / f"{name}.tex", to_latex(frame, note=note))
+    write_text(folder / f"{name}.csv", frame.to_csv())
+    write_text(folder / f"{name}.tex", to_latex(frame, note=note))
     return folder / f"{name}.tex"
 
 
@@ -352,7 +352,7 @@ def write_macros(values: dict[str, str], path, *, note: str = "") -> Path:
             raise ValueError(f"macro {name!r} must consist of letters; use macro_name")
         lines.append(rf"\newcommand{{\{name}}}{{{escape(text)}}}")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, "\n".join(lines) + "\n")
+    write_text(path, "\n".join(lines) + "\n")
     return path
 
 
@@ -367,7 +367,7 @@ def write_frames(folder, **frames: pd.DataFrame) -> list[str]:
         if frame.empty:
             path.unlink(missing_ok=True)
         else:
-            _write(path, frame.to_csv(index=False, float_format="%.6g"))
+            write_text(path, frame.to_csv(index=False, float_format="%.6g"))
     return [name for name, frame in frames.items() if not frame.empty]
 
 
@@ -375,9 +375,3 @@ def read_frame(folder, name: str) -> pd.DataFrame:
     """The frame that `write_frames` wrote, or an empty one if there is none."""
     path = Path(folder) / f"{name}.csv"
     return pd.read_csv(path) if path.exists() else pd.DataFrame()
-
-
-def _write(path: Path, text: str):
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text, encoding="utf-8", newline="\n")
-    os.replace(partial, path)
