@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from lrmf.data.names import namesakes
+from lrmf.data.names import similar_names
 
 IDS = ["a/llama-chat", "b/llama-chat-v2", "c/gemma-base", "a/gemma-base-it", "d/unrelated"]
 
 
 def near(values, known=None, ids=IDS):
     known = np.arange(len(ids)) if known is None else np.array(known)
-    return namesakes(ids, np.asarray(values, float).reshape(len(known), -1), known)
+    return similar_names(ids, np.asarray(values, float).reshape(len(known), -1), known)
 
 
 def test_the_most_similar_name_counts_most():

@@ -13,7 +13,7 @@ from builders import tiny_snapshot, tiny_tables
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from lrmf.data import schema
+from lrmf.data import responses as responses_module
 from lrmf.data import snapshot as snapshot_module
 from lrmf.data.responses import MISSING, benchmark_scores, observed
 from lrmf.data.schema import DATA_FILES, MANIFEST_FILE, find_problems
@@ -100,7 +100,7 @@ def test_observed_knows_both_kinds_of_missing():
 @pytest.mark.parametrize("binary", [True, False])
 @pytest.mark.parametrize("block_bytes", [1, 1000, 2**23])
 def test_benchmark_scores_are_weighted_means_of_observed_items(monkeypatch, binary, block_bytes):
-    monkeypatch.setattr(schema, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(responses_module, "_BLOCK_BYTES", block_bytes)
     snapshot = tiny_snapshot(binary=binary)
     scores = benchmark_scores(snapshot.responses, snapshot.items)
     assert scores.shape == (12, 3)
@@ -595,7 +595,7 @@ def test_blocks_do_not_change_what_is_found(monkeypatch):
     tables = tiny_tables()
     set_response(7)(tables)
     whole = find_problems(*content(tables))
-    monkeypatch.setattr(schema, "_BLOCK_BYTES", 1)
+    monkeypatch.setattr(responses_module, "_BLOCK_BYTES", 1)
     assert find_problems(*content(tables)) == whole
 
 

@@ -15,7 +15,7 @@ _DOUBT = 0.01  # weight of the mean over all models
 _BLOCK = 512
 
 
-def namesakes(ids: Sequence[str], values: np.ndarray, known: np.ndarray) -> np.ndarray:
+def similar_names(ids: Sequence[str], values: np.ndarray, known: np.ndarray) -> np.ndarray:
     r"""Means of the values of similarly named models.
 
     Names tell of a common origin that no lineage declares. With c_uv the cosine similarity of two
@@ -44,7 +44,7 @@ def namesakes(ids: Sequence[str], values: np.ndarray, known: np.ndarray) -> np.n
     Examples
     --------
     >>> ids = ["a/llama-chat", "b/llama-chat-v2", "b/gemma"]
-    >>> near, similarity, others = namesakes(ids, np.array([[0.6], [0.2]]), np.array([0, 2])).T
+    >>> near, similarity, others = similar_names(ids, np.array([[0.6], [0.2]]), np.array([0, 2])).T
     >>> near.round(2).tolist(), similarity.round(2).tolist(), np.expm1(others).round().tolist()
     ([0.4, 0.59, 0.4], [0.02, 0.69, 0.02], [0.0, 1.0, 0.0])
     """
