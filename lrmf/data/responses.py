@@ -135,7 +135,7 @@ def _benchmark_weights(
     return weights, list(benchmarks)
 
 
-def _observed_by_benchmark(responses: np.ndarray, items: pd.DataFrame) -> np.ndarray:
+def observed_by_benchmark(responses: np.ndarray, items: pd.DataFrame) -> np.ndarray:
     """Number of observed items, (n_models, n_benchmarks)."""
     weights, benchmarks = _benchmark_weights(responses, items, by_trials=False)
     counts = np.zeros((len(responses), len(benchmarks)), dtype=np.int64)

@@ -27,8 +27,8 @@ class CardCorrection:
         r_u = G^1/2 (t_u - mean_u)  ~  f(x_u) + s_u^1/2 Sigma_u^1/2 C^1/2 N(0, I)
 
     f is a forest of extremely randomized trees (Geurts et al., 2006) over x_u: the card, the
-    forecast, its variance, the number of relatives, the states of `similar_names`. Another forest,
-    that sees by which relations parents are linked, too, gives the factor s_u: it tells near-copies from
+    forecast, its variance, number of relatives, the states of `similar_names`. Another forest, that
+    sees by which relations parents are linked, too, gives the factor s_u: it tells near-copies from
     models that may be anything. C is the covariance that is left. s and C are fitted to what
     out-of-bag forecasts of f leave, and f is shrunk by the weight that these call for (least
     squares), 0 if cards do not help.
