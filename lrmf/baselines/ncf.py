@@ -7,7 +7,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from ..data.features import model_features
 from ..data.responses import MISSING, observed, observed_counts
-from ..data.statistics import benchmark_codes, item_means, spread
+from ..data.statistics import benchmark_codes, column_std, item_means
 from .base import BLOCK_CELLS
 from .factorization import MFWithFeatures
 
@@ -54,7 +54,7 @@ class NCF(BaseEstimator):
         self.factors_.fit(responses, lineage, items=items, models=models)
         self.is_binary_ = responses.dtype == np.uint8
         self.responses_, self.item_means_ = responses, item_means(responses, items)
-        self.scale_ = None if self.is_binary_ else spread(responses, self.item_means_)
+        self.scale_ = None if self.is_binary_ else column_std(responses, self.item_means_)
         self.descriptions_ = self._describe(lineage, models)
         design, offset = self.factors_.item_factors_, self.factors_.item_intercept_
         codes = benchmark_codes(items, len(design))
