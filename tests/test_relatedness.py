@@ -3,19 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
-from builders import tiny_snapshot
+from builders import simulated_scores, tiny_lineage, tiny_snapshot
 
 from lrmf import LRMF, Lineage
 from lrmf.analysis import relatedness
 from lrmf.data.responses import benchmark_scores
-from lrmf.simulation.simulate import simulate
-
-
-@pytest.fixture(scope="module")
-def simulated():
-    snapshot = simulate(n_models=300, n_items=60, seed=1)
-    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
-    return lineage, benchmark_scores(snapshot.responses, snapshot.items)
 
 
 def test_averages_are_comparable_across_benchmarks():
@@ -25,8 +17,8 @@ def test_averages_are_comparable_across_benchmarks():
     np.testing.assert_allclose(relatedness.average_scores(flat), [-1, 1])
 
 
-def test_counts_add_up(simulated):
-    lineage, _ = simulated
+def test_counts_add_up():
+    lineage, _ = simulated_scores()
     counts = relatedness.lineage_counts(lineage).set_index("quantity")
     total = (counts["value"] * counts["count"]).groupby("quantity").sum()
     n_linked = len({*lineage.edges["parent"], *lineage.edges["child"]})
@@ -38,7 +30,7 @@ def test_counts_add_up(simulated):
 
 def test_family_table_of_the_tiny_snapshot():
     snapshot = tiny_snapshot()
-    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+    lineage = tiny_lineage()
     scores = benchmark_scores(snapshot.responses, snapshot.items)
     average = relatedness.average_scores(scores)
     table = relatedness.family_table(lineage, average)
@@ -61,8 +53,8 @@ def test_pairs_take_the_mean_of_scored_parents():
     assert pairs.loc[("average", "m"), "child_score"] == pytest.approx(standard)
 
 
-def test_correlations_are_those_of_numpy(simulated):
-    lineage, scores = simulated
+def test_correlations_are_those_of_numpy():
+    lineage, scores = simulated_scores()
     pairs = relatedness.parent_child_pairs(lineage, scores)
     table = relatedness.parent_child_correlations(pairs, seed=0, n_resamples=200)
     for row in table.itertuples():
@@ -145,7 +137,7 @@ def test_example_has_a_parent_with_the_same_benchmarks():
 
 def test_example_forecast_tells_forecast_actual_and_parents_apart():
     snapshot = tiny_snapshot()
-    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+    lineage = tiny_lineage()
     scores = benchmark_scores(snapshot.responses, snapshot.items)
     example = relatedness.example_model(lineage, scores)
     row = lineage.index_of(example)

@@ -318,10 +318,10 @@ class Lineage:
     def to_networkx(self) -> nx.DiGraph:
         """NetworkX graph; nodes carry ``scored``, edges ``relation`` and ``weight``."""
         graph = nx.DiGraph()
-        for node_id, scored in zip(self.node_ids, self.is_scored.tolist(), strict=True):
-            graph.add_node(node_id, scored=scored)
-        for parent, child, relation, weight in self.edges.itertuples(index=False):
-            graph.add_edge(parent, child, relation=relation, weight=weight)
+        scored = zip(self.node_ids, self.is_scored.tolist(), strict=True)
+        graph.add_nodes_from((node_id, {"scored": is_scored}) for node_id, is_scored in scored)
+        edges = self.edges.itertuples(index=False, name=None)
+        graph.add_edges_from((p, c, {"relation": r, "weight": w}) for p, c, r, w in edges)
         return graph
 
     def _edge_weights(self) -> np.ndarray:
