@@ -449,17 +449,12 @@ def _checked_weights(relation_weights: Mapping[str, float] | None) -> dict[str, 
 
 def _index_nodes(model_ids: np.ndarray, table: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
     """Node ids, and the edges as integers: node of parent and child, index of the relation."""
-    mentioned = np.concatenate([table["parent"].to_numpy(), table["child"].to_numpy()])
-    models = pd.Index(model_ids, dtype=object)
-    position = models.get_indexer(mentioned)
-    unscored = np.array(sorted(set(mentioned[position < 0])), dtype=object)
-    node_ids = np.concatenate([model_ids, unscored])
-    is_new = position < 0
-    new = pd.Index(unscored, dtype=object).get_indexer(mentioned[is_new])
-    position[is_new] = len(model_ids) + new
-    parent, child = position.reshape(2, -1)
-    relation = pd.Index(RELATIONS, dtype=object).get_indexer(table["relation"])
-    return node_ids, pd.DataFrame({"parent": parent, "child": child, "relation": relation})
+    mentioned = {*table["parent"], *table["child"]}
+    node_ids = np.array([*model_ids, *sorted(mentioned.difference(model_ids))], dtype=object)
+    nodes, relations = pd.Index(node_ids, dtype=object), pd.Index(RELATIONS, dtype=object)
+    links = {end: nodes.get_indexer(table[end]) for end in ("parent", "child")}
+    links["relation"] = relations.get_indexer(table["relation"])
+    return node_ids, pd.DataFrame(links)
 
 
 def _id_rank(node_ids: np.ndarray) -> np.ndarray:
