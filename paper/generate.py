@@ -24,7 +24,7 @@ from lrmf.report import tables
 from lrmf.report.style import benchmark_name
 from lrmf.simulation.items import SUBTASK_ITEMS
 from lrmf.simulation.population import ADAPTER, FINETUNE, MERGE, QUANTIZED
-from lrmf.simulation.simulate import RETENTION_BETA
+from lrmf.simulation.simulate import AnswerConfig
 from lrmf.solver import prior
 from lrmf.solver.arcsine import Gaussian
 from lrmf.solver.bernoulli import Bernoulli
@@ -734,7 +734,7 @@ def code_tables(root) -> dict[str, str]:
     names = {FINETUNE: "finetune", MERGE: "merge", ADAPTER: "adapter", QUANTIZED: "quantized"}
     kept = {
         names[kind]: {"a": f"{a:g}", "b": f"{b:g}", "mean": tables.number(a / (a + b), 2)}
-        for kind, (a, b) in RETENTION_BETA.items()
+        for kind, (a, b) in AnswerConfig().retention.items()
     }
     frame = pd.DataFrame.from_dict(kept, orient="index").rename_axis("descent")
     files["table_retention"] = tabular(frame)

@@ -1,12 +1,15 @@
 """Small snapshots that the tests share."""
 
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from lrmf.data.responses import MISSING
+from lrmf.data.lineage import Lineage
+from lrmf.data.responses import MISSING, benchmark_scores
 from lrmf.data.snapshot import Snapshot, save_snapshot
+from lrmf.simulation.simulate import simulate
 
 MODELS = [
     # model_id, params_b, architecture, precision, type, merged, chat_template
@@ -87,6 +90,19 @@ def tiny_snapshot(path: Path | None = None, *, binary: bool = True, seed: int = 
     if path is None:
         return Snapshot(**tables, note="")
     return save_snapshot(path, **tables)
+
+
+def tiny_lineage(**options) -> Lineage:
+    """The lineage of `tiny_tables`; options as of `Lineage.from_edges`."""
+    return Lineage.from_edges(EDGES, [model[0] for model in MODELS], **options)
+
+
+@cache
+def simulated_scores() -> tuple[Lineage, pd.DataFrame]:
+    """Lineage of a small simulated Hub, and its scores (n_models, n_benchmarks): read-only."""
+    hub = simulate(n_models=300, n_items=60, seed=1)
+    lineage = Lineage.from_edges(hub.lineage, hub.models["model_id"])
+    return lineage, benchmark_scores(hub.responses, hub.items)
 
 
 def _models() -> pd.DataFrame:

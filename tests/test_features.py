@@ -1,7 +1,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from builders import EDGES, tiny_tables
+from builders import EDGES, tiny_lineage, tiny_tables
 
 from lrmf.data.features import model_features
 from lrmf.data.lineage import Lineage
@@ -62,13 +62,13 @@ def test_nothing_known_gives_no_feature():
     models = tiny_models()[["model_id"]]
     assert model_features(models).shape == (12, 0)
     assert model_features(models.assign(params_b=None, merged=None, moe=False)).shape == (12, 0)
-    lineage = Lineage.from_edges(EDGES, models["model_id"])
+    lineage = tiny_lineage()
     assert model_features(models, lineage).shape == (14, 0)
 
 
 def test_unscored_nodes_take_the_average_of_their_neighbours():
     models = tiny_models()
-    lineage = Lineage.from_edges(EDGES, models["model_id"])
+    lineage = tiny_lineage()
     features = model_features(models, lineage)
     assert features.index.tolist() == lineage.node_ids.tolist()
     pd.testing.assert_frame_equal(features.iloc[:12], model_features(models), check_names=False)
@@ -93,7 +93,7 @@ def test_averages_spread_outwards_and_the_unreachable_get_the_mean():
 
 def test_permuting_models_only_permutes_rows():
     models = tiny_models()
-    features = model_features(models, Lineage.from_edges(EDGES, models["model_id"]))
+    features = model_features(models, tiny_lineage())
     mixed = models.iloc[np.random.default_rng(0).permutation(12)]
     again = model_features(mixed, Lineage.from_edges(EDGES, mixed["model_id"]))
     pd.testing.assert_frame_equal(again.loc[features.index], features)
@@ -101,7 +101,7 @@ def test_permuting_models_only_permutes_rows():
 
 def test_bad_arguments_are_named():
     models = tiny_models()
-    lineage = Lineage.from_edges(EDGES, models["model_id"])
+    lineage = tiny_lineage()
     for other in (models.iloc[::-1], models.iloc[1:]):
         with pytest.raises(ValueError, match="not the 12 of the lineage"):
             model_features(other, lineage)

@@ -8,7 +8,7 @@ from builders import tiny_snapshot
 from matplotlib.path import Path
 
 from lrmf import Lineage
-from lrmf.analysis import kinship
+from lrmf.analysis import relatedness
 from lrmf.analysis.spectrum import spectral_energy
 from lrmf.data.responses import benchmark_scores
 from lrmf.report import lineage_figures as figures
@@ -91,7 +91,7 @@ def test_size_against_score():
 
 
 def test_lineage_structure(simulated):
-    counts = kinship.lineage_counts(simulated[0])
+    counts = relatedness.lineage_counts(simulated[0])
     figure = figures.lineage_structure(counts)
     sizes = counts[counts["quantity"] == "members of a family"]
     assert f"{sizes['count'].sum()} families" in title(figure)
@@ -104,7 +104,7 @@ def test_lineage_structure(simulated):
 
 def test_family_picture_tells_relations_apart_without_overlaps(simulated):
     lineage, scores = simulated
-    nodes, edges = family_picture(lineage, kinship.average_scores(scores), max_nodes=30)
+    nodes, edges = family_picture(lineage, relatedness.average_scores(scores), max_nodes=30)
     figure = figures.family_picture(nodes, edges)
     assert f"30 of its {nodes['n_family'].iloc[0]} members" in title(figure)
     axes = figure.axes[0]
@@ -149,7 +149,7 @@ def test_family_picture_of_unscored_members():
 
 
 def test_parents_and_children(simulated):
-    pairs = kinship.parent_child_pairs(*simulated)
+    pairs = relatedness.parent_child_pairs(*simulated)
     average = pairs[pairs["benchmark"] == "average"]
     r = np.corrcoef(average["parent_score"], average["child_score"])[0, 1]
     figure = figures.parent_child_scatter(pairs)

@@ -1,16 +1,16 @@
-"""What similarly named models are like, without a model's own value."""
+"""Name-similarity neighbours: the mean of their values never holds a model's own."""
 
 import numpy as np
 import pytest
 
-from lrmf.data.names import namesakes
+from lrmf.data.names import similar_names
 
 IDS = ["a/llama-chat", "b/llama-chat-v2", "c/gemma-base", "a/gemma-base-it", "d/unrelated"]
 
 
 def near(values, known=None, ids=IDS):
     known = np.arange(len(ids)) if known is None else np.array(known)
-    return namesakes(ids, np.asarray(values, float).reshape(len(known), -1), known)
+    return similar_names(ids, np.asarray(values, float).reshape(len(known), -1), known)
 
 
 def test_the_most_similar_name_counts_most():
@@ -58,7 +58,7 @@ def test_the_organization_decides_between_equal_names():
 
 def test_a_value_that_is_missing_counts_for_nothing():
     values = np.array([[1.0, np.nan], [0.0, 0.0], [0.5, 0.5], [0.4, 0.4], [0.2, 0.2]])
-    assert near(values)[1, 1] < 0.35  # its namesake's value is missing
+    assert near(values)[1, 1] < 0.35  # the most similar name has no value
     np.testing.assert_array_equal(near(values)[:, 0], near(values[:, :1])[:, 0])
 
 

@@ -3,19 +3,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from builders import simulated_scores
 from scipy.sparse.csgraph import connected_components
 
 from lrmf import Lineage
 from lrmf.analysis.spectrum import spectral_energy
-from lrmf.data.responses import benchmark_scores
-from lrmf.simulation.simulate import simulate
-
-
-@pytest.fixture(scope="module")
-def simulated():
-    snapshot = simulate(n_models=300, n_items=60, seed=1)
-    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
-    return lineage, benchmark_scores(snapshot.responses, snapshot.items)
 
 
 def star(n_children, *, is_hub_scored=True):
@@ -54,8 +46,8 @@ def test_siblings_of_an_unscored_parent_stay_connected():
     assert energy(spectrum)[0.33] == pytest.approx(0)
 
 
-def test_energy_is_that_of_a_dense_transform(simulated):
-    lineage, scores = simulated
+def test_energy_is_that_of_a_dense_transform():
+    lineage, scores = simulated_scores()
     benchmark = scores.columns[0]
     spectrum = spectral_energy(lineage, scores[[benchmark]], seed=0, n_shuffles=3)
     kept = np.zeros(lineage.n_nodes, dtype=bool)
@@ -79,8 +71,8 @@ def test_energy_is_that_of_a_dense_transform(simulated):
     np.testing.assert_allclose(energy(spectrum), reference, atol=1e-8)
 
 
-def test_curves_rise_from_0_to_1_and_shuffles_are_uniform(simulated):
-    lineage, scores = simulated
+def test_curves_rise_from_0_to_1_and_shuffles_are_uniform():
+    lineage, scores = simulated_scores()
     spectrum = spectral_energy(lineage, scores, seed=0, n_shuffles=50)
     for _, curve in spectrum.groupby(["part", "benchmark"]):
         assert (np.diff(curve["energy"]) >= -1e-12).all()

@@ -8,7 +8,7 @@ import pandas as pd
 from ..data.lineage import Lineage
 
 _GRID = np.linspace(0, 1, 101)
-_SAME = 1e-8  # eigenvalues closer than that are equal
+_TOLERANCE = 1e-8  # eigenvalues closer than that are equal
 
 
 def spectral_energy(
@@ -23,10 +23,10 @@ def spectral_energy(
 
     With ``L = U diag(l) U^T`` the Laplacian over the models evaluated on a benchmark and x their
     centred scores, the energy at frequency l_k is ``(u_k . x)^2 / |x|^2`` (graph Fourier transform:
-    Shuman et al., 2013). Models without evaluated relatives are frequencies of their own and left
-    out; all other nodes are eliminated, ``L = L_ss - L_su L_uu^-1 L_us``, which keeps siblings
-    connected through a parent that nobody evaluated. Eigenvalues that occur repeatedly share their
-    energy equally, as their eigenvectors are arbitrary.
+    Shuman et al., 2013). Models without evaluated relatives are left out; all other nodes are
+    eliminated, ``L = L_ss - L_su L_uu^-1 L_us``, which keeps siblings connected through a parent
+    that nobody evaluated. Repeated eigenvalues share their energy equally, as their eigenvectors
+    are arbitrary.
 
     Parameters
     ----------
@@ -104,11 +104,11 @@ def _energy_curves(modes, signals):
     ends = np.cumsum([len(models) for models, *_ in modes])[:-1]
     blocks = zip(modes, np.split(signals, ends), strict=True)
     energies = np.concatenate([(vectors.T @ block) ** 2 for (*_, vectors), block in blocks])
-    everything = np.ones(len(frequencies), dtype=bool)
-    for part, chosen in (
-        ("all frequencies", everything),
-        ("within families", frequencies > _SAME),
-    ):
+    parts = {
+        "all frequencies": np.ones(len(frequencies), dtype=bool),
+        "within families": frequencies > _TOLERANCE,
+    }
+    for part, chosen in parts.items():
         if chosen.any() and (energies[chosen].sum(axis=0) > 0).all():
             yield part, _cumulative(frequencies[chosen], energies[chosen])
 
@@ -116,7 +116,7 @@ def _energy_curves(modes, signals):
 def _cumulative(frequencies, energies):
     """Cumulative share of energy (n_grid, n_signals), level within repeated frequencies."""
     order = np.argsort(frequencies, kind="stable")
-    is_last = np.append(np.diff(frequencies[order]) > _SAME, True)
+    is_last = np.append(np.diff(frequencies[order]) > _TOLERANCE, True)
     share = np.concatenate([[0], (np.flatnonzero(is_last) + 1) / len(order)])
     total = np.cumsum(energies[order], axis=0)[is_last]
     total = np.vstack([np.zeros(energies.shape[1]), total / total[-1]])

@@ -13,7 +13,7 @@ from threadpoolctl import threadpool_limits
 from ..data.features import creation_days, model_features
 from ..data.kinds import ANSWERS, from_arcsine, kind_of, to_arcsine
 from ..data.lineage import Lineage, without_edges
-from ..data.names import namesakes
+from ..data.names import similar_names
 from ..data.responses import observed
 from ..data.statistics import benchmark_codes, item_means, residuals
 from .averages import ItemMean, LineageMean
@@ -37,7 +37,7 @@ class BoostedTrees(ForecastInBlocks):
     forecasts y_ub = 2 asin sqrt(score_ub) from the model's features (`model_features`), its day of
     creation and, with `neighbours`, from scores on all benchmarks of relatives (the mean over its
     parents, the mean over the nearest scored models up to 4 hops, by benchmark, how many they are
-    and how far) and of `namesakes`. These are leave-one-out: no model's relatives hold its own
+    and how far) and of `similar_names`. These are leave-one-out: no model's relatives hold its own
     score.
 
     Answers: a score is the mean residual from the item means plus the benchmark mean. A forecast
@@ -113,7 +113,7 @@ class BoostedTrees(ForecastInBlocks):
 
     def _namesakes_scores(self, models) -> np.ndarray:
         known = np.flatnonzero(np.isfinite(self.y_).any(axis=1))
-        return namesakes(models["model_id"], self.y_[known], known)
+        return similar_names(models["model_id"], self.y_[known], known)
 
     def _arcsine_scores(self, *, n_prior) -> np.ndarray:
         """2 asin sqrt(score): float (n_models, n_benchmarks), NaN where nothing was observed.

@@ -4,7 +4,7 @@ import numpy as np
 
 from ..data.kinds import ANSWERS, kind_of
 from ..data.responses import observed, observed_counts
-from ..data.statistics import residuals, spread
+from ..data.statistics import column_std, residuals
 from .base import BLOCK_CELLS, _Baseline
 
 
@@ -45,7 +45,7 @@ class KNN(_Baseline):
         self.n_neighbors_ = round(wanted / max(density, 1e-9))
         self.scale_ = np.ones(self.responses_.shape[1], dtype=np.float32)
         if not answers:
-            self.scale_ = spread(self.responses_, self.item_means_)
+            self.scale_ = column_std(self.responses_, self.item_means_)
 
     def _add_residual(self, forecast, rows, columns, revealed):
         known = np.asarray(self.responses_[rows]) if revealed is None else revealed

@@ -8,7 +8,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 from ..data.features import model_features
 from ..data.kinds import ANSWERS, kind_of, reveal
 from ..data.responses import observed, observed_counts
-from ..data.statistics import benchmark_codes, item_means, spread
+from ..data.statistics import benchmark_codes, column_std, item_means
 from .base import BLOCK_CELLS
 from .factorization import MFWithFeatures
 
@@ -198,7 +198,7 @@ class _ProportionOutput:
 
     def __init__(self, ncf):
         self.mean = ncf.item_means_
-        self.std = spread(ncf.responses_, self.mean)
+        self.std = column_std(ncf.responses_, self.mean)
         self.intercept = np.zeros(len(self.mean), np.float32)
 
     def target(self, proportions, columns):

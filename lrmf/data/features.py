@@ -1,4 +1,4 @@
-"""Model features: what the models table says about a model, as numbers for linear predictors."""
+"""Model features: what the models table says about a model, as numbers for predictors."""
 
 import numpy as np
 import pandas as pd
@@ -10,7 +10,7 @@ CATEGORIES = ("architecture", "type", "precision", "chat_template", "merged", "m
 DATE_COLUMNS = ("evaluated_at", "created_at")
 UNKNOWN = "unknown"
 POOLED = "other"
-UNKNOWN_LOG_SIZE = -10.0
+UNKNOWN_LOG_SIZE = -10.0  # below all others
 
 
 def model_features(
@@ -52,13 +52,11 @@ def model_features(
     """
     if not 0 <= min_share <= 1:
         raise ValueError(f"min_share must be in [0, 1], got {min_share}")
-    columns = _size_columns(models)
     n_needed = max(2, min_share * len(models))
-    for category in CATEGORIES:
-        if category in models:
-            columns |= _level_columns(models[category], n_needed)
+    columns = [_size_columns(models)]
+    columns += [_level_columns(models[name], n_needed) for name in CATEGORIES if name in models]
     index = pd.Index(models["model_id"], name="model_id")
-    features = pd.DataFrame(columns, index=index, dtype=np.float64)
+    features = pd.concat(columns, axis=1).astype(np.float64).set_axis(index)
     if lineage is None:
         return features
     known = np.array_equal(index.to_numpy(dtype=object), lineage.node_ids[: lineage.n_models])
@@ -67,7 +65,7 @@ def model_features(
             f"the {len(index)} models are not the {lineage.n_models} of the lineage; build it "
             "with Lineage.from_edges(edges, models['model_id'])"
         )
-    values = _spread_over_nodes(features.to_numpy(), lineage.adjacency)
+    values = _extend_to_nodes(features.to_numpy(), lineage.adjacency)
     nodes = pd.Index(lineage.node_ids, name="node_id")
     return pd.DataFrame(values, index=nodes, columns=features.columns)
 
@@ -81,20 +79,20 @@ def card_codes(models: pd.DataFrame) -> np.ndarray:
 
     Returns
     -------
-    float (n_models, n_columns) : an unknown size or date lies below all others
+    float (n_models, n_columns)
+        An unknown size or date lies below all others.
     """
     columns = []
     if "params_b" in models:
-        size = pd.to_numeric(models["params_b"], errors="coerce").to_numpy(float, na_value=np.nan)
-        is_known = np.isfinite(size) & (size > 0)
-        columns.append(np.where(is_known, np.log(np.where(is_known, size, 1)), UNKNOWN_LOG_SIZE))
+        columns.append(np.nan_to_num(_log_sizes(models), nan=UNKNOWN_LOG_SIZE))
     for category in CATEGORIES:
         if category in models:
-            levels = pd.Series([_level_name(value) for value in models[category].tolist()])
-            codes = pd.Series(range(levels.nunique()), index=_by_frequency(levels))
-            columns.append(levels.map(codes).to_numpy(float))
+            levels = _levels(models[category])
+            counts = levels.value_counts()
+            by_frequency = sorted(counts.index, key=lambda level: (-counts[level], level))
+            columns.append(levels.map({level: code for code, level in enumerate(by_frequency)}))
     columns.append(creation_days(models))
-    return np.column_stack(columns)
+    return np.column_stack(columns).astype(float)
 
 
 def creation_days(models: pd.DataFrame) -> np.ndarray:
@@ -134,49 +132,48 @@ def read_dates(column: pd.Series) -> pd.Series:
     return pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
 
 
-def _by_frequency(levels: pd.Series) -> list[str]:
-    counts = levels.value_counts()
-    return sorted(counts.index, key=lambda level: (-counts[level], level))
-
-
-def _size_columns(models: pd.DataFrame) -> dict[str, np.ndarray]:
-    if "params_b" not in models:
-        return {}
+def _log_sizes(models: pd.DataFrame) -> np.ndarray:
+    """Logarithms of the models' sizes, NaN where unknown or not positive."""
     size = pd.to_numeric(models["params_b"], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     is_known = np.isfinite(size) & (size > 0)
-    log_size = np.log(size, where=is_known, out=np.zeros(len(size)))
-    if not is_known.any() or np.ptp(log_size[is_known]) == 0:
-        columns = {}
-    else:
-        centred = log_size - log_size[is_known].mean()
-        columns = {"log_size": np.where(is_known, centred / log_size[is_known].std(), 0)}
-    if 0 < is_known.sum() < len(size):
-        columns[f"log_size={UNKNOWN}"] = (~is_known).astype(float)
+    return np.log(size, where=is_known, out=np.full(len(size), np.nan))
+
+
+def _size_columns(models: pd.DataFrame) -> pd.DataFrame:
+    columns = pd.DataFrame(index=range(len(models)))
+    if "params_b" not in models:
+        return columns
+    log_size = _log_sizes(models)
+    is_known = ~np.isnan(log_size)
+    known = log_size[is_known]
+    if len(np.unique(known)) > 1:
+        columns["log_size"] = np.nan_to_num((log_size - known.mean()) / known.std())
+    if is_known.any() and not is_known.all():
+        columns[f"log_size={UNKNOWN}"] = ~is_known
     return columns
 
 
-def _level_columns(values: pd.Series, n_needed: float) -> dict[str, np.ndarray]:
+def _level_columns(values: pd.Series, n_needed: float) -> pd.DataFrame:
     """One indicator for each level, in alphabetical order; none for a constant."""
-    levels = np.array([_level_name(value) for value in values.tolist()], dtype=object)
-    names, counts = np.unique(levels, return_counts=True)
-    rare = [name for name, n in zip(names, counts, strict=True) if n < n_needed and name != UNKNOWN]
-    levels[np.isin(levels, rare)] = POOLED
-    kept = np.unique(levels)
-    if len(kept) < 2:
-        return {}
-    return {f"{values.name}={level}": (levels == level).astype(float) for level in kept}
+    levels = _levels(values)
+    is_rare = levels.map(levels.value_counts()) < n_needed
+    levels = levels.mask(is_rare & (levels != UNKNOWN), POOLED)
+    columns = pd.get_dummies(levels, prefix=values.name, prefix_sep="=")
+    return columns if columns.shape[1] > 1 else columns.iloc[:, :0]
 
 
-def _level_name(value: object) -> str:
-    if pd.isna(value) or str(value).strip() in {"", "?"}:
-        return UNKNOWN
-    if isinstance(value, bool | np.bool):
-        return str(value).lower()
-    return str(value).strip()
+def _levels(values: pd.Series) -> pd.Series:
+    """Levels of a category as text; what is null, empty or "?" is unknown."""
+    levels = []
+    for value in values.tolist():
+        level = "" if pd.isna(value) else str(value).strip()
+        level = level.lower() if isinstance(value, bool | np.bool) else level
+        levels.append(UNKNOWN if level in {"", "?"} else level)
+    return pd.Series(levels, dtype=object)
 
 
-def _spread_over_nodes(model_values: np.ndarray, adjacency: sp.csr_array) -> np.ndarray:
-    """Append unscored nodes, each the average of those neighbours that are nearer to a model."""
+def _extend_to_nodes(model_values: np.ndarray, adjacency: sp.csr_array) -> np.ndarray:
+    """Append unscored nodes, each the average of its neighbours that are nearer to a model."""
     n_models, n_nodes = len(model_values), adjacency.shape[0]
     values = np.zeros((n_nodes, model_values.shape[1]))
     values[:n_models] = model_values

@@ -7,6 +7,7 @@ family tree is dropped and reported: self-loops, duplicates, and the edges that 
 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from itertools import chain
 
 import networkx as nx
 import numpy as np
@@ -84,19 +85,12 @@ class Lineage:
         self.dropped = dropped
         self.relation_weights = _checked_weights(relation_weights)
         self.split_merges = split_merges
-        links = _in_id_order(links, node_ids)
-        self.parent_index = links["parent"].to_numpy()
-        self.child_index = links["child"].to_numpy()
-        relation = links["relation"].to_numpy()
-        weight = _edge_weights(self.child_index, relation, self.relation_weights, split_merges)
-        self.edges = pd.DataFrame(
-            {
-                "parent": node_ids[self.parent_index],
-                "child": node_ids[self.child_index],
-                "relation": np.array(RELATIONS, dtype=object)[relation],
-                "weight": weight,
-            }
-        )
+        # Edges as numbers: nodes of parent and child, position of the relation in RELATIONS.
+        self._links = _in_id_order(links, node_ids).reset_index(drop=True)
+        self.parent_index = self._links["parent"].to_numpy()
+        self.child_index = self._links["child"].to_numpy()
+        weight = self._edge_weights()
+        self.edges = _named(self._links, node_ids).assign(weight=weight)
         self.adjacency = self._symmetric(weight)
 
     @classmethod
@@ -136,16 +130,14 @@ class Lineage:
         node_ids, links = _index_nodes(model_ids, table)
         links, duplicates = _without_duplicates(links)
         links, cycles = _without_cycles(links, node_ids)
-        dropped = [
-            loops.assign(reason="self-loop"),
-            _named(duplicates, node_ids).assign(reason="duplicate"),
-            _named(cycles, node_ids).assign(reason="cycle"),
-        ]
+        reasons = {"self-loop": loops}
+        reasons |= {"duplicate": _named(duplicates, node_ids), "cycle": _named(cycles, node_ids)}
+        dropped = pd.concat([part.assign(reason=reason) for reason, part in reasons.items()])
         return cls(
             node_ids,
             len(model_ids),
             links,
-            _tidy_dropped(dropped),
+            dropped.sort_values(["child", "parent", "relation", "reason"], ignore_index=True),
             relation_weights=relation_weights,
             split_merges=split_merges,
         )
@@ -185,7 +177,7 @@ class Lineage:
     @cached_property
     def families(self) -> np.ndarray:
         """Connected component of each node, numbered from the largest."""
-        n_families, label = connected_components(self._links, directed=False)
+        n_families, label = connected_components(self._undirected, directed=False)
         sizes = np.bincount(label, minlength=n_families)
         smallest = np.full(n_families, self.n_nodes)
         np.minimum.at(smallest, label, _id_rank(self.node_ids))
@@ -197,18 +189,9 @@ class Lineage:
     @cached_property
     def depth(self) -> np.ndarray:
         """Number of edges on the longest path from a root to each node."""
-        depth = [0] * self.n_nodes
-        n_open = np.bincount(self.child_index, minlength=self.n_nodes).tolist()
-        ready = [node for node, count in enumerate(n_open) if not count]
-        indptr, children = (array.tolist() for array in self._children)
-        while ready:
-            node = ready.pop()
-            for child in children[indptr[node] : indptr[node + 1]]:
-                depth[child] = max(depth[child], depth[node] + 1)
-                n_open[child] -= 1
-                if not n_open[child]:
-                    ready.append(child)
-        return np.array(depth)
+        generations = enumerate(nx.topological_generations(self._graph))
+        depth = {node_id: generation for generation, nodes in generations for node_id in nodes}
+        return np.array([depth[node_id] for node_id in self.node_ids])
 
     def index_of(self, node_id: str) -> int:
         """Position of an id among the nodes; ValueError if it is not one."""
@@ -222,27 +205,24 @@ class Lineage:
 
     def parents(self, node_id: str) -> list[str]:
         """Ids of the parents, sorted."""
-        return self._names(_neighbours(self._parents, self.index_of(node_id)))
+        return sorted(self._graph.predecessors(self._checked(node_id)))
 
     def children(self, node_id: str) -> list[str]:
         """Ids of the children, sorted."""
-        return self._names(_neighbours(self._children, self.index_of(node_id)))
+        return sorted(self._graph.successors(self._checked(node_id)))
 
     def siblings(self, node_id: str) -> list[str]:
         """Ids of the other children of any of its parents, sorted."""
-        own = self.index_of(node_id)
-        found = set()
-        for parent in _neighbours(self._parents, own):
-            found.update(_neighbours(self._children, parent).tolist())
-        return sorted(self._names(found - {own}))
+        families = map(self.children, self.parents(node_id))
+        return sorted(set(chain.from_iterable(families)) - {node_id})
 
     def ancestors(self, node_id: str, hops: int | None = None) -> list[str]:
         """Ids of the nodes above it, at most ``hops`` generations up; nearest first."""
-        return self._reach(self._parents, node_id, hops)
+        return self._within_reach(self._graph.reverse(copy=False), node_id, hops)
 
     def descendants(self, node_id: str, hops: int | None = None) -> list[str]:
         """Ids of the nodes below it, at most ``hops`` generations down; nearest first."""
-        return self._reach(self._children, node_id, hops)
+        return self._within_reach(self._graph, node_id, hops)
 
     def hops_to(self, mask: np.ndarray) -> np.ndarray:
         """Undirected distance in edges from each node to the nearest node of ``mask``.
@@ -272,7 +252,7 @@ class Lineage:
         if not mask.any():
             return np.full(self.n_nodes, -1)
         sources = np.flatnonzero(mask)
-        distance = dijkstra(self._links, indices=sources, unweighted=True, min_only=True)
+        distance = dijkstra(self._undirected, indices=sources, unweighted=True, min_only=True)
         return np.where(np.isfinite(distance), distance, -1).astype(int)
 
     def shuffled(self, seed: int | np.random.Generator) -> "Lineage":
@@ -285,7 +265,7 @@ class Lineage:
         linked = linked[linked < self.n_models]
         place = np.arange(self.n_nodes)
         place[linked] = np.random.default_rng(seed).permutation(linked)
-        links = self._link_table()
+        links = self._links.copy()
         links[["parent", "child"]] = place[links[["parent", "child"]].to_numpy()]
         return self._with_links(links)
 
@@ -296,7 +276,7 @@ class Lineage:
         come out double, cyclic or from a node to itself are left out.
         """
         rng = np.random.default_rng(seed)
-        links = self._link_table()
+        links = self._links.copy()
         for edges in links.groupby("relation", sort=True).indices.values():
             parents = links["parent"].to_numpy()[edges]
             links.iloc[edges, links.columns.get_loc("parent")] = rng.permutation(parents)
@@ -333,16 +313,25 @@ class Lineage:
                 f"drop must be a share in [0, 1] or a boolean array over the {self.n_edges} edges, "
                 f"got {drop.dtype} of shape {drop.shape}"
             )
-        return self._with_links(self._link_table()[~drop])
+        return self._with_links(self._links[~drop])
 
     def to_networkx(self) -> nx.DiGraph:
         """NetworkX graph; nodes carry ``scored``, edges ``relation`` and ``weight``."""
         graph = nx.DiGraph()
-        for node_id, scored in zip(self.node_ids, self.is_scored.tolist(), strict=True):
-            graph.add_node(node_id, scored=scored)
-        for parent, child, relation, weight in self.edges.itertuples(index=False):
-            graph.add_edge(parent, child, relation=relation, weight=weight)
+        scored = zip(self.node_ids, self.is_scored.tolist(), strict=True)
+        graph.add_nodes_from((node_id, {"scored": is_scored}) for node_id, is_scored in scored)
+        edges = self.edges.itertuples(index=False, name=None)
+        graph.add_edges_from((p, c, {"relation": r, "weight": w}) for p, c, r, w in edges)
         return graph
+
+    def _edge_weights(self) -> np.ndarray:
+        relation = self._links["relation"].to_numpy()
+        weight = np.array([self.relation_weights[name] for name in RELATIONS])[relation]
+        if self.split_merges:
+            is_merge = relation == RELATIONS.index("merge")
+            children = self.child_index[is_merge]
+            weight[is_merge] /= np.bincount(children)[children] if len(children) else 1
+        return weight
 
     def _symmetric(self, weight: np.ndarray) -> sp.csr_array:
         rows = np.concatenate([self.parent_index, self.child_index])
@@ -353,37 +342,28 @@ class Lineage:
         return matrix
 
     @cached_property
-    def _links(self) -> sp.csr_array:
+    def _undirected(self) -> sp.csr_array:
         """Symmetric 0/1 matrix of all kept edges, whatever their weight."""
         return self._symmetric(np.ones(self.n_edges))
+
+    @cached_property
+    def _graph(self) -> nx.DiGraph:
+        return self.to_networkx()
 
     @cached_property
     def _positions(self) -> dict[str, int]:
         return {node_id: index for index, node_id in enumerate(self.node_ids)}
 
-    @cached_property
-    def _parents(self) -> tuple[np.ndarray, np.ndarray]:
-        return _adjacency_list(self.child_index, self.parent_index, self.n_nodes)
+    def _checked(self, node_id: str) -> str:
+        return self.node_ids[self.index_of(node_id)]
 
-    @cached_property
-    def _children(self) -> tuple[np.ndarray, np.ndarray]:
-        return _adjacency_list(self.parent_index, self.child_index, self.n_nodes)
-
-    def _names(self, nodes: Iterable[int]) -> list[str]:
-        return [self.node_ids[node] for node in nodes]
-
-    def _reach(self, lists: tuple, node_id: str, hops: int | None) -> list[str]:
+    def _within_reach(self, graph: nx.DiGraph, node_id: str, hops: int | None) -> list[str]:
+        """Nodes that can be reached from one of them, by distance, then id."""
         if hops is not None and hops < 0:
             raise ValueError(f"hops must be at least 0 or None, got {hops}")
-        seen = {self.index_of(node_id)}
-        frontier, found = list(seen), []
-        while frontier and (hops is None or hops > 0):
-            reached = {other for node in frontier for other in _neighbours(lists, node).tolist()}
-            frontier = list(reached - seen)
-            seen |= reached
-            found += sorted(self._names(frontier))
-            hops = None if hops is None else hops - 1
-        return found
+        source = self._checked(node_id)
+        distance = nx.single_source_shortest_path_length(graph, source, cutoff=hops)
+        return sorted(distance.keys() - {source}, key=lambda other: (distance[other], other))
 
     def _random_edges(self, share: float, seed: int | np.random.Generator | None) -> np.ndarray:
         if not 0 <= share <= 1:
@@ -394,12 +374,6 @@ class Lineage:
         drop = np.zeros(self.n_edges, dtype=bool)
         drop[chosen[: round(share * self.n_edges)]] = True
         return drop
-
-    def _link_table(self) -> pd.DataFrame:
-        relation = pd.Index(RELATIONS).get_indexer(self.edges["relation"])
-        return pd.DataFrame(
-            {"parent": self.parent_index, "child": self.child_index, "relation": relation}
-        )
 
     def _with_links(self, links: pd.DataFrame) -> "Lineage":
         return Lineage(
@@ -473,30 +447,14 @@ def _checked_weights(relation_weights: Mapping[str, float] | None) -> dict[str, 
     return weights
 
 
-def _edge_weights(
-    child: np.ndarray, relation: np.ndarray, relation_weights: dict, split_merges: bool
-) -> np.ndarray:
-    weight = np.array([relation_weights[name] for name in RELATIONS])[relation]
-    if split_merges:
-        is_merge = relation == RELATIONS.index("merge")
-        n_merged = np.bincount(child[is_merge], minlength=child.max(initial=0) + 1)
-        weight[is_merge] /= n_merged[child[is_merge]]
-    return weight
-
-
 def _index_nodes(model_ids: np.ndarray, table: pd.DataFrame) -> tuple[np.ndarray, pd.DataFrame]:
     """Node ids, and the edges as integers: node of parent and child, index of the relation."""
-    mentioned = np.concatenate([table["parent"].to_numpy(), table["child"].to_numpy()])
-    models = pd.Index(model_ids, dtype=object)
-    position = models.get_indexer(mentioned)
-    unscored = np.array(sorted(set(mentioned[position < 0])), dtype=object)
-    node_ids = np.concatenate([model_ids, unscored])
-    is_new = position < 0
-    new = pd.Index(unscored, dtype=object).get_indexer(mentioned[is_new])
-    position[is_new] = len(model_ids) + new
-    parent, child = position.reshape(2, -1)
-    relation = pd.Index(RELATIONS, dtype=object).get_indexer(table["relation"])
-    return node_ids, pd.DataFrame({"parent": parent, "child": child, "relation": relation})
+    mentioned = {*table["parent"], *table["child"]}
+    node_ids = np.array([*model_ids, *sorted(mentioned.difference(model_ids))], dtype=object)
+    nodes, relations = pd.Index(node_ids, dtype=object), pd.Index(RELATIONS, dtype=object)
+    links = {end: nodes.get_indexer(table[end]) for end in ("parent", "child")}
+    links["relation"] = relations.get_indexer(table["relation"])
+    return node_ids, pd.DataFrame(links)
 
 
 def _id_rank(node_ids: np.ndarray) -> np.ndarray:
@@ -520,11 +478,6 @@ def _named(links: pd.DataFrame, node_ids: np.ndarray) -> pd.DataFrame:
     return pd.DataFrame(columns)
 
 
-def _tidy_dropped(parts: list[pd.DataFrame]) -> pd.DataFrame:
-    dropped = pd.concat(parts, ignore_index=True)
-    return dropped.sort_values(["child", "parent", "relation", "reason"], ignore_index=True)
-
-
 def _without_duplicates(links: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """One edge for each parent and child, of the first relation in RELATIONS."""
     links = links.sort_values("relation", kind="stable")
@@ -541,55 +494,31 @@ def _without_cycles(links: pd.DataFrame, node_ids: np.ndarray) -> tuple[pd.DataF
     if n_components == len(node_ids):
         return links, links.iloc[:0]
     links = _in_id_order(links, node_ids)
-    parent, child = links["parent"].to_numpy(), links["child"].to_numpy()
-    within = np.flatnonzero(component[parent] == component[child])
-    back = within[_back_edges(parent[within], child[within], node_ids)]
-    is_back = np.zeros(len(links), dtype=bool)
-    is_back[back] = True
+    is_within = component[links["parent"]] == component[links["child"]]
+    back = _back_edges(links.loc[is_within, ["parent", "child"]], node_ids)
+    is_back = pd.MultiIndex.from_frame(links[["parent", "child"]]).isin(back)
     return links[~is_back], links[is_back]
 
 
-def _back_edges(parent: np.ndarray, child: np.ndarray, node_ids: np.ndarray) -> list[int]:
+def _back_edges(links: pd.DataFrame, node_ids: np.ndarray) -> list[tuple[int, int]]:
     """Edges that lead to a node still on the path of the search; edges come in order of ids."""
-    outgoing: dict[int, list[tuple[int, int]]] = {}
-    for edge, (source, target) in enumerate(zip(parent.tolist(), child.tolist(), strict=True)):
-        outgoing.setdefault(source, []).append((edge, target))
-    back, finished, on_path = [], set(), set()
-    for root in sorted(outgoing, key=lambda node: node_ids[node]):
-        if root in finished:
-            continue
-        path = [(root, iter(outgoing[root]))]
-        on_path.add(root)
-        while path:
-            node, remaining = path[-1]
-            edge, target = next(remaining, (None, None))
-            if edge is None:
-                path.pop()
-                on_path.remove(node)
-                finished.add(node)
-            elif target in on_path:
-                back.append(edge)
-            elif target not in finished:
-                on_path.add(target)
-                path.append((target, iter(outgoing.get(target, ()))))
+    graph = nx.DiGraph()
+    graph.add_nodes_from(sorted(links["parent"].unique(), key=lambda node: node_ids[node]))
+    graph.add_edges_from(links.itertuples(index=False, name=None))
+    back, on_path = [], set()
+    for parent, child, step in nx.dfs_labeled_edges(graph):
+        if step == "forward":
+            on_path.add(child)
+        elif step == "reverse":
+            on_path.remove(child)
+        elif child in on_path:
+            back.append((parent, child))
     return back
 
 
-def _adjacency_list(
-    source: np.ndarray, target: np.ndarray, n_nodes: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Targets grouped by source as (indptr, targets), in the order of the edges."""
-    counts = np.bincount(source, minlength=n_nodes)
-    indptr = np.concatenate([[0], np.cumsum(counts)])
-    return indptr, target[np.argsort(source, kind="stable")]
-
-
-def _neighbours(lists: tuple[np.ndarray, np.ndarray], node: int) -> np.ndarray:
-    indptr, targets = lists
-    return targets[indptr[node] : indptr[node + 1]]
-
-
-def is_isolated(lineage, evaluated, rows):
+def lacks_evaluated_relatives(
+    lineage: Lineage, evaluated: np.ndarray, rows: np.ndarray
+) -> np.ndarray:
     """Whether no other model of a row's family has been evaluated.
 
     Parameters
@@ -598,10 +527,13 @@ def is_isolated(lineage, evaluated, rows):
     rows : int (n,)
     """
     family = lineage.families
-    with_data = np.zeros(lineage.n_nodes)
-    with_data[: lineage.n_models] = evaluated
-    per_family = np.bincount(family, weights=with_data)
-    return per_family[family[rows]] - with_data[rows] <= 0
+    is_evaluated = np.zeros(lineage.n_nodes)
+    is_evaluated[: lineage.n_models] = evaluated
+    n_evaluated = np.bincount(family, weights=is_evaluated)
+    return n_evaluated[family[rows]] - is_evaluated[rows] <= 0
+
+
+is_isolated = lacks_evaluated_relatives
 
 
 def without_edges(lineage: Lineage | None, responses: np.ndarray) -> Lineage:

@@ -1,4 +1,8 @@
-"""The response matrix: what is observed, in blocks, by model, item and benchmark."""
+"""The response matrix (n_models, n_items): what is observed, and the scores by benchmark.
+
+Responses are of one of two kinds, which their type tells apart: ``uint8`` answers, 0 or 1, with
+`MISSING` where a model was not evaluated, or ``float32`` proportions in [0, 1] with NaN there.
+"""
 
 from collections.abc import Iterator
 
@@ -10,7 +14,7 @@ _BLOCK_BYTES = 2**23
 
 
 def observed(responses: np.ndarray) -> np.ndarray:
-    """Mask of the evaluated cells, for ``uint8``/255 and float/NaN responses of any shape.
+    """Mask of the evaluated cells, for both kinds of responses and any shape.
 
     Examples
     --------
@@ -23,10 +27,34 @@ def observed(responses: np.ndarray) -> np.ndarray:
     return responses != MISSING
 
 
+def missing_like(responses: np.ndarray) -> int | float:
+    """Value that marks a missing cell of such responses: `MISSING` or NaN."""
+    return MISSING if responses.dtype == np.uint8 else np.nan
+
+
+def without(responses: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """A copy in memory with all responses of some models missing.
+
+    Examples
+    --------
+    >>> without(np.array([[0, 1], [1, 1]], dtype=np.uint8), rows=[1])
+    array([[  0,   1],
+           [255, 255]], dtype=uint8)
+    """
+    rest = np.array(responses)
+    rest[rows] = missing_like(responses)
+    return rest
+
+
 def observed_counts(responses: np.ndarray) -> np.ndarray:
-    """Number of observed responses of each model (n_models,), in blocks of rows."""
-    blocks = [responses[top : top + 1024] for top in range(0, len(responses), 1024)]
-    return np.concatenate([observed(block).sum(axis=1) for block in blocks])
+    """Number of observed responses of each model (n_models,)."""
+    counts = [observed(block).sum(axis=1) for _, block in row_blocks(responses)]
+    return np.concatenate([np.zeros(0, int), *counts])
+
+
+def has_responses(responses: np.ndarray) -> np.ndarray:
+    """Whether each model has any response (n_models,)."""
+    return observed_counts(responses) > 0
 
 
 def random_places(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -45,16 +73,19 @@ def random_places(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return places
 
 
-def rows_per_block(responses: np.ndarray, bytes_per_cell: int) -> int:
-    """Rows of which a working copy stays at a few megabytes."""
-    return max(1, _BLOCK_BYTES // max(1, responses.shape[1] * bytes_per_cell))
+def row_blocks(
+    responses: np.ndarray, rows: np.ndarray | None = None, *, bytes_per_cell: int | None = None
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Position of the first row and content of consecutive blocks of some rows (default: all).
 
-
-def row_blocks(responses: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """First row and content of consecutive blocks of rows; a memory map is read one at a time."""
-    step = rows_per_block(responses, responses.dtype.itemsize)
-    for start in range(0, len(responses), step):
-        yield start, np.asarray(responses[start : start + step])
+    Blocks are a few megabytes large, with ``bytes_per_cell`` of working copies. A memory map is
+    read one block at a time.
+    """
+    cell = bytes_per_cell or responses.dtype.itemsize
+    step = max(1, _BLOCK_BYTES // max(1, responses.shape[1] * cell))
+    for start in range(0, len(responses if rows is None else rows), step):
+        part = slice(start, start + step)
+        yield start, np.asarray(responses[part if rows is None else rows[part]])
 
 
 def benchmark_scores(
@@ -88,62 +119,39 @@ def benchmark_scores(
     0   0.5   1.0
     1   1.0   NaN
     """
-    weights, benchmarks = _benchmark_weights(responses, items, by_trials=True)
-    rows = _row_indices(rows, len(responses))
-    earned = np.zeros((len(rows), len(benchmarks)))
-    possible = np.zeros_like(earned)
-    for block, seen, part in _blocks_with_mask(responses, rows):
-        earned[part] = np.where(seen, block, 0).astype(weights.dtype) @ weights
-        possible[part] = seen.astype(weights.dtype) @ weights
-    with np.errstate(invalid="ignore"):
-        scores = earned / possible
+    weights, benchmarks = _benchmark_weights(responses, items, items["n_trials"].to_numpy())
+    rows = np.arange(len(responses)) if rows is None else np.asarray(rows)
+    rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp)
+    scores = np.full((len(rows), len(benchmarks)), np.nan)
+    for start, block in row_blocks(responses, rows, bytes_per_cell=8):
+        seen = observed(block)
+        earned = np.where(seen, block, 0).astype(weights.dtype) @ weights
+        possible = seen.astype(weights.dtype) @ weights
+        part = scores[start : start + len(block)]
+        np.divide(earned, possible, out=part, where=possible > 0, dtype=float)
     return pd.DataFrame(scores, index=rows, columns=benchmarks)
 
 
-def _blocks_with_mask(
-    responses: np.ndarray, rows: np.ndarray
-) -> Iterator[tuple[np.ndarray, np.ndarray, slice]]:
-    step = rows_per_block(responses, 8)
-    for start in range(0, len(rows), step):
-        part = slice(start, min(start + step, len(rows)))
-        block = np.asarray(responses[rows[part]])
-        yield block, observed(block), part
-
-
-def _row_indices(rows: np.ndarray | None, n_models: int) -> np.ndarray:
-    if rows is None:
-        return np.arange(n_models)
-    rows = np.asarray(rows)
-    return np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp)
+def observed_by_benchmark(responses: np.ndarray, items: pd.DataFrame) -> np.ndarray:
+    """Number of observed items, (n_models, n_benchmarks)."""
+    weights, _ = _benchmark_weights(responses, items, np.ones(len(items)))
+    blocks = row_blocks(responses, bytes_per_cell=8)
+    counts = [observed(block).astype(weights.dtype) @ weights for _, block in blocks]
+    return np.rint(np.concatenate(counts)).astype(np.int64)
 
 
 def _benchmark_weights(
-    responses: np.ndarray, items: pd.DataFrame, *, by_trials: bool
+    responses: np.ndarray, items: pd.DataFrame, weight: np.ndarray
 ) -> tuple[np.ndarray, list[str]]:
-    """Matrix (n_items, n_benchmarks) that sums columns by benchmark, weighted by trials or not."""
+    """Matrix (n_items, n_benchmarks) that sums weighted columns by benchmark."""
     if responses.ndim != 2 or responses.shape[1] != len(items):
         raise ValueError(
             f"responses of shape {responses.shape} do not match {len(items)} items; pass all "
             "columns, in the order of the items table"
         )
     codes, benchmarks = pd.factorize(items["benchmark"])
-    trials = items["n_trials"].to_numpy() if by_trials else np.ones(len(items))
     # float32 sums answers exactly while the totals stay below 2**24, and is twice as fast.
-    exact = responses.dtype == np.uint8 and trials.sum() < 2**24
+    exact = responses.dtype == np.uint8 and weight.sum() < 2**24
     weights = np.zeros((len(items), len(benchmarks)), dtype=np.float32 if exact else np.float64)
-    weights[np.arange(len(items)), codes] = trials
+    weights[np.arange(len(items)), codes] = weight
     return weights, list(benchmarks)
-
-
-def _observed_by_benchmark(responses: np.ndarray, items: pd.DataFrame) -> np.ndarray:
-    """Number of observed items, (n_models, n_benchmarks)."""
-    weights, benchmarks = _benchmark_weights(responses, items, by_trials=False)
-    counts = np.zeros((len(responses), len(benchmarks)), dtype=np.int64)
-    for _, seen, part in _blocks_with_mask(responses, np.arange(len(responses))):
-        counts[part] = np.rint(seen.astype(weights.dtype) @ weights)
-    return counts
-
-
-def has_responses(responses):
-    """Whether each model has any response (n_models,)."""
-    return observed_counts(responses) > 0

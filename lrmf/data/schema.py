@@ -24,18 +24,69 @@ TABLE_FILES = {
     "lineage": "lineage.parquet",
 }
 DATA_FILES = (*TABLE_FILES.values(), RESPONSES_FILE)
-REQUIRED_COLUMNS = {
-    "models": ("model_id",),
-    "items": ("item_id", "benchmark", "subtask", "n_trials"),
-    "lineage": ("parent", "child", "relation"),
-}
-MODEL_FLAGS = ("merged", "moe", "chat_template")
-MODEL_NUMBERS = ("params_b", "likes")
-MODEL_TEXTS = ("revision", "architecture", "precision", "type", "license")
 
 _N_EXAMPLES = 3
 _CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:[/\\]")
+
+
+def is_count(value: object) -> bool:
+    """Whether a value is a whole number of at least 0."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def is_text(value: object) -> bool:
+    """Whether a value is a text."""
+    return isinstance(value, str)
+
+
+def _is_finite_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
+# Rules: tests of a value in order, each with what is wrong with a value that fails it.
+_ID = (
+    (is_text, "null or not a text (name every row)"),
+    (str.strip, "empty (name every row)"),
+    (lambda text: text == text.strip(), "with spaces around (strip them)"),
+    (lambda text: not _CONTROL.search(text), "with control characters (remove them)"),
+    (
+        lambda text: not _ABSOLUTE.match(text) and ".." not in re.split(r"[/\\]", text),
+        "like a file path (use org/name)",
+    ),
+)
+_TRIALS = "no positive integer (1 for an instance, the number of questions for a whole benchmark)"
+_NUMBER = ((_is_finite_number, "no finite number (unknown is null)"),)
+_FLAG = ((lambda value: isinstance(value, bool | np.bool), "not true or false (unknown is null)"),)
+_TEXT = ((is_text, "not a text (unknown is null)"),)
+_COLUMNS = {
+    "models": {
+        "model_id": _ID,
+        **dict.fromkeys(("params_b", "likes"), _NUMBER),
+        **dict.fromkeys(("merged", "moe", "chat_template"), _FLAG),
+        **dict.fromkeys(("revision", "architecture", "precision", "type", "license"), _TEXT),
+    },
+    "items": {
+        **dict.fromkeys(("item_id", "benchmark", "subtask"), _ID),
+        "n_trials": ((lambda value: is_count(value) and value > 0, _TRIALS),),
+    },
+    "lineage": {
+        **dict.fromkeys(("parent", "child"), _ID),
+        "relation": (
+            (
+                lambda value: is_text(value) and value in RELATIONS,
+                f"unknown (use {', '.join(RELATIONS)})",
+            ),
+        ),
+    },
+}
+# Columns of the models other than the id may be absent, and null where unknown.
+_REQUIRED = {
+    "models": ["model_id"],
+    "items": list(_COLUMNS["items"]),
+    "lineage": list(_COLUMNS["lineage"]),
+}
+_KEYS = {"models": ["model_id"], "items": ["item_id"], "lineage": ["parent", "child"]}
 
 
 def find_problems(
@@ -64,13 +115,13 @@ def find_problems(
     models.parquet: column 'model_id': 1 id(s) appear more than once: 'org/a'
     responses.npy: 1 value(s) not 0, 1 or 255, first 7 at model_id 'org/a', item_id 'q1'
     """
-    problems = []
     tables = {"models": models, "items": items, "lineage": lineage}
-    for table, frame in tables.items():
-        if not isinstance(frame, pd.DataFrame):
-            kind = type(frame).__name__
-            problems.append(f"{TABLE_FILES[table]}: expected a pandas DataFrame, got {kind}")
-            tables[table] = None
+    problems = [
+        f"{TABLE_FILES[table]}: expected a pandas DataFrame, got {type(frame).__name__}"
+        for table, frame in tables.items()
+        if not isinstance(frame, pd.DataFrame)
+    ]
+    tables = {k: frame if isinstance(frame, pd.DataFrame) else None for k, frame in tables.items()}
     if not isinstance(responses, np.ndarray):
         kind = type(responses).__name__
         problems.append(f"{RESPONSES_FILE}: expected a NumPy array, got {kind}")
@@ -80,148 +131,61 @@ def find_problems(
 
 def content_problems(tables: dict, responses: np.ndarray | None) -> list[str]:
     """Problems of the tables and responses that could be read (None = could not)."""
-    checks = {
-        "models": _model_problems,
-        "items": _item_problems,
-        "lineage": _lineage_problems,
-    }
     problems = []
     for table, frame in tables.items():
         if frame is not None:
-            missing = _column_problems(table, frame)
-            problems += missing or checks[table](frame.reset_index(drop=True))
+            problems += _table_problems(table, frame)
     if responses is None:
         return problems
     malformed = _matrix_problems(responses, tables)
     return problems + (malformed or _value_problems(responses, tables))
 
 
-def _column_problems(table: str, frame: pd.DataFrame) -> list[str]:
+def _table_problems(table: str, frame: pd.DataFrame) -> list[str]:
     file = TABLE_FILES[table]
     problems = []
     repeated = [str(column) for column in frame.columns[frame.columns.duplicated()].unique()]
     if repeated:
         problems.append(f"{file}: repeats column {some(repeated)}; keep one of each")
-    missing = [column for column in REQUIRED_COLUMNS[table] if column not in frame.columns]
+    missing = [column for column in _REQUIRED[table] if column not in frame]
     if missing:
         problems.append(f"{file}: lacks column {some(missing)}; add it")
+    if problems:
+        return problems
+    if not len(frame) and table != "lineage":
+        return [f"{file}: has no rows; a snapshot needs at least one"]
+    for column in _COLUMNS[table]:
+        if column in frame:
+            problems += _column_problems(table, frame, column)
     return problems
 
 
-def _model_problems(models: pd.DataFrame) -> list[str]:
-    file = TABLE_FILES["models"]
-    if not len(models):
-        return [f"{file}: has no rows; a snapshot needs at least one model"]
-    problems = _id_problems(file, models["model_id"], unique=True)
-    for column in MODEL_NUMBERS:
-        if column in models:
-            problems += _number_problems(file, models[column])
-    for column in MODEL_FLAGS:
-        if column in models:
-            bad = [
-                value for value in models[column].dropna() if not isinstance(value, np.bool | bool)
-            ]
-            problems += _type_problem(file, column, bad, "true, false or null")
-    for column in MODEL_TEXTS:
-        if column in models:
-            bad = [value for value in models[column].dropna() if not isinstance(value, str)]
-            problems += _type_problem(file, column, bad, "texts or null")
-    return problems
-
-
-def _item_problems(items: pd.DataFrame) -> list[str]:
-    file = TABLE_FILES["items"]
-    if not len(items):
-        return [f"{file}: has no rows; a snapshot needs at least one item"]
-    problems = _id_problems(file, items["item_id"], unique=True)
-    for column in ("benchmark", "subtask"):
-        problems += _id_problems(file, items[column], unique=False)
-    trials = items["n_trials"]
-    if not pd.api.types.is_integer_dtype(trials.dtype):
-        problems.append(
-            f"{file}: column 'n_trials' must hold integers, got {trials.dtype}; "
-            "1 for an instance, the number of questions for a whole benchmark"
-        )
-    else:
-        bad = items["item_id"][~(trials.fillna(0) > 0)].tolist()
-        if bad:
-            problems.append(
-                f"{file}: column 'n_trials' must be positive, but is not for {some(bad)}; "
-                "1 for an instance, the number of questions for a whole benchmark"
-            )
-    return problems
-
-
-def _lineage_problems(lineage: pd.DataFrame) -> list[str]:
-    file = TABLE_FILES["lineage"]
-    problems = []
-    for column in ("parent", "child"):
-        problems += _id_problems(file, lineage[column], unique=False)
-    relations = lineage["relation"].tolist()
-    bad = [
-        (row, quote(relation))
-        for row, relation in enumerate(relations)
-        if not (isinstance(relation, str) and relation in RELATIONS)
-    ]
-    if bad:
-        edge = lineage.iloc[bad[0][0]]
-        unknown = dict.fromkeys(relation for _, relation in bad)
-        problems.append(
-            f"{file}: column 'relation': {len(bad)} unknown, {some(unknown, show=str)}, first "
-            f"at {quote(edge['parent'])} -> {quote(edge['child'])}; use {', '.join(RELATIONS)}"
-        )
-    return problems
-
-
-def _id_problems(file: str, column: pd.Series, *, unique: bool) -> list[str]:
+def _column_problems(table: str, frame: pd.DataFrame, column: str) -> list[str]:
+    """Values that break a rule of their column, gathered by fault; repeated ids."""
+    values, keys = frame[column], _KEYS[table]
+    may_be_null = column not in _REQUIRED[table]
     culprits: dict[str, list[str]] = {}
-    values = column.tolist()
-    for row, value in enumerate(values):
-        fault = _id_fault(value)
+    for row, (value, is_null) in enumerate(zip(values.tolist(), values.isna(), strict=True)):
+        if may_be_null and is_null:
+            continue
+        fault = next((fault for holds, fault in _COLUMNS[table][column] if not holds(value)), None)
         if fault:
-            culprits.setdefault(fault, []).append(f"{quote(value)} in row {row}")
+            place = f"{quote(value)} in row {row}"
+            if column not in keys:
+                place += f" ({' -> '.join(quote(frame[key].iloc[row]) for key in keys)})"
+            culprits.setdefault(fault, []).append(place)
+    where = f"{TABLE_FILES[table]}: column '{column}'"
     problems = [
-        f"{file}: column '{column.name}': {len(places)} {fault}: {some(places, show=str)}"
+        f"{where}: {len(places)} {fault}: {some(places, show=str)}"
         for fault, places in culprits.items()
     ]
-    if unique and not culprits:
-        repeated = column[column.duplicated()].drop_duplicates().tolist()
-        if repeated:
-            problems.append(
-                f"{file}: column '{column.name}': {len(repeated)} id(s) appear more than once: "
-                f"{some(repeated)}; keep one row of each"
-            )
+    if keys == [column] and not problems and values.duplicated().any():
+        repeated = values[values.duplicated()].unique()
+        problems.append(
+            f"{where}: {len(repeated)} id(s) appear more than once: {some(repeated)}; "
+            "keep one row of each"
+        )
     return problems
-
-
-def _id_fault(value: object) -> str | None:
-    """Why a value cannot name a model, item, benchmark or subtask, with the way out."""
-    if not isinstance(value, str):
-        return "null or not a text (name every row)"
-    if not value.strip():
-        return "empty (name every row)"
-    if value != value.strip():
-        return "with spaces around (strip them)"
-    if _CONTROL.search(value):
-        return "with control characters (remove them)"
-    if _ABSOLUTE.match(value) or ".." in re.split(r"[/\\]", value):
-        return "like a file path (use org/name)"
-    return None
-
-
-def _number_problems(file: str, column: pd.Series) -> list[str]:
-    bad = [value for value in column.dropna().tolist() if not _is_finite_number(value)]
-    return _type_problem(file, column.name, bad, "finite numbers or null")
-
-
-def _is_finite_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def _type_problem(file: str, column: str, bad: list, wanted: str) -> list[str]:
-    if not bad:
-        return []
-    return [f"{file}: column '{column}' must hold {wanted}, got {some(bad)}; unknown is null"]
 
 
 def _matrix_problems(responses: np.ndarray, tables: dict) -> list[str]:
@@ -237,12 +201,12 @@ def _matrix_problems(responses: np.ndarray, tables: dict) -> list[str]:
             f"{RESPONSES_FILE}: expected a matrix (n_models, n_items), got shape {responses.shape}"
         )
         return problems
-    for axis, table in enumerate(("models", "items")):
-        frame = tables[table]
-        if frame is not None and responses.shape[axis] != len(frame):
+    for size, axis, table in zip(responses.shape, ("rows", "columns"), tables, strict=False):
+        n_rows = size if tables[table] is None else len(tables[table])
+        if size != n_rows:
             problems.append(
-                f"{RESPONSES_FILE}: has {responses.shape[axis]} {('rows', 'columns')[axis]}, but "
-                f"{TABLE_FILES[table]} has {len(frame)} rows; they must agree, in the same order"
+                f"{RESPONSES_FILE}: has {size} {axis}, but {TABLE_FILES[table]} has {n_rows} rows; "
+                "they must agree, in the same order"
             )
     return problems
 
@@ -272,21 +236,15 @@ def _value_problems(responses: np.ndarray, tables: dict) -> list[str]:
 
 
 def _cell(row: int, column: int, tables: dict) -> str:
-    """Model and item of a cell by id where the tables know them."""
+    """Model and item of a cell, by id where the tables could be read."""
     names = []
-    for table, key, index in (
-        ("models", "model_id", row),
-        ("items", "item_id", column),
-    ):
-        frame = tables[table]
-        known = frame is not None and key in frame and index < len(frame)
-        names.append(f"{key} {quote(frame[key].iloc[index])}" if known else f"{table} row {index}")
+    for table, index in (("models", row), ("items", column)):
+        frame, key = tables[table], _KEYS[table][0]
+        is_named = frame is not None and key in frame
+        names.append(
+            f"{key} {quote(frame[key].iloc[index])}" if is_named else f"{table} row {index}"
+        )
     return ", ".join(names)
-
-
-def is_count(value: object) -> bool:
-    """Whether a value read from JSON is a whole number of at least 0."""
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def quote(value: object) -> str:

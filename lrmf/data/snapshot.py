@@ -29,15 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..files import output_folder
-from .responses import (
-    MISSING,
-    _observed_by_benchmark,
-    benchmark_scores,
-    observed,
-    observed_counts,
-    random_places,
-    row_blocks,
-)
+from .responses import benchmark_scores, observed_by_benchmark, row_blocks
 from .schema import (
     DATA_FILES,
     MANIFEST_FILE,
@@ -48,27 +40,27 @@ from .schema import (
     content_problems,
     find_problems,
     is_count,
+    is_text,
     quote,
     some,
 )
 
-__all__ = [
-    "MISSING",
-    "RELATIONS",
-    "Snapshot",
-    "SnapshotError",
-    "benchmark_scores",
-    "find_problems",
-    "load_snapshot",
-    "observed",
-    "observed_counts",
-    "random_places",
-    "save_snapshot",
-]
-
 _COUNTS = {"n_models": "models", "n_items": "items", "n_edges": "lineage"}
-_MANIFEST_KEYS = ("schema_version", "name", "source", "note", *_COUNTS, "files")
 _DAMAGED = "the file was damaged or changed: restore it or write the snapshot anew"
+# Keys of the manifest: a test of the value, and what the value must be.
+_MANIFEST = {
+    "schema_version": (
+        lambda value: value == SCHEMA_VERSION and not isinstance(value, bool),
+        f"{SCHEMA_VERSION} for this version of lrmf; update lrmf or write the snapshot anew",
+    ),
+    **dict.fromkeys(
+        ("name", "source"),
+        (lambda value: is_text(value) and value.strip(), "a text that is not empty"),
+    ),
+    "note": (is_text, "a text"),
+    **dict.fromkeys(_COUNTS, (is_count, "a whole number")),
+    "files": (lambda value: isinstance(value, dict), "an object {name: {bytes, sha256}}"),
+}
 
 
 class SnapshotError(ValueError):
@@ -85,7 +77,7 @@ class SnapshotError(ValueError):
     ...     load_snapshot("nowhere")
     ... except SnapshotError as error:
     ...     print(error)
-    nowhere: does not exist; create a snapshot there with `lrmf simulate`, or check the path
+    nowhere: does not exist; create a snapshot with `lrmf simulate`, or check the path
     """
 
     def __init__(self, problems: list[str] | str, where: str | os.PathLike | None = None):
@@ -189,7 +181,7 @@ class Snapshot:
         linked = self.lineage[self.lineage["parent"] != self.lineage["child"]]
         n_with_parent = len(model_ids.intersection(linked["child"]))
         outside = {*self.lineage["parent"], *self.lineage["child"]} - model_ids
-        counts = _observed_by_benchmark(self.responses, self.items)
+        counts = observed_by_benchmark(self.responses, self.items)
         n_observed = int(counts.sum())
         return {
             "name": self.name,
@@ -225,8 +217,8 @@ class Snapshot:
         )
 
     def _by_relation(self) -> pd.DataFrame:
-        groups = self.lineage.groupby("relation")["child"]
-        frame = pd.DataFrame({"n_edges": groups.size(), "n_children": groups.nunique()})
+        children = self.lineage.groupby("relation")["child"]
+        frame = children.agg(n_edges="size", n_children="nunique")
         frame = frame.reindex(list(RELATIONS), fill_value=0).astype(int)
         return frame.rename_axis("relation").reset_index()
 
@@ -248,7 +240,10 @@ def load_snapshot(path: str | os.PathLike, *, verify_checksums: bool = True) -> 
     folder = Path(path)
     try:
         if not folder.is_dir():
-            raise SnapshotError(_not_a_directory(folder), path)
+            what = "is a file; give the directory that holds snapshot.json"
+            if not folder.exists():
+                what = "does not exist; create a snapshot with `lrmf simulate`, or check the path"
+            raise SnapshotError(what, path)
         return _load_settled(folder, verify_checksums=verify_checksums)
     except OSError as error:
         reason = error.strerror or error
@@ -281,12 +276,19 @@ def _identity(folder: Path) -> tuple | None:
 def _load(folder: Path, *, verify_checksums: bool) -> Snapshot:
     manifest, problems = _read_manifest(folder / MANIFEST_FILE)
     problems += _file_problems(folder, manifest, verify_checksums=verify_checksums)
-    tables = {}
-    for table, file in TABLE_FILES.items():
-        tables[table] = _read_or_report(_read_table, folder / file, problems)
+    tables = {
+        table: _read_or_report(_read_table, folder / file, problems)
+        for table, file in TABLE_FILES.items()
+    }
     responses = _read_or_report(_read_responses, folder / RESPONSES_FILE, problems)
     problems += content_problems(tables, responses)
-    problems += _count_problems(manifest, tables)
+    for count, table in _COUNTS.items():
+        frame, said = tables[table], manifest.get(count)
+        if frame is not None and is_count(said) and said != len(frame):
+            problems.append(
+                f"{MANIFEST_FILE}: {count} is {said}, but {TABLE_FILES[table]} has {len(frame)} "
+                "rows; write the snapshot anew"
+            )
     if problems:
         raise SnapshotError(problems, folder)
     return Snapshot(
@@ -294,7 +296,7 @@ def _load(folder: Path, *, verify_checksums: bool) -> Snapshot:
         source=manifest["source"],
         note=manifest["note"],
         responses=responses,
-        provenance={key: manifest[key] for key in manifest if key not in _MANIFEST_KEYS},
+        provenance={key: manifest[key] for key in manifest if key not in _MANIFEST},
         **tables,
     )
 
@@ -352,10 +354,11 @@ def save_snapshot(
     Snapshot('mine', source='own', n_models=60, n_items=90, n_edges=25)
     """
     manifest = {"schema_version": SCHEMA_VERSION, "name": name, "source": source, "note": note}
+    provenance = {} if provenance is None else provenance
     problems = _provenance_problems(provenance)
     if not problems:
-        manifest |= dict(sorted((provenance or {}).items()))
-    problems += _header_problems(manifest)
+        manifest |= dict(sorted(provenance.items()))
+    problems += _manifest_problems(manifest)
     problems += find_problems(models, items, lineage, responses)
     tables = {"models": models, "items": items, "lineage": lineage}
     try:
@@ -375,12 +378,6 @@ def save_snapshot(
     return load_snapshot(path, verify_checksums=False)
 
 
-def _not_a_directory(folder: Path) -> str:
-    if folder.exists():
-        return "is a file; give the directory that holds snapshot.json"
-    return "does not exist; create a snapshot there with `lrmf simulate`, or check the path"
-
-
 def _read_manifest(path: Path) -> tuple[dict, list[str]]:
     try:
         manifest = json.loads(path.read_bytes().decode("utf-8"))
@@ -392,44 +389,18 @@ def _read_manifest(path: Path) -> tuple[dict, list[str]]:
     if not isinstance(manifest, dict):
         kind = type(manifest).__name__
         return {}, [f"{path.name}: expected a JSON object, got {kind}; restore the file"]
-    return manifest, _manifest_problems(manifest)
+    problems = _manifest_problems(manifest)
+    if missing := [key for key in _MANIFEST if key not in manifest]:
+        problems.append(f"{MANIFEST_FILE}: lacks {some(missing)}; restore the file")
+    return manifest, problems
 
 
 def _manifest_problems(manifest: dict) -> list[str]:
-    missing = [key for key in _MANIFEST_KEYS if key not in manifest]
-    problems = []
-    if missing:
-        problems.append(f"{MANIFEST_FILE}: lacks {some(missing)}; restore the file")
-    problems += _header_problems(manifest)
-    for count in _COUNTS:
-        if count in manifest and not is_count(manifest[count]):
-            got = quote(manifest[count])
-            problems.append(f"{MANIFEST_FILE}: {count} must be a whole number, got {got}")
-    return problems
-
-
-def _provenance_problems(provenance: dict | None) -> list[str]:
-    keys = {} if provenance is None else provenance
-    if not isinstance(keys, dict) or not all(isinstance(key, str) for key in keys):
-        return [f"{MANIFEST_FILE}: provenance must be a dict with texts as keys"]
-    reserved = [key for key in keys if key in _MANIFEST_KEYS]
-    if reserved:
-        return [f"{MANIFEST_FILE}: provenance must not set {some(reserved)}; use another key"]
-    return []
-
-
-def _header_problems(manifest: dict) -> list[str]:
-    problems = []
-    version = manifest.get("schema_version", SCHEMA_VERSION)
-    if version != SCHEMA_VERSION or isinstance(version, bool):
-        problems.append(
-            f"{MANIFEST_FILE}: schema_version is {quote(version)}, this version of lrmf reads "
-            f"{SCHEMA_VERSION}; update lrmf or write the snapshot anew"
-        )
-    for key in ("name", "source", "note"):
-        value = manifest.get(key, key)
-        if not isinstance(value, str) or not (value.strip() or key == "note"):
-            problems.append(f"{MANIFEST_FILE}: {key} must be a text, got {quote(value)}")
+    problems = [
+        f"{MANIFEST_FILE}: {key} is {quote(manifest[key])}, but must be {wanted}"
+        for key, (is_legal, wanted) in _MANIFEST.items()
+        if key in manifest and not is_legal(manifest[key])
+    ]
     try:
         json.dumps(manifest, allow_nan=False, ensure_ascii=False).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:
@@ -439,49 +410,40 @@ def _header_problems(manifest: dict) -> list[str]:
     return problems
 
 
+def _provenance_problems(provenance: dict) -> list[str]:
+    if not isinstance(provenance, dict) or not all(isinstance(key, str) for key in provenance):
+        return [f"{MANIFEST_FILE}: provenance must be a dict with texts as keys"]
+    if reserved := [key for key in provenance if key in _MANIFEST]:
+        return [f"{MANIFEST_FILE}: provenance must not set {some(reserved)}; use another key"]
+    return []
+
+
 def _file_problems(folder: Path, manifest: dict, *, verify_checksums: bool) -> list[str]:
     """Existence, size and checksum of the data files."""
-    listed = manifest.get("files", {})
+    listed = manifest.get("files")
     problems = []
-    if not isinstance(listed, dict):
-        problems.append(f"{MANIFEST_FILE}: files must be an object {{name: {{bytes, sha256}}}}")
-        listed = {}
     for file in DATA_FILES:
         path = folder / file
         if not path.is_file():
             what = "is not a file" if path.exists() else "is missing"
             problems.append(f"{file}: {what}; restore it or write the snapshot anew")
-            continue
-        if "files" not in manifest:
-            continue
-        entry = listed.get(file)
-        if not _is_file_entry(entry):
-            problems.append(f"{MANIFEST_FILE}: files lacks bytes and sha256 of {file}")
-            continue
-        try:
-            problems += _integrity_problems(path, entry, verify_checksums)
-        except OSError as error:
-            problems.append(f"{file}: cannot be read ({error.strerror or error})")
+        elif isinstance(listed, dict):
+            try:
+                problems += _integrity_problems(path, listed.get(file), verify_checksums)
+            except OSError as error:
+                problems.append(f"{file}: cannot be read ({error.strerror or error})")
     return problems
 
 
-def _is_file_entry(entry: object) -> bool:
-    return (
-        isinstance(entry, dict)
-        and is_count(entry.get("bytes"))
-        and isinstance(entry.get("sha256"), str)
-    )
-
-
-def _integrity_problems(path: Path, entry: dict, verify_checksums: bool) -> list[str]:
-    size = path.stat().st_size
-    if size != entry["bytes"]:
-        return [
-            f"{path.name}: has {size} bytes instead of the {entry['bytes']} of {MANIFEST_FILE}; "
-            + _DAMAGED
-        ]
-    if verify_checksums and _sha256(path) != entry["sha256"].lower():
-        return [f"{path.name}: its sha256 is not the one in {MANIFEST_FILE}; " + _DAMAGED]
+def _integrity_problems(path: Path, entry: object, verify_checksums: bool) -> list[str]:
+    known = entry if isinstance(entry, dict) else {}
+    if not is_count(known.get("bytes")) or not is_text(known.get("sha256")):
+        return [f"{MANIFEST_FILE}: files lacks bytes and sha256 of {path.name}"]
+    size, expected = path.stat().st_size, known["bytes"]
+    if size != expected:
+        return [f"{path.name}: has {size} bytes, {MANIFEST_FILE} says {expected}; {_DAMAGED}"]
+    if verify_checksums and _sha256(path) != known["sha256"].lower():
+        return [f"{path.name}: its sha256 is not the one in {MANIFEST_FILE}; {_DAMAGED}"]
     return []
 
 
@@ -498,11 +460,15 @@ def _read_or_report(read, path: Path, problems: list[str]):
         return read(path)
     # Damaged files make the parsers raise nearly anything, from OverflowError to SyntaxError.
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
         problems.append(
-            f"{path.name}: cannot be read ({reason}); restore it or write the snapshot anew"
+            f"{path.name}: cannot be read ({_reason(error)}); restore it or write the snapshot anew"
         )
         return None
+
+
+def _reason(error: Exception) -> str:
+    """One line of an error's message."""
+    return " ".join(str(error).split())[:200]
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -521,18 +487,6 @@ def _read_table(path: Path) -> pd.DataFrame:
 def _read_responses(path: Path) -> np.memmap:
     # Unlike np.load this opens nothing but a plain array: no pickle, no archive.
     return np.lib.format.open_memmap(path, mode="r")
-
-
-def _count_problems(manifest: dict, tables: dict) -> list[str]:
-    problems = []
-    for count, table in _COUNTS.items():
-        frame, said = tables[table], manifest.get(count)
-        if frame is not None and is_count(said) and said != len(frame):
-            problems.append(
-                f"{MANIFEST_FILE}: {count} is {said}, but {TABLE_FILES[table]} has {len(frame)} "
-                "rows; write the snapshot anew"
-            )
-    return problems
 
 
 def check_target(path: str | os.PathLike, *, overwrite: bool = False) -> None:
@@ -578,9 +532,8 @@ def _write_table(path: Path, frame: pd.DataFrame) -> None:
     try:
         table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
     except (pa.ArrowException, ValueError, TypeError) as error:
-        reason = " ".join(str(error).split())[:200]
         raise SnapshotError(
-            f"{path.name}: a column has no single type ({reason}); use one type and null"
+            f"{path.name}: a column has no single type ({_reason(error)}); use one type and null"
         ) from error
     for index, column in enumerate(table.schema):
         if pa.types.is_large_string(column.type):

@@ -1,4 +1,7 @@
-"""Counts, means and residuals of the response matrix, by model and by item."""
+"""Counts, means and residuals of the responses, by model and by item.
+
+Answers (``uint8``) are counted by compiled kernels over all threads, without a copy.
+"""
 
 import numpy as np
 import pandas as pd
@@ -12,38 +15,85 @@ TILE_COLUMNS = 256  # columns that one thread counts at a time
 _OPTIONS = {"cache": True, "error_model": "numpy"}
 
 
-def count_answers(answers):
-    """Correct and observed answers by row; observed is -1 in a row with a value that is none."""
+def count_answers(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Correct and observed answers by row; observed is -1 in a row with an illegal value."""
     correct, observed = np.empty((2, answers.shape[0]), np.int64)
     _count_rows(read_only(answers), correct, observed)
     return correct, observed
 
 
-def count_columns(answers):
+def count_columns(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Correct and observed answers by column."""
     correct, observed = np.empty((2, answers.shape[1]), np.int64)
     _count_columns(read_only(answers), correct, observed)
     return correct, observed
 
 
-def compress(answers):
-    """CSR of the observed answers; the data are 0/1 (explicit zeros are answers, too)."""
+def compress(answers: np.ndarray) -> sparse.csr_array:
+    """Observed answers as a sparse matrix; a wrong answer is an explicit zero."""
     pointers = np.concatenate([[0], np.cumsum(count_answers(answers)[1])])
     columns, values = np.empty(pointers[-1], np.int32), np.empty(pointers[-1], np.uint8)
     _compress(read_only(answers), pointers, columns, values)
     return sparse.csr_array((values, columns, pointers), shape=answers.shape)
 
 
-def read_only(answers):
+def item_means(
+    responses: np.ndarray, items: pd.DataFrame | None = None, *, smoothing: float = 1.0
+) -> np.ndarray:
+    """Mean response of each item, shrunk towards its benchmark's: float32 (n_items,).
+
+    (sum_u z_ui + s g_b) / (n_i + s), where g_b is the mean over the benchmark's observed cells
+    (over all cells without `items`), and 1/2 if nothing at all is observed.
+    """
+    total, count = _column_sums(responses)
+    overall = total.sum() / count.sum() if count.any() else 0.5
+    group = benchmark_codes(items, responses.shape[1])
+    group_count = np.bincount(group, weights=count)
+    group_mean = np.full(len(group_count), overall)
+    np.divide(np.bincount(group, total), group_count, out=group_mean, where=group_count > 0)
+    smoothed = (total + smoothing * group_mean[group]) / (count + smoothing)
+    return smoothed.astype(np.float32)
+
+
+def benchmark_codes(items: pd.DataFrame | None, n_items: int) -> np.ndarray:
+    """Number of each column's benchmark; all 0 without a table."""
+    return np.zeros(n_items, int) if items is None else pd.factorize(items["benchmark"])[0]
+
+
+def residuals(responses: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Responses minus item means, 0 where missing, and the observed mask; both float32."""
+    seen = observed(responses)
+    return np.where(seen, responses - means, np.float32(0)), seen.astype(np.float32)
+
+
+def column_std(responses: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Standard deviation of each column of proportions, at least 0.001."""
+    values, seen = residuals(responses, means)
+    variance = (values**2).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
+    return np.sqrt(np.maximum(variance, 1e-6))
+
+
+def read_only(answers: np.ndarray) -> np.ndarray:
     """A plain read-only view, as of a memory map: one compiled kernel serves every caller."""
     view = np.ascontiguousarray(answers).view()
     view.flags.writeable = False
     return view
 
 
+def _column_sums(responses):
+    """Sum and number of the observed responses of each column."""
+    if responses.dtype == np.uint8:
+        return count_columns(responses)
+    total, count = np.zeros(responses.shape[1]), np.zeros(responses.shape[1], np.int64)
+    for _, block in row_blocks(responses):
+        seen = observed(block)
+        total += np.where(seen, block, 0).sum(axis=0, dtype=np.float64)
+        count += seen.sum(axis=0)
+    return total, count
+
+
 @njit(parallel=True, **_OPTIONS)
 def _count_rows(answers, correct, observed):
-    """Correct and observed answers of every row, int64 (n_rows,); observed is -1 if one is none."""
     for i in prange(answers.shape[0]):
         ones, missing, other = 0, 0, 0
         for j in range(answers.shape[1]):
@@ -56,7 +106,6 @@ def _count_rows(answers, correct, observed):
 
 @njit(parallel=True, **_OPTIONS)
 def _count_columns(answers, correct, observed):
-    """Correct and observed answers of every column, int64 (n_columns,)."""
     for tile in prange(-(-answers.shape[1] // TILE_COLUMNS)):
         left = tile * TILE_COLUMNS
         right = min(left + TILE_COLUMNS, answers.shape[1])
@@ -72,7 +121,6 @@ def _count_columns(answers, correct, observed):
 
 @njit(parallel=True, **_OPTIONS)
 def _compress(answers, pointers, columns, values):
-    """Fill the columns and 0/1 values of the observed answers of every row (CSR)."""
     for i in prange(answers.shape[0]):
         position = pointers[i]
         for j in range(answers.shape[1]):
@@ -80,55 +128,3 @@ def _compress(answers, pointers, columns, values):
                 columns[position] = j
                 values[position] = answers[i, j]
                 position += 1
-
-
-def item_means(
-    responses: np.ndarray, items: pd.DataFrame | None = None, *, smoothing: float = 1.0
-) -> np.ndarray:
-    """Mean response of each item, smoothed towards its benchmark: float32 (n_items,).
-
-    (sum_u z_ui + s g_b) / (n_i + s), where g_b is the mean over the benchmark's observed cells
-    (over all cells without `items`), and 1/2 if nothing at all is observed.
-    """
-    n_items = responses.shape[1]
-    total, count = _column_sums(responses)
-    overall = total.sum() / count.sum() if count.any() else 0.5
-    group = benchmark_codes(items, n_items)
-    group_count = np.bincount(group, weights=count)
-    group_mean = np.full(len(group_count), overall)
-    np.divide(np.bincount(group, total), group_count, out=group_mean, where=group_count > 0)
-    smoothed = (total + smoothing * group_mean[group]) / (count + smoothing)
-    return smoothed.astype(np.float32)
-
-
-def _column_sums(responses):
-    """Sum and number of the observed responses of each column."""
-    count = np.zeros(responses.shape[1], np.int64)
-    if responses.dtype == np.uint8:
-        total = np.zeros_like(count)
-        _count_columns(read_only(responses), total, count)
-        return total, count
-    total = np.zeros(responses.shape[1])
-    for _, block in row_blocks(responses):
-        seen = observed(block)
-        total += np.where(seen, block, 0).sum(axis=0, dtype=np.float64)
-        count += seen.sum(axis=0)
-    return total, count
-
-
-def benchmark_codes(items: pd.DataFrame | None, n_items: int) -> np.ndarray:
-    """Number of each column's benchmark; all 0 without a table."""
-    return np.zeros(n_items, int) if items is None else pd.factorize(items["benchmark"])[0]
-
-
-def residuals(responses: np.ndarray, means: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Responses minus item means, 0 where missing, and the observed mask; both float32."""
-    seen = observed(responses)
-    return np.where(seen, responses - means, np.float32(0)), seen.astype(np.float32)
-
-
-def spread(responses: np.ndarray, means: np.ndarray) -> np.ndarray:
-    """Standard deviation of each column of proportions, at least 0.001."""
-    values, seen = residuals(responses, means)
-    variance = (values**2).sum(axis=0) / np.maximum(seen.sum(axis=0), 1)
-    return np.sqrt(np.maximum(variance, 1e-6))

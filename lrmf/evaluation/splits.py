@@ -9,7 +9,7 @@ from scipy import sparse
 
 from ..data.features import DATE_COLUMNS, model_dates
 from ..data.lineage import Lineage
-from ..data.responses import MISSING, observed, random_places
+from ..data.responses import missing_like, observed, random_places, without
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +75,7 @@ def zero_shot(
         rng = np.random.default_rng(seed)
         folds = _cold_start_folds(responses, lineage, n_folds=n_folds, max_hops=max_hops, rng=rng)
         for fold, rows in enumerate(folds):
-            train = _without(responses, rows)
+            train = without(responses, rows)
             target = observed(responses[rows])
             yield Split("zero_shot", seed, train, rows, None, target, {"fold": fold})
 
@@ -102,7 +102,7 @@ def few_shot(
         rng = np.random.default_rng(seed)
         folds = _cold_start_folds(responses, lineage, n_folds=n_folds, max_hops=max_hops, rng=rng)
         for fold, rows in enumerate(folds):
-            train = _without(responses, rows)
+            train = without(responses, rows)
             seen = observed(responses[rows])
             place = random_places(seen, rng)
             for k in ks:
@@ -110,7 +110,7 @@ def few_shot(
                 if not enough.any():
                     continue
                 shown = (place < k)[enough]
-                revealed = np.where(shown, responses[rows[enough]], _missing(responses))
+                revealed = np.where(shown, responses[rows[enough]], missing_like(responses))
                 target = seen[enough] & ~shown
                 label = {"k": k, "fold": fold}
                 revealed = revealed.astype(responses.dtype) if k else None
@@ -133,7 +133,7 @@ def homogeneous(
     families = lineage.families[: lineage.n_models]
     if family is None:
         family = int(np.bincount(families[_scored(responses)]).argmax())
-    members_only = _without(responses, np.flatnonzero(families != family))
+    members_only = without(responses, np.flatnonzero(families != family))
     for seed in seeds:
         rng = np.random.default_rng(seed)
         folds = _cold_start_folds(
@@ -141,7 +141,7 @@ def homogeneous(
         )
         for training, source in (("one family", members_only), ("all families", responses)):
             for fold, rows in enumerate(folds):
-                train, target = _without(source, rows), observed(responses[rows])
+                train, target = without(source, rows), observed(responses[rows])
                 label = {"training": training, "fold": fold}
                 yield Split("homogeneous", seed, train, rows, None, target, label)
 
@@ -182,13 +182,9 @@ def date_split(
             f"forecast; dates run from {dated.min().date()} to {dated.max().date()}"
         )
     rows = np.flatnonzero(late)
-    train = _without(responses, np.flatnonzero(~early))
+    train = without(responses, np.flatnonzero(~early))
     target = observed(responses[rows])
     return [Split("date", 0, train, rows, None, target, {"cutoff": str(cut.date())})]
-
-
-def _missing(responses: np.ndarray):
-    return MISSING if responses.dtype == np.uint8 else np.nan
 
 
 def _scored(responses: np.ndarray) -> np.ndarray:
@@ -196,19 +192,12 @@ def _scored(responses: np.ndarray) -> np.ndarray:
     return np.array([observed(row).any() for row in responses])
 
 
-def _without(responses: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """A copy in memory with these models' responses missing."""
-    train = np.array(responses)
-    train[rows] = _missing(responses)
-    return train
-
-
 def _thin(
     responses: np.ndarray, density: float, spared_from: float, rows: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Training copy at a density, and the target cells of `rows`; draws depend on the seed only."""
     rng = np.random.default_rng(seed)
-    train = np.full(responses.shape, _missing(responses), dtype=responses.dtype)
+    train = np.full(responses.shape, missing_like(responses), dtype=responses.dtype)
     target = np.zeros((len(rows), responses.shape[1]), dtype=bool)
     position = np.full(len(responses), -1)
     position[rows] = np.arange(len(rows))

@@ -5,7 +5,7 @@ import pandas as pd
 from sklearn.ensemble import ExtraTreesRegressor
 
 from ..data.features import card_codes
-from ..data.names import namesakes
+from ..data.names import similar_names
 from ..data.responses import observed_counts
 from ..data.schema import RELATIONS
 from ..solver.gaussians import Gaussians
@@ -27,7 +27,7 @@ class CardCorrection:
         r_u = G^1/2 (t_u - mean_u)  ~  f(x_u) + s_u^1/2 Sigma_u^1/2 C^1/2 N(0, I)
 
     f is a forest of extremely randomized trees (Geurts et al., 2006) over x_u: the card, the
-    forecast, its variance, the number of relatives, the states of `namesakes`. Another forest, that
+    forecast, its variance, number of relatives, the states of `similar_names`. Another forest, that
     sees by which relations parents are linked, too, gives the factor s_u: it tells near-copies from
     models that may be anything. C is the covariance that is left. s and C are fitted to what
     out-of-bag forecasts of f leave, and f is shrunk by the weight that these call for (least
@@ -143,7 +143,7 @@ def correct(model, models, *, use_names=True, seed=0):
         inputs = np.column_stack([card_codes(models), inputs])
     if use_cards and use_names:
         states = posterior.mean @ correction.root
-        inputs = np.column_stack([inputs, namesakes(models["model_id"], states, rows)])
+        inputs = np.column_stack([inputs, similar_names(models["model_id"], states, rows)])
     relations = _parents_by_relation(model.lineage_)
     correction.fit(belief[rows], posterior, inputs[rows], relations[rows])
     others = np.setdiff1d(everyone, rows)

@@ -28,7 +28,7 @@ class Stacking:
 
     Parameters
     ----------
-    use_names : bool, whether trees see the scores of `namesakes`
+    use_names : bool, whether trees see the scores of `similar_names`
     seed : int
 
     Attributes

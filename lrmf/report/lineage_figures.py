@@ -347,7 +347,7 @@ def parent_child_scatter(pairs):
 
     Parameters
     ----------
-    pairs : DataFrame of `lrmf.analysis.kinship.parent_child_pairs`
+    pairs : DataFrame of `lrmf.analysis.relatedness.parent_child_pairs`
     """
     average = pairs[pairs["benchmark"] == "average"]
     x, y = average["parent_score"].to_numpy(), average["child_score"].to_numpy()
@@ -384,8 +384,8 @@ def parent_child_correlation(correlations):
 
     Parameters
     ----------
-    correlations : DataFrame of `lrmf.analysis.kinship.parent_child_correlations`; relations with
-        fewer than 20 pairs are not drawn
+    correlations : DataFrame of `lrmf.analysis.relatedness.parent_child_correlations`; relations
+        with fewer than 20 pairs are not drawn
     """
     is_shown = (correlations["n"] >= _MIN_PAIRS_SHOWN) | (correlations["relation"] == "any")
     shown = correlations[is_shown]

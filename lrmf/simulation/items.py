@@ -8,6 +8,7 @@ for skills y, minor factors m and a standard normal g (see `lrmf.simulation.simu
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,39 +16,31 @@ from scipy.special import ndtr, ndtri
 
 from .targets import BENCHMARKS, SCORE_SD
 
-_BBH_OF_250 = """
-    boolean_expressions date_understanding disambiguation_qa formal_fallacies geometric_shapes
-    hyperbaton logical_deduction_three_objects logical_deduction_five_objects
-    logical_deduction_seven_objects movie_recommendation navigate object_counting
-    reasoning_about_colored_objects ruin_names salient_translation_error_detection
-    sports_understanding temporal_sequences tracking_shuffled_objects_three_objects
-    tracking_shuffled_objects_five_objects tracking_shuffled_objects_seven_objects web_of_lies
-""".split()
+# Numbers of items of the Open LLM Leaderboard, version 2, by benchmark and subtask.
 SUBTASK_ITEMS = {
-    "ifeval": {"ifeval": 541},
-    "bbh": {
-        **dict.fromkeys(_BBH_OF_250, 250),
-        **{"causal_judgement": 187, "penguins_in_a_table": 146, "snarks": 178},
-    },
-    "math": {
-        **{"algebra": 307, "counting_and_prob": 123, "geometry": 132},
-        **{"intermediate_algebra": 280, "num_theory": 154, "prealgebra": 193, "precalculus": 135},
-    },
-    "gpqa": {"diamond": 198, "extended": 546, "main": 448},
-    "musr": {"murder_mysteries": 250, "object_placements": 256, "team_allocation": 250},
-    "mmlu_pro": {
-        **{"biology": 717, "business": 789, "chemistry": 1132, "computer_science": 410},
-        **{"economics": 844, "engineering": 969, "health": 818, "history": 381, "law": 1101},
-        **{"math": 1351, "other": 924, "philosophy": 499, "physics": 1299, "psychology": 798},
-    },
+    benchmark: dict(zip(rows["subtask"], rows["n_items"].tolist(), strict=True))
+    for benchmark, rows in pd.read_csv(Path(__file__).with_name("subtasks.csv")).groupby(
+        "benchmark", sort=False
+    )
 }
 
-# Over benchmarks: ifeval, bbh, math, gpqa, musr, mmlu_pro.
-SCORE_MEAN = np.array([0.46, 0.49, 0.12, 0.297, 0.41, 0.33])
-ITEM_MEAN_SPREAD = np.array([0.70, 0.71, 0.70, 0.70, 0.69, 0.71])
-N_MINOR = 8
-MINOR_SHARE, MINOR_DECAY, MINOR_SUBTASK_SHARE = 0.43, 0.65, 0.4
-SLOPE_SPREAD, SLOPE_NOISE = 0.4, 0.2
+
+@dataclass(frozen=True)
+class ItemConfig:
+    """How items differ; tuples are over the benchmarks, in the order of `BENCHMARKS`.
+
+    The mean scores are measured, the standard deviations of the items' means fitted to them; the
+    other values were found by repeated simulation (see `lrmf.simulation.simulate`).
+    """
+
+    score_mean: tuple = (0.46, 0.49, 0.12, 0.297, 0.41, 0.33)
+    item_mean_std: tuple = (0.70, 0.71, 0.70, 0.70, 0.69, 0.71)  # over the largest possible
+    n_minor: int = 8  # minor factors
+    minor_share: float = 0.43  # of the variance that is not difficulty
+    minor_decay: float = 0.65  # of the variance from one minor factor to the next
+    minor_subtask_share: float = 0.4  # of a minor loading's variance, common to a subtask
+    slope_std: float = 0.4  # over the mean slope
+    slope_noise: float = 0.2
 
 
 def make_items(n_items: int) -> pd.DataFrame:
@@ -93,11 +86,17 @@ class Curves:
         )
 
 
-def draw_curves(items: pd.DataFrame, skills: np.ndarray, rng: np.random.Generator) -> Curves:
+def draw_curves(
+    items: pd.DataFrame,
+    skills: np.ndarray,
+    rng: np.random.Generator,
+    config: ItemConfig = ItemConfig(),
+) -> Curves:
     """Items whose latent variance, apart from the mean effect of the skill, is one.
 
-    A share sin(pi spread^2 / 2) of it is difficulty, which spreads the items' means as wanted
-    (exact for a mean of one half); the rest is uneven slopes, minor factors and inherited noise.
+    A share sin(pi std^2 / 2) of it is difficulty, which gives the items' means the wanted standard
+    deviation (exact for a mean of one half); the rest is uneven slopes, minor factors and inherited
+    noise.
 
     Parameters
     ----------
@@ -106,19 +105,20 @@ def draw_curves(items: pd.DataFrame, skills: np.ndarray, rng: np.random.Generato
     """
     n_items, n_skills = len(items), len(BENCHMARKS)
     benchmark = pd.Categorical(items["benchmark"], categories=BENCHMARKS).codes
-    height, slope = _solve_scores(skills)
-    difficulty_share = np.sin(np.pi / 2 * ITEM_MEAN_SPREAD**2)
-    minor_share = MINOR_SHARE * (1 - difficulty_share)
-    slope_share = (SLOPE_SPREAD * slope) ** 2 + SLOPE_NOISE**2
+    height, slope = _solve_scores(skills, np.array(config.score_mean))
+    difficulty_share = np.sin(np.pi / 2 * np.array(config.item_mean_std) ** 2)
+    minor_share = config.minor_share * (1 - difficulty_share)
+    slope_share = (config.slope_std * slope) ** 2 + config.slope_noise**2
     noise_share = 1 - difficulty_share - minor_share - slope_share
     draws = _centred(rng.standard_normal((n_items, 2)), benchmark)
     difficulty = np.sqrt(difficulty_share)[benchmark] * draws[:, 0]
-    loadings = np.zeros((n_skills + N_MINOR, n_items))
+    loadings = np.zeros((n_skills + config.n_minor, n_items))
     unevenness = np.sqrt(slope_share)[benchmark] * draws[:, 1]
     loadings[benchmark, np.arange(n_items)] = slope[benchmark] + unevenness
-    decay = MINOR_DECAY ** np.arange(N_MINOR)
+    decay = config.minor_decay ** np.arange(config.n_minor)
     scale = np.sqrt(np.outer(minor_share[benchmark], decay / decay.sum()))
-    loadings[n_skills:] = (_centred(_draw_minor_loadings(items, rng), benchmark) * scale).T
+    minor = _draw_minor_loadings(items, rng, config)
+    loadings[n_skills:] = (_centred(minor, benchmark) * scale).T
     return Curves(
         benchmark=benchmark,
         intercept=height[benchmark] + difficulty,
@@ -127,23 +127,26 @@ def draw_curves(items: pd.DataFrame, skills: np.ndarray, rng: np.random.Generato
     )
 
 
-def _solve_scores(skills: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Solve ``mean, sd of ndtr(h_b + k_b y_ub) = SCORE_MEAN, SCORE_SD`` by fixed-point steps."""
-    height = ndtri(SCORE_MEAN)
+def _solve_scores(skills: np.ndarray, mean: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Solve ``mean, sd of ndtr(h_b + k_b y_ub) = mean, SCORE_SD`` by fixed-point steps."""
+    height = ndtri(mean)
     slope = SCORE_SD / (np.exp(-(height**2) / 2) / np.sqrt(2 * np.pi))
     for _ in range(50):
         expected = ndtr(height + slope * skills)
-        height = height + ndtri(SCORE_MEAN) - ndtri(expected.mean(axis=0))
+        height = height + ndtri(mean) - ndtri(expected.mean(axis=0))
         slope = slope * SCORE_SD / expected.std(axis=0)
     return height, slope
 
 
-def _draw_minor_loadings(items: pd.DataFrame, rng: np.random.Generator) -> np.ndarray:
+def _draw_minor_loadings(
+    items: pd.DataFrame, rng: np.random.Generator, config: ItemConfig
+) -> np.ndarray:
     """Draw x_i of unit variance, partly common to a subtask."""
     subtask = pd.factorize(items["benchmark"] + "/" + items["subtask"])[0]
-    own = rng.standard_normal((len(items), N_MINOR))
-    common = rng.standard_normal((subtask.max() + 1, N_MINOR))[subtask]
-    return np.sqrt(1 - MINOR_SUBTASK_SHARE) * own + np.sqrt(MINOR_SUBTASK_SHARE) * common
+    own = rng.standard_normal((len(items), config.n_minor))
+    common = rng.standard_normal((subtask.max() + 1, config.n_minor))[subtask]
+    share = config.minor_subtask_share
+    return np.sqrt(1 - share) * own + np.sqrt(share) * common
 
 
 def _centred(draws: np.ndarray, benchmark: np.ndarray) -> np.ndarray:

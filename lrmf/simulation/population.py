@@ -14,38 +14,49 @@ PRETRAINED, FINETUNE, MERGE, ADAPTER, QUANTIZED = range(5)
 RELATION_OF_KIND = np.array(["none", "finetune", "merge", "adapter", "quantized"], dtype=object)
 RECORDED_NONE, RECORDED_FIRST, RECORDED_ALL, RECORDED_GRANDPARENT = range(4)
 
-# Shares of the kinds and of the unscored models, found by repeated growth (see `simulate`).
-SHARE_UNSCORED = 0.44
-SHARE_PRETRAINED = 0.056
-SHARE_MERGE, SHARE_QUANTIZED, SHARE_ADAPTER = 0.60, 0.03, 0.006
-# In-degrees of merges as measured: 2, 3, 4, 5, 6, and a geometric tail from 7 on.
-MERGE_DEGREE_SHARES = np.array([77, 32, 22, 13, 11, 38]) / 193
-MERGE_DEGREE_TAIL = 0.2
-# Popularity of the families: (rank + offset) ** -exponent.
-POPULARITY_OFFSET, POPULARITY_EXPONENT = 9.0, 2.0
-# How often the parent is the family's root; else it is drawn from the urn, recent entries first.
-# Merges across families of like size tie families into components.
-ROOT_AS_PARENT = {"merge": 0.08, "other": 0.57}
-CROSS_FAMILY_MERGE = 0.45
-RECENCY = 1.6
-# Probability that a card names its parents, by (scored, merge), and how documentation runs in
-# families: it is likelier where the parent is documented too.
-RECORDED = {(True, False): 0.45, (True, True): 0.20, (False, False): 0.75, (False, True): 0.38}
-RECORDED_LIKE_PARENT, RECORDED_UNLIKE_PARENT = 1.3, 0.88
-MERGE_FULLY_RECORDED = {True: 0.36, False: 0.8}
-GRANDPARENT_TOO = 0.35
+ARCHITECTURES = "Alder Birch Cedar Elm Fir Hazel Juniper Larch Maple Rowan".split()
 
-# Over models, not families; sizes in billions of parameters.
-SIZE_QUANTILES = np.array([0, 0.05, 0.25, 0.5, 0.75, 0.95, 1])
-SIZE_VALUES = np.array([0.1, 0.51, 6.7, 8.0, 12.2, 40, 140])
-DATE_QUANTILES = np.array([0, 0.05, 0.25, 0.5, 0.75, 1])
-DATES = pd.to_datetime(
-    ["2022-03-02", "2023-07-01", "2024-05-25", "2024-09-20", "2024-12-15", "2025-03-10"]
-)
-LEADERBOARD_OPENS, LEADERBOARD_CLOSES = pd.to_datetime(["2024-06-08", "2025-03-13"])
-ARCHITECTURES = np.array(
-    ["Alder", "Birch", "Cedar", "Elm", "Fir", "Hazel", "Juniper", "Larch", "Maple", "Rowan"]
-)
+
+@dataclass(frozen=True)
+class PopulationConfig:
+    """Shares, sizes and dates of the population.
+
+    Sizes, dates and the numbers of parents of merges are measured on the real Hub; the other values
+    were found by repeated growth (see `lrmf.simulation.simulate`). Pairs are of scored and of
+    unscored models.
+    """
+
+    unscored: float = 0.44  # unscored models for each scored one
+    pretrained: float = 0.056  # of all models; the following of all others, the rest are finetunes
+    merge: float = 0.60
+    quantized: float = 0.03
+    adapter: float = 0.006
+    # Numbers of merges of 2, 3, 4, 5, 6 parents, and of 7 or more, with a geometric tail.
+    merge_degrees: tuple = (77, 32, 22, 13, 11, 38)
+    merge_degree_tail: float = 0.2
+    # Popularity of the families: (rank + offset) ** -exponent.
+    popularity_offset: float = 9.0
+    popularity_exponent: float = 2.0
+    # How often the parent is the family's root; else it comes from the urn, recent entries first.
+    root_as_parent: float = 0.57
+    root_as_merge_parent: float = 0.08
+    recency: float = 1.6
+    cross_family_merge: float = 0.45  # merges across families of like size tie them into components
+    # Probability that a card names the parents; it is larger if the parent's own card does.
+    recorded: tuple = (0.45, 0.75)
+    recorded_merge: tuple = (0.20, 0.38)
+    recorded_like_parent: float = 1.3
+    recorded_unlike_parent: float = 0.88
+    merge_fully_recorded: tuple = (0.36, 0.8)  # else the card names the first parent only
+    grandparent_too: float = 0.35
+    # Quantiles over models, not families: of the size in billions of parameters, of the creation.
+    sizes_b: tuple = (0.1, 0.51, 6.7, 8.0, 12.2, 40, 140)
+    size_quantiles: tuple = (0, 0.05, 0.25, 0.5, 0.75, 0.95, 1)
+    created: tuple = (
+        "2022-03-02", "2023-07-01", "2024-05-25", "2024-09-20", "2024-12-15", "2025-03-10",
+    )  # fmt: skip
+    creation_quantiles: tuple = (0, 0.05, 0.25, 0.5, 0.75, 1)
+    leaderboard: tuple = ("2024-06-08", "2025-03-13")  # first and last day of evaluations
 
 
 @dataclass(frozen=True)
@@ -54,7 +65,7 @@ class Population:
 
     Attributes
     ----------
-    kind, family, depth, recorded : int array (n_nodes,)
+    kind, family, depth, recorded : int array (n_nodes,); see the constants of this module
     scored : bool array (n_nodes,)
     parents : list of int arrays, the true parents, earlier nodes, most influential first
     family_size_b : float array (n_families,), billions of parameters
@@ -76,36 +87,39 @@ class Population:
         return len(self.kind)
 
 
-def grow_population(n_models: int, rng: np.random.Generator) -> Population:
+def grow_population(
+    n_models: int, rng: np.random.Generator, config: PopulationConfig = PopulationConfig()
+) -> Population:
     """Let the Hub grow model by model until it holds ``n_models`` scored ones.
 
     Families are born over time with Zipf popularity; a new model joins a family by popularity and
     takes its parents there by preferential attachment (an urn in which models appear once at birth
     and once more for every child), which gives few models many children and most only one.
     """
-    n_unscored = round(SHARE_UNSCORED * n_models)
+    n_unscored = round(config.unscored * n_models)
     n_nodes = n_models + n_unscored
     scored = np.ones(n_nodes, dtype=bool)
     scored[rng.permutation(n_nodes)[:n_unscored]] = False
-    n_families = max(4, round(SHARE_PRETRAINED * n_nodes))
+    n_families = max(4, round(config.pretrained * n_nodes))
     # Two roots open the Hub; later ones come rather early, as children need time to follow.
     birth = np.unique(np.append([0, 1], n_nodes * rng.random(n_families) ** 1.3).astype(int))
-    popularity = (rng.permutation(len(birth)) + POPULARITY_OFFSET) ** -POPULARITY_EXPONENT
-    size_b = _family_sizes(_expected_models(birth, popularity, n_nodes), rng)
-    growth = _Growth(birth, popularity, size_b, scored, rng)
-    for node in range(n_nodes):
-        growth.add(node)
-    growth.record_a_merge()
-    return Population(
-        kind=growth.kind,
-        family=growth.family,
-        depth=growth.depth,
-        recorded=growth.recorded,
+    rank = rng.permutation(len(birth))
+    popularity = (rank + config.popularity_offset) ** -config.popularity_exponent
+    population = Population(
+        *np.zeros((4, n_nodes), dtype=np.int64),
         scored=scored,
-        parents=growth.parents,
-        family_size_b=size_b,
+        parents=[np.zeros(0, dtype=np.int64)] * n_nodes,
+        family_size_b=_family_sizes(_expected_models(birth, popularity, n_nodes), rng, config),
         family_birth=birth,
     )
+    growth = _Growth(population, popularity, rng, config)
+    for node in range(n_nodes):
+        growth.add(node)
+    # At least one merge has all its parents on record, however small the Hub.
+    merges = np.flatnonzero(scored & (population.kind == MERGE))
+    if not (population.recorded[merges] == RECORDED_ALL).any():
+        population.recorded[merges[-1:]] = RECORDED_ALL
+    return population
 
 
 def _expected_models(birth: np.ndarray, popularity: np.ndarray, n_nodes: int) -> np.ndarray:
@@ -115,37 +129,33 @@ def _expected_models(birth: np.ndarray, popularity: np.ndarray, n_nodes: int) ->
     return popularity * remaining[birth]
 
 
-def _family_sizes(expected_models: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _family_sizes(
+    expected_models: np.ndarray, rng: np.random.Generator, config: PopulationConfig
+) -> np.ndarray:
     """Sizes whose distribution over models, not over families, has the measured quantiles."""
     order = rng.permutation(len(expected_models))
     share = expected_models[order] / expected_models.sum()
     quantile = np.cumsum(share) - share / 2
     size_b = np.empty(len(order))
-    size_b[order] = np.exp(np.interp(quantile, SIZE_QUANTILES, np.log(SIZE_VALUES)))
+    size_b[order] = np.exp(np.interp(quantile, config.size_quantiles, np.log(config.sizes_b)))
     return size_b.round(3)
 
 
 class _Growth:
-    """State of the growing Hub: one urn of candidate parents per family."""
+    """Fills in a population node by node, with an urn of candidate parents for each family."""
 
-    def __init__(self, birth, popularity, size_b, scored, rng):
-        n_nodes = len(scored)
-        self.rng, self.scored, self.birth = rng, scored, birth
-        self.kind = np.zeros(n_nodes, dtype=np.int64)
-        self.family = np.zeros(n_nodes, dtype=np.int64)
-        self.depth = np.zeros(n_nodes, dtype=np.int64)
-        self.recorded = np.zeros(n_nodes, dtype=np.int64)
-        self.parents = [np.zeros(0, dtype=np.int64)] * n_nodes
+    def __init__(self, population, popularity, rng, config):
+        self.hub, self.rng, self.config = population, rng, config
         self.cumulative = np.cumsum(popularity)
         self.urns = []
-        self.by_size = np.argsort(size_b, kind="stable")
+        self.by_size = np.argsort(population.family_size_b, kind="stable")
         self.size_rank = np.argsort(self.by_size, kind="stable")
 
     def add(self, node: int) -> None:
         """Let a root found its family, or a descendant join one."""
-        n_families = len(self.urns)
-        if n_families < len(self.birth) and self.birth[n_families] == node:
-            self.family[node] = n_families
+        hub, n_families = self.hub, len(self.urns)
+        if n_families < len(hub.family_birth) and hub.family_birth[n_families] == node:
+            hub.family[node] = n_families
             self.urns.append([node] * 4)
             return
         mark = self.rng.random() * self.cumulative[n_families - 1]
@@ -154,24 +164,18 @@ class _Growth:
         parents = self._merge_parents(family) if kind == MERGE else []
         if len(parents) < 2:
             kind = FINETUNE if kind == MERGE else kind
-            parents = [self._draw_parent(family, ROOT_AS_PARENT["other"])]
-        self.family[node], self.kind[node] = family, kind
-        self.parents[node] = np.array(parents)
-        self.depth[node] = 1 + max(self.depth[parent] for parent in parents)
-        self.recorded[node] = self._draw_recorded(node)
+            parents = [self._draw_parent(family, self.config.root_as_parent)]
+        hub.family[node], hub.kind[node] = family, kind
+        hub.parents[node] = np.array(parents)
+        hub.depth[node] = 1 + hub.depth[parents].max()
+        hub.recorded[node] = self._draw_recorded(node)
         self.urns[family] += parents
         # Documented models are found and reused more; unscored ones are visible only as parents.
-        copies = (3 if self.recorded[node] else 1) * (1 if self.scored[node] else 2)
+        copies = (3 if hub.recorded[node] else 1) * (1 if hub.scored[node] else 2)
         self.urns[family] += [node] * copies
 
-    def record_a_merge(self) -> None:
-        """Have at least one merge with all its parents on record, however small the Hub."""
-        merges = np.flatnonzero(self.scored & (self.kind == MERGE))
-        if not (self.recorded[merges] == RECORDED_ALL).any():
-            self.recorded[merges[-1:]] = RECORDED_ALL
-
     def _draw_kind(self) -> int:
-        bounds = np.cumsum([SHARE_MERGE, SHARE_QUANTIZED, SHARE_ADAPTER])
+        bounds = np.cumsum([self.config.merge, self.config.quantized, self.config.adapter])
         place = int(np.searchsorted(bounds, self.rng.random(), side="right"))
         return (MERGE, QUANTIZED, ADAPTER, FINETUNE)[place]
 
@@ -179,19 +183,20 @@ class _Growth:
         urn = self.urns[family]
         if self.rng.random() < root_share:
             return urn[0]
-        return urn[int(len(urn) * (1 - self.rng.random() ** RECENCY))]
+        return urn[int(len(urn) * (1 - self.rng.random() ** self.config.recency))]
 
     def _merge_parents(self, family: int) -> list[int]:
-        degree = 2 + int(self.rng.choice(6, p=MERGE_DEGREE_SHARES))
-        if degree == 7:
-            degree += int(self.rng.geometric(MERGE_DEGREE_TAIL)) - 1
+        weights = np.array(self.config.merge_degrees)
+        degree = 2 + int(self.rng.choice(len(weights), p=weights / weights.sum()))
+        if degree == 1 + len(weights):
+            degree += int(self.rng.geometric(self.config.merge_degree_tail)) - 1
         parents = {}
-        if self.rng.random() < CROSS_FAMILY_MERGE:
+        if self.rng.random() < self.config.cross_family_merge:
             parents[self._draw_parent(self._neighbour(family), 0.5)] = None
         for _ in range(3 * degree):
             if len(parents) == degree:
                 break
-            parents[self._draw_parent(family, ROOT_AS_PARENT["merge"])] = None
+            parents[self._draw_parent(family, self.config.root_as_merge_parent)] = None
         return list(parents)
 
     def _neighbour(self, family: int) -> int:
@@ -201,15 +206,18 @@ class _Growth:
         return other if other < len(self.urns) else family
 
     def _draw_recorded(self, node: int) -> int:
-        scored, merge = bool(self.scored[node]), self.kind[node] == MERGE
-        like = self.recorded[self.parents[node][0]] != RECORDED_NONE
-        factor = RECORDED_LIKE_PARENT if like else RECORDED_UNLIKE_PARENT
+        hub, config, unscored = self.hub, self.config, int(not self.hub.scored[node])
+        is_merge = hub.kind[node] == MERGE
+        probability = (config.recorded_merge if is_merge else config.recorded)[unscored]
+        is_like = hub.recorded[hub.parents[node][0]] != RECORDED_NONE
+        factor = config.recorded_like_parent if is_like else config.recorded_unlike_parent
         chance, detail = self.rng.random(2)
-        if chance >= RECORDED[scored, merge] * factor:
+        if chance >= probability * factor:
             return RECORDED_NONE
-        if merge:
-            return RECORDED_ALL if detail < MERGE_FULLY_RECORDED[scored] else RECORDED_FIRST
-        return RECORDED_GRANDPARENT if detail < GRANDPARENT_TOO else RECORDED_ALL
+        if is_merge:
+            fully = detail < config.merge_fully_recorded[unscored]
+            return RECORDED_ALL if fully else RECORDED_FIRST
+        return RECORDED_GRANDPARENT if detail < config.grandparent_too else RECORDED_ALL
 
 
 def recorded_edges(population: Population) -> pd.DataFrame:
@@ -238,10 +246,14 @@ def recorded_edges(population: Population) -> pd.DataFrame:
     return pd.DataFrame(rows[::-1], columns=["parent", "child", "relation"])
 
 
-def describe_models(population: Population, rng: np.random.Generator) -> pd.DataFrame:
+def describe_models(
+    population: Population,
+    rng: np.random.Generator,
+    config: PopulationConfig = PopulationConfig(),
+) -> pd.DataFrame:
     """What the cards say of every node: one row a node, null where cards are silent."""
     n_nodes, kind, family = population.n_nodes, population.kind, population.family
-    created, evaluated = _dates(population, rng)
+    created, evaluated = _dates(population, rng, config)
     merged = kind == MERGE
     moe = merged & (rng.random(n_nodes) < 0.04)
     params_b = population.family_size_b[family] * np.where(moe, 1.7, 1.0)
@@ -276,19 +288,24 @@ def describe_models(population: Population, rng: np.random.Generator) -> pd.Data
     return frame.astype({"revision": "string", "license": "string"})
 
 
-def _dates(population: Population, rng: np.random.Generator) -> tuple[pd.Series, pd.Series]:
-    days = (DATES - DATES[0]).days.to_numpy()
-    quantile = (np.arange(population.n_nodes) + 0.5) / population.n_nodes
-    created = np.interp(quantile, DATE_QUANTILES, days).astype(int)
+def _dates(
+    population: Population, rng: np.random.Generator, config: PopulationConfig
+) -> tuple[pd.Series, pd.Series]:
+    """Days of creation and evaluation: children follow their parents."""
+    days = pd.to_datetime(config.created)
+    place = (np.arange(population.n_nodes) + 0.5) / population.n_nodes
+    created = np.interp(place, config.creation_quantiles, (days - days[0]).days).astype(int)
     for node, parents in enumerate(population.parents):
         if len(parents):
             created[node] = max(created[node], created[parents].max() + 1)
-    opens, closes = ((day - DATES[0]).days for day in (LEADERBOARD_OPENS, LEADERBOARD_CLOSES))
+    opens, closes = (pd.to_datetime(config.leaderboard) - days[0]).days
     wait = np.floor(rng.lognormal(np.log(10), 1.9, population.n_nodes)).astype(int)
     earliest = np.maximum(created, opens)
     evaluated = np.maximum(np.minimum(earliest + wait, closes), earliest)
-    as_text = [pd.Series(DATES[0] + pd.to_timedelta(d, unit="D")) for d in (created, evaluated)]
-    return tuple(series.dt.strftime("%Y-%m-%d") for series in as_text)
+    return tuple(
+        pd.Series(days[0] + pd.to_timedelta(day, unit="D")).dt.strftime("%Y-%m-%d")
+        for day in (created, evaluated)
+    )
 
 
 def _types(kind: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -308,7 +325,8 @@ def _types(kind: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _architectures(population: Population, rng: np.random.Generator) -> np.ndarray:
     weights = 1 / np.arange(1, len(ARCHITECTURES) + 1)
     draws = rng.choice(len(weights), size=len(population.family_birth), p=weights / weights.sum())
-    return (ARCHITECTURES[draws] + "ForCausalLM").astype(object)[population.family]
+    names = np.array([f"{name}ForCausalLM" for name in ARCHITECTURES], dtype=object)
+    return names[draws][population.family]
 
 
 def _model_ids(population: Population, params_b: np.ndarray, rng: np.random.Generator) -> list[str]:

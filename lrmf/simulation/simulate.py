@@ -29,16 +29,17 @@ where g_ui is standard normal and inherited with correlation c_u from one parent
 Constants
 ---------
 h_b and the mean slope are solved for in each draw so that means and sds of the scores are right,
-difficulties from the spread of item means, L and the in-degrees of merges are measured values. The
-other constants here, in `population` and in `items` were found by repeated
-simulation, lowering the misfit that `simulation_check` shows over eight seeds.
+difficulties from the standard deviation of item means, L and the in-degrees of merges are measured
+values. The other values of `AnswerConfig`, `PopulationConfig` and `ItemConfig` were found by
+repeated simulation, lowering the misfit that `simulation_check` shows over eight seeds.
 
 Not matched: the skewness of abilities on version 1 (0.92), which the scores of version 2 do not
 have. Models whose base was removed from the Hub (10.6%) are among those without a known parent.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -47,7 +48,7 @@ from scipy.special import ndtri
 
 from ..data.responses import MISSING
 from ..data.snapshot import Snapshot, check_target, save_snapshot
-from .items import N_MINOR, draw_curves, make_items
+from .items import ItemConfig, draw_curves, make_items
 from .population import (
     ADAPTER,
     FINETUNE,
@@ -59,9 +60,7 @@ from .population import (
     grow_population,
     recorded_edges,
 )
-from .targets import BENCHMARK_CORRELATION, BENCHMARKS, simulation_check
-
-__all__ = ["simulate", "simulation_check", "write_simulated"]
+from .targets import BENCHMARK_CORRELATION, BENCHMARKS
 
 NOTE = (
     "Simulated data: every model, item and answer is invented. Aggregate statistics follow the "
@@ -70,30 +69,59 @@ NOTE = (
 MIN_MODELS, MAX_MODELS = 30, 100_000
 MIN_ITEMS, MAX_ITEMS = len(BENCHMARKS), 1_000_000
 
-# Arrays over benchmarks are in the order of BENCHMARKS:
-# ifeval, bbh, math, gpqa, musr, mmlu_pro.
-# Benchmarks are missing as wholes: share observed, and the correlation of what decides it.
-OBSERVED_SHARE = np.array([0.76, 0.61, 0.61, 0.76, 0.66, 0.56])
-OBSERVED_TOGETHER = 0.62
-
-# Skills are built up from the one that descendants keep best; the others add their own part to it.
-# In this order: FAMILY_SHARE of the variance, passed on for good, and SENSITIVITY of the rest.
-STICKINESS = np.array([5, 1, 4, 3, 2, 0])
-FAMILY_SHARE = np.array([0.62, 0.3, 0.2, 0.2, 0.0, 0.0])
-SENSITIVITY = np.array([0.36, 0.6, 2.5, 10.0, 40.0, 50.0])
-RETENTION_BETA = {FINETUNE: (0.7, 0.45), MERGE: (1.0, 0.11), ADAPTER: (3, 0.8), QUANTIZED: (60, 1)}
-SENSITIVITY_FACTOR = {FINETUNE: 1.0, MERGE: 0.4, ADAPTER: 0.7, QUANTIZED: 0.7}
-# Scale of the ordinary redraws; the large ones make up for it, so that the variance stays 1.
-SMALL_JUMP, SHARE_LARGE_JUMPS = 0.55, 0.2
-# Skills correlate more than the scores do, which the bent curve and few items attenuate.
-ATTENUATION = np.array([1.0, 1.0, 0.94, 0.975, 0.985, 1.0])
-SIZE_EFFECT, TIME_EFFECT = 0.86, 0.35
-# Any descent from a pretrained model teaches it to follow instructions and costs a little else.
-TUNING_SHIFT = np.array([0.85, 0.0, -0.25, -0.2, -0.15, -0.15])
-CHAT_TEMPLATE_SHIFT = np.array([0.6, 0.0, -0.4, 0.0, 0.0, 0.0])
-
-MINOR_FAMILY_SHARE, MINOR_SENSITIVITY = 0.4, 0.7
 _BLOCK_CELLS = 2**22
+
+
+@dataclass(frozen=True)
+class AnswerConfig:
+    """How skills are inherited and which benchmarks are observed.
+
+    Tuples are over the benchmarks, in the order of `BENCHMARKS`, except for `family_share` and
+    `sensitivity`. Skills are built up from the one that descendants keep best; the others add their
+    own part to it.
+    """
+
+    stickiness: tuple = (5, 1, 4, 3, 2, 0)  # benchmarks, the one that descendants keep best first
+    # In that order: the variance that is passed on for good, and the sensitivity of the rest.
+    family_share: tuple = (0.62, 0.3, 0.2, 0.2, 0.0, 0.0)
+    sensitivity: tuple = (0.36, 0.6, 2.5, 10.0, 40.0, 50.0)
+    # By kind of descent: Beta distribution of the retention, and a factor of the sensitivity.
+    retention: Mapping = field(
+        default_factory=lambda: {
+            FINETUNE: (0.7, 0.45), MERGE: (1.0, 0.11), ADAPTER: (3, 0.8), QUANTIZED: (60, 1)
+        }
+    )  # fmt: skip
+    sensitivity_factor: Mapping = field(
+        default_factory=lambda: {FINETUNE: 1.0, MERGE: 0.4, ADAPTER: 0.7, QUANTIZED: 0.7}
+    )
+    # Redraws are small or large; the large ones make up for it, so that the variance stays 1.
+    small_redraw: float = 0.55
+    share_large: float = 0.2
+    # Skills correlate more than the scores, which the bent curve and few items attenuate.
+    attenuation: tuple = (1.0, 1.0, 0.94, 0.975, 0.985, 1.0)
+    size_effect: float = 0.86  # correlation of the first family skill with log size
+    time_effect: float = 0.35  # and with the date of birth
+    # Any descent from a pretrained model teaches it to follow instructions and costs a little else.
+    tuning_shift: tuple = (0.85, 0.0, -0.25, -0.2, -0.15, -0.15)
+    chat_template_shift: tuple = (0.6, 0.0, -0.4, 0.0, 0.0, 0.0)
+    minor_family_share: float = 0.4
+    minor_sensitivity: float = 0.7
+    # Benchmarks are missing as wholes: share observed, and the correlation of what decides it.
+    observed_share: tuple = (0.76, 0.61, 0.61, 0.76, 0.66, 0.56)
+    observed_together: float = 0.62
+
+    @property
+    def skill_mixing(self) -> np.ndarray:
+        """L with L L^T the benchmarks' correlations and the stickiest skill first."""
+        correlation = np.eye(len(BENCHMARKS))
+        upper = np.triu_indices(len(BENCHMARKS), k=1)
+        attenuation = np.outer(self.attenuation, self.attenuation)
+        correlation[upper] = BENCHMARK_CORRELATION / attenuation[upper]
+        correlation = correlation + correlation.T - np.eye(len(BENCHMARKS))
+        order = list(self.stickiness)
+        mixing = np.zeros_like(correlation)
+        mixing[order] = np.linalg.cholesky(correlation[np.ix_(order, order)])
+        return mixing
 
 
 def simulate(*, n_models: int = 2934, n_items: int = 21606, seed: int = 0) -> Snapshot:
@@ -133,17 +161,20 @@ def simulate(*, n_models: int = 2934, n_items: int = 21606, seed: int = 0) -> Sn
     _check_whole_number("n_models", n_models, MIN_MODELS, MAX_MODELS)
     _check_whole_number("n_items", n_items, MIN_ITEMS, MAX_ITEMS)
     _check_whole_number("seed", seed, 0, 2**63 - 1)
+    config, item_config = AnswerConfig(), ItemConfig()
     rng = np.random.default_rng(seed)
     population = grow_population(n_models, rng)
     cards = describe_models(population, rng)
     edges = recorded_edges(population)
     items = make_items(n_items)
-    retention = _draw_retention(population.kind, rng)
-    skills, minor = _draw_abilities(population, cards, retention, rng)
+    retention = _draw_retention(population.kind, rng, config)
+    skills, minor = _draw_abilities(
+        population, cards, retention, rng, config, n_minor=item_config.n_minor
+    )
     rows = np.flatnonzero(population.scored)
     rows = rows[np.argsort(cards["model_id"].to_numpy(dtype=str)[rows])]
-    curves = draw_curves(items, skills[rows], rng)
-    evaluated = _draw_evaluated(len(rows), rng)
+    curves = draw_curves(items, skills[rows], rng, item_config)
+    evaluated = _draw_evaluated(len(rows), rng, config)
     responses = np.full((n_models, n_items), MISSING, dtype=np.uint8)
     traits = np.hstack([skills, minor])[rows]
     for columns, inherited in _inherited_noise(population, retention, n_items, rng):
@@ -190,18 +221,7 @@ def write_simulated(
     """
     check_target(path, overwrite=overwrite)
     simulated = simulate(n_models=n_models, n_items=n_items, seed=seed)
-    return save_snapshot(
-        path,
-        models=simulated.models,
-        items=simulated.items,
-        lineage=simulated.lineage,
-        responses=simulated.responses,
-        name=simulated.name,
-        source=simulated.source,
-        note=simulated.note,
-        provenance=simulated.provenance,
-        overwrite=overwrite,
-    )
+    return save_snapshot(path, **vars(simulated), overwrite=overwrite)
 
 
 def _check_whole_number(name: str, value: int, low: int, high: int) -> None:
@@ -210,10 +230,10 @@ def _check_whole_number(name: str, value: int, low: int, high: int) -> None:
         raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
 
 
-def _draw_retention(kind: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _draw_retention(kind: np.ndarray, rng: np.random.Generator, config: AnswerConfig) -> np.ndarray:
     """Draw c_u in [0, 1], how much of its parents a model keeps; 0 for the pretrained."""
     retention = np.zeros(len(kind))
-    for descent, (a, b) in RETENTION_BETA.items():
+    for descent, (a, b) in config.retention.items():
         own = kind == descent
         retention[own] = rng.beta(a, b, size=own.sum())
     return retention
@@ -224,35 +244,42 @@ def _draw_abilities(
     cards: pd.DataFrame,
     retention: np.ndarray,
     rng: np.random.Generator,
+    config: AnswerConfig,
+    *,
+    n_minor: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Skills (n_nodes, 6) with mean 0 and sd 1 over the scored models, and minor factors."""
-    n_nodes, n_skills, scored = population.n_nodes, len(BENCHMARKS), population.scored
-    factor = np.array([SENSITIVITY_FACTOR.get(kind, 1.0) for kind in population.kind])
-    large = rng.random(n_nodes) < SHARE_LARGE_JUMPS
+    n_nodes, n_families = population.n_nodes, len(population.family_birth)
+    factor = np.array([config.sensitivity_factor.get(kind, 1.0) for kind in population.kind])
+    is_large = rng.random(n_nodes) < config.share_large
     # Scales of the two parts of the mixture, such that its variance is 1.
-    large_jump = np.sqrt((1 - (1 - SHARE_LARGE_JUMPS) * SMALL_JUMP**2) / SHARE_LARGE_JUMPS)
+    small, share_large = config.small_redraw, config.share_large
+    large = np.sqrt((1 - (1 - share_large) * small**2) / share_large)
     tuned = population.kind != PRETRAINED
-    jump = np.select([~tuned, large], [1.0, large_jump], SMALL_JUMP)[:, None]
+    scale = np.select([~tuned, is_large], [1.0, large], small)[:, None]
+    family_share = np.array(config.family_share)
     skills = _descend(
         population,
-        family=_draw_family_skills(population, rng) * np.sqrt(FAMILY_SHARE),
-        own=rng.standard_normal((n_nodes, n_skills)) * jump * np.sqrt(1 - FAMILY_SHARE),
-        kept=retention[:, None] ** (SENSITIVITY * factor[:, None]),
+        family=_draw_family_skills(population, rng, config) * np.sqrt(family_share),
+        own=rng.standard_normal((n_nodes, len(BENCHMARKS))) * scale * np.sqrt(1 - family_share),
+        kept=retention[:, None] ** (np.array(config.sensitivity) * factor[:, None]),
     )
-    n_families = len(population.family_birth)
+    share = config.minor_family_share
     minor = _descend(
         population,
-        family=rng.standard_normal((n_families, N_MINOR)) * np.sqrt(MINOR_FAMILY_SHARE),
-        own=rng.standard_normal((n_nodes, N_MINOR)) * np.sqrt(1 - MINOR_FAMILY_SHARE),
-        kept=retention[:, None] ** MINOR_SENSITIVITY,
+        family=rng.standard_normal((n_families, n_minor)) * np.sqrt(share),
+        own=rng.standard_normal((n_nodes, n_minor)) * np.sqrt(1 - share),
+        kept=retention[:, None] ** config.minor_sensitivity,
     )
     chat = tuned & cards["chat_template"].to_numpy()
-    skills = skills @ _skill_mixing().T
-    skills += np.outer(tuned, TUNING_SHIFT) + np.outer(chat, CHAT_TEMPLATE_SHIFT)
-    return _recorrelate(skills, scored), minor
+    skills = skills @ config.skill_mixing.T
+    skills += np.outer(tuned, config.tuning_shift) + np.outer(chat, config.chat_template_shift)
+    return _recorrelate(skills, population.scored, config), minor
 
 
-def _draw_family_skills(population: Population, rng: np.random.Generator) -> np.ndarray:
+def _draw_family_skills(
+    population: Population, rng: np.random.Generator, config: AnswerConfig
+) -> np.ndarray:
     """Draw f of the roots: uncorrelated, unit variance over models; the first follows size, time.
 
     The few large families would otherwise make every seed a different leaderboard, so the draws are
@@ -276,8 +303,8 @@ def _draw_family_skills(population: Population, rng: np.random.Generator) -> np.
     else:
         draws /= np.sqrt(np.diag(covariance))
     size, birth, quality = draws[:, :3].T
-    rest = np.sqrt(1 - SIZE_EFFECT**2 - TIME_EFFECT**2)
-    first = SIZE_EFFECT * size + TIME_EFFECT * birth + rest * quality
+    rest = np.sqrt(1 - config.size_effect**2 - config.time_effect**2)
+    first = config.size_effect * size + config.time_effect * birth + rest * quality
     return np.column_stack([first, draws[:, 3:]])
 
 
@@ -306,35 +333,22 @@ def _parent_weights(population: Population) -> sp.csr_array:
     return sp.csr_array((weights, (child, np.concatenate(parents))), shape=shape)
 
 
-def _benchmark_correlation() -> np.ndarray:
-    correlation = np.eye(len(BENCHMARKS))
-    upper = np.triu_indices(len(BENCHMARKS), k=1)
-    correlation[upper] = BENCHMARK_CORRELATION / np.outer(ATTENUATION, ATTENUATION)[upper]
-    return correlation + correlation.T - np.eye(len(BENCHMARKS))
-
-
-def _skill_mixing() -> np.ndarray:
-    """L with L L^T the benchmarks' correlations and the stickiest skill first."""
-    order = np.ix_(STICKINESS, STICKINESS)
-    mixing = np.zeros((len(BENCHMARKS), len(BENCHMARKS)))
-    mixing[STICKINESS] = np.linalg.cholesky(_benchmark_correlation()[order])
-    return mixing
-
-
-def _recorrelate(skills: np.ndarray, scored: np.ndarray) -> np.ndarray:
+def _recorrelate(skills: np.ndarray, scored: np.ndarray, config: AnswerConfig) -> np.ndarray:
     """Standardise, and correct the correlations that chance and the shifts have changed."""
+    order = list(config.stickiness)
     skills = skills - skills[scored].mean(axis=0)
     covariance = np.cov(skills[scored], rowvar=False)
-    in_order = np.linalg.cholesky(covariance[np.ix_(STICKINESS, STICKINESS)])
-    white = np.linalg.solve(in_order, skills[:, STICKINESS].T).T
-    return white @ _skill_mixing().T
+    in_order = np.linalg.cholesky(covariance[np.ix_(order, order)])
+    white = np.linalg.solve(in_order, skills[:, order].T).T
+    return white @ config.skill_mixing.T
 
 
-def _draw_evaluated(n_models: int, rng: np.random.Generator) -> np.ndarray:
+def _draw_evaluated(n_models: int, rng: np.random.Generator, config: AnswerConfig) -> np.ndarray:
     """Which benchmarks each model was evaluated on: correlated thresholds, one at the least."""
-    common = np.sqrt(OBSERVED_TOGETHER) * rng.standard_normal((n_models, 1))
-    own = np.sqrt(1 - OBSERVED_TOGETHER) * rng.standard_normal((n_models, len(BENCHMARKS)))
-    margin = common + own - ndtri(1 - OBSERVED_SHARE)
+    share = config.observed_together
+    common = np.sqrt(share) * rng.standard_normal((n_models, 1))
+    own = np.sqrt(1 - share) * rng.standard_normal((n_models, len(BENCHMARKS)))
+    margin = common + own - ndtri(1 - np.array(config.observed_share))
     return (margin > 0) | (margin == margin.max(axis=1, keepdims=True))
 
 

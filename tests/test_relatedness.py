@@ -3,45 +3,37 @@
 import numpy as np
 import pandas as pd
 import pytest
-from builders import tiny_snapshot
+from builders import simulated_scores, tiny_lineage, tiny_snapshot
 
 from lrmf import LRMF, Lineage
-from lrmf.analysis import kinship
+from lrmf.analysis import relatedness
 from lrmf.data.responses import benchmark_scores
-from lrmf.simulation.simulate import simulate
-
-
-@pytest.fixture(scope="module")
-def simulated():
-    snapshot = simulate(n_models=300, n_items=60, seed=1)
-    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
-    return lineage, benchmark_scores(snapshot.responses, snapshot.items)
 
 
 def test_averages_are_comparable_across_benchmarks():
     scores = pd.DataFrame({"easy": [0.8, 0.9, np.nan], "hard": [np.nan, 0.1, 0.3]})
-    np.testing.assert_allclose(kinship.average_scores(scores), [-1, 0, 1], atol=1e-12)
+    np.testing.assert_allclose(relatedness.average_scores(scores), [-1, 0, 1], atol=1e-12)
     flat = pd.DataFrame({"easy": [0.5, 0.5], "hard": [0.1, 0.3]})
-    np.testing.assert_allclose(kinship.average_scores(flat), [-1, 1])
+    np.testing.assert_allclose(relatedness.average_scores(flat), [-1, 1])
 
 
-def test_counts_add_up(simulated):
-    lineage, _ = simulated
-    counts = kinship.lineage_counts(lineage).set_index("quantity")
+def test_counts_add_up():
+    lineage, _ = simulated_scores()
+    counts = relatedness.lineage_counts(lineage).set_index("quantity")
     total = (counts["value"] * counts["count"]).groupby("quantity").sum()
     n_linked = len({*lineage.edges["parent"], *lineage.edges["child"]})
     assert total["members of a family"] == n_linked
     assert total["children of a parent"] == lineage.n_edges
     assert total["parents of a merge"] == (lineage.edges["relation"] == "merge").sum()
-    assert kinship.lineage_counts(Lineage.from_edges([], ["a", "b"])).empty
+    assert relatedness.lineage_counts(Lineage.from_edges([], ["a", "b"])).empty
 
 
 def test_family_table_of_the_tiny_snapshot():
     snapshot = tiny_snapshot()
-    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+    lineage = tiny_lineage()
     scores = benchmark_scores(snapshot.responses, snapshot.items)
-    average = kinship.average_scores(scores)
-    table = kinship.family_table(lineage, average)
+    average = relatedness.average_scores(scores)
+    table = relatedness.family_table(lineage, average)
     assert table["n_nodes"].tolist() == [7, 5]
     assert table["n_models"].tolist() == [6, 4]
     assert table["best_connected"].tolist() == ["lab/alpha-chat", "user/beta-merge"]
@@ -52,7 +44,7 @@ def test_pairs_take_the_mean_of_scored_parents():
     edges = [("a", "m", "merge"), ("b", "m", "merge"), ("unknown", "m", "merge")]
     lineage = Lineage.from_edges([*edges, ("a", "c", "finetune")], ["a", "b", "c", "m"])
     scores = pd.DataFrame({"x": [0.2, 0.4, np.nan, 0.5], "y": [0.1, np.nan, 0.3, np.nan]})
-    pairs = kinship.parent_child_pairs(lineage, scores).set_index(["benchmark", "child"])
+    pairs = relatedness.parent_child_pairs(lineage, scores).set_index(["benchmark", "child"])
     assert pairs.loc[("x", "m"), "n_parents"] == 2
     assert pairs.loc[("x", "m"), "parent_score"] == pytest.approx(0.3)
     assert pairs.loc[("x", "m"), "child_score"] == 0.5
@@ -61,10 +53,10 @@ def test_pairs_take_the_mean_of_scored_parents():
     assert pairs.loc[("average", "m"), "child_score"] == pytest.approx(standard)
 
 
-def test_correlations_are_those_of_numpy(simulated):
-    lineage, scores = simulated
-    pairs = kinship.parent_child_pairs(lineage, scores)
-    table = kinship.parent_child_correlations(pairs, seed=0, n_resamples=200)
+def test_correlations_are_those_of_numpy():
+    lineage, scores = simulated_scores()
+    pairs = relatedness.parent_child_pairs(lineage, scores)
+    table = relatedness.parent_child_correlations(pairs, seed=0, n_resamples=200)
     for row in table.itertuples():
         group = pairs[pairs["benchmark"] == row.benchmark]
         if row.relation != "any":
@@ -76,23 +68,23 @@ def test_correlations_are_those_of_numpy(simulated):
     known = table.dropna()
     assert ((known["lower"] <= known["r"]) & (known["r"] <= known["upper"])).mean() > 0.9
     pd.testing.assert_frame_equal(
-        table, kinship.parent_child_correlations(pairs, seed=0, n_resamples=200)
+        table, relatedness.parent_child_correlations(pairs, seed=0, n_resamples=200)
     )
 
 
 def test_no_pairs_no_correlations():
     lineage = Lineage.from_edges([], ["a", "b"])
     scores = pd.DataFrame({"x": [0.2, 0.4]})
-    pairs = kinship.parent_child_pairs(lineage, scores)
+    pairs = relatedness.parent_child_pairs(lineage, scores)
     assert pairs.empty
-    assert kinship.parent_child_correlations(pairs, seed=0).empty
+    assert relatedness.parent_child_correlations(pairs, seed=0).empty
 
 
 def test_coordinates_keep_the_differences_of_predictions():
     rng = np.random.default_rng(0)
     states, design = rng.normal(size=(20, 3)), rng.normal(size=(40, 3)) * [3, 1, 0.2] + 0.5
     rows = np.arange(5, 20)
-    coordinates, shares = kinship.principal_coordinates(states, design, rows)
+    coordinates, shares = relatedness.principal_coordinates(states, design, rows)
     predictions = states @ design.T
     for one, other in [(0, 1), (7, 19), (3, 12)]:
         expected = np.sqrt(np.mean((predictions[one] - predictions[other]) ** 2))
@@ -106,8 +98,8 @@ def test_coordinates_do_not_depend_on_the_rotation_of_the_factors():
     rng = np.random.default_rng(0)
     states, design = rng.normal(size=(20, 3)), rng.normal(size=(40, 3))
     mixing = rng.normal(size=(3, 3))
-    expected, _ = kinship.principal_coordinates(states, design, np.arange(20))
-    rotated = kinship.principal_coordinates(
+    expected, _ = relatedness.principal_coordinates(states, design, np.arange(20))
+    rotated = relatedness.principal_coordinates(
         states @ mixing, design @ np.linalg.inv(mixing).T, np.arange(20)
     )
     np.testing.assert_allclose(rotated[0], expected, atol=1e-9)
@@ -118,20 +110,20 @@ def test_distances_by_kind_of_pair():
         [("p", "a", "finetune"), ("p", "b", "merge"), ("q", "b", "merge")], list("pqabz")
     )
     coordinates = np.array([[0.0], [10.0], [1.0], [4.0], [100.0]])
-    distances = kinship.pair_distances(lineage, coordinates, np.arange(5), seed=0, n_pairs=500)
+    distances = relatedness.pair_distances(lineage, coordinates, np.arange(5), seed=0, n_pairs=500)
     found = distances.groupby("kind")["distance"].agg(lambda values: sorted(set(values)))
     assert found["finetune"] == [1]
     assert found["merge"] == [4, 6]
     assert found["siblings"] == [3]
     assert found["same family"] == [1, 3, 4, 6, 9, 10]
     assert max(found["random"]) == 100 and min(found["random"]) > 0
-    without_b = kinship.pair_distances(lineage, coordinates, np.array([0, 1, 2, 4]), seed=0)
+    without_b = relatedness.pair_distances(lineage, coordinates, np.array([0, 1, 2, 4]), seed=0)
     assert "siblings" not in set(without_b["kind"])
 
 
 def test_distances_without_lineage_are_those_of_random_pairs():
     lineage = Lineage.from_edges([], list("abc"))
-    distances = kinship.pair_distances(lineage, np.eye(3), np.arange(3), seed=0, n_pairs=10)
+    distances = relatedness.pair_distances(lineage, np.eye(3), np.arange(3), seed=0, n_pairs=10)
     assert set(distances["kind"]) == {"random"}
 
 
@@ -139,20 +131,20 @@ def test_example_has_a_parent_with_the_same_benchmarks():
     edges = [("a", "b", "finetune"), ("a", "c", "finetune"), ("x", "d", "finetune")]
     lineage = Lineage.from_edges(edges, list("abcd"))
     scores = pd.DataFrame({"x": [0.1, 0.2, 0.3, 0.4], "y": [np.nan, 0.2, np.nan, 0.4]})
-    assert kinship.example_model(lineage, scores) == "c"
-    assert kinship.example_model(Lineage.from_edges([], list("abcd")), scores) is None
+    assert relatedness.example_model(lineage, scores) == "c"
+    assert relatedness.example_model(Lineage.from_edges([], list("abcd")), scores) is None
 
 
 def test_example_forecast_tells_forecast_actual_and_parents_apart():
     snapshot = tiny_snapshot()
-    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+    lineage = tiny_lineage()
     scores = benchmark_scores(snapshot.responses, snapshot.items)
-    example = kinship.example_model(lineage, scores)
+    example = relatedness.example_model(lineage, scores)
     row = lineage.index_of(example)
     responses = snapshot.responses.copy()
     responses[row] = 255
     model = LRMF(rank=2).fit(responses, lineage, items=snapshot.items)
-    table = kinship.example_forecast(model, lineage, scores, example)
+    table = relatedness.example_forecast(model, lineage, scores, example)
     assert set(table["kind"]) == {"forecast", "actual", "parent", "benchmark mean"}
     forecast = table[table["kind"] == "forecast"].set_index("benchmark")
     assert (forecast["lower"] <= forecast["score"]).all()

@@ -1,4 +1,4 @@
-"""How alike relatives are: families, parents and children, distances between fitted states."""
+"""Relatedness: families, scores of parents and children, distances between fitted states."""
 
 import numpy as np
 import pandas as pd
@@ -9,12 +9,13 @@ from ..data.schema import RELATIONS
 
 AVERAGE = "average"
 ANY_RELATION = "any"
-_MIN_PAIRS, _MIN_FAMILIES = 5, 10
-_FEW_PARENTS = 4
+_MIN_PAIRS = 5  # for a correlation
+_MIN_FAMILIES = 10  # for its interval
+_FEW_PARENTS = 4  # of the example that the figures show
 
 
 def lineage_counts(lineage: Lineage) -> pd.DataFrame:
-    """How often which size of family, generation, number of children and of merged parents occurs.
+    """Distributions of family size, generation, number of children and number of merged parents.
 
     Returns
     -------
@@ -46,12 +47,12 @@ def lineage_counts(lineage: Lineage) -> pd.DataFrame:
         "children of a parent": children[children > 0],
         "parents of a merge": merged[merged > 0],
     }
-    frames = [pd.DataFrame(columns=["quantity", "value", "count"])]
-    for quantity, values in quantities.items():
-        if len(values):
-            value, count = np.unique(values, return_counts=True)
-            frames.append(pd.DataFrame({"quantity": quantity, "value": value, "count": count}))
-    return pd.concat(frames[1:] or frames, ignore_index=True)
+    rows = [
+        (quantity, value, count)
+        for quantity, values in quantities.items()
+        for value, count in zip(*np.unique(values, return_counts=True), strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["quantity", "value", "count"])
 
 
 def family_table(lineage: Lineage, average: pd.Series) -> pd.DataFrame:
@@ -69,21 +70,25 @@ def family_table(lineage: Lineage, average: pd.Series) -> pd.DataFrame:
         ``family, n_nodes, n_models, generations, mean, sd, best_connected``: mean and standard
         deviation of the models' averages, and the member with most parents and children.
     """
-    ends = np.concatenate([lineage.parent_index, lineage.child_index])
-    n_links = np.bincount(ends, minlength=lineage.n_nodes)
-    nodes = pd.DataFrame({"family": lineage.families, "depth": lineage.depth})
-    nodes["n_models"] = lineage.is_scored
-    nodes["average"] = np.append(average, np.full(lineage.n_nodes - lineage.n_models, np.nan))
-    nodes["best_connected"] = lineage.node_ids
-    linked = nodes[n_links > 0].assign(n_links=-n_links[n_links > 0])
-    linked = linked.sort_values("n_links", kind="stable")
-    table = linked.groupby("family").agg(
+    n_links = np.bincount(lineage.parent_index, minlength=lineage.n_nodes)
+    n_links += np.bincount(lineage.child_index, minlength=lineage.n_nodes)
+    nodes = pd.DataFrame(
+        {
+            "family": lineage.families,
+            "depth": lineage.depth,
+            "is_scored": lineage.is_scored,
+            "average": np.append(average, np.full(lineage.n_nodes - lineage.n_models, np.nan)),
+            "node_id": lineage.node_ids,
+        }
+    )
+    by_links = nodes.iloc[np.argsort(-n_links, kind="stable")[: np.count_nonzero(n_links)]]
+    table = by_links.groupby("family").agg(
         n_nodes=("depth", "size"),
-        n_models=("n_models", "sum"),
+        n_models=("is_scored", "sum"),
         generations=("depth", "max"),
         mean=("average", "mean"),
         sd=("average", "std"),
-        best_connected=("best_connected", "first"),
+        best_connected=("node_id", "first"),
     )
     return table.reset_index()
 
@@ -140,34 +145,28 @@ def parent_child_pairs(lineage: Lineage, scores: pd.DataFrame) -> pd.DataFrame:
     parent, child = lineage.parent_index, lineage.child_index
     is_scored = (parent < lineage.n_models) & (child < lineage.n_models)
     parent, child = parent[is_scored], child[is_scored]
-    edges = lineage.edges.loc[is_scored, ["child", "relation"]].assign(
-        family=lineage.families[child]
-    )
-    values = scores.to_numpy()
-    both = np.isfinite(values[parent]) & np.isfinite(values[child])
-    ends = [np.where(both, values[end], np.nan) for end in (parent, child)]
-    standard = _standardised(scores).to_numpy()
-    averages = [
-        pd.DataFrame(np.where(both, standard[end], np.nan)).mean(axis=1) for end in (parent, child)
-    ]
+    edges = lineage.edges.loc[is_scored, ["child", "relation"]]
+    edges["family"] = lineage.families[child]
+    # Benchmarks that both ends have; the average is over these.
+    both = np.isfinite(scores.to_numpy()[parent]) & np.isfinite(scores.to_numpy()[child])
+    standard = _standardised(scores)
+    ends = {}
+    for name, end in (("parent_score", parent), ("child_score", child)):
+        ends[name] = scores.iloc[end].where(both)
+        ends[name][AVERAGE] = standard.iloc[end].where(both).mean(axis=1)
     frames = []
-    for b, benchmark in enumerate([*scores.columns, AVERAGE]):
-        of_parent, of_child = averages if benchmark == AVERAGE else (end[:, b] for end in ends)
-        columns = {"parent_score": np.asarray(of_parent), "child_score": np.asarray(of_child)}
-        frames.append(_by_child(edges.assign(benchmark=benchmark, **columns)))
+    for benchmark in [*scores.columns, AVERAGE]:
+        columns = {name: end[benchmark].to_numpy() for name, end in ends.items()}
+        pairs = edges.assign(benchmark=benchmark, **columns).dropna(subset=["parent_score"])
+        # One row for each child and relation: the mean of its scored parents.
+        by_child = pairs.groupby(["child", "relation", "benchmark"]).agg(
+            n_parents=("parent_score", "size"),
+            parent_score=("parent_score", "mean"),
+            child_score=("child_score", "first"),
+            family=("family", "first"),
+        )
+        frames.append(by_child.reset_index())
     return pd.concat(frames, ignore_index=True)
-
-
-def _by_child(edges):
-    """One row for each child and relation: the mean of its scored parents."""
-    scored = edges.dropna(subset=["parent_score"])
-    merged = scored.groupby(["child", "relation", "benchmark"], sort=True).agg(
-        n_parents=("parent_score", "size"),
-        parent_score=("parent_score", "mean"),
-        child_score=("child_score", "first"),
-        family=("family", "first"),
-    )
-    return merged.reset_index()
 
 
 def parent_child_correlations(
@@ -203,6 +202,7 @@ def parent_child_correlations(
 
 
 def _correlate_families(group, rng, n_resamples):
+    """Correlation of parents and children, and its interval over resampled families."""
     family = pd.factorize(group["family"])[0]
     x = (group["parent_score"] - group["parent_score"].mean()).to_numpy()
     y = (group["child_score"] - group["child_score"].mean()).to_numpy()
@@ -219,17 +219,18 @@ def _correlate_families(group, rng, n_resamples):
 def _pearson(sums):
     """Correlations from sums (n, 6) of 1, x, y, x^2, y^2 and xy; NaN where one is constant."""
     n, x, y, xx, yy, xy = sums.T
-    spread = (n * xx - x * x) * (n * yy - y * y)
+    variances = (n * xx - x * x) * (n * yy - y * y)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(spread > 1e-20, (n * xy - x * y) / np.sqrt(np.maximum(spread, 0)), np.nan)
+        r = (n * xy - x * y) / np.sqrt(np.maximum(variances, 0))
+    return np.where(variances > 1e-20, r, np.nan)
 
 
 def principal_coordinates(
-    states: np.ndarray, design: np.ndarray, rows: np.ndarray
+    states: np.ndarray, loadings: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rotate model states to the directions in which predicted responses differ most.
+    """Rotate model states to the axes along which predicted responses vary most.
 
-    Factors are defined up to a rotation only; the matrix ``states @ design.T`` of predictions is
+    Factors are defined up to a rotation only; the matrix ``states @ loadings.T`` of predictions is
     not. Its principal axes over the models in ``rows`` are the coordinates: distances between rows
     are root mean square differences over the items.
 
@@ -237,8 +238,8 @@ def principal_coordinates(
     ----------
     states : array (n_nodes, p)
         Model factors, and biases if there are any.
-    design : array (n_items, p)
-        Item factors, and a column of ones for the biases.
+    loadings : array (n_items, p)
+        Of the items, and a column of ones for the biases.
     rows : int array
         Models that define centre and axes.
 
@@ -249,13 +250,13 @@ def principal_coordinates(
     shares : array (p,)
         Share of the variance over ``rows`` by coordinate.
     """
-    root = np.linalg.qr(np.asarray(design, dtype=float) / np.sqrt(len(design)), mode="r")
+    root = np.linalg.qr(np.asarray(loadings, dtype=float) / np.sqrt(len(loadings)), mode="r")
     scaled = (states - states[rows].mean(axis=0)) @ root.T
-    _, spread, axes = np.linalg.svd(scaled[rows], full_matrices=False)
-    mean_prediction = (states - states[rows].mean(axis=0)) @ design.mean(axis=0)
+    _, std, axes = np.linalg.svd(scaled[rows], full_matrices=False)
+    mean_prediction = (states - states[rows].mean(axis=0)) @ np.mean(loadings, axis=0)
     coordinates = scaled @ axes.T
     sign = np.where(mean_prediction[rows] @ coordinates[rows] < 0, -1.0, 1.0)
-    return coordinates * sign, spread**2 / np.sum(spread**2)
+    return coordinates * sign, std**2 / np.sum(std**2)
 
 
 def pair_distances(
@@ -379,11 +380,8 @@ def example_forecast(model, lineage: Lineage, scores: pd.DataFrame, example: str
         if node < lineage.n_models:
             series["parent", parent] = scores.iloc[node][known].dropna()
     series["benchmark mean", ""] = others[known].mean()
-    frames = [
-        pd.DataFrame({"benchmark": values.index, "kind": kind, "source": source, "score": values})
-        for (kind, source), values in series.items()
-    ]
-    table = pd.concat(frames, ignore_index=True)
+    table = pd.concat(series, names=["kind", "source", "benchmark"]).rename("score").reset_index()
+    table = table[["benchmark", "kind", "source", "score"]]
     is_forecast = table["kind"] == "forecast"
     for end in ("lower", "upper"):
         table.loc[is_forecast, end] = own[end].to_numpy()
