@@ -78,24 +78,6 @@ def kind_of(responses) -> ResponseKind:
     return ANSWERS if np.dtype(getattr(responses, "dtype", responses)) == np.uint8 else PROPORTIONS
 
 
-def missing_like(responses):
-    """How these responses mark a missing value: 255 or NaN."""
-    return kind_of(responses).missing
-
-
-def without(responses, rows):
-    """Copy the responses (n_models, n_items) with those of some models missing."""
-    rest = np.array(responses)
-    rest[rows] = missing_like(responses)
-    return rest
-
-
-def reveal(responses, is_revealed):
-    """Keep the revealed cells of responses (n, n_items) and mark all others missing."""
-    revealed = np.where(is_revealed, responses, missing_like(responses))
-    return revealed.astype(responses.dtype)
-
-
 def to_arcsine(proportion):
     """Transform to y = 2 asin sqrt(proportion), whose sampling variance 1 / n does not depend on y.
 

@@ -9,7 +9,9 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-MISSING = 255
+from .kinds import ANSWERS, kind_of
+
+MISSING = ANSWERS.missing
 _BLOCK_BYTES = 2**23
 
 
@@ -27,11 +29,6 @@ def observed(responses: np.ndarray) -> np.ndarray:
     return responses != MISSING
 
 
-def missing_like(responses: np.ndarray) -> int | float:
-    """Value that marks a missing cell of such responses: `MISSING` or NaN."""
-    return MISSING if responses.dtype == np.uint8 else np.nan
-
-
 def without(responses: np.ndarray, rows: np.ndarray) -> np.ndarray:
     """A copy in memory with all responses of some models missing.
 
@@ -42,8 +39,14 @@ def without(responses: np.ndarray, rows: np.ndarray) -> np.ndarray:
            [255, 255]], dtype=uint8)
     """
     rest = np.array(responses)
-    rest[rows] = missing_like(responses)
+    rest[rows] = kind_of(responses).missing
     return rest
+
+
+def reveal(responses: np.ndarray, is_revealed: np.ndarray) -> np.ndarray:
+    """Responses (n, n_items) with all cells missing but the revealed ones."""
+    revealed = np.where(is_revealed, responses, kind_of(responses).missing)
+    return revealed.astype(responses.dtype)
 
 
 def observed_counts(responses: np.ndarray) -> np.ndarray:
@@ -151,7 +154,7 @@ def _benchmark_weights(
         )
     codes, benchmarks = pd.factorize(items["benchmark"])
     # float32 sums answers exactly while the totals stay below 2**24, and is twice as fast.
-    exact = responses.dtype == np.uint8 and weight.sum() < 2**24
+    exact = kind_of(responses) is ANSWERS and weight.sum() < 2**24
     weights = np.zeros((len(items), len(benchmarks)), dtype=np.float32 if exact else np.float64)
     weights[np.arange(len(items)), codes] = weight
     return weights, list(benchmarks)

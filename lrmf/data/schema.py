@@ -11,6 +11,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
+from .kinds import ANSWERS, kind_of
 from .responses import MISSING, observed, row_blocks
 
 SCHEMA_VERSION = 1
@@ -215,7 +216,7 @@ def _value_problems(responses: np.ndarray, tables: dict) -> list[str]:
     """Values outside {0, 1, 255} or [0, 1], or no value at all; looked for in row blocks."""
     n_bad, first, any_observed = 0, None, False
     for start, block in row_blocks(responses):
-        if block.dtype == np.uint8:
+        if kind_of(block) is ANSWERS:
             # 255 wraps to 0, so the three legal values become 0, 1 and 2.
             bad = block + np.uint8(1) > 2
         else:
@@ -226,7 +227,7 @@ def _value_problems(responses: np.ndarray, tables: dict) -> list[str]:
             row, column = np.argwhere(bad)[0]
             first = (start + row, column, block[row, column])
     if n_bad:
-        legal = f"0, 1 or {MISSING}" if responses.dtype == np.uint8 else "in [0, 1] or NaN"
+        legal = f"0, 1 or {MISSING}" if kind_of(responses) is ANSWERS else "in [0, 1] or NaN"
         where = _cell(first[0], first[1], tables)
         problem = f"{n_bad} value(s) not {legal}, first {first[2]} at {where}"
         return [f"{RESPONSES_FILE}: {problem}; correct them or mark them as not evaluated"]

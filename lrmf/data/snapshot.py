@@ -29,6 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..files import output_folder
+from .kinds import ANSWERS, kind_of
 from .responses import benchmark_scores, observed_by_benchmark, row_blocks
 from .schema import (
     DATA_FILES,
@@ -157,7 +158,7 @@ class Snapshot:
     @property
     def is_binary(self) -> bool:
         """Whether the responses are 0/1 answers rather than proportions."""
-        return self.responses.dtype == np.uint8
+        return kind_of(self.responses) is ANSWERS
 
     @property
     def benchmarks(self) -> list[str]:
@@ -187,7 +188,7 @@ class Snapshot:
             "name": self.name,
             "source": self.source,
             "note": self.note,
-            "responses": "answers" if self.is_binary else "proportions",
+            "responses": kind_of(self.responses).name,
             "n_models": self.n_models,
             "n_items": self.n_items,
             "n_edges": self.n_edges,

@@ -8,6 +8,7 @@ import pandas as pd
 from numba import njit, prange
 from scipy import sparse
 
+from .kinds import ANSWERS, kind_of
 from .responses import MISSING, observed, row_blocks
 
 TILE_COLUMNS = 256  # columns that one thread counts at a time
@@ -82,7 +83,7 @@ def read_only(answers: np.ndarray) -> np.ndarray:
 
 def _column_sums(responses):
     """Sum and number of the observed responses of each column."""
-    if responses.dtype == np.uint8:
+    if kind_of(responses) is ANSWERS:
         return count_columns(responses)
     total, count = np.zeros(responses.shape[1]), np.zeros(responses.shape[1], np.int64)
     for _, block in row_blocks(responses):

@@ -7,9 +7,16 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ..data.kinds import ANSWERS, kind_of, reveal, without
+from ..data.kinds import ANSWERS, kind_of
 from ..data.lineage import is_isolated
-from ..data.responses import has_responses, observed, observed_counts, random_places
+from ..data.responses import (
+    has_responses,
+    observed,
+    observed_counts,
+    random_places,
+    reveal,
+    without,
+)
 from ..solver.calibration import IntervalCalibration, ScoredForecasts
 from ..solver.factorization import LIKELIHOODS, LRMF
 from ..solver.prediction import BLOCK, Forecasts

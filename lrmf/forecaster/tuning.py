@@ -6,9 +6,9 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from ..data.kinds import ANSWERS, PROPORTIONS, kind_of, reveal, without
+from ..data.kinds import ANSWERS, PROPORTIONS, kind_of
 from ..data.lineage import is_isolated
-from ..data.responses import has_responses, observed, random_places
+from ..data.responses import has_responses, observed, random_places, reveal, without
 from ..solver.factorization import LIKELIHOODS, LRMF
 from .card_correction import correct
 
