@@ -9,10 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from hub_server import Hub, serve
 
-from lrmf.hub.client import Client, refusal_status
+from lrmf.hub.client import Client, each, refusal_status
 from lrmf.hub.errors import CrawlError, Refusal, Stopped
 from lrmf.hub.limiter import SHARE, Limiter, retry_after
-from lrmf.hub.workers import each
 
 TOKEN = "hf_" + "s3cr3t" * 5
 
@@ -291,9 +290,7 @@ def test_the_quota_is_respected(served):
     served.hub.quota, served.hub.window = 30, 1.0
     client = quick(served.url)
     paths = [f"api/models/org/a?n={number}" for number in range(75)]
-    for _ in each(
-        lambda _: client.json("api/models/org/a"), paths, n_workers=8, stopped=client.stopped
-    ):
+    for _ in each(lambda _: client.json("api/models/org/a"), paths, n_workers=8):
         pass
     assert served.record.refused == 0
     assert max(served.record.windows.values()) <= SHARE * 30
@@ -314,7 +311,7 @@ def test_a_429_holds_everybody_back(scripted):
 
     client = quick(scripted(respond))
     for calls in (range(1), range(4)):
-        list(each(lambda _: client.json("api/x"), calls, n_workers=4, stopped=client.stopped))
+        list(each(lambda _: client.json("api/x"), calls, n_workers=4))
     assert min(times[1:]) - times[0] >= 1
 
 
@@ -349,4 +346,4 @@ def test_an_error_of_a_worker_is_raised_here():
         return task
 
     with pytest.raises(CrawlError, match="three"):
-        list(each(work, range(10), n_workers=3, stopped=threading.Event()))
+        list(each(work, range(10), n_workers=3))

@@ -1,13 +1,14 @@
 """What a crawl will cost, from the leaderboard's table and a small sample of the models."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from . import details, leaderboard
 from .ancestry import ask_model
-from .choice import LARGE, chosen_benchmarks, fetch_table, model_ids, select_models
 from .client import Client
 from .details import megabytes
+from .leaderboard import LARGE
 from .limiter import SHARE
 
 # Per 5 minutes: requests to the API, downloads.
@@ -66,11 +67,11 @@ def estimate(
     extrapolated. Takes the options of `crawl` and raises the same errors.
     """
     client = client or Client()
-    names = chosen_benchmarks(benchmarks, instances=instances)
-    models = models if models is None else model_ids(models)
-    _, table = fetch_table(client)
+    names = leaderboard.chosen_benchmarks(benchmarks, instances=instances)
+    models = models if models is None else leaderboard.model_ids(models)
+    _, table = leaderboard.fetch_table(client)
     evaluations, _ = leaderboard.read_table(table, names)
-    listed, others = select_models(evaluations["model_id"], models, max_models)
+    listed, others = leaderboard.select_models(evaluations["model_id"], models, max_models)
     ids = [*listed, *others]
     merged = evaluations["model_id"][evaluations["merged"].fillna(False)]
     n_merged = len(set(merged).intersection(listed))
@@ -94,21 +95,19 @@ def estimate(
 def _details_cost(
     client: Client, ids: list[str], names: list[str]
 ) -> tuple[int, float, tuple[str, ...]]:
-    """Files and bytes of all details, from the trees of a few."""
-    sizes, n_runs, n_found = dict.fromkeys(leaderboard.BENCHMARKS, 0), 0, 0
-    reason = ""
+    """Files and bytes of all details, from those of a few models."""
+    sizes, n_runs = Counter(dict.fromkeys(leaderboard.BENCHMARKS, 0)), 0
+    reasons = []
     sample = _spread(ids, _N_SAMPLED_DETAILS)
     for model_id in sample:
         answer = details.ask_repository(client, details.repository_of(model_id))
         repository = details.read_repository({"time": "", **answer})
-        reason = reason or repository.reason
-        n_found += repository.status == "ok"
-        for task, (benchmark, _) in details.TASKS.items():
-            if runs := details.runs_of(repository, task):
-                sizes[benchmark] += runs[0].n_bytes
-                n_runs += benchmark in names
-    if not n_found:
-        return 0, 0, (f"details    cannot be listed: {reason or 'no models'}",)
+        reasons.append(repository.reason)
+        sizes.update(details.sizes_of(repository))
+        tasks = {run.task for run in repository.runs}
+        n_runs += sum(details.TASKS[task][0] in names for task in tasks)
+    if all(reasons):
+        return 0, 0, (f"details    cannot be listed: {(*reasons, 'no models')[0]}",)
     factor = len(ids) / len(sample)
     by_size = ", ".join(f"{name} {megabytes(factor * size)}" for name, size in sizes.items())
     remarks = [f"details    about {by_size}"]

@@ -22,26 +22,13 @@ class CrawlLog:
     begins a crawl; answers before it belong to earlier ones, and a line with ``"same": true``
     confirms one of theirs. A line that was cut short by a crash is removed when the log is opened.
 
-    Parameters
-    ----------
-    folder : path of the crawl's own folder, created if need be
-    keep : callable
-        ``keep(entry)`` is what of an entry stays in memory; None for nothing.
-    redact : callable
-        Applied to every line before it is written.
-
-    Attributes
-    ----------
-    answers, earlier : dict
-        ``(kind, key)`` to what was kept, of this crawl and of earlier ones.
+    ``keep(entry)`` is what of an entry stays in memory, in ``answers`` (of this crawl) and
+    ``earlier`` by ``(kind, key)``; None for nothing. ``redact`` changes every line before it is
+    written. The folder is created if need be; the lock on the file refuses a second crawl.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        keep: Callable[[dict], object],
-        redact: Callable[[str], str] = lambda text: text,
+        self, folder: Path, *, keep: Callable[[dict], object], redact: Callable[[str], str]
     ):
         self.answers: dict[tuple[str, str], object] = {}
         self.earlier: dict[tuple[str, str], object] = {}
@@ -65,12 +52,6 @@ class CrawlLog:
             ) from error
         self._end = self._replay(folder / LOG_FILE)
 
-    def __enter__(self) -> "CrawlLog":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
     def close(self) -> None:
         """Give the file back; later appends are dropped, as the crawl is over."""
         with self._lock:
@@ -78,13 +59,10 @@ class CrawlLog:
                 os.close(self._file)
                 self._file = None
 
-    def begin(self, **header) -> None:
-        """Start a crawl: what is in the log so far is earlier."""
-        self.append("crawl", "", **header)
-
     def append(self, kind: str, key: str, **values) -> object:
         """Write an answer and return what is kept of it; raises CrawlError, e.g. on a full disk."""
-        entry = {"kind": kind, "key": key, "time": now(), **values}
+        time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        entry = {"kind": kind, "key": key, "time": time, **values}
         line = self._redact(json.dumps(entry, ensure_ascii=True)) + "\n"
         kept = self._absorb(json.loads(line))
         with self._lock:
@@ -140,8 +118,3 @@ class CrawlLog:
                 "with --resume"
             ) from error
         self._end += written
-
-
-def now() -> str:
-    """UTC time to the second, ISO 8601."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
