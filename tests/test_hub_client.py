@@ -97,6 +97,12 @@ def test_other_refusals_are_final(scripted, status):
     assert len(asked) == 1
 
 
+@pytest.mark.parametrize("body", [b"", b"no", b"[]", b'{"error": 7}'])
+def test_a_refusal_without_a_message(scripted, body):
+    with pytest.raises(Refusal, match="^HTTP 404$"):
+        quick(scripted(lambda handler: reply(handler, 404, body))).json("api/models/org/a")
+
+
 def test_a_lasting_failure_ends(scripted):
     url = scripted(lambda handler: reply(handler, 500))
     with pytest.raises(Refusal, match="HTTP 500, 3 times"):
@@ -289,7 +295,7 @@ def test_a_wrong_token_stops_the_crawl(served, monkeypatch):
 def test_the_quota_is_respected(served):
     served.hub.quota, served.hub.window = 30, 1.0
     client = quick(served.url)
-    paths = [f"api/models/org/a?n={number}" for number in range(75)]
+    paths = [f"api/models/org/a?n={number}" for number in range(50)]
     for _ in each(lambda _: client.json("api/models/org/a"), paths, n_workers=8):
         pass
     assert served.record.refused == 0

@@ -11,7 +11,7 @@ from tqdm import tqdm
 from . import cards
 from .cards import DECLARED, FILES, SOURCES, Claim, normalised_id
 from .client import Client, each
-from .errors import CrawlError, Refusal
+from .errors import Refusal
 from .leaderboard import claimed_bases
 from .log import CrawlLog
 
@@ -31,8 +31,9 @@ class Visit:
     """What is kept of the answer for one id.
 
     ``status`` is ok, renamed, gated, missing, disabled or error; ``resolved`` is the id that the
-    Hub answered with, None without an answer; ``files_if_merged`` are the files to read if somebody
-    else calls the model a merge. ``facts`` describe the model for a snapshot.
+    Hub answered with, None without an answer; ``inferred`` is the relation to one parent and to
+    several; ``files`` are those to read for parents, and those to read if the leaderboard calls the
+    model a merge. ``facts`` describe the model for a snapshot.
     """
 
     status: str
@@ -45,8 +46,7 @@ class Visit:
     claims: list[Claim] = field(default_factory=list)
     relation: str | None = None
     inferred: tuple[str, str] = ("finetune", "merge")
-    files: tuple[str, ...] = ()
-    files_if_merged: tuple[str, ...] = ()
+    files: tuple[list[str], list[str]] = ((), ())
     facts: dict = field(default_factory=dict)
 
 
@@ -81,15 +81,15 @@ def read_visit(entry: dict) -> Visit:
     if not isinstance(answer, dict):
         return visit
     own_ids = {entry["key"], answer["id"]}
+    read_files = partial(cards.files_to_read, answer, own_ids=own_ids)
     visit.resolved = answer["id"]
     visit.sha = cards.commit(answer)
     visit.last_modified = _text(answer.get("lastModified"))
     visit.gated = bool(answer.get("gated"))
     visit.claims = cards.declared_claims(answer)
     visit.relation = cards.card_relation(answer)
-    visit.inferred = tuple(cards.inferred_relation(answer, n_parents) for n_parents in (1, 2))
-    visit.files = tuple(cards.files_to_read(answer, merged=False, own_ids=own_ids))
-    visit.files_if_merged = tuple(cards.files_to_read(answer, merged=True, own_ids=own_ids))
+    visit.inferred = (cards.inferred_relation(answer, 1), cards.inferred_relation(answer, 2))
+    visit.files = (read_files(merged=False), read_files(merged=True))
     visit.facts = _facts(answer)
     return visit
 
@@ -164,8 +164,8 @@ class Crawler:
         merged = not self._merged.isdisjoint((asked, visit.resolved))
         claims = [claim for claim in visit.claims if claim.source in DECLARED]
         # The files repeat each other; the first that names parents will do.
-        names = visit.files_if_merged if merged else visit.files
-        claims += next(filter(None, (self._file_claims(visit, name) for name in names)), [])
+        found = (self._file_claims(visit, name) for name in visit.files[merged])
+        claims += next(filter(None, found), [])
         if base := self._bases.get(asked) or self._bases.get(visit.resolved):
             claims.append(Claim(*base, "leaderboard"))
         visit.claims = claims
@@ -175,9 +175,7 @@ class Crawler:
         """Parents in a file at the commit visited; a commit's file never changes."""
         revision = visit.sha or "main"
         key = f"{visit.resolved}@{revision}/{name}"
-        claims = self._log.find("file", key)
-        if claims is None and visit.sha:
-            claims = self._log.earlier.get(("file", key))
+        claims = (self._log.recall if visit.sha else self._log.find)("file", key)
         if claims is None:
             path = f"{visit.resolved}/resolve/{revision}/{name}"
             try:
@@ -193,8 +191,6 @@ class Crawler:
         """Write an answer down; one that cannot be read must not end the crawl."""
         try:
             return self._log.append(kind, key, **values)
-        except CrawlError:
-            raise
         except _UNREADABLE as error:
             reason = f"the answer cannot be read ({type(error).__name__})"
             return self._log.append(kind, key, status="error", reason=reason)
@@ -239,8 +235,9 @@ class Crawler:
                     break
         except Refusal as refusal:
             reason = refusal.reason
-        values = {"rows": rows, "n_malformed": len(malformed), "reason": reason}
-        return self._log.append("listing", author, **values, malformed=malformed[:_LOGGED_ROWS])
+        return self._log.append(
+            "listing", author, rows=rows, reason=reason, malformed=malformed[:_LOGGED_ROWS]
+        )
 
 
 def read_file_claims(entry: dict) -> list[Claim] | None:
@@ -259,16 +256,8 @@ def establish_edges(visits: dict[str, Visit]) -> tuple[pd.DataFrame, dict[str, l
     is the card's ``base_model_relation``, else that of the first source which states one, else
     inferred as the Hub does.
 
-    Parameters
-    ----------
-    visits : dict of Visit by id asked for
-
-    Returns
-    -------
-    lineage : DataFrame with columns parent, child, relation, evidence; sorted
-        Evidence lists the sources that name the parent.
-    overruled : dict
-        By child, the claims that were not followed: parent, relation, source.
+    Returns the edges (parent, child, relation, and as evidence the sources that name the parent),
+    sorted, and by child the claims that were overruled (parent, relation, source).
     """
     current = {asked: visit.resolved or asked for asked, visit in visits.items()}
     names: dict[str, list[str]] = {}  # under which a model was asked for, the current one first

@@ -47,24 +47,15 @@ class Client:
 
     Every request passes one `Limiter`, has a timeout, and is tried again with growing pauses on
     429, 5xx, broken connections, truncated bodies and broken JSON; other refusals are final.
+    Setting the event ``stopped`` ends all waiting, and so the crawl.
 
     Parameters
     ----------
-    endpoint : str, optional
-        Default: that of `huggingface_hub` (``HF_ENDPOINT``).
-    timeout : float
-        Seconds without any answer after which a request is tried again.
-    tries : int
-        Attempts at one request.
-    backoff : float
-        Seconds before the second attempt; doubles from there.
-    say : callable, optional
-        Takes a message for the user.
-
-    Attributes
-    ----------
-    stopped : threading.Event
-        Ends all waiting; set it to end the crawl.
+    endpoint : default: that of `huggingface_hub` (``HF_ENDPOINT``)
+    timeout : seconds without any answer after which a request is tried again
+    tries : attempts at one request
+    backoff : seconds before the second attempt, of which pauses double from there
+    say : takes a message for the user
     """
 
     def __init__(
@@ -161,7 +152,7 @@ class Client:
                 self._sleep(self._backoff.multiplier)
             if position == n_bytes:
                 return
-        raise Refusal("error", f"broke off {_RESUMES} times, at last after {position} bytes")
+        raise Refusal("error", f"broke off {_RESUMES} times")
 
     def _begin(self, url: str, begin: int, n_bytes: int) -> Iterator[bytes]:
         """A response that brings at least one byte from ``begin`` on."""
@@ -200,11 +191,7 @@ class Client:
         return value, urlsplit(link)._replace(scheme=origin.scheme, netloc=origin.netloc).geturl()
 
     def _url(self, path: str, parameters: dict | None = None) -> str:
-        spelled = {
-            name: str(value).lower() if isinstance(value, bool) else value
-            for name, value in (parameters or {}).items()
-        }
-        query = urlencode(spelled, doseq=True)
+        query = urlencode(parameters or {}, doseq=True)
         return f"{self.endpoint}/{quote(path)}" + (f"?{query}" if query else "")
 
     def _is_given_up(self, state: RetryCallState) -> bool:
@@ -287,7 +274,7 @@ class Client:
         message = headers.get("X-Error-Message")
         if not message:
             with suppress(ValueError, RecursionError, LookupError, TypeError):
-                message = json.loads(next(response.iter_bytes()))["error"]
+                message = json.loads(next(response.iter_bytes(), b""))["error"]
         message = _one_line(self.redact(message)) if isinstance(message, str) else ""
         if status == 401 and "Invalid credentials" in message:
             return CrawlError(
@@ -298,11 +285,8 @@ class Client:
 
 
 def each(function: Callable, tasks: Iterable, *, n_workers: int) -> Iterator[tuple[object, object]]:
-    """Yield ``(task, function(task))`` as the results come, in any order.
-
-    An exception of a worker is raised here. The threads are daemons, so that an interrupted
-    program need not wait for their last requests.
-    """
+    """Yield ``(task, function(task))`` as the results come, or raise a worker's exception."""
+    # The threads of this pool are daemons: an interrupted program does not wait for requests.
     with ThreadPool(n_workers) as pool:
         yield from pool.imap_unordered(lambda task: (task, function(task)), tasks)
 

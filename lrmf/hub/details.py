@@ -95,7 +95,7 @@ def ask_repository(client: Client, repo: str, *, known: str | None = None) -> di
             raise Refusal("error", "the answer has no commit")
         if sha == known:
             return None
-        pages = client.pages(f"api/datasets/{repo}/tree/{sha}", recursive=True)
+        pages = client.pages(f"api/datasets/{repo}/tree/{sha}", recursive="true")
         runs = sorted(run for page in pages for row in page if (run := _run(row)))
     except Refusal as refusal:
         return {"status": refusal.status, "reason": refusal.reason}
@@ -115,6 +115,18 @@ def _run(row: object) -> Run | None:
     if not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
         sha256 = None
     return Run(match["task"], match["time"], path, size, str(row.get("oid")), sha256)
+
+
+def fetch_repository(client: Client, log: CrawlLog, repo: str) -> Repository:
+    """Details of one model: from the log, or asked for and written there."""
+    known = log.find("details", repo)
+    if known is not None and known.status != "error":
+        return known
+    earlier = log.earlier.get(("details", repo))
+    values = ask_repository(client, repo, known=earlier and earlier.sha)
+    if values is None:
+        return log.confirm("details", repo)
+    return log.append("details", repo, **values)
 
 
 def read_repository(entry: dict) -> Repository:
@@ -146,14 +158,13 @@ def fetch_task(
     Runs are read from the latest on, until one has all the questions of the task.
     """
     benchmark, subtask = TASKS[task]
-    best = None
+    found = []
     for run in runs_of(repository, task):
-        answers = _fetch_run(client, log, repo, repository, run)
-        if answers is not None and (best is None or answers.n_answers > best.n_answers):
-            best = answers
-        if best is not None and best.n_answers >= BENCHMARKS[benchmark].subtasks[subtask]:
-            break
-    return best
+        if answers := _fetch_run(client, log, repo, repository, run):
+            found.append(answers)
+            if answers.n_answers >= BENCHMARKS[benchmark].subtasks[subtask]:
+                break
+    return max(found, key=lambda answers: answers.n_answers, default=None)
 
 
 def _fetch_run(
@@ -161,10 +172,7 @@ def _fetch_run(
 ) -> Answers | None:
     """Answers of one run: from the log, or streamed and written there."""
     key = f"{repo}:{run.path}:{run.oid}"
-    known = log.find("samples", key)
-    if known is None and ("samples", key) in log.earlier:
-        known = log.confirm("samples", key)
-    if known is not None:
+    if known := log.recall("samples", key):
         return known
     path = f"datasets/{repo}/resolve/{repository.sha}/{run.path}"
     try:
@@ -179,7 +187,7 @@ def _fetch_run(
     # Most files of a task list the same questions, so the log has each list once.
     text = json.dumps(samples.keys, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()
-    if log.find("keys", digest) is None and ("keys", digest) not in log.earlier:
+    if log.recall("keys", digest) is None:
         log.append("keys", digest, keys=samples.keys)
     bits = base64.b64encode(np.packbits(np.array(samples.values, dtype=bool)).tobytes()).decode()
     return log.append(
@@ -260,19 +268,9 @@ def read_samples(lines: Iterable[bytes], metric: str) -> Samples:
 def build_matrix(
     answers: dict[tuple[str, str], Answers], keys: dict[str, list], model_ids: list[str]
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Items and responses from the answers of all models.
+    """Items and responses (n_models x n_items) from the answers of all models.
 
-    Parameters
-    ----------
-    answers : dict of Answers by (model_id, task)
-    keys : dict
-        Lists of ``[doc_id, hash]`` by digest.
-    model_ids : list of str
-
-    Returns
-    -------
-    items : DataFrame, one row a question
-    responses : uint8 array of shape (n_models, n_items), 255 where not answered
+    ``answers`` are by (model_id, task), ``keys`` are lists of ``[doc_id, hash]`` by digest.
     """
     rows = {model_id: row for row, model_id in enumerate(model_ids)}
     blocks, parts = [], []

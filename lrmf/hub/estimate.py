@@ -31,23 +31,20 @@ class Cost:
     quotas: dict[str, tuple[int, float]]
     remarks: tuple[str, ...]
 
-    def minutes(self, n_api: int, n_files: int, *, window: float = _WINDOW) -> float:
-        """Time that quotas of ``n_api`` requests and ``n_files`` downloads a window allow."""
-        windows = max(self.n_api / (SHARE * n_api), self.n_files / (SHARE * n_files))
-        return windows * window / 60
-
     def __str__(self) -> str:
         lines = [
             f"models     {self.n_models:,}",
             f"requests   about {self.n_api:,} to the API and {self.n_files:,} downloads",
             f"bytes      about {megabytes(self.n_bytes)}",
         ]
-        times = {name: self.minutes(*quota) for name, quota in QUOTAS.items()}
+        quotas = {name: (*quota, _WINDOW) for name, quota in QUOTAS.items()}
         if "api" in self.quotas:
             n_api, window = self.quotas["api"]
             n_files = self.quotas.get("files", (n_api, window))[0]
-            times["at the quota reported now"] = self.minutes(n_api, n_files, window=window)
-        for name, minutes in times.items():
+            quotas["at the quota reported now"] = (n_api, n_files, window)
+        for name, (n_api, n_files, window) in quotas.items():
+            n_windows = max(self.n_api / n_api, self.n_files / n_files) / SHARE
+            minutes = n_windows * window / 60
             text = "less than a minute" if minutes < 1 else f"about {minutes:,.0f} min"
             lines.append(f"time       {text} {name} (80% of the quota; downloads come on top)")
         return "\n".join([*lines, *self.remarks])

@@ -184,7 +184,7 @@ def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, lis
         (_NUMBERS, _number, "Float64"),
         (_FLAGS, _flag, "boolean"),
         (_DATES, _date, "string"),
-        (dict(zip(benchmarks, wanted, strict=True)), _number, "float32"),
+        (dict(zip(benchmarks, wanted, strict=True)), _number, "float64"),
     ):
         for name, column in columns.items():
             frame[name] = read(column, reader, dtype)
@@ -204,18 +204,14 @@ def one_evaluation_each(evaluations: pd.DataFrame, benchmarks: list[str]) -> pd.
     evaluated under an old name come last. Rows are sorted by ``model_id``, which is unique.
     """
     rank = {precision: position for position, precision in enumerate(PRECISIONS)}
-    order = pd.DataFrame(
-        {
-            "model_id": evaluations["model_id"],
-            "renamed": evaluations.get("renamed", False),
-            "unscored": evaluations[benchmarks].isna().sum(axis=1),
-            "precision": evaluations["precision"].map(rank).fillna(len(rank)).astype(float),
-            "age": -pd.to_numeric(evaluations["evaluated_at"].str.replace("-", "")).fillna(0),
-            "evaluation": evaluations["evaluation"].fillna(""),
-        }
+    order = evaluations[["model_id"]].assign(
+        renamed=evaluations.get("renamed", False),
+        n_unscored=evaluations[benchmarks].isna().sum(axis=1),
+        precision=evaluations["precision"].map(rank).fillna(len(rank)).astype(float),
+        age=-pd.to_numeric(evaluations["evaluated_at"].str.replace("-", "")).fillna(0),
+        evaluation=evaluations["evaluation"].fillna(""),
     )
-    order = order.sort_values(list(order), kind="stable").index
-    ranked = evaluations.loc[order]
+    ranked = evaluations.loc[order.sort_values(list(order), kind="stable").index]
     first = ~ranked["model_id"].duplicated()
     kept = ranked[first].reset_index(drop=True)
     others = ranked[~first].fillna({"evaluation": "?"}).groupby("model_id")["evaluation"]
@@ -224,26 +220,21 @@ def one_evaluation_each(evaluations: pd.DataFrame, benchmarks: list[str]) -> pd.
 
 
 def claimed_bases(evaluations: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Parents and relations in the column `Base Model`, by model."""
-    columns = evaluations[["model_id", "base_model", "weight_type", "merged"]]
-    bases = {row["model_id"]: claimed_base(row) for row in columns.to_dict("records")}
-    return {model_id: base for model_id, base in bases.items() if base}
+    """Parents and relations in the column `Base Model`, by model.
 
-
-def claimed_base(row: dict) -> tuple[str, str] | None:
-    """Parent and relation in the column `Base Model`, or None.
-
-    The model itself, "X (Merge)" (which does not name the parents) and "Removed" are no parents.
+    The model itself, "X (Merge)" (which does not name the parents) and "Removed" are no parents;
+    nor is anything else that is no id with an owner.
     """
-    base = row["base_model"]
-    if pd.isna(base) or base.strip().lower() in ("removed", "base") or "(" in base:
-        return None
-    parent = normalised_id(base)
-    if parent is None or "/" not in parent or parent.casefold() == row["model_id"].casefold():
-        return None
-    if row["weight_type"] is not pd.NA and str(row["weight_type"]).lower() == "adapter":
-        return parent, "adapter"
-    return parent, "merge" if row["merged"] is not pd.NA and row["merged"] else "finetune"
+    frame = evaluations[["model_id", "base_model"]].assign(relation="finetune")
+    frame.loc[evaluations["merged"].fillna(False), "relation"] = "merge"
+    adapters = evaluations["weight_type"].str.lower().eq("adapter").fillna(False)
+    frame.loc[adapters, "relation"] = "adapter"
+    bases = {}
+    for model_id, base, relation in frame.itertuples(index=False):
+        parent = normalised_id(base) or ""
+        named = "/" in parent and parent.casefold() != model_id.casefold()
+        bases[model_id] = (parent, relation) if named else None
+    return {model_id: base for model_id, base in bases.items() if base}
 
 
 def _id_in_markup(markup: object) -> str | None:

@@ -35,13 +35,8 @@ class CrawlLog:
         self.header: dict | None = None
         self._keep, self._redact = keep, redact
         self._lock = threading.Lock()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(folder / LOG_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise CrawlError(
-                f"{folder}: cannot be written ({error.strerror}); choose a writable folder"
-            ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(folder / LOG_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -60,7 +55,7 @@ class CrawlLog:
                 self._file = None
 
     def append(self, kind: str, key: str, **values) -> object:
-        """Write an answer and return what is kept of it; raises CrawlError, e.g. on a full disk."""
+        """Write an answer and return what is kept of it; raises OSError."""
         time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
         entry = {"kind": kind, "key": key, "time": time, **values}
         line = self._redact(json.dumps(entry, ensure_ascii=True)) + "\n"
@@ -77,6 +72,13 @@ class CrawlLog:
     def find(self, kind: str, key: str) -> object:
         """What is kept of this crawl's answer, or None."""
         return self.answers.get((kind, key))
+
+    def recall(self, kind: str, key: str) -> object:
+        """What is kept of this crawl's answer or of an earlier one that always holds, or None."""
+        known = self.find(kind, key)
+        if known is None and (kind, key) in self.earlier:
+            known = self.confirm(kind, key)
+        return known
 
     def _absorb(self, entry: dict) -> object:
         if entry["kind"] == "crawl":
@@ -110,11 +112,8 @@ class CrawlLog:
         try:
             while written < len(line):
                 written += os.pwrite(self._file, line[written:], self._end + written)
-        except OSError as error:
+        except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._end)
-            raise CrawlError(
-                f"the crawl log cannot be written ({error.strerror}); make room, then continue "
-                "with --resume"
-            ) from error
+            raise
         self._end += written

@@ -5,6 +5,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
+from functools import partial
 from itertools import chain
 from pathlib import Path
 
@@ -68,26 +69,18 @@ def crawl(
     Parameters
     ----------
     out : path of the folder to create or to bring up to date
-    benchmarks : names, optional
-        Keys of `leaderboard.BENCHMARKS`. Default: all; with ``instances``, all but MMLU-Pro.
-    instances : bool
-        Collect the answers to single questions instead of the benchmarks' scores.
-    models : ids, optional
-        Crawl these instead of the whole leaderboard. Those that are not on it become models
+    benchmarks : keys of `leaderboard.BENCHMARKS`; default: all, or with ``instances`` all but
+        MMLU-Pro
+    instances : collect the answers to single questions instead of the benchmarks' scores
+    models : ids to crawl instead of the whole leaderboard. Those that are not on it become models
         without answers, if the Hub has them, and bring their evaluated ancestors along.
-    max_models : int, optional
-        Only the first so many models.
-    max_depth : int
-        Generations of ancestors to ask for.
-    resume : bool
-        Go on with the crawl that the log holds instead of starting a new one. Options that are left
-        out here are those of that crawl.
-    n_workers : int
-        Requests under way at a time.
-    client : Client, optional
-        Used up by the crawl.
-    say : callable
-        Takes messages for the user.
+    max_models : only the first so many models
+    max_depth : generations of ancestors to ask for
+    resume : go on with the crawl that the log holds instead of starting a new one, with its options
+        where none are given here
+    n_workers : requests under way at a time
+    client : used up by the crawl
+    say : takes messages for the user
 
     Returns
     -------
@@ -131,8 +124,7 @@ def crawl(
 
 
 def _keep(entry: dict) -> object:
-    reader = _READERS.get(entry["kind"])
-    return reader(entry) if reader else None
+    return _READERS.get(entry["kind"], lambda _: None)(entry)
 
 
 def _check_out(out: Path) -> None:
@@ -270,7 +262,8 @@ class _Study:
         evaluated = self.models.dropna(subset=["leaderboard_id"])
         repos = map(details.repository_of, evaluated["leaderboard_id"])
         models = dict(zip(repos, evaluated["model_id"], strict=True))
-        self.repositories = dict(self._each("details", self._repository, list(models)))
+        fetch = partial(details.fetch_repository, self.client, self.log)
+        self.repositories = dict(self._each("details", fetch, list(models)))
         self._announce()
         tasks = [
             (repo, task)
@@ -306,21 +299,9 @@ class _Study:
         repo, name = task
         return details.fetch_task(self.client, self.log, repo, self.repositories[repo], name)
 
-    def _repository(self, repo: str) -> Repository:
-        known = self.log.find("details", repo)
-        if known is not None and known.status != "error":
-            return known
-        earlier = self.log.earlier.get(("details", repo))
-        values = details.ask_repository(self.client, repo, known=earlier and earlier.sha)
-        if values is None:
-            return self.log.confirm("details", repo)
-        return self.log.append("details", repo, **values)
-
     def _announce(self) -> None:
         """Say how much is going to be downloaded, and what is left out."""
-        n_bytes: Counter = Counter()
-        for repository in self.repositories.values():
-            n_bytes.update(details.sizes_of(repository))
+        n_bytes = sum(map(details.sizes_of, self.repositories.values()), Counter())
         chosen = sum(n_bytes[name] for name in self.benchmarks)
         found = sum(repository.status == "ok" for repository in self.repositories.values())
         text = f"details of {found} of {len(self.repositories)} models: {megabytes(chosen)}"
