@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pandas as pd
@@ -588,14 +589,14 @@ def test_foreign_folders_and_other_hubs_are_left_alone(tmp_path):
 def test_two_crawls_at_once_are_refused(tmp_path):
     world = make_world(20)
     world.hub.hold_from = 3
-    with serve(world.hub) as served:
-        process = start_crawl(served, tmp_path / "out")
-        wait_for_requests(served, process, 3)
+    with serve(world.hub) as served, ThreadPoolExecutor(1) as pool:
+        first = pool.submit(crawl, tmp_path / "out", client=client(served))
+        while len(served.record.requests) < 3:
+            time.sleep(0.002)
         with pytest.raises(CrawlError, match="another crawl is writing there"):
             crawl(tmp_path / "out", client=client(served))
         world.hub.hold_from = None
-        process.communicate()
-        assert process.returncode == 0
+        assert first.result().n_models == 20
 
 
 def test_a_dry_run_is_cheap_and_leaves_nothing(tmp_path, monkeypatch, capsys):

@@ -71,6 +71,8 @@ def normalised_id(text: object) -> str | None:
     if url := _HOST.fullmatch(text):  # the page of a model, or one below it
         segments = [part for part in unquote(re.split("[?#]", url[1])[0]).split("/") if part]
         text = "/".join(segments[segments[:1] == ["models"] :][:2])
+    elif "://" in text:
+        return None
     name = text.split("@")[0].rstrip("/").removesuffix(".git")
     if not _ID.fullmatch(name) or ".." in name or name.split("/")[0] in _NO_MODEL:
         return None

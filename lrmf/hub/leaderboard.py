@@ -84,12 +84,7 @@ _TEXTS = {
     "evaluation": "eval_name",
 }
 _NUMBERS = {"params_b": "#Params (B)", "likes": "Hub ❤️"}
-_FLAGS = {
-    "moe": "MoE",
-    "merged": "Merged",
-    "chat_template": "Chat Template",
-    "flagged": "Flagged",
-}
+_FLAGS = {"moe": "MoE", "merged": "Merged", "chat_template": "Chat Template", "flagged": "Flagged"}
 _DATES = {"created_at": "Upload To Hub Date", "evaluated_at": "Submission Date"}
 _UNKNOWN = {"", "?", "unknown", "none", "nan", "null"}
 _LINK = re.compile(r"href=[\"']?https?://[^/\"']+/([^\"'>\s?#]+)", re.IGNORECASE)
