@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from itertools import chain
 from multiprocessing.pool import ThreadPool
@@ -23,17 +24,26 @@ from .errors import CrawlError, Refusal, Stopped
 from .limiter import Limiter, retry_after
 
 PROJECT = "lineage-regularized matrix factorization, research crawler"
-MAX_JSON = 32 * 2**20
-MAX_LINE = 16 * 2**20
-MAX_PAGES = 10_000
 CORRUPT = "its checksum does not match"
 _TOKEN = re.compile(r"[A-Za-z0-9_.~+/=\-]*")  # RFC 6750
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
-_LONGEST_BACKOFF = 20.0
-_CONNECT_TRIES = 4
-_RESUMES = 100  # of one download
-_LASTING = 20  # requests given up in a row, after which the Hub is taken to be down
-_SLOWEST = 20_000  # bytes a second of a body, below which a download is given up and tried again
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a `Client` waits, how often it tries, and what sizes it takes."""
+
+    timeout: float = 30.0  # seconds without any answer after which a request is tried again
+    tries: int = 10  # attempts at one request
+    connect_tries: int = 4  # attempts to reach a Hub that has not answered yet
+    backoff: float = 0.5  # seconds before the second attempt; pauses double from there
+    longest_backoff: float = 20.0  # seconds
+    failures: int = 20  # requests given up in a row, after which the Hub is taken to be down
+    resumes: int = 100  # responses that one download may take
+    slowest: int = 20_000  # bytes a second, below which a download is given up and tried again
+    json_bytes: int = 32 * 2**20
+    line_bytes: int = 16 * 2**20
+    pages: int = 10_000
 
 
 class _Transient(Exception):
@@ -47,34 +57,26 @@ class Client:
 
     Every request passes one `Limiter`, has a timeout, and is tried again with growing pauses on
     429, 5xx, broken connections, truncated bodies and broken JSON; other refusals are final.
-    Setting the event ``stopped`` ends all waiting, and so the crawl.
-
-    Parameters
-    ----------
-    endpoint : default: that of `huggingface_hub` (``HF_ENDPOINT``)
-    timeout : seconds without any answer after which a request is tried again
-    tries : attempts at one request
-    backoff : seconds before the second attempt, of which pauses double from there
-    say : takes a message for the user
+    Setting the event ``stopped`` ends all waiting, and so the crawl. The endpoint is by default
+    that of `huggingface_hub` (``HF_ENDPOINT``); ``say`` takes a message for the user; further
+    options are `Limits`.
     """
 
     def __init__(
         self,
         endpoint: str | None = None,
         *,
-        timeout: float = 30.0,
-        tries: int = 10,
-        backoff: float = 0.5,
         say: Callable[[str], None] = lambda _: None,
+        **limits,
     ):
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
         self.stopped = threading.Event()
         self.limiter = Limiter(self.stopped, say=say)
         self.n_requests = self.n_bytes = 0
-        self._timeout, self._tries = timeout, tries
-        self._reached, self._lasting = False, 0
+        self.limits = Limits(**limits)
+        self._reached, self._n_given_up = False, 0
         # Random pauses: workers that failed together do not come back together.
-        self._backoff = wait_random_exponential(backoff, max=_LONGEST_BACKOFF)
+        self._backoff = wait_random_exponential(self.limits.backoff, self.limits.longest_backoff)
         self._retried = Retrying(
             retry=retry_if_exception_type(_Transient),
             stop=self._is_given_up,
@@ -105,7 +107,7 @@ class Client:
     def pages(self, path: str, **parameters) -> Iterator[list]:
         """Fetch a listing page by page, as raw rows; raises Refusal."""
         url, seen = self._url(path, parameters), set()
-        while url and url not in seen and len(seen) < MAX_PAGES:
+        while url and url not in seen and len(seen) < self.limits.pages:
             seen.add(url)
             rows, url = self._retried(self._page, url)
             if not isinstance(rows, list):
@@ -116,9 +118,10 @@ class Client:
         """Fetch a file; raises Refusal, also if it is larger than ``max_bytes``."""
 
         def read() -> bytes:
+            seconds = 120 + max_bytes / self.limits.slowest
             with self._response(self._url(path)) as response:
                 _check_file(response)
-                return b"".join(_chunks(response, max_bytes, 120 + max_bytes / _SLOWEST))
+                return b"".join(_chunks(response, max_bytes, seconds))
 
         return self._retried(read)
 
@@ -132,8 +135,8 @@ class Client:
         for chunk in self._download(self._url(path), n_bytes):
             digest.update(chunk)
             *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > MAX_LINE:
-                raise Refusal("error", f"has a line of more than {MAX_LINE} bytes")
+            if len(rest) > self.limits.line_bytes:
+                raise Refusal("error", f"has a line of more than {self.limits.line_bytes} bytes")
             yield from lines
         if rest:
             yield rest
@@ -143,16 +146,16 @@ class Client:
     def _download(self, url: str, n_bytes: int) -> Iterator[bytes]:
         """The bytes of a file; each response that brings some may be followed by another."""
         position = 0
-        for _ in range(_RESUMES):
+        for _ in range(self.limits.resumes):
             try:
                 for chunk in self._retried(self._begin, url, position, n_bytes):
                     position += len(chunk)
                     yield chunk
             except _Transient:
-                self._sleep(self._backoff.multiplier)
+                self._sleep(self.limits.backoff)
             if position == n_bytes:
                 return
-        raise Refusal("error", f"broke off {_RESUMES} times")
+        raise Refusal("error", f"broke off {self.limits.resumes} times")
 
     def _begin(self, url: str, begin: int, n_bytes: int) -> Iterator[bytes]:
         """A response that brings at least one byte from ``begin`` on."""
@@ -167,7 +170,7 @@ class Client:
             _check_file(response, n_bytes)
             # Not every server heeds Range: 200 is the whole file again.
             skip = begin if response.status_code != 206 else 0
-            seconds = 4 * self._timeout + n_bytes / _SLOWEST
+            seconds = 4 * self.limits.timeout + n_bytes / self.limits.slowest
             for chunk in _chunks(response, n_bytes - begin + skip, seconds):
                 kept = chunk[skip:]
                 skip -= len(chunk) - len(kept)
@@ -177,7 +180,7 @@ class Client:
     def _page(self, url: str) -> tuple[object, str | None]:
         """A JSON answer and the address of the next page."""
         with self._response(url) as response:
-            body = b"".join(_chunks(response, MAX_JSON, 4 * self._timeout))
+            body = b"".join(_chunks(response, self.limits.json_bytes, 4 * self.limits.timeout))
             self.n_bytes += len(body)
             try:
                 value = json.loads(body)
@@ -195,8 +198,9 @@ class Client:
         return f"{self.endpoint}/{quote(path)}" + (f"?{query}" if query else "")
 
     def _is_given_up(self, state: RetryCallState) -> bool:
-        few = state.outcome.exception().unreachable and not self._reached
-        return state.attempt_number >= (_CONNECT_TRIES if few else self._tries)
+        limits, problem = self.limits, state.outcome.exception()
+        few = problem.unreachable and not self._reached
+        return state.attempt_number >= (limits.connect_tries if few else limits.tries)
 
     def _pause(self, state: RetryCallState) -> float:
         """Seconds to wait before the next attempt; an exhausted quota pauses all workers."""
@@ -223,8 +227,8 @@ class Client:
             raise CrawlError(
                 f"the quota is exhausted; {kept} in a few minutes with --resume"
             ) from problem
-        self._lasting += 1
-        if self._lasting >= _LASTING:
+        self._n_given_up += 1
+        if self._n_given_up >= self.limits.failures:
             raise CrawlError(
                 f"the Hub keeps failing ({problem}); {kept} later with --resume"
             ) from problem
@@ -244,14 +248,14 @@ class Client:
         try:
             self.n_requests += 1
             with get_session().stream(
-                "GET", url, headers=headers, timeout=self._timeout, follow_redirects=True
+                "GET", url, headers=headers, timeout=self.limits.timeout, follow_redirects=True
             ) as response:
                 answer = response.headers
                 self._reached = True
                 if not response.is_success:
                     raise self._problem(response, kind)
                 yield response
-                self._lasting = 0
+                self._n_given_up = 0
         except OfflineModeIsEnabled as error:
             raise CrawlError("offline mode is on; unset HF_HUB_OFFLINE to crawl") from error
         except (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
