@@ -190,7 +190,7 @@ HOSTILE = {
     "nothing": "",
     "text": "hello",
     "date": "models:\n - model: 2024-99-99\n",
-    "deep": "[" * 3000,
+    "deep": "[" * 700,
     "binary": "\x00\xff\x1b",
     "models a text": "models: org/a\nslices: 7\nexperts: {a: 1}\n",
 }

@@ -9,10 +9,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from hub_server import Hub, serve
 
-from lrmf.hub.client import Client, refusal_status
+from lrmf.hub.client import Client, each, refusal_status
 from lrmf.hub.errors import CrawlError, Refusal, Stopped
 from lrmf.hub.limiter import SHARE, Limiter, retry_after
-from lrmf.hub.workers import each
 
 TOKEN = "hf_" + "s3cr3t" * 5
 
@@ -96,6 +95,12 @@ def test_other_refusals_are_final(scripted, status):
     with pytest.raises(Refusal, match=str(status)):
         quick(scripted(respond)).json("api/models/org/a")
     assert len(asked) == 1
+
+
+@pytest.mark.parametrize("body", [b"", b"no", b"[]", b'{"error": 7}'])
+def test_a_refusal_without_a_message(scripted, body):
+    with pytest.raises(Refusal, match="^HTTP 404$"):
+        quick(scripted(lambda handler: reply(handler, 404, body))).json("api/models/org/a")
 
 
 def test_a_lasting_failure_ends(scripted):
@@ -290,10 +295,8 @@ def test_a_wrong_token_stops_the_crawl(served, monkeypatch):
 def test_the_quota_is_respected(served):
     served.hub.quota, served.hub.window = 30, 1.0
     client = quick(served.url)
-    paths = [f"api/models/org/a?n={number}" for number in range(75)]
-    for _ in each(
-        lambda _: client.json("api/models/org/a"), paths, n_workers=8, stopped=client.stopped
-    ):
+    paths = [f"api/models/org/a?n={number}" for number in range(50)]
+    for _ in each(lambda _: client.json("api/models/org/a"), paths, n_workers=8):
         pass
     assert served.record.refused == 0
     assert max(served.record.windows.values()) <= SHARE * 30
@@ -314,7 +317,7 @@ def test_a_429_holds_everybody_back(scripted):
 
     client = quick(scripted(respond))
     for calls in (range(1), range(4)):
-        list(each(lambda _: client.json("api/x"), calls, n_workers=4, stopped=client.stopped))
+        list(each(lambda _: client.json("api/x"), calls, n_workers=4))
     assert min(times[1:]) - times[0] >= 1
 
 
@@ -349,4 +352,4 @@ def test_an_error_of_a_worker_is_raised_here():
         return task
 
     with pytest.raises(CrawlError, match="three"):
-        list(each(work, range(10), n_workers=3, stopped=threading.Event()))
+        list(each(work, range(10), n_workers=3))

@@ -91,6 +91,7 @@ def test_chosen_benchmarks(tmp_path):
     assert_true(snapshot, world, {PRO: 150})
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(tmp_path):
     world = make_world(10, seed=4)
     add_details(world, SIZES)

@@ -82,7 +82,7 @@ def test_a_reader_sees_the_old_or_the_new(out):
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
-    for number in range(2, 30):
+    for number in range(2, 16):
         publish(stage(out, number), out)
     ended.set()
     for reader in readers:

@@ -1,9 +1,9 @@
 """The crawl: leaderboard results and lineage from the Hugging Face Hub, as a snapshot.
 
-`crawl` does it, `estimate` says beforehand what it will cost. The parts: `client` asks (politely,
-by `limiter`), `log` remembers, `choice` finds what is to be crawled, `leaderboard` and `details`
-read results, `cards` reads what a model says about its parents, `ancestry` follows it, `study` puts
-everything together, `publish` puts it in place.
+`crawl` does it, `estimate` says beforehand what it will cost. `client` requests (within the quota
+that `limiter` watches), `log` remembers every answer, `leaderboard` and `details` read results,
+`cards` reads what a model's metadata says about its parents, `ancestry` visits the ancestors and
+decides which edges there are, `study` does all this in order, `publish` puts the snapshot in place.
 """
 
 from .client import Client

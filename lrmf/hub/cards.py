@@ -7,8 +7,9 @@ be read as the id of a Hub repository is left out.
 import json
 import re
 from collections.abc import Iterator
+from itertools import chain
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import yaml
 
@@ -20,11 +21,14 @@ from ..data.schema import RELATIONS
 MERGE_FILES = ("mergekit_config.yml", "mergekit_moe_config.yml", "merge.yml", "README.md")
 ADAPTER_FILE = "adapter_config.json"
 DECLARED = ("baseModels", "tags", "card")
-SOURCES = (*DECLARED, *MERGE_FILES, ADAPTER_FILE, "leaderboard")
+FILES = (*MERGE_FILES, ADAPTER_FILE)
+SOURCES = (*DECLARED, *FILES, "leaderboard")
 
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.\-]{0,126}[A-Za-z0-9_\-])?"
 _ID = re.compile(rf"{_NAME}(?:/{_NAME})?")
-_HOSTS = ("huggingface.co", "hf.co")
+_HOST = re.compile(
+    r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)(.*)", re.IGNORECASE
+)
 _MARKDOWN = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _NO_MODEL = {"datasets", "spaces", "api", "collections", "papers", "docs", "blog"}
 _RELATION_WORDS = {
@@ -41,6 +45,7 @@ _RELATION_WORDS = {
 _MERGE_TAGS = {"merge", "mergekit", "lazymergekit", "moerge", "mergekit-moe"}
 _QUANTIZED_TAGS = {"gguf", "gptq", "awq", "exl2", "bitsandbytes-quantized"}
 _NAME_KEYS = ("name", "id", "model", "model_name", "base_model", "path", "repo_id", "source_model")
+_YAML_BLOCK = re.compile(r"^```[ \t]*ya?ml[ \t]*\r?\n(.*?)(?:^```|\Z)", re.IGNORECASE | re.M | re.S)
 _MAX_DEPTH, _MAX_NODES, _MAX_SLICES, _MAX_NAMES = 12, 5000, 500, 200
 
 
@@ -63,34 +68,15 @@ def normalised_id(text: object) -> str | None:
     text = text.strip().strip("'\"`").strip()
     if link := _MARKDOWN.fullmatch(text):
         text = link[1]
-    if (path := _without_host(text)) is None:
+    if url := _HOST.fullmatch(text):  # the page of a model, or one below it
+        segments = [part for part in unquote(re.split("[?#]", url[1])[0]).split("/") if part]
+        text = "/".join(segments[segments[:1] == ["models"] :][:2])
+    elif "://" in text:
         return None
-    name = path.split("@")[0].rstrip("/").removesuffix(".git")
+    name = text.split("@")[0].rstrip("/").removesuffix(".git")
     if not _ID.fullmatch(name) or ".." in name or name.split("/")[0] in _NO_MODEL:
         return None
     return name
-
-
-def _without_host(text: str) -> str | None:
-    """Repository part of a URL of the Hub; the text itself if it is none; None for other URLs."""
-    bare = re.fullmatch(r"(?:www\.)?(?:huggingface\.co|hf\.co)/(.*)", text, re.IGNORECASE)
-    if bare:
-        text = f"https://huggingface.co/{bare[1]}"
-    if text.lower().startswith("hf://"):
-        text = f"https://huggingface.co/{text[5:]}"
-    if "://" not in text:
-        return text
-    try:
-        parts = urlsplit(text)
-        host = (parts.hostname or "").removeprefix("www.")
-    except ValueError:
-        return None
-    if parts.scheme.lower() not in ("http", "https") or host not in _HOSTS:
-        return None
-    segments = [segment for segment in unquote(parts.path).split("/") if segment]
-    if segments[:1] == ["models"]:
-        segments = segments[1:]
-    return "/".join(segments[:2])
 
 
 def normalised_relation(text: object) -> str | None:
@@ -98,51 +84,36 @@ def normalised_relation(text: object) -> str | None:
     return _RELATION_WORDS.get(text.strip().lower()) if isinstance(text, str) else None
 
 
+def mapping(answer: dict, key: str) -> dict:
+    """The value of a key if it is a dictionary, else an empty one."""
+    return value if isinstance(value := answer.get(key), dict) else {}
+
+
 def declared_claims(answer: dict) -> list[Claim]:
     """Parents in ``baseModels``, in the tags and in the card, as `model_info` answers."""
-    return [*_base_models(answer), *_tag_claims(answer), *_card_claims(answer)]
+    bases, card = answer.get("baseModels"), mapping(answer, "cardData")
+    relation = normalised_relation(mapping(answer, "baseModels").get("relation"))
+    models = bases.get("models") if isinstance(bases, dict) else bases
+    claims = [Claim(parent, relation, "baseModels") for parent in _ids(models)]
 
-
-def _base_models(answer: dict) -> Iterator[Claim]:
-    found = answer.get("baseModels")
-    relation = normalised_relation(found.get("relation")) if isinstance(found, dict) else None
-    for text in _names(found.get("models") if isinstance(found, dict) else found):
-        if parent := normalised_id(text):
-            yield Claim(parent, relation, "baseModels")
-
-
-def _tag_claims(answer: dict) -> Iterator[Claim]:
-    """Tags come in pairs, with and without the relation."""
+    # Tags come in pairs, with and without the relation.
     relations: dict[str, str | None] = {}
     for tag in tags_of(answer):
-        if not tag.startswith("base_model:"):
+        if not (text := tag.removeprefix("base_model:")) or text == tag:
             continue
-        text = tag.removeprefix("base_model:")
-        relation, _, rest = text.partition(":")
-        if normalised_relation(relation) and rest:
-            parent, relation = normalised_id(rest), normalised_relation(relation)
-        else:
-            parent, relation = normalised_id(text), None
-        if parent:
+        word, _, rest = text.partition(":")
+        relation = normalised_relation(word) if rest else None
+        if parent := normalised_id(rest if relation else text):
             relations[parent] = relation or relations.get(parent)
-    for parent, relation in relations.items():
-        yield Claim(parent, relation, "tags")
+    claims += [Claim(parent, relation, "tags") for parent, relation in relations.items()]
 
-
-def _card_claims(answer: dict) -> Iterator[Claim]:
-    card = answer.get("cardData")
-    if not isinstance(card, dict):
-        return
     relation = card_relation(answer)
-    for text in _names(card.get("base_model")):
-        if parent := normalised_id(text):
-            yield Claim(parent, relation, "card")
+    return claims + [Claim(parent, relation, "card") for parent in _ids(card.get("base_model"))]
 
 
 def card_relation(answer: dict) -> str | None:
     """The card's ``base_model_relation``, which overrides every inferred relation."""
-    card = answer.get("cardData")
-    return normalised_relation(card.get("base_model_relation")) if isinstance(card, dict) else None
+    return normalised_relation(mapping(answer, "cardData").get("base_model_relation"))
 
 
 def tags_of(answer: dict) -> list[str]:
@@ -153,20 +124,23 @@ def tags_of(answer: dict) -> list[str]:
 
 def inferred_relation(answer: dict, n_parents: int) -> str:
     """What the Hub infers where no source names the relation."""
-    if answer.get("library_name") == "peft" or ADAPTER_FILE in (files_of(answer) or ()):
+    if _is_adapter(answer):
         return "adapter"
     if n_parents > 1 or is_merge(answer):
         return "merge"
-    if _QUANTIZED_TAGS.intersection(tag.lower() for tag in tags_of(answer)):
+    if _QUANTIZED_TAGS.intersection(map(str.lower, tags_of(answer))):
         return "quantized"
     return "finetune"
 
 
+def _is_adapter(answer: dict) -> bool:
+    return answer.get("library_name") == "peft" or ADAPTER_FILE in (files_of(answer) or ())
+
+
 def is_merge(answer: dict) -> bool:
     """Whether tags or relation say that the model was merged."""
-    if any(claim.relation == "merge" for claim in declared_claims(answer)):
-        return True
-    return bool(_MERGE_TAGS.intersection(tag.lower() for tag in tags_of(answer)))
+    tagged = not _MERGE_TAGS.isdisjoint(map(str.lower, tags_of(answer)))
+    return tagged or any(claim.relation == "merge" for claim in declared_claims(answer))
 
 
 def commit(answer: object) -> str | None:
@@ -188,20 +162,13 @@ def files_to_read(answer: dict, *, merged: bool, own_ids: set[str]) -> list[str]
     """Files that may name parents which the metadata do not.
 
     A merge that declares fewer than two parents is incomplete; so is an adapter without any.
-
-    Parameters
-    ----------
-    merged : bool
-        Whether somebody else (the leaderboard) calls the model a merge.
-    own_ids : set of str
-        Ids of the model itself, which are no parents.
+    ``merged`` is whether the leaderboard calls the model a merge; its ``own_ids`` are no parents.
     """
     parents = {claim.parent for claim in declared_claims(answer)} - own_ids
-    present = files_of(answer)
-    wanted: list[str] = []
+    present, wanted = files_of(answer), []
     if len(parents) < 2 and (merged or is_merge(answer)):
         wanted += MERGE_FILES
-    if not parents and (answer.get("library_name") == "peft" or ADAPTER_FILE in (present or ())):
+    if not parents and _is_adapter(answer):
         wanted.append(ADAPTER_FILE)
     return [name for name in wanted if present is None or name in present]
 
@@ -210,26 +177,15 @@ def file_claims(name: str, content: bytes) -> list[Claim]:
     """Parents that a file of a model's repository names."""
     text = content.decode("utf-8", errors="replace")
     if name == ADAPTER_FILE:
-        return [Claim(parent, "adapter", name) for parent in _adapter_parents(text)]
-    documents = _yaml_blocks(text) if name == "README.md" else [text]
-    parents: dict[str, None] = {}
-    for document in documents:
-        parents |= dict.fromkeys(_mergekit_parents(document))
+        try:
+            named = json.loads(text)["base_model_name_or_path"]
+        except (ValueError, RecursionError, TypeError, LookupError):
+            return []
+        return [Claim(parent, "adapter", name) for parent in [normalised_id(named)] if parent]
+    # In a README mergekit writes its configuration into a block fenced as YAML.
+    documents = _YAML_BLOCK.findall(text) if name == "README.md" else [text]
+    parents = dict.fromkeys(chain.from_iterable(map(_mergekit_parents, documents)))
     return [Claim(parent, "merge", name) for parent in parents]
-
-
-def _yaml_blocks(text: str) -> list[str]:
-    """The blocks fenced as YAML, where mergekit writes its configuration."""
-    blocks: list[list[str]] = []
-    inside = False
-    for line in text.splitlines():
-        if line.startswith("```"):
-            inside = not inside and line[3:].strip().lower() in ("yaml", "yml")
-            if inside:
-                blocks.append([])
-        elif inside:
-            blocks[-1].append(line)
-    return ["\n".join(block) for block in blocks]
 
 
 class _Loader(yaml.SafeLoader):
@@ -237,16 +193,6 @@ class _Loader(yaml.SafeLoader):
 
     def flatten_mapping(self, node):
         pass
-
-
-def _adapter_parents(text: str) -> list[str]:
-    try:
-        config = json.loads(text)
-    except (ValueError, RecursionError):
-        return []
-    name = config.get("base_model_name_or_path") if isinstance(config, dict) else None
-    parent = normalised_id(name)
-    return [parent] if parent else []
 
 
 def _mergekit_parents(text: str) -> list[str]:
@@ -258,27 +204,33 @@ def _mergekit_parents(text: str) -> list[str]:
         return []
     if not isinstance(config, dict):
         return []
-    named: list[object] = []
-    for row in _rows(config.get("models")):
-        named.append(row.get("model"))
-    for piece in _rows(config.get("slices"))[:_MAX_SLICES]:
-        named += [row.get("model") for row in _rows(piece.get("sources"))]
-    for row in _rows(config.get("experts")):
-        named.append(row.get("source_model"))
+    named = [row.get("model") for row in _rows(config, "models")]
+    for piece in _rows(config, "slices")[:_MAX_SLICES]:
+        named += [row.get("model") for row in _rows(piece, "sources")]
+    named += [row.get("source_model") for row in _rows(config, "experts")]
     if not named:
         return []
     named.append(config.get("base_model"))
     # `model+lora` applies an adapter before merging; the model is the parent.
-    texts = [text.split("+")[0] for name in named[:_MAX_NODES] for text in _names(name)]
-    return list(dict.fromkeys(parent for text in texts if (parent := normalised_id(text))))
+    return [
+        parent
+        for name in named[:_MAX_NODES]
+        for text in _texts(name)
+        if (parent := normalised_id(text.split("+")[0]))
+    ]
 
 
-def _rows(value: object) -> list[dict]:
+def _rows(config: dict, key: str) -> list[dict]:
+    value = config.get(key)
     rows = value[:_MAX_NODES] if isinstance(value, list) else []
     return [row for row in rows if isinstance(row, dict)]
 
 
-def _names(value: object) -> Iterator[str]:
+def _ids(value: object) -> Iterator[str]:
+    return filter(None, map(normalised_id, _texts(value)))
+
+
+def _texts(value: object) -> Iterator[str]:
     """Texts in a value of any shape, each once; bounded, as YAML can nest a value in itself."""
     pending, n_seen, seen = [(value, 0)], 0, set()
     while pending and n_seen < _MAX_NODES and len(seen) < _MAX_NAMES:

@@ -2,77 +2,90 @@
 
 import hashlib
 import json
-import random
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from itertools import chain
+from multiprocessing.pool import ThreadPool
 from urllib.parse import quote, urlencode, urlsplit
 
 import httpx2
+import huggingface_hub
 from huggingface_hub import constants, get_token
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import get_session
+from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
 from .errors import CrawlError, Refusal, Stopped
 from .limiter import Limiter, retry_after
 
 PROJECT = "lineage-regularized matrix factorization, research crawler"
-MAX_JSON = 32 * 2**20
-MAX_LINE = 16 * 2**20
-MAX_PAGES = 10_000
 CORRUPT = "its checksum does not match"
 _TOKEN = re.compile(r"[A-Za-z0-9_.~+/=\-]*")  # RFC 6750
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
-_LONGEST_BACKOFF = 20.0
-_CONNECT_TRIES = 4
-_RESUMES = 100  # of one download
-_LASTING = 20  # requests given up in a row, after which the Hub is taken to be down
-_SLOWEST = 20_000  # bytes a second of a body, below which a download is given up and tried again
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long a `Client` waits, how often it tries, and what sizes it takes."""
+
+    timeout: float = 30.0  # seconds without any answer after which a request is tried again
+    tries: int = 10  # attempts at one request
+    connect_tries: int = 4  # attempts to reach a Hub that has not answered yet
+    backoff: float = 0.5  # seconds before the second attempt; pauses double from there
+    longest_backoff: float = 20.0  # seconds
+    failures: int = 20  # requests given up in a row, after which the Hub is taken to be down
+    resumes: int = 100  # responses that one download may take
+    slowest: int = 20_000  # bytes a second, below which a download is given up and tried again
+    json_bytes: int = 32 * 2**20
+    line_bytes: int = 16 * 2**20
+    pages: int = 10_000
+
+
+class _Transient(Exception):
+    """A failure that may pass, and what the server asks to wait."""
+
+    kind, pause, exhausted, unreachable = "api", None, False, False
 
 
 class Client:
-    """Ask the Hub politely: bounded, limited, timed, retried, and with the token for it alone.
+    """Request from the Hub within limits of rate, time and size, with the user's token.
 
     Every request passes one `Limiter`, has a timeout, and is tried again with growing pauses on
     429, 5xx, broken connections, truncated bodies and broken JSON; other refusals are final.
-
-    Parameters
-    ----------
-    endpoint : str, optional
-        Default: that of `huggingface_hub` (``HF_ENDPOINT``).
-    timeout : float
-        Seconds without any answer after which a request is tried again.
-    tries : int
-        Attempts at one request.
-    backoff : float
-        Seconds before the second attempt; doubles from there.
-    stopped : Event, optional
-        Ends all waiting; set it to end the crawl.
-    say : callable, optional
-        Takes a message for the user.
+    Setting the event ``stopped`` ends all waiting, and so the crawl. The endpoint is by default
+    that of `huggingface_hub` (``HF_ENDPOINT``); ``say`` takes a message for the user; further
+    options are `Limits`.
     """
 
     def __init__(
         self,
         endpoint: str | None = None,
         *,
-        timeout: float = 30.0,
-        tries: int = 10,
-        backoff: float = 0.5,
-        stopped: threading.Event | None = None,
         say: Callable[[str], None] = lambda _: None,
+        **limits,
     ):
         self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
-        self.stopped = stopped or threading.Event()
+        self.stopped = threading.Event()
         self.limiter = Limiter(self.stopped, say=say)
         self.n_requests = self.n_bytes = 0
-        self._timeout, self._tries, self._backoff = timeout, tries, backoff
-        self._reached, self._lasting = False, 0
+        self.limits = Limits(**limits)
+        self._reached, self._n_given_up = False, 0
+        # Random pauses: workers that failed together do not come back together.
+        self._backoff = wait_random_exponential(self.limits.backoff, self.limits.longest_backoff)
+        self._retried = Retrying(
+            retry=retry_if_exception_type(_Transient),
+            stop=self._is_given_up,
+            wait=self._pause,
+            sleep=self._sleep,
+            retry_error_callback=self._give_up,
+        )
         # The client's own build_hf_headers makes a request of its own, past the limiter.
-        agent = f"lrmf/{_version('lrmf')}; hf_hub/{_version('huggingface_hub')}; {PROJECT}"
+        agent = f"lrmf/{_version()}; hf_hub/{huggingface_hub.__version__}; {PROJECT}"
         self._headers = {"User-Agent": agent}
         self._token = _token()
         if self._token:
@@ -89,14 +102,14 @@ class Client:
 
     def json(self, path: str, **parameters) -> object:
         """Fetch a JSON answer of the API; raises Refusal."""
-        return self._page(self._url(path, parameters))[0]
+        return self._retried(self._page, self._url(path, parameters))[0]
 
     def pages(self, path: str, **parameters) -> Iterator[list]:
         """Fetch a listing page by page, as raw rows; raises Refusal."""
         url, seen = self._url(path, parameters), set()
-        while url and url not in seen and len(seen) < MAX_PAGES:
+        while url and url not in seen and len(seen) < self.limits.pages:
             seen.add(url)
-            rows, url = self._page(url)
+            rows, url = self._retried(self._page, url)
             if not isinstance(rows, list):
                 raise Refusal("error", f"expected a list, got {type(rows).__name__}")
             yield rows
@@ -105,9 +118,10 @@ class Client:
         """Fetch a file; raises Refusal, also if it is larger than ``max_bytes``."""
 
         def read() -> bytes:
+            seconds = 120 + max_bytes / self.limits.slowest
             with self._response(self._url(path)) as response:
                 _check_file(response)
-                return _body(response, max_bytes)
+                return b"".join(_chunks(response, max_bytes, seconds))
 
         return self._retried(read)
 
@@ -115,116 +129,110 @@ class Client:
         r"""Stream the lines (split at b"\n") of a file of known size; raises Refusal.
 
         After a broken connection the download goes on where it broke. Nothing but the current line
-        is kept. Where a checksum is given and does not match, that is said at the end.
+        is kept. A checksum that does not match raises Refusal after the last line.
         """
         rest, digest = b"", hashlib.sha256()
-        for chunk in self._chunks(self._url(path), n_bytes):
+        for chunk in self._download(self._url(path), n_bytes):
             digest.update(chunk)
             *lines, rest = (rest + chunk).split(b"\n")
-            if len(rest) > MAX_LINE:
-                raise Refusal("error", f"has a line of more than {MAX_LINE} bytes")
+            if len(rest) > self.limits.line_bytes:
+                raise Refusal("error", f"has a line of more than {self.limits.line_bytes} bytes")
             yield from lines
         if rest:
             yield rest
         if sha256 not in (None, digest.hexdigest()):
             raise Refusal("error", CORRUPT)
 
-    def _chunks(self, url: str, n_bytes: int) -> Iterator[bytes]:
-        position, failures, attempts = 0, 0, 0
-        while position < n_bytes:
-            begin, attempts = position, attempts + 1
+    def _download(self, url: str, n_bytes: int) -> Iterator[bytes]:
+        """The bytes of a file; each response that brings some may be followed by another."""
+        position = 0
+        for _ in range(self.limits.resumes):
             try:
-                for chunk in self._once(url, begin, n_bytes):
+                for chunk in self._retried(self._begin, url, position, n_bytes):
                     position += len(chunk)
                     yield chunk
-                if position < n_bytes:
-                    raise _Transient(f"ended after {position} of {n_bytes} bytes")
-            except _Transient as problem:
-                failures = failures + 1 if position == begin else 1
-                self._wait(problem, failures if attempts < _RESUMES else self._tries)
+            except _Transient:
+                self._sleep(self.limits.backoff)
+            if position == n_bytes:
+                return
+        raise Refusal("error", f"broke off {self.limits.resumes} times")
 
-    def _once(self, url: str, begin: int, n_bytes: int) -> Iterator[bytes]:
+    def _begin(self, url: str, begin: int, n_bytes: int) -> Iterator[bytes]:
+        """A response that brings at least one byte from ``begin`` on."""
+        chunks = self._rest(url, begin, n_bytes)
+        for first in chunks:
+            return chain([first], chunks)
+        raise _Transient(f"ended after {begin} of {n_bytes} bytes")
+
+    def _rest(self, url: str, begin: int, n_bytes: int) -> Iterator[bytes]:
         """The bytes from ``begin`` on, as far as one response brings them."""
         with self._response(url, begin=begin) as response:
             _check_file(response, n_bytes)
             # Not every server heeds Range: 200 is the whole file again.
             skip = begin if response.status_code != 206 else 0
-            excess = n_bytes - begin + skip
-            deadline = time.monotonic() + 4 * self._timeout + n_bytes / _SLOWEST
-            for chunk in response.iter_bytes():
-                excess -= len(chunk)
-                if excess < 0:
-                    raise Refusal("error", f"is longer than the {n_bytes} bytes announced")
-                if time.monotonic() > deadline:
-                    raise _Transient("too slow")
+            seconds = 4 * self.limits.timeout + n_bytes / self.limits.slowest
+            for chunk in _chunks(response, n_bytes - begin + skip, seconds):
                 kept = chunk[skip:]
                 skip -= len(chunk) - len(kept)
                 if kept:
                     yield kept
 
     def _page(self, url: str) -> tuple[object, str | None]:
-        def read() -> tuple[object, str | None]:
-            with self._response(url) as response:
-                body = _body(response, MAX_JSON, seconds=4 * self._timeout)
-                self.n_bytes += len(body)
-                try:
-                    value = json.loads(body)
-                except (ValueError, RecursionError) as error:
-                    raise _Transient(f"broken JSON ({type(error).__name__})") from error
-                return value, self._next(response)
-
-        return self._retried(read)
-
-    def _next(self, response: httpx2.Response) -> str | None:
-        """The next page, always on the endpoint: the token goes nowhere else."""
-        link = response.links.get("next", {}).get("url")
+        """A JSON answer and the address of the next page."""
+        with self._response(url) as response:
+            body = b"".join(_chunks(response, self.limits.json_bytes, 4 * self.limits.timeout))
+            self.n_bytes += len(body)
+            try:
+                value = json.loads(body)
+            except (ValueError, RecursionError) as error:
+                raise _Transient(f"broken JSON ({type(error).__name__})") from error
+            link = response.links.get("next", {}).get("url")
         if not link:
-            return None
-        parts = urlsplit(link)
+            return value, None
+        # The next page is always on the endpoint: the token goes nowhere else.
         origin = urlsplit(self.endpoint)
-        return parts._replace(scheme=origin.scheme, netloc=origin.netloc).geturl()
+        return value, urlsplit(link)._replace(scheme=origin.scheme, netloc=origin.netloc).geturl()
 
     def _url(self, path: str, parameters: dict | None = None) -> str:
-        spelled = {name: _spelled(value) for name, value in (parameters or {}).items()}
-        query = urlencode(spelled, doseq=True)
+        query = urlencode(parameters or {}, doseq=True)
         return f"{self.endpoint}/{quote(path)}" + (f"?{query}" if query else "")
 
-    def _retried(self, read: Callable):
-        failures = 0
-        while True:
-            try:
-                return read()
-            except _Transient as problem:
-                failures += 1
-                self._wait(problem, failures)
+    def _is_given_up(self, state: RetryCallState) -> bool:
+        limits, problem = self.limits, state.outcome.exception()
+        few = problem.unreachable and not self._reached
+        return state.attempt_number >= (limits.connect_tries if few else limits.tries)
 
-    def _wait(self, problem: "_Transient", failures: int) -> None:
-        """Pause before the next attempt, or give up."""
-        if problem.unreachable and failures >= (self._tries if self._reached else _CONNECT_TRIES):
+    def _pause(self, state: RetryCallState) -> float:
+        """Seconds to wait before the next attempt; an exhausted quota pauses all workers."""
+        problem, seconds = state.outcome.exception(), self._backoff(state)
+        if problem.exhausted and problem.pause is not None:
+            self.limiter.pause(problem.kind, max(seconds, problem.pause))
+            return 0
+        return max(seconds, min(problem.pause or 0, 60))
+
+    def _sleep(self, seconds: float) -> None:
+        if self.stopped.wait(seconds):
+            raise Stopped
+
+    def _give_up(self, state: RetryCallState) -> None:
+        """Raise what a failure means that did not pass."""
+        problem = state.outcome.exception()
+        kept = "what was fetched is kept: continue"
+        if problem.unreachable:
             raise CrawlError(
                 f"{self.endpoint} cannot be reached ({problem}); check the connection, then "
                 "continue with --resume"
             ) from problem
-        if failures >= self._tries:
-            if problem.exhausted:
-                raise CrawlError(
-                    "the quota is exhausted; what was fetched is kept: continue in a few minutes "
-                    "with --resume"
-                ) from problem
-            self._lasting += 1
-            if self._lasting >= _LASTING:
-                raise CrawlError(
-                    f"the Hub keeps failing ({problem}); what was fetched is kept: continue later "
-                    "with --resume"
-                ) from problem
-            raise Refusal("error", f"{problem}, {failures} times") from problem
-        pause = min(_LONGEST_BACKOFF, self._backoff * 2 ** (failures - 1))
-        if problem.exhausted and problem.pause is not None:
-            self.limiter.pause(problem.kind, max(pause, problem.pause))
-            return
-        pause *= random.uniform(0.5, 1)  # workers that failed together do not come back together
-        if self.stopped.wait(max(pause, min(problem.pause or 0, 60))):
-            raise Stopped
+        if problem.exhausted:
+            raise CrawlError(
+                f"the quota is exhausted; {kept} in a few minutes with --resume"
+            ) from problem
+        self._n_given_up += 1
+        if self._n_given_up >= self.limits.failures:
+            raise CrawlError(
+                f"the Hub keeps failing ({problem}); {kept} later with --resume"
+            ) from problem
+        raise Refusal("error", f"{problem}, {state.attempt_number} times") from problem
 
     @contextmanager
     def _response(self, url: str, *, begin: int = 0) -> Iterator[httpx2.Response]:
@@ -240,56 +248,51 @@ class Client:
         try:
             self.n_requests += 1
             with get_session().stream(
-                "GET", url, headers=headers, timeout=self._timeout, follow_redirects=True
+                "GET", url, headers=headers, timeout=self.limits.timeout, follow_redirects=True
             ) as response:
                 answer = response.headers
                 self._reached = True
                 if not response.is_success:
                     raise self._problem(response, kind)
                 yield response
-                self._lasting = 0
+                self._n_given_up = 0
         except OfflineModeIsEnabled as error:
             raise CrawlError("offline mode is on; unset HF_HUB_OFFLINE to crawl") from error
         except (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
             raise Refusal("error", f"leads nowhere ({type(error).__name__})") from error
         except (httpx2.RequestError, httpx2.StreamError) as error:
-            unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
-            raise _Transient(_one_line(error), unreachable=unreachable) from error
+            problem = _Transient(_one_line(error))
+            problem.unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            raise problem from error
         finally:
             self.limiter.leave(kind, answer)
 
     def _problem(self, response: httpx2.Response, kind: str) -> Exception:
+        """What a response without success means."""
         status, headers = response.status_code, response.headers
         if status in _RETRIED:
-            pause = retry_after(headers)
-            return _Transient(f"HTTP {status}", kind=kind, pause=pause, exhausted=status == 429)
-        message = headers.get("X-Error-Message") or _message(_body(response, 2**16, cut=True))
-        message = _one_line(self.redact(message))
+            problem = _Transient(f"HTTP {status}")
+            problem.kind, problem.exhausted = kind, status == 429
+            problem.pause = retry_after(headers)
+            return problem
+        message = headers.get("X-Error-Message")
+        if not message:
+            with suppress(ValueError, RecursionError, LookupError, TypeError):
+                message = json.loads(next(response.iter_bytes(), b""))["error"]
+        message = _one_line(self.redact(message)) if isinstance(message, str) else ""
         if status == 401 and "Invalid credentials" in message:
             return CrawlError(
                 "the Hub does not accept the token; renew it (`hf auth login`) or unset HF_TOKEN"
             )
-        return Refusal(
-            refusal_status(status, headers.get("X-Error-Code", ""), message),
-            f"HTTP {status}" + (f": {message}" if message else ""),
-        )
+        reason = f"HTTP {status}" + (f": {message}" if message else "")
+        return Refusal(refusal_status(status, headers.get("X-Error-Code", ""), message), reason)
 
 
-class _Transient(Exception):
-    """A failure that may pass."""
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        kind: str = "api",
-        pause: float | None = None,
-        exhausted: bool = False,
-        unreachable: bool = False,
-    ):
-        super().__init__(reason)
-        self.kind, self.pause = kind, pause
-        self.exhausted, self.unreachable = exhausted, unreachable
+def each(function: Callable, tasks: Iterable, *, n_workers: int) -> Iterator[tuple[object, object]]:
+    """Yield ``(task, function(task))`` as the results come, or raise a worker's exception."""
+    # The threads of this pool are daemons: an interrupted program does not wait for requests.
+    with ThreadPool(n_workers) as pool:
+        yield from pool.imap_unordered(lambda task: (task, function(task)), tasks)
 
 
 def refusal_status(status: int, code: str, message: str) -> str:
@@ -319,32 +322,16 @@ def _check_file(response: httpx2.Response, n_bytes: int | None = None) -> None:
         raise _Transient(f"has {size} bytes instead of {n_bytes}")
 
 
-def _body(
-    response: httpx2.Response, max_bytes: int, *, seconds: float | None = None, cut: bool = False
-) -> bytes:
-    deadline = time.monotonic() + (seconds or 120 + max_bytes / _SLOWEST)
-    body = bytearray()
+def _chunks(response: httpx2.Response, max_bytes: int, seconds: float) -> Iterator[bytes]:
+    """The decoded body, within limits of size and time."""
+    deadline, n_bytes = time.monotonic() + seconds, 0
     for chunk in response.iter_bytes():
-        body += chunk
-        if len(body) > max_bytes:
-            if cut:
-                break
+        n_bytes += len(chunk)
+        if n_bytes > max_bytes:
             raise Refusal("error", f"is larger than {max_bytes} bytes")
         if time.monotonic() > deadline:
             raise _Transient("too slow")
-    return bytes(body[:max_bytes])
-
-
-def _spelled(value: object) -> object:
-    return str(value).lower() if isinstance(value, bool) else value
-
-
-def _message(body: bytes) -> str:
-    try:
-        error = json.loads(body)["error"]
-    except (ValueError, RecursionError, LookupError, TypeError):
-        return ""
-    return error if isinstance(error, str) else ""
+        yield chunk
 
 
 def _one_line(text: object) -> str:
@@ -368,8 +355,8 @@ def _token() -> str:
     return token
 
 
-def _version(package: str) -> str:
+def _version() -> str:
     try:
-        return version(package)
-    except PackageNotFoundError:
+        return version("lrmf")
+    except PackageNotFoundError:  # a checkout that is not installed
         return "unknown"

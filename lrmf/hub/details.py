@@ -58,11 +58,23 @@ class Repository:
 
 @dataclass(slots=True)
 class Answers:
-    """Packed answers of one run to the questions listed under ``keys``."""
+    """Packed answers of one run to the questions whose list has the digest ``keys``."""
 
     keys: str
     bits: bytes
     n_answers: int
+    n_repeated: int
+    n_unusable: int
+
+
+class Samples(NamedTuple):
+    """Answers of one file, sorted by doc_id, and how many lines were left out.
+
+    ``keys`` holds ``[doc_id, hash]`` of each answer.
+    """
+
+    keys: list[list]
+    values: list[bool]
     n_repeated: int
     n_unusable: int
 
@@ -83,28 +95,38 @@ def ask_repository(client: Client, repo: str, *, known: str | None = None) -> di
             raise Refusal("error", "the answer has no commit")
         if sha == known:
             return None
-        runs = []
-        for page in client.pages(f"api/datasets/{repo}/tree/{sha}", recursive=True):
-            runs += [run for run in map(_run, page) if run]
+        pages = client.pages(f"api/datasets/{repo}/tree/{sha}", recursive="true")
+        runs = sorted(run for page in pages for row in page if (run := _run(row)))
     except Refusal as refusal:
         return {"status": refusal.status, "reason": refusal.reason}
-    return {"status": "ok", "reason": "", "sha": sha, "runs": sorted(runs)}
+    return {"status": "ok", "reason": "", "sha": sha, "runs": runs}
 
 
 def _run(row: object) -> Run | None:
     """A samples file in a row of the tree, or None."""
     if not isinstance(row, dict) or not isinstance(path := row.get("path"), str):
         return None
-    match, size = _FILE.search(path), row.get("size")
+    match, size, lfs = _FILE.search(path), row.get("size"), row.get("lfs")
     if not match or match["task"] not in TASKS or ".." in path.split("/"):
         return None
     if not isinstance(size, int) or not 0 < size <= MAX_SAMPLES:
         return None
-    lfs = row.get("lfs")
     sha256 = lfs.get("oid") if isinstance(lfs, dict) else None
     if not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
         sha256 = None
     return Run(match["task"], match["time"], path, size, str(row.get("oid")), sha256)
+
+
+def fetch_repository(client: Client, log: CrawlLog, repo: str) -> Repository:
+    """Details of one model: from the log, or asked for and written there."""
+    known = log.find("details", repo)
+    if known is not None and known.status != "error":
+        return known
+    earlier = log.earlier.get(("details", repo))
+    values = ask_repository(client, repo, known=earlier and earlier.sha)
+    if values is None:
+        return log.confirm("details", repo)
+    return log.append("details", repo, **values)
 
 
 def read_repository(entry: dict) -> Repository:
@@ -120,21 +142,29 @@ def runs_of(repository: Repository, task: str) -> list[Run]:
     return sorted(runs, key=lambda run: (run.time, run.path), reverse=True)
 
 
-def fetch_task(client: Client, log: CrawlLog, repo: str, repository: Repository, task: str):
+def sizes_of(repository: Repository) -> Counter:
+    """Bytes of the latest runs by benchmark."""
+    sizes: Counter = Counter()
+    for task, (benchmark, _) in TASKS.items():
+        sizes[benchmark] += sum(run.n_bytes for run in runs_of(repository, task)[:1])
+    return sizes
+
+
+def fetch_task(
+    client: Client, log: CrawlLog, repo: str, repository: Repository, task: str
+) -> Answers | None:
     """Answers of the most complete run of a task, the latest of several; None without any.
 
     Runs are read from the latest on, until one has all the questions of the task.
     """
     benchmark, subtask = TASKS[task]
-    n_questions = BENCHMARKS[benchmark].subtasks[subtask]
-    best = None
+    found = []
     for run in runs_of(repository, task):
-        answers = _fetch_run(client, log, repo, repository, run)
-        if answers is not None and (best is None or answers.n_answers > best.n_answers):
-            best = answers
-        if best is not None and best.n_answers >= n_questions:
-            break
-    return best
+        if answers := _fetch_run(client, log, repo, repository, run):
+            found.append(answers)
+            if answers.n_answers >= BENCHMARKS[benchmark].subtasks[subtask]:
+                break
+    return max(found, key=lambda answers: answers.n_answers, default=None)
 
 
 def _fetch_run(
@@ -142,13 +172,10 @@ def _fetch_run(
 ) -> Answers | None:
     """Answers of one run: from the log, or streamed and written there."""
     key = f"{repo}:{run.path}:{run.oid}"
-    known = log.find("samples", key)
-    if known is None and (log.earlier.get(("samples", key))):
-        known = log.confirm("samples", key)
-    if known is not None:
+    if known := log.recall("samples", key):
         return known
+    path = f"datasets/{repo}/resolve/{repository.sha}/{run.path}"
     try:
-        path = f"datasets/{repo}/resolve/{repository.sha}/{run.path}"
         samples = _stream_run(client, path, run)
     except Refusal as refusal:
         if refusal.status == "gated" and not client.has_token:
@@ -157,19 +184,24 @@ def _fetch_run(
             repository.status, repository.reason = "gated", refusal.reason
         log.append("refused", key, status=refusal.status, reason=refusal.reason)
         return None
+    # Most files of a task list the same questions, so the log has each list once.
     text = json.dumps(samples.keys, separators=(",", ":"))
     digest = hashlib.sha256(text.encode()).hexdigest()
-    if log.find("keys", digest) is None and ("keys", digest) not in log.earlier:
+    if log.recall("keys", digest) is None:
         log.append("keys", digest, keys=samples.keys)
-    bits = base64.b64encode(np.packbits(np.array(samples.values, dtype=bool)).tobytes())
-    counts = {"n_repeated": samples.n_repeated, "n_unusable": samples.n_unusable}
-    n_answers = len(samples.values)
+    bits = base64.b64encode(np.packbits(np.array(samples.values, dtype=bool)).tobytes()).decode()
     return log.append(
-        "samples", key, keys=digest, bits=bits.decode(), n_answers=n_answers, **counts
+        "samples",
+        key,
+        keys=digest,
+        bits=bits,
+        n_answers=len(samples.values),
+        n_repeated=samples.n_repeated,
+        n_unusable=samples.n_unusable,
     )
 
 
-def _stream_run(client: Client, path: str, run: Run) -> "Samples":
+def _stream_run(client: Client, path: str, run: Run) -> Samples:
     metric = BENCHMARKS[TASKS[run.task][0]].metric
     for attempt in range(_CHECKSUM_TRIES):
         try:
@@ -177,6 +209,15 @@ def _stream_run(client: Client, path: str, run: Run) -> "Samples":
         except Refusal as refusal:
             if refusal.reason != CORRUPT or attempt == _CHECKSUM_TRIES - 1:
                 raise
+
+
+def read_answers(entry: dict) -> Answers:
+    """Read a log entry of kind ``samples``."""
+    bits = base64.b64decode(entry["bits"], validate=True)
+    counts = (entry["n_answers"], entry["n_repeated"], entry["n_unusable"])
+    if len(bits) != -(-counts[0] // 8):
+        raise ValueError("bits and answers do not match")
+    return Answers(entry["keys"], bits, *counts)
 
 
 def megabytes(n_bytes: float) -> str:
@@ -195,27 +236,6 @@ def gated_message(client: Client, repo: str) -> str:
     )
 
 
-def read_answers(entry: dict) -> Answers:
-    """Read a log entry of kind ``samples``."""
-    bits = base64.b64decode(entry["bits"], validate=True)
-    counts = (entry["n_answers"], entry["n_repeated"], entry["n_unusable"])
-    if len(bits) != -(-counts[0] // 8):
-        raise ValueError("bits and answers do not match")
-    return Answers(entry["keys"], bits, *counts)
-
-
-class Samples(NamedTuple):
-    """Answers of one file, in order of doc_id, and how many lines were left out.
-
-    ``keys`` holds ``[doc_id, hash]`` of each answer.
-    """
-
-    keys: list[list]
-    values: list[bool]
-    n_repeated: int
-    n_unusable: int
-
-
 def read_samples(lines: Iterable[bytes], metric: str) -> Samples:
     """Read a samples file: one JSON object a line, of which id, hash and metric are kept.
 
@@ -225,79 +245,49 @@ def read_samples(lines: Iterable[bytes], metric: str) -> Samples:
     """
     chosen: dict[int, tuple[str, bool, str]] = {}
     n_repeated = n_unusable = 0
-    for line in lines:
-        if not line.strip():
-            continue
-        sample = _sample(line, metric)
-        if sample is None:
+    for line in filter(bytes.strip, lines):
+        try:
+            row = json.loads(line)
+            doc_id, value = row.get("doc_id"), row.get(metric)
+        except (ValueError, RecursionError, AttributeError):
+            doc_id = value = None
+        if type(doc_id) is not int or value not in (0, 1):
             n_unusable += 1
             continue
-        doc_id, rank, value, doc_hash = sample
-        if doc_id not in chosen:
-            chosen[doc_id] = (rank, value, doc_hash)
-            continue
-        n_repeated += chosen[doc_id][0] == rank
-        if rank < chosen[doc_id][0]:
-            chosen[doc_id] = (rank, value, doc_hash)
+        name, doc_hash = row.get("filter"), row.get("doc_hash")
+        rank = "" if name in (None, "none") else str(name)
+        n_repeated += doc_id in chosen and chosen[doc_id][0] == rank
+        if doc_id not in chosen or rank < chosen[doc_id][0]:
+            doc_hash = doc_hash[:16] if isinstance(doc_hash, str) else ""
+            chosen[doc_id] = (rank, bool(value), doc_hash)
     ordered = sorted(chosen.items())
     keys = [[doc_id, doc_hash] for doc_id, (_, _, doc_hash) in ordered]
     return Samples(keys, [value for _, (_, value, _) in ordered], n_repeated, n_unusable)
 
 
-def _sample(line: bytes, metric: str) -> tuple[int, str, bool, str] | None:
-    """doc_id, rank of the filter, value and short hash of a line."""
-    try:
-        row = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(row, dict):
-        return None
-    doc_id, value, doc_hash = row.get("doc_id"), row.get(metric), row.get("doc_hash")
-    if not isinstance(doc_id, int) or isinstance(doc_id, bool) or value not in (0, 1):
-        return None
-    name = row.get("filter")
-    rank = "" if name in (None, "none") else str(name)
-    return doc_id, rank, bool(value), doc_hash[:16] if isinstance(doc_hash, str) else ""
-
-
 def build_matrix(
     answers: dict[tuple[str, str], Answers], keys: dict[str, list], model_ids: list[str]
 ) -> tuple[pd.DataFrame, np.ndarray]:
-    """Items and responses from the answers of all models.
+    """Items and responses (n_models x n_items) from the answers of all models.
 
-    A question is known by its hash, since versions of the harness number them differently; the
-    second of two questions with one hash is told by its turn. Questions of a file without hashes
-    are taken to be numbered as in most files.
-
-    Parameters
-    ----------
-    answers : dict of Answers by (model_id, task)
-    keys : dict
-        Lists of ``[doc_id, hash]`` by digest.
-    model_ids : list of str
-
-    Returns
-    -------
-    items : DataFrame, one row a question
-    responses : uint8 array of shape (n_models, n_items), 255 where not answered
+    ``answers`` are by (model_id, task), ``keys`` are lists of ``[doc_id, hash]`` by digest.
     """
     rows = {model_id: row for row, model_id in enumerate(model_ids)}
     blocks, parts = [], []
     for task, (benchmark, subtask) in TASKS.items():
         own = {rows[model]: found for (model, name), found in answers.items() if name == task}
-        used = Counter(found.keys for found in own.values())
-        if not used:
+        if not own:
             continue
-        names = _question_names(used, keys)
-        numbers = _numbering(names, used, keys)
-        order = sorted(numbers, key=lambda name: (numbers[name], name))
-        column = {name: position for position, name in enumerate(order)}
-        block = np.full((len(model_ids), len(order)), MISSING, dtype=np.uint8)
+        questions = _question_names(Counter(found.keys for found in own.values()), keys)
+        # A question's place is its doc_id in the most common list that has it.
+        places = questions.drop_duplicates("name").sort_values(["doc_id", "name"])["name"]
+        names = questions.groupby("digest")["name"].agg(list)
+        columns = {digest: pd.Index(places).get_indexer(own) for digest, own in names.items()}
+        block = np.full((len(model_ids), len(places)), MISSING, dtype=np.uint8)
         for row, found in own.items():
-            columns = [column[name] for name in names[found.keys]]
             bits = np.unpackbits(np.frombuffer(found.bits, np.uint8), count=found.n_answers)
-            block[row, columns] = bits
-        ids = [f"{benchmark}/{subtask}/{name}" for name in order]
+            block[row, columns[found.keys]] = bits
+        ids = f"{benchmark}/{subtask}/" + places
         parts.append(pd.DataFrame({"item_id": ids, "benchmark": benchmark, "subtask": subtask}))
         blocks.append(block)
     if not blocks:
@@ -306,34 +296,23 @@ def build_matrix(
     return items, np.hstack(blocks)
 
 
-def _question_names(used: Counter, keys: dict[str, list]) -> dict[str, list[str]]:
-    """For each list of keys, a name for each question that is the same in all lists."""
-    hashes = _majority_hashes(used, keys)
-    names = {}
-    for digest in used:
-        turns: Counter = Counter()
-        names[digest] = []
-        for doc_id, doc_hash in keys[digest]:
-            name = doc_hash or hashes.get(doc_id) or f"doc-{doc_id}"
-            turns[name] += 1
-            names[digest].append(name if turns[name] == 1 else f"{name}-{turns[name]}")
-    return names
+def _question_names(n_files: Counter, keys: dict[str, list]) -> pd.DataFrame:
+    """Name each question the same in all lists of keys: columns digest, doc_id, name.
 
-
-def _majority_hashes(used: Counter, keys: dict[str, list]) -> dict[int, str]:
-    """The hash under which most files have a doc_id; ties go to the smaller hash."""
-    votes: dict[int, Counter] = {}
-    for digest, n_files in used.items():
-        for doc_id, doc_hash in keys[digest]:
-            if doc_hash:
-                votes.setdefault(doc_id, Counter())[doc_hash] += n_files
-    return {doc: min(count, key=lambda h: (-count[h], h)) for doc, count in votes.items()}
-
-
-def _numbering(names: dict, used: Counter, keys: dict[str, list]) -> dict[str, int]:
-    """Position of each question: its doc_id in the most common list that has it."""
-    numbers: dict[str, int] = {}
-    for digest in sorted(used, key=lambda digest: (-used[digest], digest)):
-        for name, (doc_id, _) in zip(names[digest], keys[digest], strict=True):
-            numbers.setdefault(name, doc_id)
-    return numbers
+    A question is known by its hash, since versions of the harness number them differently; the
+    second of two questions with one hash is told by its turn. Questions of a file without hashes
+    are taken to be numbered as in most files. The most common list comes first.
+    """
+    digests = sorted(n_files, key=lambda digest: (-n_files[digest], digest))
+    rows = [(digest, *key) for digest in digests for key in keys[digest]]
+    frame = pd.DataFrame(rows, columns=["digest", "doc_id", "hash"])
+    # The hash under which most files have a doc_id; ties go to the smaller hash.
+    votes = frame[frame["hash"] != ""].assign(n=frame["digest"].map(n_files))
+    votes = votes.groupby(["doc_id", "hash"], as_index=False)["n"].sum()
+    votes = votes.sort_values(["doc_id", "n", "hash"], ascending=[True, False, True])
+    usual = votes.drop_duplicates("doc_id").set_index("doc_id")["hash"]
+    named = frame["hash"].where(frame["hash"] != "", frame["doc_id"].map(usual))
+    named = named.fillna("doc-" + frame["doc_id"].astype(str))
+    turn = named.groupby([frame["digest"], named]).cumcount() + 1
+    frame["name"] = named.where(turn == 1, named + "-" + turn.astype(str))
+    return frame

@@ -6,13 +6,7 @@ class CrawlError(ValueError):
 
 
 class Refusal(Exception):
-    """A final answer other than the one asked for, of one repository or file.
-
-    Attributes
-    ----------
-    status : {"gated", "missing", "disabled", "error"}
-    reason : str, one line
-    """
+    """The Hub's final refusal of one repository or file: gated, missing, disabled or error."""
 
     def __init__(self, status: str, reason: str):
         super().__init__(reason)
@@ -20,4 +14,4 @@ class Refusal(Exception):
 
 
 class Stopped(Exception):
-    """The crawl is being ended elsewhere; nothing more is to be asked."""
+    """Another thread ended the crawl; nothing more is to be requested."""

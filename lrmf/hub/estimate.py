@@ -1,13 +1,14 @@
 """What a crawl will cost, from the leaderboard's table and a small sample of the models."""
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from . import details, leaderboard
 from .ancestry import ask_model
-from .choice import LARGE, chosen_benchmarks, fetch_table, model_ids, select_models
 from .client import Client
 from .details import megabytes
+from .leaderboard import LARGE
 from .limiter import SHARE
 
 # Per 5 minutes: requests to the API, downloads.
@@ -30,23 +31,20 @@ class Cost:
     quotas: dict[str, tuple[int, float]]
     remarks: tuple[str, ...]
 
-    def minutes(self, n_api: int, n_files: int, *, window: float = _WINDOW) -> float:
-        """Time that quotas of ``n_api`` requests and ``n_files`` downloads a window allow."""
-        windows = max(self.n_api / (SHARE * n_api), self.n_files / (SHARE * n_files))
-        return windows * window / 60
-
     def __str__(self) -> str:
         lines = [
             f"models     {self.n_models:,}",
             f"requests   about {self.n_api:,} to the API and {self.n_files:,} downloads",
             f"bytes      about {megabytes(self.n_bytes)}",
         ]
-        times = {name: self.minutes(*quota) for name, quota in QUOTAS.items()}
+        quotas = {name: (*quota, _WINDOW) for name, quota in QUOTAS.items()}
         if "api" in self.quotas:
             n_api, window = self.quotas["api"]
             n_files = self.quotas.get("files", (n_api, window))[0]
-            times["at the quota reported now"] = self.minutes(n_api, n_files, window=window)
-        for name, minutes in times.items():
+            quotas["at the quota reported now"] = (n_api, n_files, window)
+        for name, (n_api, n_files, window) in quotas.items():
+            n_windows = max(self.n_api / n_api, self.n_files / n_files) / SHARE
+            minutes = n_windows * window / 60
             text = "less than a minute" if minutes < 1 else f"about {minutes:,.0f} min"
             lines.append(f"time       {text} {name} (80% of the quota; downloads come on top)")
         return "\n".join([*lines, *self.remarks])
@@ -66,11 +64,11 @@ def estimate(
     extrapolated. Takes the options of `crawl` and raises the same errors.
     """
     client = client or Client()
-    names = chosen_benchmarks(benchmarks, instances=instances)
-    models = models if models is None else model_ids(models)
-    _, table = fetch_table(client)
+    names = leaderboard.chosen_benchmarks(benchmarks, instances=instances)
+    models = models if models is None else leaderboard.model_ids(models)
+    _, table = leaderboard.fetch_table(client)
     evaluations, _ = leaderboard.read_table(table, names)
-    listed, others = select_models(evaluations["model_id"], models, max_models)
+    listed, others = leaderboard.select_models(evaluations["model_id"], models, max_models)
     ids = [*listed, *others]
     merged = evaluations["model_id"][evaluations["merged"].fillna(False)]
     n_merged = len(set(merged).intersection(listed))
@@ -94,21 +92,19 @@ def estimate(
 def _details_cost(
     client: Client, ids: list[str], names: list[str]
 ) -> tuple[int, float, tuple[str, ...]]:
-    """Files and bytes of all details, from the trees of a few."""
-    sizes, n_runs, n_found = dict.fromkeys(leaderboard.BENCHMARKS, 0), 0, 0
-    reason = ""
+    """Files and bytes of all details, from those of a few models."""
+    sizes, n_runs = Counter(dict.fromkeys(leaderboard.BENCHMARKS, 0)), 0
+    reasons = []
     sample = _spread(ids, _N_SAMPLED_DETAILS)
     for model_id in sample:
         answer = details.ask_repository(client, details.repository_of(model_id))
         repository = details.read_repository({"time": "", **answer})
-        reason = reason or repository.reason
-        n_found += repository.status == "ok"
-        for task, (benchmark, _) in details.TASKS.items():
-            if runs := details.runs_of(repository, task):
-                sizes[benchmark] += runs[0].n_bytes
-                n_runs += benchmark in names
-    if not n_found:
-        return 0, 0, (f"details    cannot be listed: {reason or 'no models'}",)
+        reasons.append(repository.reason)
+        sizes.update(details.sizes_of(repository))
+        tasks = {run.task for run in repository.runs}
+        n_runs += sum(details.TASKS[task][0] in names for task in tasks)
+    if all(reasons):
+        return 0, 0, (f"details    cannot be listed: {(*reasons, 'no models')[0]}",)
     factor = len(ids) / len(sample)
     by_size = ", ".join(f"{name} {megabytes(factor * size)}" for name, size in sizes.items())
     remarks = [f"details    about {by_size}"]

@@ -2,6 +2,7 @@
 
 import html
 import re
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,8 +10,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from .cards import normalised_id
-from .errors import CrawlError
+from ..data.schema import quote
+from .cards import commit, normalised_id
+from .client import Client
+from .errors import CrawlError, Refusal
 
 TABLE_REPO = "open-llm-leaderboard/contents"
 TABLE_FILE = "data/train-00000-of-00001.parquet"
@@ -66,6 +69,7 @@ BENCHMARKS = {
     ),
     "mmlu_pro": Benchmark("MMLU-PRO Raw", "acc", {"mmlu_pro": 12032}),
 }
+LARGE = "mmlu_pro"  # nearly all of the bytes of the details
 # Of several evaluations of one model the one closest to the released weights is kept.
 PRECISIONS = ("bfloat16", "float16", "float32", "8bit", "4bit", "GPTQ")
 
@@ -80,25 +84,63 @@ _TEXTS = {
     "evaluation": "eval_name",
 }
 _NUMBERS = {"params_b": "#Params (B)", "likes": "Hub ❤️"}
-_FLAGS = {
-    "moe": "MoE",
-    "merged": "Merged",
-    "chat_template": "Chat Template",
-    "flagged": "Flagged",
-}
+_FLAGS = {"moe": "MoE", "merged": "Merged", "chat_template": "Chat Template", "flagged": "Flagged"}
 _DATES = {"created_at": "Upload To Hub Date", "evaluated_at": "Submission Date"}
 _UNKNOWN = {"", "?", "unknown", "none", "nan", "null"}
 _LINK = re.compile(r"href=[\"']?https?://[^/\"']+/([^\"'>\s?#]+)", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
 
 
-def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Read the leaderboard's Parquet file.
+def chosen_benchmarks(benchmarks: Iterable[str] | None, *, instances: bool) -> list[str]:
+    """Names of the benchmarks to collect, in the leaderboard's order; raises CrawlError."""
+    if benchmarks is None:
+        return [name for name in BENCHMARKS if not (instances and name == LARGE)]
+    benchmarks = list(benchmarks)
+    if unknown := [name for name in benchmarks if name not in BENCHMARKS]:
+        raise CrawlError(f"unknown benchmark {unknown[0]!r}; use {', '.join(BENCHMARKS)}")
+    if not benchmarks:
+        raise CrawlError("no benchmark is chosen; name at least one")
+    return [name for name in BENCHMARKS if name in benchmarks]
 
-    Parameters
-    ----------
-    content : bytes of the file
-    benchmarks : names, keys of `BENCHMARKS`
+
+def model_ids(texts: Iterable[str]) -> list[str]:
+    """Ids as the Hub spells them, each once; raises CrawlError for what is none."""
+    names = {}
+    for text in texts:
+        if not (name := normalised_id(text)):
+            raise CrawlError(f"{quote(text)} is not the id of a model; use org/name")
+        names.setdefault(name.casefold(), name)
+    return list(names.values())
+
+
+def select_models(
+    listed: pd.Series, models: list[str] | None, max_models: int | None
+) -> tuple[list[str], list[str]]:
+    """Ids on the leaderboard to crawl, and others."""
+    if models is None:
+        return list(listed.drop_duplicates().iloc[:max_models]), []
+    wanted = {name.casefold(): name for name in models[:max_models]}
+    folded = listed.str.casefold()
+    others = [wanted[name] for name in sorted(set(wanted) - set(folded))]
+    return list(listed[folded.isin(list(wanted))].drop_duplicates()), others
+
+
+def fetch_table(client: Client, known: str | None = None) -> tuple[str, bytes | None]:
+    """Commit of the leaderboard's table and its bytes; None if the commit is the known one."""
+    try:
+        sha = commit(client.json(f"api/datasets/{TABLE_REPO}", expand=["sha"]))
+        if sha is None:
+            raise CrawlError(f"{TABLE_REPO}: the Hub names no commit; try again later")
+        if sha == known:
+            return sha, None
+        path = f"datasets/{TABLE_REPO}/resolve/{sha}/{TABLE_FILE}"
+        return sha, client.content(path, max_bytes=MAX_TABLE_BYTES)
+    except Refusal as refusal:
+        raise CrawlError(f"{TABLE_REPO}: {refusal.reason}; try again later") from refusal
+
+
+def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Read the leaderboard's Parquet file for the benchmarks; raises CrawlError if it is damaged.
 
     Returns
     -------
@@ -108,11 +150,6 @@ def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, lis
         benchmark. Unknown is null; an accuracy outside [0, 1] is unknown.
     skipped : list of str
         Evaluations whose model cannot be identified.
-
-    Raises
-    ------
-    CrawlError
-        If the file is no Parquet table or lacks columns.
     """
     try:
         table = pq.read_table(pa.BufferReader(content)).to_pandas(ignore_metadata=True)
@@ -129,19 +166,26 @@ def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, lis
             f"{TABLE_REPO}: the table lacks {lacking}; its format has changed, this version of "
             "lrmf cannot read it"
         )
-    ids = [_model_id(row) for row in _columns(table, ["fullname", "Model"])]
-    frame = pd.DataFrame({"model_id": pd.array(ids, dtype="string")})
-    for name, column in _TEXTS.items():
-        frame[name] = pd.array([_text(value) for value in _column(table, column)], dtype="string")
-    for name, column in _NUMBERS.items():
-        frame[name] = pd.array([_number(value) for value in _column(table, column)], "Float64")
+
+    def read(column: str, reader: Callable, dtype: str) -> pd.Series:
+        values = table[column] if column in table else [None] * len(table)
+        return pd.Series([reader(value) for value in values], dtype=dtype)
+
+    # The id is `fullname`, or else in the link or the text of the HTML in `Model`.
+    ids = read("fullname", normalised_id, "string")
+    frame = pd.DataFrame({"model_id": ids.fillna(read("Model", _id_in_markup, "string"))})
+    for columns, reader, dtype in (
+        (_TEXTS, _text, "string"),
+        (_NUMBERS, _number, "Float64"),
+        (_FLAGS, _flag, "boolean"),
+        (_DATES, _date, "string"),
+        (dict(zip(benchmarks, wanted, strict=True)), _number, "float64"),
+    ):
+        for name, column in columns.items():
+            frame[name] = read(column, reader, dtype)
     frame["params_b"] = frame["params_b"].where(frame["params_b"] > 0)
-    for name, column in _FLAGS.items():
-        frame[name] = pd.array([_flag(value) for value in _column(table, column)], "boolean")
-    for name, column in _DATES.items():
-        frame[name] = pd.array([_date(value) for value in _column(table, column)], dtype="string")
-    for benchmark, column in zip(benchmarks, wanted, strict=True):
-        frame[benchmark] = np.array([_accuracy(v) for v in table[column]], dtype=np.float32)
+    scores = frame[benchmarks]
+    frame[benchmarks] = scores.where((scores >= 0) & (scores <= 1))
     known = frame["model_id"].notna()
     skipped = [str(name) for name in frame["evaluation"][~known]]
     return frame[known].reset_index(drop=True), skipped
@@ -150,74 +194,45 @@ def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, lis
 def one_evaluation_each(evaluations: pd.DataFrame, benchmarks: list[str]) -> pd.DataFrame:
     """Keep one evaluation a model, and name the others in ``other_evaluations``.
 
-    The rule: the most benchmarks scored, then precision in the order bfloat16, float16, float32,
-    8bit, 4bit, GPTQ, others, then the latest submission, then the name of the evaluation. Where a
-    column ``renamed`` tells models evaluated under an old name, these come last.
-
-    Returns
-    -------
-    DataFrame sorted by ``model_id``, which is unique
+    The rule: the most benchmarks scored, then precision in the order of `PRECISIONS`, then the
+    latest submission, then the name of the evaluation. Models that a column ``renamed`` marks as
+    evaluated under an old name come last. Rows are sorted by ``model_id``, which is unique.
     """
     rank = {precision: position for position, precision in enumerate(PRECISIONS)}
-    order = pd.DataFrame(
-        {
-            "model_id": evaluations["model_id"],
-            "renamed": evaluations.get("renamed", False),
-            "unscored": evaluations[benchmarks].isna().sum(axis=1),
-            "precision": evaluations["precision"].map(rank).fillna(len(rank)).astype(float),
-            "age": -pd.to_numeric(evaluations["evaluated_at"].str.replace("-", "")).fillna(0),
-            "evaluation": evaluations["evaluation"].fillna(""),
-        }
+    order = evaluations[["model_id"]].assign(
+        renamed=evaluations.get("renamed", False),
+        n_unscored=evaluations[benchmarks].isna().sum(axis=1),
+        precision=evaluations["precision"].map(rank).fillna(len(rank)).astype(float),
+        age=-pd.to_numeric(evaluations["evaluated_at"].str.replace("-", "")).fillna(0),
+        evaluation=evaluations["evaluation"].fillna(""),
     )
-    order = order.sort_values(list(order), kind="stable").index
-    ranked = evaluations.loc[order]
+    ranked = evaluations.loc[order.sort_values(list(order), kind="stable").index]
     first = ~ranked["model_id"].duplicated()
     kept = ranked[first].reset_index(drop=True)
-    others = (
-        ranked[~first]
-        .groupby("model_id")["evaluation"]
-        .agg(lambda names: "; ".join(names.fillna("?")))
-    )
-    kept["other_evaluations"] = kept["model_id"].map(others).astype("string")
+    others = ranked[~first].fillna({"evaluation": "?"}).groupby("model_id")["evaluation"]
+    kept["other_evaluations"] = kept["model_id"].map(others.agg("; ".join)).astype("string")
     return kept
 
 
 def claimed_bases(evaluations: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Parents and relations in the column `Base Model`, by model."""
-    columns = evaluations[["model_id", "base_model", "weight_type", "merged"]]
-    bases = {row["model_id"]: claimed_base(row) for row in columns.to_dict("records")}
+    """Parents and relations in the column `Base Model`, by model.
+
+    The model itself, "X (Merge)" (which does not name the parents) and "Removed" are no parents;
+    nor is anything else that is no id with an owner.
+    """
+    frame = evaluations[["model_id", "base_model"]].assign(relation="finetune")
+    frame.loc[evaluations["merged"].fillna(False), "relation"] = "merge"
+    adapters = evaluations["weight_type"].str.lower().eq("adapter").fillna(False)
+    frame.loc[adapters, "relation"] = "adapter"
+    bases = {}
+    for model_id, base, relation in frame.itertuples(index=False):
+        parent = normalised_id(base) or ""
+        named = "/" in parent and parent.casefold() != model_id.casefold()
+        bases[model_id] = (parent, relation) if named else None
     return {model_id: base for model_id, base in bases.items() if base}
 
 
-def claimed_base(row: dict) -> tuple[str, str] | None:
-    """Parent and relation in the column `Base Model`, or None.
-
-    The model itself, "X (Merge)" (which does not name the parents) and "Removed" are no parents.
-    """
-    base = row["base_model"]
-    if pd.isna(base) or base.strip().lower() in ("removed", "base") or "(" in base:
-        return None
-    parent = normalised_id(base)
-    if parent is None or "/" not in parent or parent.casefold() == row["model_id"].casefold():
-        return None
-    if row["weight_type"] is not pd.NA and str(row["weight_type"]).lower() == "adapter":
-        return parent, "adapter"
-    return parent, "merge" if row["merged"] is not pd.NA and row["merged"] else "finetune"
-
-
-def _columns(table: pd.DataFrame, names: list[str]):
-    return zip(*(_column(table, name) for name in names), strict=True)
-
-
-def _column(table: pd.DataFrame, name: str) -> list:
-    return table[name].tolist() if name in table else [None] * len(table)
-
-
-def _model_id(names: tuple) -> str | None:
-    """From ``fullname``, or from the link or the text of the HTML in ``Model``."""
-    fullname, markup = names
-    if name := normalised_id(fullname):
-        return name
+def _id_in_markup(markup: object) -> str | None:
     if not isinstance(markup, str):
         return None
     if (link := _LINK.search(markup)) and (name := normalised_id(html.unescape(link[1]))):
@@ -245,10 +260,5 @@ def _flag(value: object) -> bool | None:
 
 def _date(value: object) -> str | None:
     """YYYY-MM-DD, or null."""
-    text = value.strip() if isinstance(value, str) else str(value)
+    text = str(value).strip()
     return text[:10] if re.match(r"\d{4}-\d\d-\d\d(?!\d)", text) else None
-
-
-def _accuracy(value: object) -> float:
-    number = _number(value)
-    return np.nan if number is None or not 0 <= number <= 1 else number

@@ -1,4 +1,4 @@
-"""Stay below the server's quota, as its own headers tell it."""
+"""The rate limiter: stay below the quota that the server reports in its own headers."""
 
 import threading
 import time
@@ -11,15 +11,16 @@ from huggingface_hub.utils import parse_ratelimit_headers
 
 from .errors import CrawlError, Stopped
 
-SHARE = 0.8  # of the quota; the rest is left to whoever else uses this address
+SHARE = 0.8  # of the quota; the rest is left to other users of this address
 _LONGEST_PAUSE = 900  # seconds; the Hub's window is 300
 _WORTH_SAYING = 5  # seconds
 
 
 @dataclass
 class _Bucket:
-    """One quota: requests of the current window, and the time before which none may go out."""
+    """One quota: the requests left in the current window, and when the next ones may go out."""
 
+    what: str
     quota: int = 0
     window: float = 300
     left: float = float("inf")
@@ -29,39 +30,40 @@ class _Bucket:
 
 
 class Limiter:
-    """One gate for all workers, with a bucket a quota (the API's and the files').
+    """One gate for all workers, with a bucket for each quota ("api" and "files").
 
     The server reports in each answer how many requests are left (``RateLimit: "api";r=123;t=55``,
     ``RateLimit-Policy: ...;q=500;w=300``). Requests in flight are counted against that, 20% of the
-    quota are never used, and ``Retry-After`` holds everybody back. A server that reports nothing is
-    not limited.
-
-    Parameters
-    ----------
-    stopped : Event
-        Ends every wait.
-    say : callable
-        Takes a message for the user.
+    quota are never used, and ``Retry-After`` pauses all workers. A server that reports nothing is
+    not limited. Setting ``stopped`` ends every wait; ``say`` takes messages for the user.
     """
 
     def __init__(self, stopped: threading.Event, *, say: Callable[[str], None] = lambda _: None):
-        self._stopped = stopped
-        self._say = say
+        self._stopped, self._say = stopped, say
         self._lock = threading.Lock()
-        self._buckets = {"api": _Bucket(), "files": _Bucket()}
+        self._buckets = {"api": _Bucket("requests"), "files": _Bucket("downloads")}
 
     def enter(self, kind: str) -> None:
         """Wait until a request may go out; each needs a `leave`."""
+        bucket = self._buckets[kind]
         while not self._stopped.is_set():
             with self._lock:
-                delay = self._delay(self._buckets[kind], time.monotonic())
+                now = time.monotonic()
+                if now >= bucket.resets_at:  # a new window
+                    bucket.left = max(1, int(SHARE * bucket.quota))
+                    bucket.resets_at = now + bucket.window
+                if bucket.left < 1:
+                    self._pause_until(bucket, bucket.resets_at)
+                delay = bucket.paused_until - now
                 if delay <= 0:
+                    bucket.left -= 1
+                    bucket.in_flight += 1
                     return
             self._stopped.wait(delay)
         raise Stopped
 
     def leave(self, kind: str, headers: Mapping[str, str] | None = None) -> None:
-        """Note the end of a request and what its answer says about the quota."""
+        """Note the end of a request and what its answer reports about the quota."""
         info = parse_ratelimit_headers(headers) if headers else None
         with self._lock:
             bucket = self._buckets[kind]
@@ -81,14 +83,9 @@ class Limiter:
             bucket.resets_at = resets_at
 
     def pause(self, kind: str, seconds: float) -> None:
-        """Hold all requests back, as a 429 demands."""
-        _check_pause(seconds)
+        """Hold all requests back, as a 429 demands; raises CrawlError if it asks for too long."""
         with self._lock:
-            bucket = self._buckets[kind]
-            until = time.monotonic() + seconds
-            if until > bucket.paused_until:
-                bucket.paused_until = until
-                self._announce(kind, seconds)
+            self._pause_until(self._buckets[kind], time.monotonic() + seconds)
 
     def quotas(self) -> dict[str, tuple[int, float]]:
         """Requests and seconds of each quota that the server has reported."""
@@ -96,39 +93,17 @@ class Limiter:
             known = {kind: bucket for kind, bucket in self._buckets.items() if bucket.quota}
             return {kind: (bucket.quota, bucket.window) for kind, bucket in known.items()}
 
-    def _delay(self, bucket: _Bucket, now: float) -> float:
-        """Seconds to wait; if there are none, the request is counted."""
-        if now >= bucket.resets_at:
-            bucket.left = max(1, int(SHARE * bucket.quota))
-            bucket.resets_at = now + bucket.window
-        delay = bucket.paused_until - now
-        if bucket.left < 1:
-            delay = max(delay, bucket.resets_at - now)
-            self._announce_reset(bucket, delay)
-        _check_pause(delay)
-        if delay <= 0:
-            bucket.left -= 1
-            bucket.in_flight += 1
-        return delay
-
-    def _announce_reset(self, bucket: _Bucket, delay: float) -> None:
-        if bucket.paused_until < bucket.resets_at:
-            bucket.paused_until = bucket.resets_at
-            kind = next(kind for kind, other in self._buckets.items() if other is bucket)
-            self._announce(kind, delay)
-
-    def _announce(self, kind: str, seconds: float) -> None:
-        if seconds >= _WORTH_SAYING:
-            what = {"api": "requests", "files": "downloads"}[kind]
-            self._say(f"the quota of {what} is used up; going on in {seconds:.0f} s")
-
-
-def _check_pause(seconds: float) -> None:
-    if seconds > _LONGEST_PAUSE:
-        raise CrawlError(
-            f"the quota is exhausted and the server asks to wait {seconds / 60:,.0f} minutes; "
-            "what was fetched is kept: continue later with --resume"
-        )
+    def _pause_until(self, bucket: _Bucket, moment: float) -> None:
+        seconds = moment - time.monotonic()
+        if seconds > _LONGEST_PAUSE:
+            raise CrawlError(
+                f"the quota is exhausted and the server asks to wait {seconds / 60:,.0f} minutes; "
+                "what was fetched is kept: continue later with --resume"
+            )
+        if moment > bucket.paused_until:
+            bucket.paused_until = moment
+            if seconds >= _WORTH_SAYING:
+                self._say(f"the quota of {bucket.what} is used up; going on in {seconds:.0f} s")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -142,6 +117,4 @@ def retry_after(headers: Mapping[str, str]) -> float | None:
     except (TypeError, ValueError):
         pass
     info = parse_ratelimit_headers(headers)
-    if info is not None and info.remaining == 0:
-        return info.reset_in_seconds + 1.0
-    return None
+    return info.reset_in_seconds + 1.0 if info is not None and info.remaining == 0 else None

@@ -22,39 +22,21 @@ class CrawlLog:
     begins a crawl; answers before it belong to earlier ones, and a line with ``"same": true``
     confirms one of theirs. A line that was cut short by a crash is removed when the log is opened.
 
-    Parameters
-    ----------
-    folder : path of the crawl's own folder, created if need be
-    keep : callable
-        ``keep(entry)`` is what of an entry stays in memory; None for nothing.
-    redact : callable
-        Applied to every line before it is written.
-
-    Attributes
-    ----------
-    answers, earlier : dict
-        ``(kind, key)`` to what was kept, of this crawl and of earlier ones.
+    ``keep(entry)`` is what of an entry stays in memory, in ``answers`` (of this crawl) and
+    ``earlier`` by ``(kind, key)``; None for nothing. ``redact`` changes every line before it is
+    written. The folder is created if need be; the lock on the file refuses a second crawl.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        keep: Callable[[dict], object],
-        redact: Callable[[str], str] = lambda text: text,
+        self, folder: Path, *, keep: Callable[[dict], object], redact: Callable[[str], str]
     ):
         self.answers: dict[tuple[str, str], object] = {}
         self.earlier: dict[tuple[str, str], object] = {}
         self.header: dict | None = None
         self._keep, self._redact = keep, redact
         self._lock = threading.Lock()
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-            self._file = os.open(folder / LOG_FILE, os.O_RDWR | os.O_CREAT, 0o644)
-        except OSError as error:
-            raise CrawlError(
-                f"{folder}: cannot be written ({error.strerror}); choose a writable folder"
-            ) from error
+        folder.mkdir(parents=True, exist_ok=True)
+        self._file = os.open(folder / LOG_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -65,12 +47,6 @@ class CrawlLog:
             ) from error
         self._end = self._replay(folder / LOG_FILE)
 
-    def __enter__(self) -> "CrawlLog":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
     def close(self) -> None:
         """Give the file back; later appends are dropped, as the crawl is over."""
         with self._lock:
@@ -78,13 +54,10 @@ class CrawlLog:
                 os.close(self._file)
                 self._file = None
 
-    def begin(self, **header) -> None:
-        """Start a crawl: what is in the log so far is earlier."""
-        self.append("crawl", "", **header)
-
     def append(self, kind: str, key: str, **values) -> object:
-        """Write an answer and return what is kept of it; raises CrawlError, e.g. on a full disk."""
-        entry = {"kind": kind, "key": key, "time": now(), **values}
+        """Write an answer and return what is kept of it; raises OSError."""
+        time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        entry = {"kind": kind, "key": key, "time": time, **values}
         line = self._redact(json.dumps(entry, ensure_ascii=True)) + "\n"
         kept = self._absorb(json.loads(line))
         with self._lock:
@@ -99,6 +72,13 @@ class CrawlLog:
     def find(self, kind: str, key: str) -> object:
         """What is kept of this crawl's answer, or None."""
         return self.answers.get((kind, key))
+
+    def recall(self, kind: str, key: str) -> object:
+        """What is kept of this crawl's answer or of an earlier one that always holds, or None."""
+        known = self.find(kind, key)
+        if known is None and (kind, key) in self.earlier:
+            known = self.confirm(kind, key)
+        return known
 
     def _absorb(self, entry: dict) -> object:
         if entry["kind"] == "crawl":
@@ -132,16 +112,8 @@ class CrawlLog:
         try:
             while written < len(line):
                 written += os.pwrite(self._file, line[written:], self._end + written)
-        except OSError as error:
+        except OSError:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._end)
-            raise CrawlError(
-                f"the crawl log cannot be written ({error.strerror}); make room, then continue "
-                "with --resume"
-            ) from error
+            raise
         self._end += written
-
-
-def now() -> str:
-    """UTC time to the second, ISO 8601."""
-    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

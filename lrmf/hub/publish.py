@@ -17,10 +17,10 @@ _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # of Linux and of macOS
 def publish(staging: Path, out: Path) -> None:
     """Move a complete snapshot from ``staging`` to ``out``.
 
-    The first one of a folder appears with its manifest, which comes last. A later one changes
-    places with the whole folder at one stroke, and whatever else was in it, such as the log, moves
-    over. Where two folders cannot be exchanged (some network disks), and where the user stands in
-    the folder, the files are replaced one by one, and the manifest is away meanwhile.
+    The first snapshot of a folder appears with its manifest, which comes last. A later one is
+    exchanged with the whole folder at once, and other files in it, such as the log, move over.
+    Where folders cannot be exchanged (some network disks), and where the folder is the current one,
+    the files are replaced one by one, and the manifest is absent meanwhile.
     """
     retired = _retired(out)
     if (out / MANIFEST_FILE).exists() and not Path.cwd().is_relative_to(out):
