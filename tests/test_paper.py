@@ -355,12 +355,12 @@ def test_constants_that_the_text_says_in_words_are_those_of_the_code():
     said = {
         "by three-fold cross-validation": tuning._FOLDS == 3,
         "$n$-grams to the fourth power": names._POWER == 4,
-        "four times as much within an organization": names._OWN == 4,
+        "four times as much within an organization": names._SAME_ORGANIZATION == 4,
         "The latest fifth of the training models": forecaster._LATE == 0.2,
         "about a thousand of them weigh": 900 < memory._MOST < 1100,
         "Scores of fewer than ten answers": forecaster._SMOOTH == 10,
         "fewer than fifty answers a parameter": forecaster._WELL_KNOWN == 50,
-        "Eight minor factors": simulated_items.N_MINOR == 8,
+        "Eight minor factors": simulated_items.ItemConfig().n_minor == 8,
     }
     assert all(words in text and right for words, right in said.items())
 
