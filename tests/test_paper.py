@@ -356,12 +356,12 @@ def test_constants_that_the_text_says_in_words_are_those_of_the_code():
     said = {
         "by three-fold cross-validation": tuning.TuningConfig.n_folds == 3,
         "$n$-grams to the fourth power": names._POWER == 4,
-        "four times as much within an organization": names._OWN == 4,
+        "four times as much within an organization": names._SAME_ORGANIZATION == 4,
         "The latest fifth of the training models": drift.DriftConfig.late_share == 0.2,
         "about a thousand of them weigh": 900 < memory.CONFIG.most_revealed < 1100,
         "Scores of fewer than ten answers": IntervalCalibration.fit.__kwdefaults__["fewest"] == 10,
         "fewer than fifty answers a parameter": forecaster.CrossFitConfig.enough_answers == 50,
-        "Eight minor factors": simulated_items.N_MINOR == 8,
+        "Eight minor factors": simulated_items.ItemConfig().n_minor == 8,
     }
     assert all(words in text and right for words, right in said.items())
 

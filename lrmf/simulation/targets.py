@@ -158,17 +158,16 @@ def _inheritance_statistics(snapshot: Snapshot, scores: np.ndarray) -> dict[str,
         sd, iqr = frame.std(ddof=0), frame.quantile(0.75) - frame.quantile(0.25)
         statistics[f"change, {relation}: sd over score sd"] = (sd / SCORE_SD).mean()
         statistics[f"change, {relation}: IQR over a normal's"] = (iqr / 1.349 / sd).mean()
-    pairs = _scored_pairs(snapshot, "finetune")
-    pairs = pairs[snapshot.models["type"].to_numpy()[pairs[:, 0]] == "pretrained"]
-    gain = pd.Series(scores[pairs[:, 1], 0] - scores[pairs[:, 0], 0]).mean()
+    parent, child = _scored_pairs(snapshot, "finetune").T
+    is_pretrained = snapshot.models["type"].to_numpy()[parent] == "pretrained"
+    gain = pd.Series((scores[child, 0] - scores[parent, 0])[is_pretrained])
+    statistics["change, finetune: ifeval gain over a pretrained parent"] = gain.mean()
     logits = logit(np.clip(scores, 0.005, 0.995))
-    pairs = _scored_pairs(snapshot, "finetune")
-    change = logits[pairs[:, 1]] - logits[pairs[:, 0]]
-    correlate = {"bbh and mmlu_pro": (1, 5), "ifeval and math": (0, 2)}
-    for names, (one, other) in correlate.items():
+    change = logits[child] - logits[parent]
+    for names, one, other in (("bbh and mmlu_pro", 1, 5), ("ifeval and math", 0, 2)):
         r = _pearson(change[:, one], change[:, other])
         statistics[f"change, finetune: correlation of {names}"] = r
-    return statistics | {"change, finetune: ifeval gain over a pretrained parent": gain}
+    return statistics
 
 
 def _answer_statistics(snapshot: Snapshot) -> dict[str, float]:
@@ -177,16 +176,14 @@ def _answer_statistics(snapshot: Snapshot) -> dict[str, float]:
     seen = observed(answers)
     item_means = np.where(seen, answers, 0).sum(axis=0) / seen.sum(axis=0)
     by_benchmark = [benchmark == b for b in range(len(BENCHMARKS))]
-    spread = [
-        item_means[own].std() / np.sqrt(item_means[own].mean() * (1 - item_means[own].mean()))
-        for own in by_benchmark
-    ]
+    means = [item_means[own] for own in by_benchmark]
+    # The largest possible standard deviation is that of items that all or no models solve.
+    std = [mean.std() / np.sqrt(mean.mean() * (1 - mean.mean())) for mean in means]
     residuals = np.where(seen, answers - item_means, np.nan).astype(np.float32)
     for own in by_benchmark:
         residuals[:, own] -= residuals[:, own].mean(axis=1, keepdims=True)
     statistics = {
-        # Quantized models: about 20 pairs, here as in the measurement.
-        "answers: sd of item means over the largest possible": np.mean(spread),
+        "answers: sd of item means over the largest possible": np.mean(std),
         "answers: models observed on every benchmark": seen.all(axis=1).mean(),
         "answers: cells observed, mean of benchmarks": np.mean(
             [seen[:, own].mean() for own in by_benchmark]
