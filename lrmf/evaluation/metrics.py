@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ..baselines.registry import FORECASTER
 from ..data.responses import benchmark_scores, observed
 from ..data.snapshot import Snapshot
 
@@ -30,7 +31,7 @@ def score_forecasts(forecasts: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFra
 
     pearson, spearman : over models, between `predicted - expected` and `actual - expected`.
         Where all models share their target cells this is the correlation of the means
-        themselves; where they do not (few-shot, random missing), easy target cells no longer
+        themselves; where they do not (few-shot, random hold-out), easy target cells no longer
         pass for a good model. 0 for a forecast that is the same for all models of every fold, as
         it ranks nobody. "average" is the model's mean over its benchmarks, each centred over the
         models.
@@ -279,7 +280,7 @@ def _mean_answer(answers: np.ndarray) -> np.ndarray:
         return np.where(seen, answers, 0).sum(axis=1) / seen.sum(axis=1)
 
 
-def interval_quality(forecasts: pd.DataFrame, *, predictor: str = "LRMF") -> pd.DataFrame:
+def interval_quality(forecasts: pd.DataFrame, *, predictor: str = FORECASTER.label) -> pd.DataFrame:
     """Coverage, width and score of a predictor's 90% intervals by k and benchmark.
 
     Averaged over seeds. The interval score is the width and 20 times the distance of the actual

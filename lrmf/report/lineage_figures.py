@@ -580,7 +580,7 @@ def example_forecast(forecast):
         "benchmark mean": ("_", GREY, 0.3, "average model"),
         "parent": ("^", VERMILLION, -0.2, "parent" if n_parents == 1 else f"{n_parents} parents"),
         "actual": ("X", BLACK, 0.15, "actual score"),
-        "forecast": ("o", BLUE, 0.0, "LRMF forecast, 90% interval"),
+        "forecast": ("o", BLUE, 0.0, "forecast, 90% interval"),
     }
     for kind, (marker, color, shift, label) in looks.items():
         x = kinds[kind]["benchmark"].map(place) + shift
