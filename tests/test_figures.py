@@ -75,7 +75,8 @@ def test_zero_shot_comparison_draws_r_and_the_lead_by_falling_r():
     }
     assert 0.95 in [line.get_xdata()[0] for line in left.lines]
     assert figure.get_suptitle() == (
-        "Forecaster ranks held-out models best (r = 0.76), ahead of lineage average, multi-hop (0.71)"
+        "Forecaster ranks held-out models best (r = 0.76), ahead of lineage average, multi-hop "
+        "(0.71)"
     )
 
 
@@ -247,7 +248,8 @@ def test_a_gain_that_may_be_none_is_called_so():
     figure = figures.lineage_gain(pd.DataFrame(rows).assign(n_models=50, n_clusters=9))
     title = " ".join(figure.get_suptitle().split())
     assert title == (
-        "Lineage saves Forecaster 0.4 points at 1 hop (the interval includes 0) and -0.4 points at 2 hops"
+        "Lineage saves Forecaster 0.4 points at 1 hop (the interval includes 0) and -0.4 points at "
+        "2 hops"
     )
 
 

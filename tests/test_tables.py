@@ -200,11 +200,11 @@ def test_macros_quote_values_intervals_and_leads(tmp_path):
     few_shot = compared({"Forecaster": (0.7, 0.6, 0.8), "MF": (0.5, np.nan, np.nan)}, k=20)
     macros = tables.macros_of(few_shot, "openllm-v2", "few shot", by="k")
     start = "OpenllmVTwoFewShotKTwoZero"
-    assert macros[start + "LRMFPearson"] == "0.70"
-    assert macros[start + "LRMFPearsonInterval"] == "[0.60, 0.80]"
+    assert macros[start + "ForecasterPearson"] == "0.70"
+    assert macros[start + "ForecasterPearsonInterval"] == "[0.60, 0.80]"
     assert macros[start + "MFPearson"] == "0.50"
     assert start + "MFPearsonInterval" not in macros
-    assert start + "LRMFPearsonLead" not in macros
+    assert start + "ForecasterPearsonLead" not in macros
     assert macros[start + "MFMae"] == "5.0" and macros[start + "MFMaeLead"] == "2.0"
     path = tables.write_macros(macros | {"Share": "50%"}, tmp_path / "numbers.tex", note="data")
     lines = path.read_text().splitlines()
