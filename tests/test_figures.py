@@ -283,7 +283,7 @@ def test_one_family_and_later_models():
     assert title == "LRMF: training on all families, not on one, changes r by -0.05 (50 models)"
     figure = figures.later_models(compared(ZERO_SHOT, cutoff="2024-11-09"))
     title = " ".join(figure.get_suptitle().split())
-    assert title == "Forecaster forecasts the 50 models from 2024-11-09 on best (r = 0.76)"
+    assert title == "Models from 2024-11-09 on (50): Forecaster is best (r = 0.76)"
 
 
 def test_saved_figures_hide_names_and_say_what_they_show(tmp_path, capsys):

@@ -84,7 +84,7 @@ def zero_shot_comparison(comparison, ceiling=None):
         vertical(panels[0], ceiling["ceiling"].mean(), "noise ceiling", ha="right")
     panels[1].axvspan(*CLAIM, color=LIGHT, lw=0, zorder=0)
     panels[1].axvline(0, color=BLACK, lw=0.6)
-    panels[1].set(xlabel="Forecaster minus it (band: 0.07 to 0.10)")
+    panels[1].set(xlabel="lead in r (band: 0.07 to 0.10)")
     headline(figure, _best_title(frame.set_index("predictor")))
     return figure
 
@@ -367,8 +367,8 @@ def later_models(dates):
     best = frame.iloc[-1]
     headline(
         figure,
-        f"{best['predictor']} forecasts the {best['n_models']:,} models from {best['cutoff']} on "
-        f"best (r = {number(best['value'], 2)})",
+        f"Models from {best['cutoff']} on ({best['n_models']:,}): {best['predictor']} is best "
+        f"(r = {number(best['value'], 2)})",
     )
     return figure
 
