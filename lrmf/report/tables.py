@@ -282,17 +282,11 @@ def escape(text) -> str:
 
 def to_latex(frame: pd.DataFrame, *, note: str = "") -> str:
     """A booktabs tabular: the index left, the columns right-aligned, the note as a comment."""
-    header = [frame.index.name or "", *frame.columns]
-    lines = [" & ".join(map(escape, [name, *row])) for name, *row in frame.itertuples()]
-    body = [rf"{line} \\" for line in lines]
-    comment = [f"% {line}" for line in note.splitlines()]
+    table = frame.rename_axis(frame.index.name or "").reset_index().map(escape)
+    table.columns = map(escape, table.columns)
+    comment = "".join(f"% {line}\n" for line in note.splitlines())
     columns = "l" + "r" * len(frame.columns)
-    top = [
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        " & ".join(map(escape, header)) + r" \\",
-    ]
-    return "\n".join([*comment, *top, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])
+    return comment + table.style.hide(axis="index").to_latex(hrules=True, column_format=columns)
 
 
 def write_table(frame: pd.DataFrame, name: str, *, folder, note: str = "") -> Path | None:
