@@ -159,7 +159,7 @@ def spread_over_folds(forecasts: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(sd="std", n_splits="size").reset_index()
 
 
-def judge_claim(comparison: pd.DataFrame, *, claim=CLAIM) -> pd.DataFrame:
+def judge_claim(comparison: pd.DataFrame) -> pd.DataFrame:
     """Whether r exceeds that of factorization and collaborative filtering by what is claimed.
 
     Verdicts from the difference in r and its interval: "larger than claimed" if the whole interval
@@ -167,7 +167,7 @@ def judge_claim(comparison: pd.DataFrame, *, claim=CLAIM) -> pd.DataFrame:
     range and the interval excludes 0, "smaller than claimed" if the interval excludes 0 but not
     the difference, "no advantage" if the interval includes 0 or less.
     """
-    low, high = claim
+    low, high = CLAIM
     frame = comparison[
         (comparison["metric"] == "pearson") & comparison["predictor"].isin(shown_in(LEADS))
     ].copy()
