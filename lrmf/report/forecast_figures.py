@@ -67,17 +67,14 @@ def zero_shot_comparison(comparison, ceiling=None):
     ceiling : columns benchmark, ceiling; its mean is drawn if given
     """
     frame = comparison[comparison["metric"] == "pearson"].sort_values("value", kind="stable")
-    rows = range(len(frame))
     figure, panels = plt.subplots(
         1, 2, figsize=(PAGE, 0.95 + 0.19 * len(frame)), sharey=True, width_ratios=(3, 2)
     )
-    for row, entry in zip(rows, frame.itertuples(), strict=True):
-        style = predictor_style(entry.predictor)
-        dot(panels[0], row, entry.value, entry.lower, entry.upper, style)
+    _dots(panels[0], frame, "predictor")
+    for row, entry in enumerate(frame.itertuples()):
         if entry.predictor != FORECASTER.label:
             bounds = entry.difference_lower, entry.difference_upper
-            dot(panels[1], row, entry.difference, *bounds, style)
-    panels[0].set_yticks(rows, frame["predictor"])
+            dot(panels[1], row, entry.difference, *bounds, predictor_style(entry.predictor))
     panels[0].set(xlabel=f"correlation {AXIS_LABELS['pearson']}")
     panels[0].set_xlim(min(-0.03, frame["lower"].min() - 0.03), 1)
     if ceiling is not None and len(ceiling):
@@ -89,15 +86,15 @@ def zero_shot_comparison(comparison, ceiling=None):
     return figure
 
 
-def predicted_against_actual(forecasts, results, predictor=FORECASTER.label):
+def predicted_against_actual(forecasts, results):
     """Forecast and actual score of each held-out model, with 90% intervals, by benchmark.
 
     Parameters
     ----------
     forecasts, results : of `evaluate`, one protocol; the first seed is drawn
     """
-    chosen = rows_of(forecasts, predictor=predictor, seed=forecasts["seed"].min())
-    scores = rows_of(results, predictor=predictor, metric="pearson", seed=results["seed"].min())
+    own = {"predictor": FORECASTER.label, "seed": forecasts["seed"].min()}
+    chosen, scores = rows_of(forecasts, **own), rows_of(results, metric="pearson", **own)
     r = scores.set_index("benchmark")["value"]
     benchmarks = list(r[chosen["benchmark"].unique()].sort_values(ascending=False).index)
     n_columns = min(3, len(benchmarks))
@@ -109,11 +106,11 @@ def predicted_against_actual(forecasts, results, predictor=FORECASTER.label):
         axes.remove()
     for axes, benchmark in zip(panels.flat, benchmarks, strict=False):
         group = chosen[chosen["benchmark"] == benchmark]
-        _scatter_with_intervals(axes, group, predictor_style(predictor)["color"])
+        _scatter_with_intervals(axes, group, predictor_style(FORECASTER.label)["color"])
         inside = (group["lower"] <= group["actual"]) & (group["actual"] <= group["upper"])
         title = f"{benchmark_name(benchmark)}: r = {number(r[benchmark], 2)}"
         axes.set_title(f"{title}, {inside.mean():.0%} inside", fontweight="normal")
-    figure.supylabel(f"{predictor} forecast, % correct", fontsize=8)
+    figure.supylabel(f"{FORECASTER.label} forecast, % correct", fontsize=8)
     for axes in panels[-1]:
         axes.set_xlabel("actual score, % correct")
     best, worst = r[benchmarks].idxmax(), r[benchmarks].idxmin()
@@ -129,8 +126,6 @@ def predicted_against_actual(forecasts, results, predictor=FORECASTER.label):
 def random_holdout_curve(comparison):
     """Accuracy against the share of cells observed, in the random hold-out.
 
-    Draws what the registry shows in curves, and the baseline that the title names.
-
     Parameters
     ----------
     comparison : of `bootstrap` by density, metrics pearson and mae
@@ -138,13 +133,10 @@ def random_holdout_curve(comparison):
     frame = rows_of(comparison, metric="pearson")
     low = frame[frame["density"] == frame["density"].min()].set_index("predictor")["value"]
     rival = low[_without_lineage(low.index)].idxmax()
-    drawn = comparison[comparison["predictor"].isin([*shown_in(CURVES), rival])]
-    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7))
-    for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
-        curves(axes, drawn[drawn["metric"] == metric], "density")
-        values = sorted(comparison["density"].unique())
+    figure, panels = _curves_of_both_metrics(comparison, "density", rival)
+    values = sorted(comparison["density"].unique())
+    for axes in panels:
         axes.set(xscale="log", xlabel="share of the cells that were observed")
-        axes.set_ylabel(AXIS_LABELS[metric])
         axes.set_xticks(values, [f"{100 * value:g}%" for value in values])
         axes.xaxis.set_minor_locator(NullLocator())
     headline(
@@ -159,8 +151,6 @@ def random_holdout_curve(comparison):
 def few_shot_curve(comparison):
     """Accuracy against the number of revealed answers (or benchmarks).
 
-    Draws what the registry shows in curves, and the baseline that the title names.
-
     Parameters
     ----------
     comparison : of `bootstrap` by k, metrics pearson and mae, with a column `unit` that says what
@@ -169,16 +159,10 @@ def few_shot_curve(comparison):
     unit = comparison["unit"].iloc[0]
     r = rows_of(comparison, metric="pearson").pivot(index="k", columns="predictor", values="value")
     rival, enough = _first_without_lineage(r)
-    drawn = comparison[comparison["predictor"].isin([*shown_in(CURVES), rival])]
-    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7))
-    for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
-        curves(axes, drawn[drawn["metric"] == metric], "k")
-        ks = sorted(comparison["k"].unique())
-        axes.set_xscale("symlog", linthresh=1, linscale=0.5)
-        axes.set_xticks(ks, [f"{k:g}" for k in ks])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set(xlabel=f"{unit} revealed", ylabel=AXIS_LABELS[metric])
-        axes.set_xlim(-0.1, 1.12 * max(ks))
+    figure, panels = _curves_of_both_metrics(comparison, "k", rival)
+    for axes in panels:
+        _scale_from_zero(axes, comparison["k"])
+        axes.set(xlabel=f"{unit} revealed", xlim=(-0.1, 1.12 * comparison["k"].max()))
     start = f"Forecaster knows r = {number(r[FORECASTER.label].iloc[0], 2)} before any answer"
     if rival is None:
         end = f"nothing without lineage gets there with {r.index.max():g} {unit}"
@@ -203,16 +187,11 @@ def lineage_ablation(strength, variants):
     x, bounds = strength["strength"], (strength["lower"], strength["upper"])
     panels[0].fill_between(x, *bounds, color=style["color"], alpha=0.15, lw=0)
     panels[0].plot(x, strength["value"], **style)
-    panels[0].set_xscale("symlog", linthresh=1, linscale=0.5)
-    panels[0].set_xticks(x, [f"{value:g}" for value in x])
-    panels[0].xaxis.set_minor_locator(NullLocator())
+    _scale_from_zero(panels[0], x)
     panels[0].set(xlabel="lineage strength", ylabel=AXIS_LABELS["pearson"])
     panels[0].set_xlim(-0.15, x.max() * 1.3)
-    rows = range(len(variants))[::-1]
-    for row, entry in zip(rows, variants.itertuples(), strict=True):
-        dot(panels[1], row, entry.value, entry.lower, entry.upper, style)
+    _dots(panels[1], variants[::-1], "variant")
     panels[1].axvline(0, color=BLACK, lw=0.6)
-    panels[1].set_yticks(rows, variants["variant"])
     panels[1].set(xlabel=AXIS_LABELS["pearson"], ylim=(-0.6, len(variants) - 0.4))
     headline(figure, _ablation_title(strength, variants.set_index("variant")["value"]))
     return figure
@@ -227,16 +206,12 @@ def ingredient_ablation(ingredients):
     """
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 1.7), sharey=True)
     variants = [name for name in ingredients["predictor"].unique() if name != FORECASTER.label]
-    order = [*variants, FORECASTER.label]
-    style = predictor_style(FORECASTER.label)
     for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
         frame = rows_of(ingredients, metric=metric).set_index("predictor")
-        for row, name in enumerate(order):
-            entry = frame.loc[name]
-            dot(axes, row, entry["value"], entry["lower"], entry["upper"], style)
-        axes.set(xlabel=AXIS_LABELS[metric], ylim=(-0.6, len(order) - 0.4))
-    names = ["all of it" if name == FORECASTER.label else name for name in order]
-    panels[0].set_yticks(range(len(order)), names)
+        frame = frame.loc[[*variants, FORECASTER.label]].rename({FORECASTER.label: "all of it"})
+        frame = frame.rename_axis("name").reset_index().assign(predictor=FORECASTER.label)
+        _dots(axes, frame, "name")
+        axes.set(xlabel=AXIS_LABELS[metric], ylim=(-0.6, len(frame) - 0.4))
     r = rows_of(ingredients, metric="pearson").set_index("predictor")["value"]
     worst = r.drop(FORECASTER.label).idxmin()
     said = "Most is lost" if len(variants) > 1 else FORECASTER.label
@@ -290,7 +265,7 @@ def lineage_gain(strata):
     return figure
 
 
-def calibration(bins, intervals, predictor=FORECASTER.label):
+def calibration(bins, intervals):
     """Forecasts against actual scores in groups, and coverage and width of the 90% intervals.
 
     Parameters
@@ -299,15 +274,15 @@ def calibration(bins, intervals, predictor=FORECASTER.label):
     intervals : of `evaluate`, metrics coverage and width by k and benchmark, one seed or averaged,
         with a column `unit`
     """
-    bins = bins[bins["predictor"] == predictor]
+    bins = rows_of(bins, predictor=FORECASTER.label)
     figure, panels = plt.subplots(1, 3, figsize=(PAGE, 2.35))
-    color = predictor_style(predictor)["color"]
+    color = predictor_style(FORECASTER.label)["color"]
     low, high = percent_limits(bins[["predicted", "actual"]])
     panels[0].plot([low, high], [low, high], color=GREY, lw=0.6)
     panels[0].plot(100 * bins["predicted"], 100 * bins["actual"], "o", color=color)
     panels[0].set(xlabel="mean forecast, %", ylabel="mean actual score, %")
     panels[0].set(xlim=(low, high), ylim=(low, high))
-    intervals = intervals[intervals["predictor"] == predictor]
+    intervals = rows_of(intervals, predictor=FORECASTER.label)
     widest = intervals.loc[intervals["metric"] == "width", "value"].max()
     panels[1].set(
         ylabel="actual scores inside, %", ylim=(min(70, _lowest_coverage(intervals)), 100)
@@ -335,11 +310,8 @@ def one_family_or_all(training):
     """
     frame = rows_of(training, metric="pearson", predictor=LRMF.label)
     figure, axes = plt.subplots(figsize=(COLUMN, 1.5))
-    rows = range(len(frame))[::-1]
-    for row, entry in zip(rows, frame.itertuples(), strict=True):
-        dot(axes, row, entry.value, entry.lower, entry.upper, predictor_style(LRMF.label))
-    axes.set_yticks(rows, [f"trained on\n{name}" for name in frame["training"]])
-    axes.set(xlabel=AXIS_LABELS["pearson"], ylim=(-0.6, len(frame) - 0.4))
+    _dots(axes, frame[::-1], "training")
+    axes.set(xlabel=AXIS_LABELS["pearson"], ylabel="trained on", ylim=(-0.6, len(frame) - 0.4))
     r = frame.set_index("training")["value"]
     headline(
         figure,
@@ -358,11 +330,7 @@ def later_models(dates):
     """
     frame = rows_of(dates, metric="pearson").sort_values("value", kind="stable")
     figure, axes = plt.subplots(figsize=(COLUMN, 1.05 + 0.2 * len(frame)))
-    rows = range(len(frame))
-    for row, entry in zip(rows, frame.itertuples(), strict=True):
-        style = predictor_style(entry.predictor)
-        dot(axes, row, entry.value, entry.lower, entry.upper, style)
-    axes.set_yticks(rows, frame["predictor"])
+    _dots(axes, frame, "predictor")
     axes.set(xlabel=AXIS_LABELS["pearson"])
     best = frame.iloc[-1]
     headline(
@@ -371,6 +339,32 @@ def later_models(dates):
         f"(r = {number(best['value'], 2)})",
     )
     return figure
+
+
+def _dots(axes, frame, names):
+    """Values with intervals, a row each from the bottom up, named by a column."""
+    for row, entry in enumerate(frame.itertuples()):
+        style = predictor_style(entry.predictor)
+        dot(axes, row, entry.value, entry.lower, entry.upper, style)
+    axes.set_yticks(range(len(frame)), frame[names])
+
+
+def _curves_of_both_metrics(comparison, x, rival):
+    """R and error against x: what the registry shows in curves, and the baseline of the title."""
+    drawn = comparison[comparison["predictor"].isin([*shown_in(CURVES), rival])]
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7))
+    for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
+        curves(axes, drawn[drawn["metric"] == metric], x)
+        axes.set_ylabel(AXIS_LABELS[metric])
+    return figure, panels
+
+
+def _scale_from_zero(axes, values):
+    """A logarithmic scale that holds zero, with ticks at these values."""
+    values = sorted(set(values))
+    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _scatter_with_intervals(axes, group, color):
@@ -418,7 +412,6 @@ def _stratum_panel(axes, frame, looks):
 
 def _lines_by_benchmark(axes, frame, scale, color):
     """The mean over benchmarks as a line, the benchmarks as thin ones named at their end."""
-    ks = sorted(frame["k"].unique())
     ends = {}
     for benchmark, line in frame[frame["benchmark"] != "average"].groupby("benchmark"):
         line = line.sort_values("k")
@@ -428,11 +421,9 @@ def _lines_by_benchmark(axes, frame, scale, color):
             look = {"color": color, "lw": 1.6, "marker": "o", "zorder": 3}
         axes.plot(line["k"], scale * line["value"], **look)
         ends[name] = scale * line["value"].iloc[-1]
-    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
-    axes.set_xticks(ks, [f"{k:g}" for k in ks])
-    axes.xaxis.set_minor_locator(NullLocator())
+    _scale_from_zero(axes, frame["k"])
     colors = dict.fromkeys(ends, GREY) | {"mean": color}
-    label_ends(axes, ends, ks[-1], colors=colors, size=6.5)
+    label_ends(axes, ends, frame["k"].max(), colors=colors, size=6.5)
 
 
 def _lowest_coverage(intervals):
