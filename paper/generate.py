@@ -15,7 +15,17 @@ import pandas as pd
 from bench.run import full_plan
 from lrmf import LRMF
 from lrmf.baselines import boosting as tree_baselines
-from lrmf.baselines import registry as baselines
+from lrmf.baselines.registry import (
+    BODY,
+    FORECASTER,
+    PREDICTORS,
+    Study,
+    Tuned,
+    baselines_among,
+    find,
+    labels,
+)
+from lrmf.baselines.registry import LRMF as LRMF_ENTRY
 from lrmf.evaluation import bootstrap as comparison
 from lrmf.files import output_folder
 from lrmf.forecaster import drift, tuning
@@ -36,8 +46,7 @@ RUNS = {"sim": "simulated", "v1": "openllm-v1-items", "v2": "openllm-v2"}
 TITLES = {"sim": "simulated", "v1": "v1", "v2": "v2"}
 REAL = ["v1", "v2"]
 BETTER = {"pearson": 1, "mae": -1}  # the sign of a difference that favours the reference
-RELATED = "LRMF|lineage|relatives|gradient boosting"  # predictors that know the lineage
-LEFT_OUT = ["item mean", "lineage average, 1 hop, raw"]  # of the tables of the body
+LEFT_OUT = labels(lambda entry: BODY not in entry.shown_in)  # of the tables of the body
 NEAR = 0.03  # a coverage within this of the nominal one counts as kept
 NOMINAL = 0.9
 NONE = r"\textendash"
@@ -117,12 +126,12 @@ class Facts:
     def compare(self, frame, *words):
         """Values, intervals and leads of a frame as `bootstrap` makes it, and who is ahead.
 
-        A switch is 1 if the 95% interval of the difference favours LRMF, -1 if it favours the
+        A switch is 1 if the 95% interval of the difference favours Forecaster, -1 if it favours the
         other, and 0 if it holds zero or is unknown.
         """
         self.macros |= tables.macros_of(frame, *words)
         for row in frame.itertuples():
-            if row.predictor != "LRMF" and row.metric in BETTER:
+            if row.predictor != FORECASTER.label and row.metric in BETTER:
                 self.switch(*words, row.predictor, row.metric, value=who_is_ahead(row))
 
     def compare_all(self, frame, *words):
@@ -130,7 +139,7 @@ class Facts:
         self.compare(frame, *words)
         for name in frame["predictor"].unique():
             self.add("has", name, text="")
-        rivals = frame[~frame["predictor"].str.startswith("LRMF")]
+        rivals = frame[frame["predictor"].isin(baselines_among(frame["predictor"]))]
         for metric, sign in BETTER.items():
             own = rivals[rivals["metric"] == metric]
             if len(own):
@@ -151,8 +160,7 @@ def who_is_ahead(row) -> int:
 
 def called(name: str) -> str:
     """How text and tables call a predictor or a benchmark."""
-    name = benchmark_name(name).replace("lineage average, multi-hop", "multi-hop average")
-    return name.replace("lineage average, 1 hop", "one-hop average")
+    return find(name).short_label or benchmark_name(name)
 
 
 def listed(names, word="and") -> str:
@@ -169,9 +177,9 @@ def describe_run(results, facts):
     describe_counts(results, facts)
     facts.compare_all(results.read("zero_shot"), results.short, "zero shot")
     describe_steps(results, facts, "few_shot", "k")
-    describe_steps(results, facts, "random_missing", "density")
+    describe_steps(results, facts, "random_holdout", "density")
     describe_worth(results.read("few_shot"), facts, results.short)
-    describe_coverage_at_random(results.read("random_missing"), facts, results.short)
+    describe_holdout_coverage(results.read("random_holdout"), facts, results.short)
     describe_ablation(results.read("ablation"), facts, results.short)
     describe_ingredients(results.read("ingredients"), facts, results.short, "ingredients")
     given = results.read("ingredients_few_shot")
@@ -249,13 +257,13 @@ def describe_steps(results, facts, name, column):
 
 
 def describe_worth(curve, facts, short):
-    """How many answers make up for a missing family tree, and where LRMF falls behind."""
+    """How many answers make up for a missing family tree, and where Forecaster falls behind."""
     r = curve[curve["metric"] == "pearson"]
-    start = r[(r["predictor"] == "LRMF") & (r["k"] == 0)]["value"].iloc[0]
-    there = r[~r["predictor"].str.contains(RELATED)]
+    start = r[(r["predictor"] == FORECASTER.label) & (r["k"] == 0)]["value"].iloc[0]
+    there = r[~r["predictor"].map(lambda name: find(name).reads_lineage)]
     facts.add(short, "without lineage", text=listed(map(called, there["predictor"].unique())))
     there = there[there["value"] >= start]
-    passed = r[~r["predictor"].str.startswith("LRMF") & (r["difference_upper"] < 0)]
+    passed = r[r["predictor"].isin(baselines_among(r["predictor"])) & (r["difference_upper"] < 0)]
     for word, found in {"worth": there, "overtaken": passed}.items():
         found = found.sort_values(["k", "value"], ascending=[True, False])
         first = found.iloc[0] if len(found) else None
@@ -286,19 +294,19 @@ def describe_ablation(frame, facts, short):
 
 
 def describe_claims(claims, facts, short):
-    """How often the claimed lead is found at random, and each lead of the core there."""
-    claims = claims[claims["setting"].str.startswith("missing")]
+    """How often the claimed lead is found at random, and each lead of LRMF there."""
+    claims = claims[claims["setting"].str.startswith("random")]
     for method, rows in claims.groupby("method", sort=False):
-        words = "random core claims" if method.startswith("LRMF core") else "random claims"
+        words = f"random {method} claims"
         held = rows["verdict"].isin(["as claimed", "larger than claimed"]).sum()
         facts.add(short, words, text=len(rows))
         facts.add(short, words, "held", text=held)
-    core = claims[claims["method"].str.startswith("LRMF core")]
-    settings = list(core["setting"].unique())
+    own = claims[claims["method"] == LRMF_ENTRY.label]
+    settings = list(own["setting"].unique())
     for place, index in {"first": 0, "middle": len(settings) // 2, "last": -1}.items():
-        for row in core[core["setting"] == settings[index]].itertuples():
-            facts.add(short, "core random", place, row.rival, text=row.lead)
-            facts.switch(short, "core random", place, row.rival, value=sign_of(row.lead))
+        for row in own[own["setting"] == settings[index]].itertuples():
+            facts.add(short, "LRMF random", place, row.rival, text=row.lead)
+            facts.switch(short, "LRMF random", place, row.rival, value=sign_of(row.lead))
 
 
 def sign_of(lead: str) -> int:
@@ -314,7 +322,7 @@ def sign_of(lead: str) -> int:
 
 def describe_calibration(frame, facts, short):
     """Coverage (percent) and width (points) of the 90% intervals, first, last and extreme."""
-    frame = frame[frame["predictor"] == "LRMF"].sort_values("k")
+    frame = frame[frame["predictor"] == FORECASTER.label].sort_values("k")
     single = frame[(frame["benchmark"] != "all") & (frame["metric"] == "coverage")]
     for end in ("lowest", "highest") if len(single) else ():
         value = single["value"]
@@ -336,9 +344,9 @@ def describe_calibration(frame, facts, short):
     facts.switch(short, "coverage", value=kept(coverage))
 
 
-def describe_coverage_at_random(frame, facts, short):
-    """Coverage (percent) of the 90% intervals where entries are missing at random, and extremes."""
-    own = frame[(frame["predictor"] == "LRMF") & (frame["metric"] == "coverage")]
+def describe_holdout_coverage(frame, facts, short):
+    """Coverage (percent) of the 90% intervals in the random hold-out, and extremes."""
+    own = frame[(frame["predictor"] == FORECASTER.label) & (frame["metric"] == "coverage")]
     share = own.set_index("density")["value"].sort_index()
     ends = {"first": share.iloc[0], "last": share.iloc[-1]}
     ends |= {"lowest": share.min(), "highest": share.max()}
@@ -355,7 +363,7 @@ def kept(share) -> int:
 def describe_ingredients(frame, facts, short, words):
     """The forecaster without each ingredient, and the one whose absence costs most of r."""
     facts.compare(frame, short, words)
-    cost = frame[(frame["metric"] == "pearson") & (frame["predictor"] != "LRMF")]
+    cost = frame[(frame["metric"] == "pearson") & (frame["predictor"] != FORECASTER.label)]
     most = cost.loc[[cost["difference"].idxmax()]]
     name = most["predictor"].iloc[0].removeprefix("without ")
     facts.add(short, words, "most name", text=name)
@@ -363,7 +371,7 @@ def describe_ingredients(frame, facts, short, words):
 
 
 def describe_gains(frame, facts, short):
-    """What lineage takes off the error of LRMF, in points, by distance; whether beyond doubt."""
+    """What lineage takes off the error of Forecaster, in points, by distance, and the switch."""
     for row in frame[frame["predictor"] == "without lineage"].itertuples():
         if row.stratum == "distance":
             saved = -row.difference, -row.difference_upper, -row.difference_lower
@@ -373,7 +381,7 @@ def describe_gains(frame, facts, short):
 
 
 def aims(results) -> pd.DataFrame:
-    """What was aimed at in r, what LRMF reached, and its best rival, with the aim's digits."""
+    """Aims in r, what Forecaster reached, and its best rival, with the digits of the aim."""
     curve, average = results.read("few_shot"), results.table("accuracy", index_col="predictor")
     frames = {"zero shot": results.read("zero_shot"), "later": results.read("later_models")}
     frames |= {f"few shot {k}": group for k, group in curve.groupby("k")}
@@ -384,15 +392,15 @@ def aims(results) -> pd.DataFrame:
     reached["average"] = average["r of average"].astype(float)
     rows = {}
     for name, aim in AIMS.items():
-        rivals = reached[name][~reached[name].index.str.startswith("LRMF")]
+        rivals = reached[name][baselines_among(reached[name].index)]
         digits = max(2, len(f"{aim:g}") - 2)
-        values = {"aim": aim, "reached": reached[name]["LRMF"], "rival": rivals.max()}
+        values = {"aim": aim, "reached": reached[name][FORECASTER.label], "rival": rivals.max()}
         rows[name] = {word: tables.number(value, digits) for word, value in values.items()}
     return pd.DataFrame.from_dict(rows, orient="index")
 
 
 def describe_aims(frame, facts):
-    """Macros of aims; the switch says whether a rival meets an aim that LRMF misses."""
+    """Macros of aims; the switch says whether a rival meets an aim that Forecaster misses."""
     for name, row in frame.iterrows():
         facts.add("v2 aim", name, text=row["aim"])
         facts.add("v2 aim", name, "reached", text=row["reached"])
@@ -604,10 +612,10 @@ def result_tables(root) -> dict[str, str]:
         chosen = {short: runs[short] for short in shorts}
         zero_shot = {s: leads(r.read("zero_shot")) for s, r in chosen.items()}
         files[f"table_zero_shot{name}"] = joined(zero_shot)
-        for table in ("few_shot", "random_missing"):
+        for table in ("few_shot", "random_holdout"):
             curves = {s: curve(r, table) for s, r in chosen.items()}
             files[f"table_{table}{name}"] = joined(curves)
-            if table == "random_missing":
+            if table == "random_holdout":
                 short = {
                     s: frame.drop(index=LEFT_OUT, errors="ignore") for s, frame in curves.items()
                 }
@@ -637,7 +645,7 @@ def result_tables(root) -> dict[str, str]:
 
 
 def claim_table(claims) -> str:
-    """The lead of the factorization and that of the forecaster side by side, with verdicts."""
+    """The leads of LRMF and of Forecaster side by side, with verdicts."""
     parts = {}
     for method, rows in claims.groupby("method", sort=False):
         rows = shortened(rows.set_index("setting"))
@@ -650,14 +658,14 @@ def claim_table(claims) -> str:
 
 
 def leads(frame) -> pd.DataFrame:
-    """r with its interval, the lead of LRMF in r, and the MAE, by predictor that ranks models."""
+    """r with its interval, the lead of Forecaster, and the MAE, by predictor that ranks models."""
     r = frame[frame["metric"] == "pearson"].set_index("predictor")
-    r = r.drop(index=LEFT_OUT[1:], errors="ignore")
+    r = r.drop(index=LEFT_OUT, errors="ignore")
     r = r[(r["lower"] != 0) | (r["upper"] != 0)]
     mae = frame[frame["metric"] == "mae"].set_index("predictor")["value"]
     lead = [
         tables.NONE
-        if name == "LRMF"
+        if name == FORECASTER.label
         else tables.interval(row.difference, row.difference_lower, row.difference_upper, 2)
         for name, row in r.iterrows()
     ]
@@ -666,7 +674,7 @@ def leads(frame) -> pd.DataFrame:
             "r [95% interval]": [
                 tables.interval(*row, 2) for row in r[["value", "lower", "upper"]].to_numpy()
             ],
-            "lead of LRMF in r": lead,
+            "lead of Forecaster in r": lead,
             "MAE": [tables.number(mae.get(name), 1) for name in r.index],
         },
         index=r.index,
@@ -678,7 +686,7 @@ def ingredients(frame) -> pd.DataFrame:
     r = frame[frame["metric"] == "pearson"].set_index("predictor")
     cost = [
         tables.NONE
-        if row.Index == "LRMF"
+        if row.Index == FORECASTER.label
         else tables.interval(row.difference, row.difference_lower, row.difference_upper, 2)
         for row in r.itertuples()
     ]
@@ -688,7 +696,7 @@ def ingredients(frame) -> pd.DataFrame:
 def curve(results, name) -> pd.DataFrame:
     """r by predictor and step; shares in percent."""
     frame = results.table(name, index_col=0)
-    if name == "random_missing":
+    if name == "random_holdout":
         return frame.rename(columns=lambda share: f"{100 * float(share):g}%")
     return frame
 
@@ -697,7 +705,7 @@ def shortened(frame) -> pd.DataFrame:
     """The same with names and settings short enough for a column."""
     frame = frame.rename(index=called, columns=called)
     frame.index = frame.index.str.replace(
-        r"missing at random, (.*) observed", r"random, \1", regex=True
+        r"random hold-out, (.*) observed", r"hold-out, \1", regex=True
     )
     if "rival" in frame:
         frame["rival"] = frame["rival"].map(called)
@@ -711,9 +719,10 @@ def code_tables(root) -> dict[str, str]:
     rows = {name: _plain(value) for name, value in defaults_of(LRMF).items()}
     files = {"table_defaults": _listing(rows, "parameter", "default")}
     rows = {}
-    for name in filter(lambda name: inspect.isclass(getattr(baselines, name)), baselines.__all__):
-        known = defaults_of(getattr(baselines, name))
-        rows[name] = (
+    built = [entry.build(Study(is_binary=True)) for entry in PREDICTORS.values() if entry.build]
+    for kind in sorted({Tuned, *map(type, built)}, key=lambda kind: kind.__name__):
+        known = defaults_of(kind)
+        rows[kind.__name__] = (
             ", ".join(f"{k}={_plain(v)}" for k, v in known.items() if k != "seed") or "none"
         )
     files["table_baselines"] = _wrapped(_listing(rows, "class", "defaults"))
@@ -743,10 +752,12 @@ def code_tables(root) -> dict[str, str]:
 
 def grids(is_binary, rank) -> dict[str, str]:
     """Values that inner splits choose from, by predictor."""
-    known = baselines.all_baselines(is_binary=is_binary, rank=rank)
-    tuned = {name: one.grid for name, one in known.items() if isinstance(one, baselines.Tuned)}
+    study = Study(is_binary, rank)
+    tuned = {entry.label: entry.grid(study) for entry in PREDICTORS.values() if entry.grid}
     said = {}
-    for name, grid in ({"LRMF": (Bernoulli if is_binary else Gaussian).grid} | tuned).items():
+    for name, grid in (
+        {FORECASTER.label: (Bernoulli if is_binary else Gaussian).grid} | tuned
+    ).items():
         parts = [
             ", ".join(
                 f"{parameter} {'/'.join(map(_plain, values))}" for parameter, values in one.items()

@@ -52,7 +52,7 @@ def results_beside_aims(root: Path = ROOT) -> str:
         for name, row in zip(rows.index, rows.itertuples(), strict=True)
     ]
     met = [float(row.reached) >= float(row.aim) for row in rows.itertuples()]
-    later = results.read("later_models").query("predictor == 'LRMF' and metric == 'coverage'")
+    later = results.read("later_models").query("predictor == 'Forecaster' and metric == 'coverage'")
     covered = interval(*later[["value", "lower", "upper"]].iloc[0], 2)
     text = (
         f"What we had aimed at on v2 in r: {'; '.join(said)}. This meets {sum(met) or 'none'} of "

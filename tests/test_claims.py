@@ -17,13 +17,13 @@ def row(predictor, value, difference=0.0, *, metric="pearson", width=0.01, **lab
     return {"predictor": predictor, "metric": metric, "value": value} | bounds | labels
 
 
-def lead(rows, reference="LRMF", protocol="zero-shot"):
+def lead(rows, reference="Forecaster", protocol="zero-shot"):
     """Rows as `leads` makes them."""
     return judge_claim(pd.DataFrame(rows)).assign(reference=reference, protocol=protocol)
 
 
 def assess(*, leads=NOTHING, intervals=QUALITY, dates=NOTHING, **frames):
-    names = ("zero_shot", "random_missing", "few_shot", "variants", "ingredients", "gains")
+    names = ("zero_shot", "random_holdout", "few_shot", "variants", "ingredients", "gains")
     given = [pd.DataFrame(frames[name]) if name in frames else NOTHING for name in names]
     return assess_claims(leads, *given, intervals, pd.DataFrame(dates))
 
@@ -48,23 +48,23 @@ def test_a_lead_is_measured_against_seven_points(lead_in_r, expected):
 
 def test_a_lead_in_some_settings_holds_partly():
     frame = [row("kNN", 0.5, ahead, density=d) for ahead, d in ((0.2, 0.01), (0.0, 0.1))]
-    table = assess(leads=lead(frame, protocol="missing at random"))
+    table = assess(leads=lead(frame, protocol="random hold-out"))
     assert verdict(table, "collaborative filtering") == PARTLY
     [text] = table["measured"]
     assert "+20 [19, 21] at 1%" in text and "0 [-1, 1] at 10%" in text
 
 
 def test_leads_of_the_factorization_and_of_the_forecaster_are_told_apart():
-    core = lead([row("MF", 0.5, 0.0)], "LRMF core, tuned")
+    core = lead([row("MF", 0.5, 0.0)], "LRMF")
     table = assess(leads=pd.concat([core, lead([row("MF", 0.5, 0.2)])]))
     assert table["verdict"].to_dict() == {
-        "zero-shot, r of LRMF core 7 to 10 points above factorization": NOT,
-        "zero-shot, r of LRMF 7 to 10 points above factorization": HOLDS,
+        "zero-shot, r of LRMF 7 to 10 points above factorization": NOT,
+        "zero-shot, r of Forecaster 7 to 10 points above factorization": HOLDS,
     }
 
 
 def test_models_nobody_has_evaluated():
-    table = assess(zero_shot=[row("LRMF", 0.7), row("LRMF", 5, metric="mae")])
+    table = assess(zero_shot=[row("Forecaster", 0.7), row("Forecaster", 5, metric="mae")])
     assert verdict(table, "can be forecast") == HOLDS
 
 
@@ -77,7 +77,7 @@ def test_lineage_is_the_cause_if_shuffling_takes_the_correlation_away():
 
 @pytest.mark.parametrize(("lead", "expected"), [(0.04, HOLDS), (0.005, OPEN), (-0.04, NOT)])
 def test_the_forecaster_without_lineage_is_part_of_the_answer(lead, expected):
-    frame = [row("LRMF", 0.79), row("without lineage", 0.79 - lead, lead)]
+    frame = [row("Forecaster", 0.79), row("without lineage", 0.79 - lead, lead)]
     assert verdict(assess(ingredients=frame), "adds to cards") == expected
 
 
@@ -87,10 +87,10 @@ def test_the_forecaster_without_lineage_is_part_of_the_answer(lead, expected):
 )
 def test_few_shot_compares_with_the_best_rival_at_each_k(ahead, measured, expected):
     rivals = {5: -0.1, 50: ahead}  # how far the best one is ahead
-    frame = [row("LRMF", 0.8, k=k) for k in rivals]
+    frame = [row("Forecaster", 0.8, k=k) for k in rivals]
     frame += [row("kNN", 0.8 + ahead, -ahead, k=k) for k, ahead in rivals.items()]
     frame += [row("MF", 0.5, 0.3, k=k) for k in rivals]
-    frame += [row("LRMF core, tuned", 0.99, -0.19, k=k) for k in rivals]  # no rival
+    frame += [row("LRMF", 0.99, -0.19, k=k) for k in rivals]  # no rival
     table = assess(few_shot=frame)
     assert verdict(table, "few answers") == expected
     assert f"0.80 (+10 [9, 11]) at 5, 0.80 ({measured}) at 50" in table["measured"].iloc[0]
@@ -100,22 +100,22 @@ def test_few_shot_compares_with_the_best_rival_at_each_k(ahead, measured, expect
     ("shares", "expected"), [((0.9, 0.91), HOLDS), ((0.9, 0.85), PARTLY), ((0.9, 0.7), NOT)]
 )
 def test_intervals_are_judged_by_their_coverage(shares, expected):
-    rows = [("LRMF", k, "all", "coverage", share, 100) for k, share in enumerate(shares)]
+    rows = [("Forecaster", k, "all", "coverage", share, 100) for k, share in enumerate(shares)]
     assert verdict(assess(intervals=pd.DataFrame(rows, columns=QUALITY.columns)), "90%") == expected
 
 
 @pytest.mark.parametrize(("share", "expected"), [(0.9, HOLDS), (0.85, PARTLY), (0.6, NOT)])
-def test_intervals_are_judged_where_entries_are_missing_at_random_too(share, expected):
-    frame = [row("LRMF", value, metric="coverage", density=0.1) for value in (share,)]
-    table = assess(random_missing=frame)
-    assert verdict(table, "missing at random") == expected
+def test_intervals_are_judged_where_entries_are_held_out_at_random_too(share, expected):
+    frame = [row("Forecaster", value, metric="coverage", density=0.1) for value in (share,)]
+    table = assess(random_holdout=frame)
+    assert verdict(table, "random hold-out") == expected
     assert table["measured"].iloc[0] == f"coverage {share:.2f} at 10%"
 
 
 @pytest.mark.parametrize(("saved", "expected"), [(3, HOLDS), (0.005, OPEN), (-3, NOT)])
 def test_distant_relatives(saved, expected):
     far = {"stratum": "distance", "level": "2 hops", "metric": "mae"}
-    gains = [row("LRMF", 5.0, **far), row("without lineage", 5.0 + saved, -saved, **far)]
+    gains = [row("Forecaster", 5.0, **far), row("without lineage", 5.0 + saved, -saved, **far)]
     table = assess(gains=gains)
     assert verdict(table, "two steps away") == expected
     if saved == 3:
@@ -135,11 +135,15 @@ def test_averages():
 @pytest.mark.parametrize(("lead", "expected"), [(0.01, HOLDS), (-0.005, PARTLY), (-0.02, NOT)])
 def test_trees_are_compared_with_in_every_setting(lead, expected):
     trees, ahead = "boosting on relatives", row("boosting on relatives", 0.5, 0.2)
-    last = [row("LRMF", 0.7), row(trees, 0.7 - lead, lead), row("LRMF", 5, metric="mae")]
+    last = [
+        row("Forecaster", 0.7),
+        row(trees, 0.7 - lead, lead),
+        row("Forecaster", 5, metric="mae"),
+    ]
     table = assess(
         zero_shot=[ahead],
         few_shot=[ahead | {"k": k} for k in (0, 5)],
-        random_missing=[ahead | {"density": 0.1}],
+        random_holdout=[ahead | {"density": 0.1}],
         dates=last,
     )
     assert verdict(table, "boosted trees") == expected
@@ -150,8 +154,8 @@ def test_trees_are_compared_with_in_every_setting(lead, expected):
 
 @pytest.mark.parametrize(("share", "expected"), [(0.9, HOLDS), (0.85, PARTLY), (0.6, NOT)])
 def test_later_models_have_rows_of_their_own(share, expected):
-    frame = [row("LRMF", 0.8), row("LRMF", 4.7, metric="mae")]
-    table = assess(dates=[*frame, row("LRMF", share, metric="coverage")])
+    frame = [row("Forecaster", 0.8), row("Forecaster", 4.7, metric="mae")]
+    table = assess(dates=[*frame, row("Forecaster", share, metric="coverage")])
     assert verdict(table, "from earlier ones") == HOLDS
     assert verdict(table, "90%, later models") == expected
     assert table["measured"].iloc[0] == "r 0.80 [0.79, 0.81], MAE 4.7 points"

@@ -28,7 +28,7 @@ def made_up_forecasts(*, n_models=60, n_families=12, seed=0):
     actual = rng.uniform(0.2, 0.8, (n_models, 2))
     rows = []
     for number in (0, 1):
-        for predictor, noise in (("LRMF", 0.05), ("MF", 0.3)):
+        for predictor, noise in (("Forecaster", 0.05), ("MF", 0.3)):
             predicted = np.clip(actual + noise * rng.standard_normal(actual.shape), 0, 1)
             for model, benchmark in np.ndindex(actual.shape):
                 rows.append(
@@ -68,7 +68,7 @@ def test_bootstrap_of_two_predictors_equals_a_direct_computation():
     family = forecasts.groupby("model_id")["family"].first()
     rng = np.random.default_rng(0)
     draws = rng.multinomial(12, np.full(12, 1 / 12), size=300)[:, family]
-    difference = (draws @ (by_model["LRMF"] - by_model["MF"])) / draws.sum(axis=1)
+    difference = (draws @ (by_model["Forecaster"] - by_model["MF"])) / draws.sum(axis=1)
     bounds = np.quantile(difference, [0.025, 0.975])
     assert value_of(frame, "MF", "mae") == pytest.approx(by_model["MF"].mean())
     assert value_of(frame, "MF", "mae", "difference_lower") == pytest.approx(bounds[0])
@@ -79,7 +79,7 @@ def test_bootstrap_of_two_predictors_equals_a_direct_computation():
 def test_bootstrap_intervals_hold_the_value_and_the_reference_differs_by_nothing_from_itself():
     frame = comparison.bootstrap(made_up_forecasts(), n_boot=200)
     assert (frame["lower"] <= frame["value"]).all() and (frame["value"] <= frame["upper"]).all()
-    own = frame[frame["predictor"] == "LRMF"]
+    own = frame[frame["predictor"] == "Forecaster"]
     assert (own[["difference", "difference_lower", "difference_upper"]] == 0).all(axis=None)
 
 
@@ -148,17 +148,17 @@ def test_claim(difference, lower, verdict):
 
 def test_leads_are_those_of_each_reference_with_the_same_draws():
     forecasts = made_up_forecasts()
-    leads = comparison.leads(forecasts, ["LRMF", "MF"], n_boot=20)
-    assert set(leads["reference"]) == {"LRMF", "MF"}
-    own = leads.query("reference == 'LRMF' and predictor == 'MF'").iloc[0]
+    leads = comparison.leads(forecasts, ["Forecaster", "MF"], n_boot=20)
+    assert set(leads["reference"]) == {"Forecaster", "MF"}
+    own = leads.query("reference == 'Forecaster' and predictor == 'MF'").iloc[0]
     whole = comparison.bootstrap(forecasts, n_boot=20)
     same = whole.query("metric == 'pearson' and predictor == 'MF'").iloc[0]
     for name in ("difference", "difference_lower", "difference_upper"):
         assert own[name] == same[name]
-    assert comparison.leads(forecasts, ["left out", "LRMF"], n_boot=20).equals(
-        comparison.leads(forecasts, ["LRMF"], n_boot=20)
+    assert comparison.leads(forecasts, ["left out", "Forecaster"], n_boot=20).equals(
+        comparison.leads(forecasts, ["Forecaster"], n_boot=20)
     )
-    nothing = comparison.leads(pd.DataFrame(), ["LRMF"], by=["density"])
+    nothing = comparison.leads(pd.DataFrame(), ["Forecaster"], by=["density"])
     assert nothing.empty and {"density", "reference", "verdict"} <= set(nothing.columns)
 
 
@@ -166,7 +166,7 @@ def test_strata_split_the_models():
     forecasts = add_strata(made_up_forecasts())
     strata = comparison.by_stratum(forecasts, n_boot=20)
     for name in ("distance", "relation", "relatives"):
-        chosen = strata.query("stratum == @name and predictor == 'LRMF' and metric == 'mae'")
+        chosen = strata.query("stratum == @name and predictor == 'Forecaster' and metric == 'mae'")
         sizes = forecasts.groupby(name)["model_id"].nunique()
         assert chosen.set_index("level")["n_models"].to_dict() == sizes[sizes >= 10].to_dict()
     assert set(forecasts["relatives"]) == {"none", "1", "2-4", "5-19", "20 or more"}
@@ -212,17 +212,10 @@ def test_calibration_bins_are_equally_large_and_average_to_the_mean():
 def test_interval_quality_counts_the_intervals_that_hold():
     forecasts = made_up_forecasts().assign(k=3)
     quality = interval_quality(forecasts).set_index(["benchmark", "metric"])["value"]
-    own = forecasts[(forecasts["predictor"] == "LRMF") & (forecasts["benchmark"] == "a")]
+    own = forecasts[(forecasts["predictor"] == "Forecaster") & (forecasts["benchmark"] == "a")]
     inside = own["actual"].between(own["lower"], own["upper"]).mean()
     assert quality["a", "coverage"] == pytest.approx(inside)
     assert quality["all", "width"] == pytest.approx(20)
-
-
-def test_renamed_predictors_are_all_lrmf():
-    forecasts = made_up_forecasts()
-    renamed = comparison.rename_predictors(forecasts, {"MF": "no lineage"}, "variant")
-    assert set(renamed["predictor"]) == {"LRMF"} and set(renamed["variant"]) == {"no lineage"}
-    assert len(renamed) == len(forecasts) / 2
 
 
 @pytest.fixture(scope="module")
@@ -277,7 +270,6 @@ def test_emptiness_is_passed_on():
     assert comparison.by_stratum(add_strata(empty)).empty
     assert calibration_bins(empty).empty
     assert interval_quality(empty).empty
-    assert comparison.rename_predictors(empty, {"a": "b"}, "variant").empty
     assert comparison.judge_claim(comparison.bootstrap(empty)).empty
 
 

@@ -92,13 +92,10 @@ def test_a_readme_without_the_marks_of_the_table_is_refused():
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
-def test_code_cells_have_up_to_15_lines_and_define_no_functions(path):
+def test_code_cells_have_up_to_30_lines(path):
     cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
     code = {cell["id"]: "".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"}
-    [parameters] = [c["id"] for c in cells if "parameters" in c["metadata"].get("tags", [])]
-    del code[parameters]  # a list
-    assert {name: n for name, text in code.items() if (n := len(text.splitlines())) > 15} == {}
-    assert [name for name, text in code.items() if re.search(r"^\s*def ", text, re.M)] == []
+    assert {name: n for name, text in code.items() if (n := len(text.splitlines())) > 30} == {}
 
 
 @pytest.mark.parametrize(
@@ -110,9 +107,9 @@ def test_a_notebook_links_to_its_code_and_to_the_next(path):
     links = [link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link]
     for link in links:
         assert (path.parent / link).exists(), link
-    modules = [name for name in re.findall(r"`lrmf\.(\w+)`", text)]
+    modules = [name.replace(".", "/") for name in re.findall(r"`(lrmf\.[\w.]+)`", text)]
     assert modules
-    assert all(f"../lrmf/{name}.py" in links for name in modules)
+    assert all(f"../{name}.py" in links for name in modules)
     following = sorted(path.parent.glob("0*.ipynb"))
     following = following[following.index(path) + 1 :]
     assert not following or links[-1] == following[0].name

@@ -30,7 +30,7 @@ PROTOCOLS = {
         r, lineage, n_folds=3, ks=(0, 1, 3)
     ),
     "homogeneous": lambda r, lineage, models: splits_module.homogeneous(r, lineage, n_folds=2),
-    "random": lambda r, lineage, models: splits_module.random_missing(r, densities=(0.2, 0.5)),
+    "random": lambda r, lineage, models: splits_module.random_holdout(r, densities=(0.2, 0.5)),
     "date": lambda r, lineage, models: splits_module.date_split(r, models, lineage=lineage),
 }
 every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
@@ -220,9 +220,9 @@ def test_models_with_no_answer_left_to_forecast_are_dropped():
     assert (counts <= 4).any()
 
 
-def test_random_missing_keeps_the_density_and_one_target_for_all(hub):
+def test_random_holdout_keeps_the_density_and_one_target_for_all(hub):
     responses = hub[0]
-    low, high = splits_module.random_missing(responses, densities=(0.1, 0.6), max_rows=40)
+    low, high = splits_module.random_holdout(responses, densities=(0.1, 0.6), max_rows=40)
     n_observed = observed(responses).sum()
     for split in (low, high):
         share = observed(split.train).sum() / n_observed
@@ -274,7 +274,7 @@ def test_protocols_say_what_is_wrong_with_their_input(hub):
     with pytest.raises(ValueError, match="0 such models"):
         list(splits_module.zero_shot(responses, Lineage.from_edges([], models["model_id"])))
     with pytest.raises(ValueError, match="between 0 and 1"):
-        list(splits_module.random_missing(responses, densities=(1.0,)))
+        list(splits_module.random_holdout(responses, densities=(1.0,)))
 
 
 def test_metrics_equal_those_of_scipy_and_scikit_learn(hub):

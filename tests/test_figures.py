@@ -8,6 +8,7 @@ import pytest
 from matplotlib.text import Text
 from test_tables import compared
 
+from lrmf.baselines.registry import CURVES, labels, shown_in
 from lrmf.evaluation.bootstrap import by_stratum
 from lrmf.evaluation.evaluate import add_strata
 from lrmf.report import forecast_figures as figures
@@ -15,8 +16,10 @@ from lrmf.report import layout as plotting
 from lrmf.report.style import predictor_style, use_style
 
 matplotlib.use("agg")
+DRAWN = shown_in(CURVES)
+WITHOUT_LINEAGE = labels(lambda entry: not entry.reads_lineage)
 ZERO_SHOT = {
-    "LRMF": (0.76, 0.70, 0.80),
+    "Forecaster": (0.76, 0.70, 0.80),
     "lineage average, multi-hop": (0.71, 0.63, 0.75),
     "MF": (0.0, 0.0, 0.0),
     "item mean": (0.0, 0.0, 0.0),
@@ -61,24 +64,27 @@ def test_zero_shot_comparison_draws_r_and_the_lead_by_falling_r():
     figure = figures.zero_shot_comparison(compared(ZERO_SHOT), ceiling)
     left, right = figure.axes
     names = [label.get_text() for label in left.get_yticklabels()]
-    assert names[::-1][:2] == ["LRMF", "lineage average, multi-hop"]
+    assert names[::-1][:2] == ["Forecaster", "lineage average, multi-hop"]
     drawn = {names[row]: value for row, value in dots_of(left).items()}
     assert drawn == {name: pytest.approx(value[0]) for name, value in ZERO_SHOT.items()}
     leads = {names[row]: value for row, value in dots_of(right).items()}
     assert leads == {
-        name: pytest.approx(0.76 - value[0]) for name, value in ZERO_SHOT.items() if name != "LRMF"
+        name: pytest.approx(0.76 - value[0])
+        for name, value in ZERO_SHOT.items()
+        if name != "Forecaster"
     }
     assert 0.95 in [line.get_xdata()[0] for line in left.lines]
     assert figure.get_suptitle() == (
-        "LRMF ranks held-out models best (r = 0.76), ahead of lineage average, multi-hop (0.71)"
+        "Forecaster ranks held-out models best (r = 0.76), ahead of lineage average, multi-hop "
+        "(0.71)"
     )
 
 
-def test_title_does_not_flatter_lrmf():
-    values = {"LRMF": (0.6, 0.5, 0.7), "NCF": (0.65, 0.6, 0.7)}
+def test_title_does_not_flatter_the_forecaster():
+    values = {"Forecaster": (0.6, 0.5, 0.7), "NCF": (0.65, 0.6, 0.7)}
     title = figures.zero_shot_comparison(compared(values)).get_suptitle()
-    assert title == "NCF ranks held-out models best (r = 0.65); LRMF reaches 0.60"
-    close = {"LRMF": (0.66, 0.5, 0.7), "NCF": (0.65, 0.5, 0.7)}
+    assert title == "NCF ranks held-out models best (r = 0.65); Forecaster reaches 0.60"
+    close = {"Forecaster": (0.66, 0.5, 0.7), "NCF": (0.65, 0.5, 0.7)}
     assert "not surely ahead of NCF" in figures.zero_shot_comparison(compared(close)).get_suptitle()
 
 
@@ -86,7 +92,7 @@ def test_predicted_against_actual_draws_every_model_in_percent():
     rng = np.random.default_rng(0)
     forecasts = pd.DataFrame(
         {
-            "predictor": "LRMF",
+            "predictor": "Forecaster",
             "seed": np.repeat([0, 1], 20),
             "model_id": np.tile(np.repeat([f"m{i}" for i in range(10)], 2), 2),
             "benchmark": np.tile(["a", "b"], 20),
@@ -95,7 +101,7 @@ def test_predicted_against_actual_draws_every_model_in_percent():
         }
     ).assign(lower=0.1, upper=0.7)
     results = pd.DataFrame(
-        {"predictor": "LRMF", "metric": "pearson", "seed": 0, "benchmark": ["a", "b", "all"]}
+        {"predictor": "Forecaster", "metric": "pearson", "seed": 0, "benchmark": ["a", "b", "all"]}
     ).assign(value=[0.3, 0.5, 0.4])
     figure = figures.predicted_against_actual(forecasts, results)
     first = forecasts[(forecasts["seed"] == 0) & (forecasts["benchmark"] == "b")]
@@ -108,7 +114,7 @@ def test_predicted_against_actual_draws_every_model_in_percent():
 
 def test_few_shot_curve_draws_and_names_every_predictor():
     values = {
-        "LRMF": [0.7, 0.75, 0.8],
+        "Forecaster": [0.7, 0.75, 0.8],
         "kNN": [0.0, 0.5, 0.72],
         "MF": [0.0, 0.4, 0.6],
         "lineage average, multi-hop": [0.65],
@@ -117,11 +123,11 @@ def test_few_shot_curve_draws_and_names_every_predictor():
     figure = figures.few_shot_curve(frame)
     left = figure.axes[0]
     np.testing.assert_allclose(lines_of(left)["kNN"], [[0, 0], [1, 0.5], [10, 0.72]])
-    assert set(texts_of(left)) == {"LRMF", "kNN", "MF", "average, multi-hop"}
+    assert set(texts_of(left)) == {"Forecaster", "kNN", "MF", "multi-hop average"}
     assert 0.65 in [line.get_ydata()[0] for line in left.lines]
     assert [label.get_text() for label in left.get_xticklabels()] == ["0", "1", "10"]
     assert figure.get_suptitle() == (
-        "LRMF knows r = 0.70 before any answer; kNN, without lineage, needs 10 answers"
+        "Forecaster knows r = 0.70 before any answer; kNN, without lineage, needs 10 answers"
     )
     weaker = frame[frame["predictor"] != "kNN"]
     title = figures.few_shot_curve(weaker).get_suptitle()
@@ -129,38 +135,38 @@ def test_few_shot_curve_draws_and_names_every_predictor():
 
 
 def test_curves_show_one_predictor_of_a_kind_and_whom_the_title_names():
-    values = {"LRMF": [0.7, 0.8], "2PL": [0.0, 0.75], "Rasch": [0.0, 0.6], "LRMF core": [0.6, 0.7]}
+    values = {"Forecaster": [0.7, 0.8], "2PL": [0.0, 0.75], "Rasch": [0.0, 0.6], "LRMF": [0.6, 0.7]}
     figure = figures.few_shot_curve(curve_at("k", [0, 10], values, unit="answers"))
     assert "2PL, without lineage, needs 10 answers" in figure.get_suptitle()
-    assert set(texts_of(figure.axes[0])) == {"LRMF", "2PL"}
+    assert set(texts_of(figure.axes[0])) == {"Forecaster", "2PL"}
 
 
-@pytest.mark.parametrize("rival", sorted(set(figures.WITHOUT_LINEAGE) - set(figures.DRAWN)))
+@pytest.mark.parametrize("rival", sorted(set(WITHOUT_LINEAGE) - set(DRAWN)))
 def test_curves_differ_in_hue_and_in_dashes(rival):
-    looks = [predictor_style(name) for name in figures.DRAWN]
+    looks = [predictor_style(name) for name in DRAWN]
     for part in ("color", "marker", "linestyle"):
         assert len({look[part] for look in looks}) == len(looks)
     assert predictor_style(rival)["color"] not in {look["color"] for look in looks}
 
 
 def test_names_at_line_ends_do_not_overlap():
-    values = {name: [0.5, 0.5 + place / 1000] for place, name in enumerate(figures.DRAWN)}
+    values = {name: [0.5, 0.5 + place / 1000] for place, name in enumerate(DRAWN)}
     figure = figures.few_shot_curve(curve_at("k", [0, 5], values, unit="answers"))
     figure.canvas.draw()
     texts = figure.axes[0].texts
     boxes = [Text.get_window_extent(text) for text in texts]  # without the arrow
     boxes = sorted(boxes, key=lambda box: box.y0)
-    assert len(boxes) == len(figures.DRAWN)
+    assert len(boxes) == len(DRAWN)
     overlaps = [low.y1 - high.y0 for low, high in zip(boxes, boxes[1:], strict=False)]
     assert max(overlaps) < 3  # pixels at 150 dpi; boxes include room for descenders
 
 
-def test_random_missing_curve_has_one_tick_a_density():
-    frame = curve_at("density", [0.002, 0.2], {"LRMF": [0.5, 0.9], "NCF": [0.4, 0.95]})
-    figure = figures.random_missing_curve(frame)
+def test_random_holdout_curve_has_one_tick_a_density():
+    frame = curve_at("density", [0.002, 0.2], {"Forecaster": [0.5, 0.9], "NCF": [0.4, 0.95]})
+    figure = figures.random_holdout_curve(frame)
     assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["0.2%", "20%"]
     np.testing.assert_allclose(lines_of(figure.axes[1])["NCF"], [[0.002, 4], [0.2, 9.5]])
-    assert "0.2% observed LRMF reaches r = 0.50, the best without lineage 0.40" in (
+    assert "0.2% observed Forecaster reaches r = 0.50, the best without lineage 0.40" in (
         figure.get_suptitle()
     )
 
@@ -176,13 +182,13 @@ def test_lineage_ablation():
     drawn = {rows[row]: value for row, value in dots_of(right).items()}
     assert drawn == {"all of it": pytest.approx(0.8), "shuffled lineage": pytest.approx(-0.02)}
     assert " ".join(figure.get_suptitle().split()) == (
-        "LRMF core: r is 0.10 without lineage and at most 0.80 with it (strength 10); shuffled "
+        "LRMF: r is 0.10 without lineage and at most 0.80 with it (strength 10); shuffled "
         "lineage gives -0.02"
     )
 
 
 def test_error_by_relatives_has_a_row_for_every_level():
-    values = {"LRMF": [0.4, 0.5], "item mean": [0.8, 0.9], "MF": [0.7, 0.7]}
+    values = {"Forecaster": [0.4, 0.5], "item mean": [0.8, 0.9], "MF": [0.7, 0.7]}
     strata = pd.concat(
         [
             curve_at("level", ["2 hops", "1 hop"], values, stratum="distance"),
@@ -197,9 +203,11 @@ def test_error_by_relatives_has_a_row_for_every_level():
     names = [label.get_text() for label in figure.axes[1].get_yticklabels()]
     assert names == ["finetuned from (50)", "merged from (50)"]
     drawn = lines_of(figure.axes[1])
-    np.testing.assert_allclose(sorted(drawn["LRMF"][:, 0]), [4, 5])
+    np.testing.assert_allclose(sorted(drawn["Forecaster"][:, 0]), [4, 5])
     assert "MF" not in drawn
-    assert figure.get_suptitle() == "LRMF errs by 5.0 points at 1 hop and 4.0 points at 2 hops"
+    assert (
+        figure.get_suptitle() == "Forecaster errs by 5.0 points at 1 hop and 4.0 points at 2 hops"
+    )
 
 
 def test_lineage_gain_is_the_error_saved_on_the_same_models():
@@ -213,7 +221,7 @@ def test_lineage_gain_is_the_error_saved_on_the_same_models():
     saved = np.where(models["hops"] == 1, 0.06, 0.02)
     forecasts = pd.concat(
         [
-            models.assign(predictor="LRMF", predicted=0.5 + noise),
+            models.assign(predictor="Forecaster", predicted=0.5 + noise),
             models.assign(predictor="without lineage", predicted=0.5 + noise + saved),
         ]
     )
@@ -225,7 +233,8 @@ def test_lineage_gain_is_the_error_saved_on_the_same_models():
     for value, segment in zip([6, 2], intervals.get_segments(), strict=True):
         np.testing.assert_allclose(segment[:, 0], value)  # every model saves the same
     assert (
-        figure.get_suptitle() == "Lineage saves LRMF 6.0 points at 1 hop and 2.0 points at 2 hops"
+        figure.get_suptitle()
+        == "Lineage saves Forecaster 6.0 points at 1 hop and 2.0 points at 2 hops"
     )
 
 
@@ -239,14 +248,17 @@ def test_a_gain_that_may_be_none_is_called_so():
     figure = figures.lineage_gain(pd.DataFrame(rows).assign(n_models=50, n_clusters=9))
     title = " ".join(figure.get_suptitle().split())
     assert title == (
-        "Lineage saves LRMF 0.4 points at 1 hop (the interval includes 0) and -0.4 points at 2 hops"
+        "Lineage saves Forecaster 0.4 points at 1 hop (the interval includes 0) and -0.4 points at "
+        "2 hops"
     )
 
 
 def test_calibration_draws_groups_coverage_and_width():
-    bins = pd.DataFrame({"predictor": "LRMF", "predicted": [0.2, 0.6], "actual": [0.25, 0.55]})
+    bins = pd.DataFrame(
+        {"predictor": "Forecaster", "predicted": [0.2, 0.6], "actual": [0.25, 0.55]}
+    )
     rows = [
-        ("LRMF", k, benchmark, metric, value)
+        ("Forecaster", k, benchmark, metric, value)
         for k, (coverage, width) in {0: (0.9, 20), 5: (0.84, 12)}.items()
         for benchmark, shift in (("a", 0.01), ("b", -0.01), ("all", 0), ("average", 0.3))
         for metric, value in (("coverage", coverage + shift), ("width", width + shift))
@@ -268,12 +280,10 @@ def test_one_family_and_later_models():
     figure = figures.one_family_or_all(training)
     assert dots_of(figure.axes[0]) == {1: pytest.approx(0.5), 0: pytest.approx(0.45)}
     title = " ".join(figure.get_suptitle().split())
-    assert (
-        title == "LRMF core: training on all families, not on one, changes r by -0.05 (50 models)"
-    )
+    assert title == "LRMF: training on all families, not on one, changes r by -0.05 (50 models)"
     figure = figures.later_models(compared(ZERO_SHOT, cutoff="2024-11-09"))
     title = " ".join(figure.get_suptitle().split())
-    assert title == "LRMF forecasts the 50 models from 2024-11-09 on best (r = 0.76)"
+    assert title == "Models from 2024-11-09 on (50): Forecaster is best (r = 0.76)"
 
 
 def test_saved_figures_hide_names_and_say_what_they_show(tmp_path, capsys):
@@ -286,12 +296,12 @@ def test_saved_figures_hide_names_and_say_what_they_show(tmp_path, capsys):
     assert "secret" not in (tmp_path / "zero.csv").read_text()
     np.testing.assert_allclose(pd.read_csv(tmp_path / "zero.csv")["value"], frame["value"])
     printed = capsys.readouterr().out.splitlines()
-    assert printed[0].startswith("zero: LRMF ranks held-out models best")
+    assert printed[0].startswith("zero: Forecaster ranks held-out models best")
     assert printed[1] == "Toy: 3 models; n = 50 models of 9 families."
 
 
 def test_saving_twice_gives_the_same_bytes(tmp_path):
-    frame = curve_at("k", [0, 5], {"LRMF": [0.5, 0.6], "MF": [0.1, 0.5]}, unit="answers")
+    frame = curve_at("k", [0, 5], {"Forecaster": [0.5, 0.6], "MF": [0.1, 0.5]}, unit="answers")
     for folder in ("first", "second"):
         plotting.save(
             figures.few_shot_curve, frame, name="few", label="Toy", folder=tmp_path / folder

@@ -154,7 +154,8 @@ def test_parents_and_children(simulated):
     r = np.corrcoef(average["parent_score"], average["child_score"])[0, 1]
     figure = figures.parent_child_scatter(pairs)
     assert f"r = {r:.2f}" in title(figure)
-    assert sum(len(line.get_xdata()) for line in figure.axes[0].lines[1:]) == len(average)
+    [dots] = figure.axes[0].collections
+    assert len(dots.get_offsets()) == len(average)
     check_size(figure, COLUMN)
 
 

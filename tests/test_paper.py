@@ -174,7 +174,7 @@ def comparison(predictor, metric, difference, **columns):
 def test_who_is_ahead_follows_the_interval_and_the_metric():
     facts = Facts()
     rows = [
-        comparison("LRMF", "pearson", (0, 0)),
+        comparison("Forecaster", "pearson", (0, 0)),
         comparison("a", "pearson", (0.1, 0.2)),
         comparison("b", "pearson", (-0.1, 0.2)),
         comparison("c", "pearson", (-0.2, -0.1)),
@@ -193,7 +193,7 @@ def test_who_is_ahead_follows_the_interval_and_the_metric():
 def test_the_rival_is_the_best_predictor_that_is_no_lrmf():
     facts = Facts()
     rows = [
-        comparison("LRMF without cards", "pearson", (0, 0), value=0.9),
+        comparison("LRMF", "pearson", (0, 0), value=0.9),
         comparison("new", "pearson", (0.1, 0.3), value=0.6),
         comparison("kNN", "pearson", (0.2, 0.4), value=0.5),
         comparison("new", "mae", (-2, -1), value=5),
@@ -218,7 +218,7 @@ def curve(**values):
 def test_worth_is_where_a_predictor_without_lineage_catches_up():
     facts = Facts()
     frame = curve(
-        LRMF={0: (0.7, 0), 5: (0.75, 0), 20: (0.8, 0)},
+        Forecaster={0: (0.7, 0), 5: (0.75, 0), 20: (0.8, 0)},
         kNN={0: (0, 0.8), 5: (0.6, 0.2), 20: (0.85, -0.01)},
         MF={0: (0, 0.8), 5: (0.71, 0.1), 20: (0.79, 0.05)},
     )
@@ -226,7 +226,7 @@ def test_worth_is_where_a_predictor_without_lineage_catches_up():
     assert facts.macros["VOneWorth"] == "5" and facts.macros["VOneWorthName"] == "MF"
     assert facts.macros["VOneOvertaken"] == "20" and facts.macros["VOneOvertakenName"] == "kNN"
     alone = Facts()
-    generate.describe_worth(frame[frame["predictor"] == "LRMF"], alone, "v1")
+    generate.describe_worth(frame[frame["predictor"] == "Forecaster"], alone, "v1")
     assert facts.macros["VOneWorthPrevious"] == "0"
     assert facts.macros["VOneWithoutLineage"] == "kNN and MF"
     assert alone.macros["VOneWithoutLineage"] == "none"
@@ -239,7 +239,7 @@ def test_worth_is_where_a_predictor_without_lineage_catches_up():
 )
 def test_coverage_is_judged_by_its_worst(coverage, switch):
     frame = pd.DataFrame({"k": [0, 5], "metric": "coverage", "value": coverage})
-    frame = frame.assign(predictor="LRMF", benchmark="all")
+    frame = frame.assign(predictor="Forecaster", benchmark="all")
     width = frame.assign(metric="width", value=[20, 18])
     score = frame.assign(metric="interval_score", value=[25, 21.5])
     facts = Facts()
@@ -251,7 +251,7 @@ def test_coverage_is_judged_by_its_worst(coverage, switch):
 
 def test_coverage_of_single_benchmarks_names_the_extremes():
     frame = pd.DataFrame({"k": [0, 5, 5], "benchmark": ["arc", "arc", "gsm8k"]})
-    frame = frame.assign(metric="coverage", value=[0.9, 0.85, 0.95], predictor="LRMF")
+    frame = frame.assign(metric="coverage", value=[0.9, 0.85, 0.95], predictor="Forecaster")
     both = frame.iloc[:2].assign(benchmark="all")
     facts = Facts()
     others = [both.assign(metric=name, value=[20, 18]) for name in ("width", "interval_score")]
@@ -262,15 +262,15 @@ def test_coverage_of_single_benchmarks_names_the_extremes():
 
 
 @pytest.mark.parametrize(("coverage", "switch"), [((0.9, 0.91), 1), ((0.6, 0.9), -1)])
-def test_coverage_at_random_has_its_extremes(coverage, switch):
+def test_coverage_of_the_random_holdout_has_its_extremes(coverage, switch):
     rows = [
         comparison(name, "coverage", (0, 0), value=value, density=density)
-        for name in ("LRMF", "LRMF core")
+        for name in ("Forecaster", "LRMF")
         for density, value in zip((0.1, 0.5), coverage, strict=True)
     ]
     rows.append(comparison("kNN", "coverage", (0, 0), value=float("nan"), density=0.1))
     facts = Facts()
-    generate.describe_coverage_at_random(pd.DataFrame(rows), facts, "v1")
+    generate.describe_holdout_coverage(pd.DataFrame(rows), facts, "v1")
     assert facts.macros["VOneRandomCoverageLowest"] == f"{100 * coverage[0]:.0f}%"
     assert facts.macros["VOneRandomCoverageHighest"] == f"{100 * coverage[1]:.0f}%"
     assert facts.switches == {"VOneRandomCoverage": switch}
@@ -282,25 +282,29 @@ def test_coverage_is_judged_before_rounding(lowest, switch):
 
 
 def claims_of(*leads):
-    """A table of claims: the leads over MF of the core and of LRMF, in one setting each."""
+    """A table of claims: the leads over MF of LRMF and of Forecaster, in one setting each."""
     rows = [
-        ("missing at random, 2% observed", method, "MF", lead, verdict)
+        ("random hold-out, 2% observed", method, "MF", lead, verdict)
         for method, lead, verdict in leads
     ]
     return pd.DataFrame(rows, columns=["setting", "method", "rival", "lead", "verdict"])
 
 
 def test_claims_are_counted_apart_for_the_factorization_and_the_forecaster():
-    core = ("LRMF core, tuned", "0.01 [-0.00, 0.02]", "no advantage")
-    whole = ("LRMF", "0.13 [0.11, 0.15]", "larger than claimed")
+    own = ("LRMF", "0.01 [-0.00, 0.02]", "no advantage")
+    whole = ("Forecaster", "0.13 [0.11, 0.15]", "larger than claimed")
     facts = Facts()
-    generate.describe_claims(claims_of(core, whole), facts, "v1")
-    assert facts.macros["VOneRandomCoreClaimsHeld"] == "0"
-    assert facts.macros["VOneRandomClaimsHeld"] == facts.macros["VOneRandomClaims"] == "1"
-    assert facts.macros["VOneCoreRandomFirstMF"] == core[1]
-    assert facts.switches["VOneCoreRandomFirstMF"] == 0
-    table = generate.claim_table(claims_of(core, whole))
-    [line] = [line for line in table.splitlines() if line.startswith("random, 2")]
+    generate.describe_claims(claims_of(own, whole), facts, "v1")
+    assert facts.macros["VOneRandomLRMFClaimsHeld"] == "0"
+    assert (
+        facts.macros["VOneRandomForecasterClaimsHeld"]
+        == facts.macros["VOneRandomForecasterClaims"]
+        == "1"
+    )
+    assert facts.macros["VOneLRMFRandomFirstMF"] == own[1]
+    assert facts.switches["VOneLRMFRandomFirstMF"] == 0
+    table = generate.claim_table(claims_of(own, whole))
+    [line] = [line for line in table.splitlines() if line.startswith("hold-out, 2")]
     assert [part.strip() for part in line.split("&")][2:5:2] == [
         "0.01 [$-$0.00, 0.02]",
         "0.13 [0.11, 0.15]",
@@ -338,7 +342,10 @@ def test_aims_are_met_in_the_digits_they_were_set_with():
 
 def test_the_ingredient_that_costs_most_is_named():
     facts = Facts()
-    rows = [comparison("LRMF", "pearson", (0, 0)), comparison("without x", "pearson", (0, 0.1))]
+    rows = [
+        comparison("Forecaster", "pearson", (0, 0)),
+        comparison("without x", "pearson", (0, 0.1)),
+    ]
     rows.append(comparison("without y", "pearson", (0.1, 0.2)))
     generate.describe_ingredients(pd.DataFrame(rows), facts, "v1", "ingredients")
     assert facts.macros["VOneIngredientsMostName"] == "y"
@@ -376,9 +383,12 @@ def test_a_gain_is_an_error_saved():
 
 
 def test_an_ingredient_is_worth_what_leaving_it_out_costs():
-    rows = [comparison("LRMF", "pearson", (0, 0)), comparison("without x", "pearson", (0.1, 0.2))]
+    rows = [
+        comparison("Forecaster", "pearson", (0, 0)),
+        comparison("without x", "pearson", (0.1, 0.2)),
+    ]
     table = generate.ingredients(pd.DataFrame(rows))
-    assert table.loc["LRMF", "cost in r"] == tables.NONE
+    assert table.loc["Forecaster", "cost in r"] == tables.NONE
     assert table.loc["without x", "cost in r"] == "0.15 [0.10, 0.20]"
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from lrmf.baselines.registry import PREDICTORS
 from lrmf.report import layout as plotting
 from lrmf.report import style
 
@@ -109,7 +110,7 @@ def test_benchmarks_have_names_for_readers():
 
 
 def test_predictors_can_be_told_apart():
-    looks = [(look["color"], look["marker"]) for look in style.PREDICTORS.values()]
+    looks = [(entry.color, entry.marker) for entry in PREDICTORS.values()]
     assert len(set(looks)) == len(looks)
     assert style.predictor_style("another one")["color"] == style.GREY
     assert plt.rcParams["figure.dpi"] == 50

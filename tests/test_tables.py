@@ -13,7 +13,7 @@ from lrmf.report import tables
 def compared(values, **columns):
     """A frame as `bootstrap` makes it: predictor -> (value, lower, upper) of r; MAE is 10 r."""
     rows = []
-    lead = values.get("LRMF", (np.nan,) * 3)[0]
+    lead = values.get("Forecaster", (np.nan,) * 3)[0]
     for predictor, (value, lower, upper) in values.items():
         for metric, scale in (("pearson", 1), ("mae", 10)):
             row = {"predictor": predictor, "metric": metric, "benchmark": "all"}
@@ -25,7 +25,9 @@ def compared(values, **columns):
     return pd.DataFrame(rows)
 
 
-ZERO_SHOT = compared({"item mean": (0, 0, 0), "NEW": (0.3, 0.2, 0.4), "LRMF": (0.7, 0.6, 0.8)})
+ZERO_SHOT = compared(
+    {"item mean": (0, 0, 0), "NEW": (0.3, 0.2, 0.4), "Forecaster": (0.7, 0.6, 0.8)}
+)
 
 
 def results_of(comparison):
@@ -40,11 +42,12 @@ def results_of(comparison):
 
 def test_accuracy_table_holds_intervals_spread_and_only_known_metrics():
     spread = pd.DataFrame(
-        [("LRMF", "all", "pearson", 0.0312)], columns=["predictor", "benchmark", "metric", "sd"]
+        [("Forecaster", "all", "pearson", 0.0312)],
+        columns=["predictor", "benchmark", "metric", "sd"],
     )
     table = tables.accuracy_table(results_of(ZERO_SHOT), ZERO_SHOT, spread)
-    assert list(table.index) == ["LRMF", "item mean", "NEW"]
-    assert table.loc["LRMF"].to_dict() == {
+    assert list(table.index) == ["Forecaster", "item mean", "NEW"]
+    assert table.loc["Forecaster"].to_dict() == {
         "r [95% interval]": "0.70 [0.60, 0.80]",
         "sd over folds": "0.03",
         "r of average": "0.75",
@@ -64,7 +67,7 @@ def test_benchmark_table_has_the_mean_the_ceiling_and_how_many_models():
     table = tables.benchmark_table(results_of(ZERO_SHOT), ceiling=ceiling)
     assert table.loc["models"].tolist() == ["1,200", "40", "-"]
     assert list(table.columns) == ["a", "b", "mean"]
-    assert table.loc["LRMF"].tolist() == ["0.60", "0.80", "0.70"]
+    assert table.loc["Forecaster"].tolist() == ["0.60", "0.80", "0.70"]
     assert table.loc["noise ceiling"].tolist() == ["0.90", "0.95", "0.93"]
 
 
@@ -75,43 +78,46 @@ def test_a_bound_below_zero_keeps_its_sign():
 
 
 def test_claim_table_names_method_and_rival():
-    frame = compared({"LRMF": (0.7, 0.6, 0.8), "MF": (0.5, 0.4, 0.6)})
-    claim = judge_claim(frame).assign(setting="zero-shot", reference="LRMF core")
+    frame = compared({"Forecaster": (0.7, 0.6, 0.8), "MF": (0.5, 0.4, 0.6)})
+    claim = judge_claim(frame).assign(setting="zero-shot", reference="LRMF")
     table = tables.claim_table(claim)
     assert list(table.columns) == ["method", "rival", "lead", "verdict"]
-    assert table.loc["zero-shot"].tolist()[:2] == ["LRMF core", "MF"]
+    assert table.loc["zero-shot"].tolist()[:2] == ["LRMF", "MF"]
 
 
 def test_curve_interval_and_stratum_tables():
     curve = pd.concat(
-        [compared({"LRMF": (0.5 + k / 100, 0.4, 0.6), "kNN": (0, 0, 0)}, k=k) for k in (1, 10)]
+        [
+            compared({"Forecaster": (0.5 + k / 100, 0.4, 0.6), "kNN": (0, 0, 0)}, k=k)
+            for k in (1, 10)
+        ]
     )
-    curve = curve[(curve["k"] == 1) | (curve["predictor"] == "LRMF")]
+    curve = curve[(curve["k"] == 1) | (curve["predictor"] == "Forecaster")]
     table = tables.curve_table(curve, "k")
     assert table.to_dict() == {
-        "1": {"LRMF": "0.51", "kNN": "0.00"},
-        "10": {"LRMF": "0.60", "kNN": "-"},
+        "1": {"Forecaster": "0.51", "kNN": "0.00"},
+        "10": {"Forecaster": "0.60", "kNN": "-"},
     }
-    variants = compared({"LRMF": (0.5, 0.4, 0.6)}, variant="bias only")
+    variants = compared({"Forecaster": (0.5, 0.4, 0.6)}, variant="bias only")
     assert tables.interval_table(variants, "variant").loc["bias only"].tolist() == [
         "0.50 [0.40, 0.60]",
         "5.0 [4.0, 6.0]",
     ]
     strata = pd.concat(
         [
-            compared({"LRMF": (0.5, np.nan, np.nan)}, stratum="relatives", level="2-4"),
-            compared({"LRMF": (0.4, 0.3, 0.5)}, stratum="relatives", level="1"),
+            compared({"Forecaster": (0.5, np.nan, np.nan)}, stratum="relatives", level="2-4"),
+            compared({"Forecaster": (0.4, 0.3, 0.5)}, stratum="relatives", level="1"),
         ]
     )
     table = tables.stratum_table(strata)
     assert list(table.index) == ["relatives: 1", "relatives: 2-4"]
-    assert table["LRMF"].tolist() == ["4.0 [3.0, 5.0]", "5.0"]
+    assert table["Forecaster"].tolist() == ["4.0 [3.0, 5.0]", "5.0"]
     assert table["item mean"].tolist() == ["-", "-"]
 
 
 def test_gains_by_stratum():
     worse = compared(
-        {"LRMF": (0.5, 0.4, 0.6), "without lineage": (0.6, 0.5, 0.7)}, stratum="relatives"
+        {"Forecaster": (0.5, 0.4, 0.6), "without lineage": (0.6, 0.5, 0.7)}, stratum="relatives"
     )
     both = pd.concat([worse.assign(level=level) for level in ("2-4", "1")])
     table = tables.gain_table(both, "without lineage")
@@ -124,14 +130,14 @@ def test_gains_by_stratum():
 
 def test_metrics_of_one_predictor_by_benchmark():
     rows = [
-        ("LRMF", name, metric, value + seed, seed)
+        ("Forecaster", name, metric, value + seed, seed)
         for seed in (0, 2)
         for name in ("all", "average", "b", "a")
         for metric, value in (("mae", 1.0), ("coverage", 0.5))
     ]
     columns = ["predictor", "benchmark", "metric", "value", "seed"]
     results = pd.DataFrame([*rows, ("kNN", "b", "mae", 9.0, 0)], columns=columns)
-    table = tables.metric_table(results, "LRMF", ["coverage", "mae"])
+    table = tables.metric_table(results, "Forecaster", ["coverage", "mae"])
     assert list(table.index) == ["b", "a", "all", "average"]
     assert list(table.columns) == ["coverage", "MAE"]
     assert table.loc["b"].tolist() == ["1.50", "2.0"]
@@ -147,7 +153,7 @@ def test_empty_frames_make_empty_tables():
         tables.interval_table(empty, "k"),
         tables.stratum_table(empty),
         tables.gain_table(empty, "without lineage"),
-        tables.metric_table(empty, "LRMF", ["mae"]),
+        tables.metric_table(empty, "Forecaster", ["mae"]),
         tables.quality_table(empty),
         tables.claim_table(empty),
     ]
@@ -191,14 +197,14 @@ def test_tables_are_written_twice_with_the_same_bytes(tmp_path, capsys):
 
 
 def test_macros_quote_values_intervals_and_leads(tmp_path):
-    few_shot = compared({"LRMF": (0.7, 0.6, 0.8), "MF": (0.5, np.nan, np.nan)}, k=20)
+    few_shot = compared({"Forecaster": (0.7, 0.6, 0.8), "MF": (0.5, np.nan, np.nan)}, k=20)
     macros = tables.macros_of(few_shot, "openllm-v2", "few shot", by="k")
     start = "OpenllmVTwoFewShotKTwoZero"
-    assert macros[start + "LRMFPearson"] == "0.70"
-    assert macros[start + "LRMFPearsonInterval"] == "[0.60, 0.80]"
+    assert macros[start + "ForecasterPearson"] == "0.70"
+    assert macros[start + "ForecasterPearsonInterval"] == "[0.60, 0.80]"
     assert macros[start + "MFPearson"] == "0.50"
     assert start + "MFPearsonInterval" not in macros
-    assert start + "LRMFPearsonLead" not in macros
+    assert start + "ForecasterPearsonLead" not in macros
     assert macros[start + "MFMae"] == "5.0" and macros[start + "MFMaeLead"] == "2.0"
     path = tables.write_macros(macros | {"Share": "50%"}, tmp_path / "numbers.tex", note="data")
     lines = path.read_text().splitlines()

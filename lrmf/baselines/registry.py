@@ -1,4 +1,4 @@
-"""Baselines: what a forecast is worth without LRMF.
+"""The predictors of the study: one entry each, from which tables, figures and claims are made.
 
 All share one interface (scikit-learn conventions):
 
@@ -9,7 +9,14 @@ All share one interface (scikit-learn conventions):
 without any response are the held-out ones. `revealed` holds the few known answers of each row; a
 forecast then treats the row as a new model with these answers. Forecasts are probabilities of a
 correct answer, or expected proportions, in [0, 1].
+
+A new baseline is one module beside this one and one entry in `PREDICTORS`.
 """
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+from sklearn.base import BaseEstimator
 
 from .averages import ItemMean, LineageMean
 from .boosting import BoostedTrees
@@ -19,70 +26,246 @@ from .knn import KNN
 from .ncf import NCF
 from .tuned import Tuned
 
-__all__ = [
-    "KNN",
-    "NCF",
-    "BoostedTrees",
-    "ItemMean",
-    "ItemResponse",
-    "LineageMean",
-    "MFWithFeatures",
-    "MatrixFactorization",
-    "Tuned",
-    "all_baselines",
-]
+# The paper's claim is about these kinds of baselines.
+FACTORIZATION = "factorization"
+FACTORIZATION_WITH_FEATURES = "factorization with model features"
+COLLABORATIVE = "collaborative filtering"
+CLAIMED = (FACTORIZATION, FACTORIZATION_WITH_FEATURES, COLLABORATIVE)
+OURS, AVERAGE, TREES, NETWORK = "ours", "average", "boosted trees", "neural network"
+ITEM_RESPONSE = "item response model"
+# Where a predictor is shown: curves of a figure, strata by relatives, leads against the claim, and
+# the short tables in the body of the paper.
+CURVES, STRATA, LEADS, BODY = "curves", "strata", "leads", "body"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What baselines and their tuning grids depend on.
+
+    Attributes
+    ----------
+    is_binary : answers, or else proportions
+    rank : number of factors; with tuning a quarter of it, it, and half as many again are tried
+    ncf_cells : training cells of NCF
+    """
+
+    is_binary: bool
+    rank: int = 16
+    ncf_cells: int = 300_000
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One predictor of the study.
+
+    Attributes
+    ----------
+    id : name in code
+    label : name in frames, tables and figures
+    kind : "ours", or what the claims call such baselines
+    color : name in `lrmf.report.style.PALETTE`
+    marker, linestyle : of matplotlib
+    short_label : where the label is too long; the label by default
+    build : Study -> estimator; None for our own, which the notebooks configure
+    grid : Study -> values that inner splits choose from; None if nothing is to be tuned
+    tuning : other arguments of `Tuned`
+    reads_lineage, reads_cards : what it learns from beside responses
+    shown_in : of CURVES, STRATA, LEADS and BODY
+    """
+
+    id: str
+    label: str
+    kind: str
+    color: str = "grey"
+    marker: str = "."
+    linestyle: str | tuple = "-"
+    short_label: str = ""
+    build: Callable[[Study], BaseEstimator] | None = None
+    grid: Callable[[Study], dict | list] | None = None
+    tuning: dict = field(default_factory=dict)
+    reads_lineage: bool = False
+    reads_cards: bool = False
+    shown_in: frozenset = frozenset({BODY})
+
+    def estimator(self, study: Study, *, tuned: bool = True) -> BaseEstimator:
+        """The estimator, wrapped in `Tuned` if there is something to tune."""
+        estimator = self.build(study)
+        if self.grid is None or not tuned:
+            return estimator
+        return Tuned(estimator, self.grid(study), **self.tuning)
+
+
+def _factors(study):
+    ranks = {"rank": sorted({max(1, study.rank // 4), study.rank, study.rank + study.rank // 2})}
+    return ranks | ({"item_ridge": (10.0, 50.0, 200.0)} if study.is_binary else {})
+
+
+def _neighbours(study):
+    if study.is_binary:
+        return {"n_neighbors": (10, 20, 40), "significance": (10.0, 50.0, 200.0)}
+    return {"n_neighbors": (5, 10, 20, 40)}
+
+
+def _shrinkage(_):
+    return {"shrinkage": (0.03, 0.1, 0.3, 1.0, 3.0)}
+
+
+def _abilities(_):
+    return {"ability_sd": (0.25, 0.5, 1.0, 2.0)}
+
+
+def _related_abilities(_):
+    return {"ability_sd": (0.5, 1.0, 2.0, 4.0), "lineage_strength": (3.0, 10.0, 30.0)}
+
+
+def _trees(_):
+    return [
+        {"max_iter": (50, 150, 400), "min_samples_leaf": (20,)},
+        {"max_iter": (150,), "min_samples_leaf": (5,)},
+    ]
+
+
+PREDICTORS: dict[str, Predictor] = {}
+
+
+def register(predictor: Predictor) -> Predictor:
+    """Add an entry after those that are there: the order of the tables.
+
+    Raises
+    ------
+    ValueError
+        If an entry has this id or this label.
+    """
+    if predictor.id in PREDICTORS or predictor.label in labels():
+        raise ValueError(f"{predictor.id!r} ({predictor.label!r}) is already a predictor")
+    PREDICTORS[predictor.id] = predictor
+    return predictor
+
+
+def find(label: str) -> Predictor:
+    """The entry with this label; for unknown labels one that reads nothing, in grey."""
+    known = {entry.label: entry for entry in PREDICTORS.values()}
+    return known.get(label) or Predictor(label, label, "other")
+
+
+def labels(chosen: Callable[[Predictor], bool] = lambda _: True) -> list[str]:
+    """Labels of the entries for which `chosen` holds, in the order of the tables."""
+    return [entry.label for entry in PREDICTORS.values() if chosen(entry)]
+
+
+def shown_in(place: str) -> list[str]:
+    """Labels of what a place shows (CURVES, STRATA, LEADS, BODY)."""
+    return labels(lambda entry: place in entry.shown_in)
+
+
+def baselines_among(names: Iterable[str]) -> list[str]:
+    """The names that are not our own predictors."""
+    return [name for name in names if find(name).kind != OURS]
 
 
 def all_baselines(
     *, is_binary: bool, rank: int = 16, ncf_cells: int = 300_000, tuned: bool = True
-) -> dict:
-    """Every baseline by its name in the tables, each to be tuned by the same inner splits.
+) -> dict[str, BaseEstimator]:
+    """Every baseline by its label, each to be tuned by the same inner splits.
 
     Parameters
     ----------
-    is_binary : bool
-        Answers, or else proportions.
-    rank : int
-        Number of factors; with `tuned` a quarter of it, it, and half as many again are tried.
-    ncf_cells : int
-        Training cells of NCF.
+    is_binary, rank, ncf_cells : of `Study`
     tuned : bool
         False takes their default parameters instead, and `rank`: quicker, and not as fair.
     """
-    factors = {"rank": sorted({max(1, rank // 4), rank, rank + rank // 2})}
-    neighbors = {"n_neighbors": (5, 10, 20, 40)}
-    if is_binary:
-        factors |= {"item_ridge": (10.0, 50.0, 200.0)}
-        neighbors = {"n_neighbors": (10, 20, 40), "significance": (10.0, 50.0, 200.0)}
-    shrinkage = {"shrinkage": (0.03, 0.1, 0.3, 1.0, 3.0)}
-    spread = {"ability_sd": (0.25, 0.5, 1.0, 2.0)}
-    smooth = {"ability_sd": (0.5, 1.0, 2.0, 4.0), "lineage_strength": (3.0, 10.0, 30.0)}
-    trees = [
-        {"max_iter": (50, 150, 400), "min_samples_leaf": (20,)},
-        {"max_iter": (150,), "min_samples_leaf": (5,)},
-    ]
-    predictors = {
-        "item mean": ItemMean(),
-        "lineage average, 1 hop, raw": LineageMean(shrinkage=0.0),
-        "lineage average, 1 hop": Tuned(LineageMean(), shrinkage),
-        "lineage average, multi-hop": Tuned(LineageMean(hops=None), shrinkage),
-        "MF": Tuned(MatrixFactorization(), factors),
-        "MF + features": Tuned(MFWithFeatures(), factors),
-        "Rasch": Tuned(ItemResponse(slopes=False), spread),
-        "2PL": Tuned(ItemResponse(), spread),
-        "Rasch + lineage": Tuned(ItemResponse(slopes=False), smooth),
-        "2PL + lineage": Tuned(ItemResponse(), smooth),
-        "kNN": Tuned(KNN(), neighbors),
-        "boosting on features": Tuned(BoostedTrees(neighbours=False), trees, ks=(0,)),
-        "boosting on relatives": Tuned(BoostedTrees(), trees, ks=(0,)),
-        "NCF": Tuned(NCF(rank, n_cells=ncf_cells), {"n_epochs": (4, 8, 16)}, n_splits=1),
+    study = Study(is_binary, rank, ncf_cells)
+    return {
+        entry.label: entry.estimator(study, tuned=tuned)
+        for entry in PREDICTORS.values()
+        if entry.build is not None
     }
-    if tuned:
-        return predictors
-    return {name: _plain(predictor, rank) for name, predictor in predictors.items()}
 
 
-def _plain(predictor, rank):
-    predictor = predictor.estimator if isinstance(predictor, Tuned) else predictor
-    has_rank = "rank" in predictor.get_params(deep=False)
-    return predictor.set_params(rank=rank) if has_rank else predictor
+FORECASTER = register(
+    Predictor(
+        "forecaster", "Forecaster", OURS, "blue", "o",
+        reads_lineage=True, reads_cards=True, shown_in=frozenset({CURVES, STRATA, BODY}),
+    )
+)  # fmt: skip
+LRMF = register(Predictor("lrmf", "LRMF", OURS, "blue", "8", (0, (3, 1)), reads_lineage=True))
+LRMF_UNTUNED = register(
+    Predictor("lrmf_untuned", "LRMF, untuned", OURS, "blue", "h", (0, (1, 1)), reads_lineage=True)
+)
+BOOSTING = register(
+    Predictor(
+        "boosting_on_relatives", "boosting on relatives", TREES, "vermillion", "*", (0, (5, 1)),
+        build=lambda _: BoostedTrees(), grid=_trees, tuning={"ks": (0,)},
+        reads_lineage=True, reads_cards=True, shown_in=frozenset({CURVES, LEADS, BODY}),
+    )
+)  # fmt: skip
+MULTI_HOP = register(
+    Predictor(
+        "multi_hop", "lineage average, multi-hop", AVERAGE, "green", "^", (0, (8, 3)),
+        "multi-hop average", lambda _: LineageMean(hops=None), _shrinkage,
+        reads_lineage=True, shown_in=frozenset({CURVES, STRATA, BODY}),
+    )
+)  # fmt: skip
+ONE_HOP = register(
+    Predictor(
+        "one_hop", "lineage average, 1 hop", AVERAGE, "sky", "v", ":",
+        "one-hop average", lambda _: LineageMean(), _shrinkage,
+        reads_lineage=True, shown_in=frozenset({STRATA, BODY}),
+    )
+)  # fmt: skip
+ONE_HOP_RAW = register(
+    Predictor(
+        "one_hop_raw", "lineage average, 1 hop, raw", AVERAGE, "sky", "1", "-",
+        "one-hop average, raw", lambda _: LineageMean(shrinkage=0.0),
+        reads_lineage=True, shown_in=frozenset(),
+    )
+)  # fmt: skip
+for _predictor in (
+    Predictor(
+        "2pl_lineage", "2PL + lineage", ITEM_RESPONSE, "green", "<", "-.",
+        build=lambda _: ItemResponse(), grid=_related_abilities, reads_lineage=True,
+    ),
+    Predictor(
+        "rasch_lineage", "Rasch + lineage", ITEM_RESPONSE, "green", ">", ":",
+        build=lambda _: ItemResponse(slopes=False), grid=_related_abilities, reads_lineage=True,
+    ),
+    Predictor(
+        "boosting_on_features", "boosting on features", TREES, "sky", "p", "-",
+        build=lambda _: BoostedTrees(neighbours=False), grid=_trees, tuning={"ks": (0,)},
+        reads_cards=True,
+    ),
+    Predictor(
+        "mf", "MF", FACTORIZATION, "black", "s", (0, (1, 1.5)),
+        build=lambda study: MatrixFactorization(rank=study.rank), grid=_factors,
+        shown_in=frozenset({CURVES, LEADS, BODY}),
+    ),
+    Predictor(
+        "mf_features", "MF + features", FACTORIZATION_WITH_FEATURES, "orange", "D",
+        (0, (4, 1.5, 1, 1.5, 1, 1.5)),
+        build=lambda study: MFWithFeatures(rank=study.rank), grid=_factors,
+        reads_cards=True, shown_in=frozenset({CURVES, LEADS, BODY}),
+    ),
+    Predictor(
+        "knn", "kNN", COLLABORATIVE, "purple", "P", "-.",
+        build=lambda _: KNN(), grid=_neighbours, shown_in=frozenset({CURVES, LEADS, BODY}),
+    ),
+    Predictor(
+        "ncf", "NCF", NETWORK, "sky", "X", (0, (2, 2)),
+        build=lambda study: NCF(study.rank, n_cells=study.ncf_cells),
+        grid=lambda _: {"n_epochs": (4, 8, 16)}, tuning={"n_splits": 1},
+        reads_cards=True, shown_in=frozenset({LEADS, BODY}),
+    ),
+    Predictor(
+        "2pl", "2PL", ITEM_RESPONSE, "sky", "d", (0, (2, 2)),
+        build=lambda _: ItemResponse(), grid=_abilities,
+    ),
+    Predictor(
+        "rasch", "Rasch", ITEM_RESPONSE, "sky", "H", (0, (2, 2)),
+        build=lambda _: ItemResponse(slopes=False), grid=_abilities,
+    ),
+    Predictor(
+        "item_mean", "item mean", AVERAGE, "grey", "_", "-",
+        build=lambda _: ItemMean(), shown_in=frozenset({STRATA}),
+    ),
+):  # fmt: skip
+    register(_predictor)

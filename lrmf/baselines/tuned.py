@@ -12,13 +12,12 @@ from sklearn.utils.metaestimators import available_if
 from ..data.kinds import kind_of
 from ..data.lineage import without_edges
 from ..data.responses import observed, observed_counts, random_places, reveal, without
-from ..data.statistics import benchmark_codes
+from ..data.statistics import benchmark_codes, pearson
 
 HIDDEN_SHARE = 0.2  # of the related models, in each inner split
 MAX_HIDDEN = 200
 MAX_ITEMS = 1024
 SMALLEST_LOSS = 1e-9
-SAME = 1e-5  # means that differ less count as equal
 
 
 @dataclass(frozen=True, eq=False)
@@ -168,12 +167,6 @@ def _losses(fitted, split, items, k) -> tuple[float, float, float]:
     actual, missed = (part @ member / np.maximum(counts, 1) for part in (truth, error))
     squared = (missed[counts > 0] ** 2).mean() if counts.any() else 0.0
     columns = zip(actual.T, (actual + missed).T, counts.T > 0, strict=True)
-    unexplained = [1 - _correlation(one[valid], other[valid]) ** 2 for one, other, valid in columns]
+    r = np.nan_to_num([pearson(other[valid], one[valid]) for one, other, valid in columns])
+    unexplained = 1 - np.maximum(r, 0) ** 2  # nothing is explained by forecasts that are constant
     return cells.sum() / max(1, target.sum()), squared, np.mean(unexplained)
-
-
-def _correlation(actual, predicted) -> float:
-    """Pearson's r; 0 if it is negative, or either side the same for all models."""
-    if len(actual) < 3 or min(np.ptp(actual), np.ptp(predicted)) < SAME:
-        return 0.0
-    return max(0.0, np.corrcoef(actual, predicted)[0, 1])

@@ -11,6 +11,8 @@ from scipy import sparse
 from .kinds import ANSWERS, kind_of
 from .responses import MISSING, observed, row_blocks
 
+MIN_VALUES = 3  # below that a correlation means nothing
+SAME_VALUE = 1e-5  # values closer than 0.001 points count as equal
 TILE_COLUMNS = 256  # columns that one thread counts at a time
 
 _OPTIONS = {"cache": True, "error_model": "numpy"}
@@ -129,3 +131,32 @@ def _compress(answers, pointers, columns, values):
                 columns[position] = j
                 values[position] = answers[i, j]
                 position += 1
+
+
+def pearson(x, y, weights=None):
+    """Weighted correlation of x and y for each row of `weights`; a single number without weights.
+
+    0 where x is constant, as it ranks nobody; NaN where y is, or with fewer than three values.
+
+    Parameters
+    ----------
+    x, y : (n,) arrays, or (n_rows, n) with values of their own for each row of `weights`
+    weights : (n_rows, n) array, such as multinomial counts of a bootstrap
+    """
+    if weights is None:
+        return float(pearson(x, y, np.ones((1, len(x))))[0])
+    if len(x.T) < MIN_VALUES:
+        return np.full(len(weights), np.nan)
+    total = weights.sum(axis=1)
+    x, y = x - x.mean(), y - y.mean()  # nothing is lost in the differences below
+    moments = (_sums(values, weights) / total for values in (x, y, x * x, y * y, x * y))
+    mean_x, mean_y, square_x, square_y, product = moments
+    variance_x, variance_y = square_x - mean_x**2, square_y - mean_y**2
+    smallest = SAME_VALUE**2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        r = (product - mean_x * mean_y) / np.sqrt(variance_x * variance_y)
+    return np.where(variance_y <= smallest, np.nan, np.where(variance_x <= smallest, 0.0, r))
+
+
+def _sums(values, weights):
+    return weights @ values if values.ndim == 1 else (weights * values).sum(axis=1)

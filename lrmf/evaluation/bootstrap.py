@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from ..baselines.registry import FORECASTER, LEADS, shown_in
 from .metrics import (
     METRICS,
     _Table,
@@ -19,7 +20,6 @@ from .metrics import (
 BOOTSTRAP_BLOCK = 250
 MIN_CLUSTERS = 5  # below that resampling says little
 CLAIM = (0.07, 0.10)
-RIVALS = ("MF", "MF + features", "kNN", "NCF", "boosting on relatives")
 COMPARISON = ["predictor", "metric", "benchmark", "value", "lower", "upper"]
 COMPARISON += ["difference", "difference_lower", "difference_upper", "n_models", "n_clusters"]
 
@@ -28,7 +28,7 @@ def bootstrap(
     forecasts: pd.DataFrame,
     *,
     by: Sequence[str] = (),
-    reference: str = "LRMF",
+    reference: str = FORECASTER.label,
     metrics: Sequence[str] = ("pearson", "mae"),
     benchmark: str = "all",
     n_boot: int = 2000,
@@ -159,7 +159,7 @@ def spread_over_folds(forecasts: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(sd="std", n_splits="size").reset_index()
 
 
-def judge_claim(comparison: pd.DataFrame, *, rivals=RIVALS, claim=CLAIM) -> pd.DataFrame:
+def judge_claim(comparison: pd.DataFrame) -> pd.DataFrame:
     """Whether r exceeds that of factorization and collaborative filtering by what is claimed.
 
     Verdicts from the difference in r and its interval: "larger than claimed" if the whole interval
@@ -167,9 +167,9 @@ def judge_claim(comparison: pd.DataFrame, *, rivals=RIVALS, claim=CLAIM) -> pd.D
     range and the interval excludes 0, "smaller than claimed" if the interval excludes 0 but not
     the difference, "no advantage" if the interval includes 0 or less.
     """
-    low, high = claim
+    low, high = CLAIM
     frame = comparison[
-        (comparison["metric"] == "pearson") & comparison["predictor"].isin(rivals)
+        (comparison["metric"] == "pearson") & comparison["predictor"].isin(shown_in(LEADS))
     ].copy()
     conditions = [
         frame["difference_lower"] > high,
@@ -183,7 +183,7 @@ def judge_claim(comparison: pd.DataFrame, *, rivals=RIVALS, claim=CLAIM) -> pd.D
 def leads(
     forecasts: pd.DataFrame, references: Sequence[str], *, by: Sequence[str] = (), **options
 ) -> pd.DataFrame:
-    """Whether each `reference` leads its rivals in r as claimed: the frames of `judge_claim`.
+    """Whether each `reference` leads the baselines in r as claimed: the frames of `judge_claim`.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def leads(
     parts = [judge_claim(bootstrap(forecasts[:0], **options)).assign(reference="")]
     for reference in references if not forecasts.empty else ():
         if (forecasts["predictor"] == reference).any():
-            chosen = forecasts[forecasts["predictor"].isin([reference, *RIVALS])]
+            chosen = forecasts[forecasts["predictor"].isin([reference, *shown_in(LEADS)])]
             compared = bootstrap(chosen, reference=reference, **options)
             parts.append(judge_claim(compared).assign(reference=reference))
     return pd.concat(parts[1:] or parts, ignore_index=True)
@@ -222,11 +222,3 @@ def by_stratum(
         return pd.DataFrame(columns=["stratum", "level", *COMPARISON])
     frame = pd.concat(parts, ignore_index=True)
     return frame[["stratum", "level", *COMPARISON]]
-
-
-def rename_predictors(forecasts: pd.DataFrame, names: dict, column: str) -> pd.DataFrame:
-    """Forecasts of the predictors in `names`, all called LRMF, with their new name in `column`."""
-    if forecasts.empty:
-        return forecasts
-    chosen = forecasts[forecasts["predictor"].isin(names)]
-    return chosen.assign(predictor="LRMF", **{column: chosen["predictor"].map(names)})

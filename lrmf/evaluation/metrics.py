@@ -12,14 +12,12 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
+from ..baselines.registry import FORECASTER
 from ..data.responses import benchmark_scores, observed
 from ..data.snapshot import Snapshot
+from ..data.statistics import SAME_VALUE, pearson
 
 INTERVAL_LEVEL = 0.9
-MIN_MODELS = 3  # below that a correlation means nothing
-SAME_FORECAST = 1e-5  # forecasts closer than 0.001 points count as equal
-
-
 INTERVALS = ["coverage", "width", "interval_score"]
 
 
@@ -30,7 +28,7 @@ def score_forecasts(forecasts: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFra
 
     pearson, spearman : over models, between `predicted - expected` and `actual - expected`.
         Where all models share their target cells this is the correlation of the means
-        themselves; where they do not (few-shot, random missing), easy target cells no longer
+        themselves; where they do not (few-shot, random hold-out), easy target cells no longer
         pass for a good model. 0 for a forecast that is the same for all models of every fold, as
         it ranks nobody. "average" is the model's mean over its benchmarks, each centred over the
         models.
@@ -122,7 +120,7 @@ def _flatten_constants(forecasts: pd.DataFrame) -> pd.Series:
     predicted = forecasts["predicted"] - forecasts["expected"]
     folds = ["benchmark", "fold"] if "fold" in forecasts else ["benchmark"]
     spread = predicted.groupby([forecasts[key] for key in folds]).agg(np.ptp)
-    constant = spread.groupby("benchmark").max() < SAME_FORECAST
+    constant = spread.groupby("benchmark").max() < SAME_VALUE
     mean = predicted.groupby(forecasts["benchmark"]).transform("mean")
     return predicted.where(~forecasts["benchmark"].map(constant), mean)
 
@@ -156,30 +154,10 @@ def _by_column(correlate: Callable, table: _Table, weights: np.ndarray) -> np.nd
     return np.stack(columns, axis=1)
 
 
-def _pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted correlation for each row of `weights`; 0 where x is constant, NaN where y is."""
-    if len(x.T) < MIN_MODELS:
-        return np.full(len(weights), np.nan)
-    total = weights.sum(axis=1)
-    x, y = x - x.mean(), y - y.mean()  # nothing is lost in the differences below
-    moments = (_sums(values, weights) / total for values in (x, y, x * x, y * y, x * y))
-    mean_x, mean_y, square_x, square_y, product = moments
-    spread_x, spread_y = square_x - mean_x**2, square_y - mean_y**2
-    smallest = SAME_FORECAST**2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r = (product - mean_x * mean_y) / np.sqrt(spread_x * spread_y)
-    return np.where(spread_y <= smallest, np.nan, np.where(spread_x <= smallest, 0.0, r))
-
-
-def _sums(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Weighted sums of values (n_models,), or of values of their own for each row of `weights`."""
-    return weights @ values if values.ndim == 1 else (weights * values).sum(axis=1)
-
-
 def _spearman(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    if len(x) and np.ptp(x) < SAME_FORECAST:
+    if len(x) and np.ptp(x) < SAME_VALUE:
         x = np.zeros_like(x)
-    return _pearson(_ranks(x, weights), _ranks(y, weights), weights)
+    return pearson(_ranks(x, weights), _ranks(y, weights), weights)
 
 
 def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
@@ -204,7 +182,7 @@ def _covered(table: _Table) -> np.ndarray:
 
 
 METRICS: dict[str, Callable[[_Table, np.ndarray], np.ndarray]] = {
-    "pearson": lambda table, weights: _by_column(_pearson, table, weights),
+    "pearson": lambda table, weights: _by_column(pearson, table, weights),
     "spearman": lambda table, weights: _by_column(_spearman, table, weights),
     "mae": lambda table, weights: _weighted_mean(100 * np.abs(table.error), weights),
     "log_loss": lambda t, weights: _weighted_mean(t.losses["log_loss"], weights, t.n_items),
@@ -266,7 +244,7 @@ def split_half_ceiling(
             order = rng.permutation(len(columns))
             halves = [_mean_answer(answers[:, half]) for half in np.array_split(order, 2)]
             both = np.isfinite(halves).all(axis=0)
-            r = _pearson(*(half[both] for half in halves), np.ones((1, both.sum())))[0]
+            r = pearson(*(half[both] for half in halves))
             r = max(r, 0.0) if np.isfinite(r) else 0.0  # a constant half ranks nobody
             values.append(2 * r / (1 + r))
         ceilings[benchmark] = np.sqrt(np.mean(values)) if values else np.nan
@@ -279,7 +257,7 @@ def _mean_answer(answers: np.ndarray) -> np.ndarray:
         return np.where(seen, answers, 0).sum(axis=1) / seen.sum(axis=1)
 
 
-def interval_quality(forecasts: pd.DataFrame, *, predictor: str = "LRMF") -> pd.DataFrame:
+def interval_quality(forecasts: pd.DataFrame, *, predictor: str = FORECASTER.label) -> pd.DataFrame:
     """Coverage, width and score of a predictor's 90% intervals by k and benchmark.
 
     Averaged over seeds. The interval score is the width and 20 times the distance of the actual

@@ -35,7 +35,7 @@ class Split:
     label: dict = field(default_factory=dict)
 
 
-def random_missing(
+def random_holdout(
     responses: np.ndarray,
     *,
     densities: Sequence[float] = (0.05, 0.1, 0.2, 0.4, 0.8),
@@ -55,7 +55,7 @@ def random_missing(
         rows = np.sort(rng.permutation(scored)[:max_rows])
         for density in densities:
             train, spared = _thin(responses, density, max(densities), rows, seed)
-            yield Split("random_missing", seed, train, rows, None, spared, {"density": density})
+            yield Split("random_holdout", seed, train, rows, None, spared, {"density": density})
 
 
 def zero_shot(

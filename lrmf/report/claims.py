@@ -4,15 +4,21 @@ from collections.abc import Iterator
 
 import pandas as pd
 
+from ..baselines.registry import (
+    BOOSTING,
+    CLAIMED,
+    FORECASTER,
+    LRMF,
+    MULTI_HOP,
+    ONE_HOP,
+    ONE_HOP_RAW,
+    baselines_among,
+    find,
+)
 from ..evaluation.bootstrap import CLAIM
 from .tables import interval, number
 
 HOLDS, PARTLY, OPEN, NOT = "holds", "partly", "not shown", "does not hold"
-_RIVALS = {
-    "MF": "factorization",
-    "MF + features": "factorization with model features",
-    "kNN": "collaborative filtering",
-}
 MARGIN = 0.01  # of r, by which a forecast may be worse and still be called no worse
 COVERAGE = (0.88, 0.92)  # of 90% intervals, to be called right
 NEARLY = (0.84, 0.96)
@@ -21,7 +27,7 @@ NEARLY = (0.84, 0.96)
 def assess_claims(
     leads: pd.DataFrame,
     zero_shot: pd.DataFrame,
-    random_missing: pd.DataFrame,
+    random_holdout: pd.DataFrame,
     few_shot: pd.DataFrame,
     variants: pd.DataFrame,
     ingredients: pd.DataFrame,
@@ -33,21 +39,20 @@ def assess_claims(
 
     A lead of 7 to 10 points *holds* if `judge_claim` finds it as claimed or larger, *partly* if it
     is smaller but above 0; a claim about several settings holds if it does in all of them, partly
-    if in some. It is judged of the factorization alone, *LRMF core*, tuned like its rivals where
-    these are; the lead of *LRMF*, which reads cards as well, has rows of its own. LRMF is *no
-    worse* than a rival where the interval of the difference in r excludes a loss of more than a
-    point in every setting; *partly* where it leaves that open in some, *not* where LRMF is worse
-    beyond doubt in any. Other claims hold if the 95% interval says so; what lineage adds is *not
+    if in some. It is judged of *LRMF*, tuned like the baselines where these are; the lead of the
+    *Forecaster*, which reads cards as well, has rows of its own. The Forecaster is *no worse* than
+    a baseline where the interval of the difference in r excludes a loss of more than a point in
+    every setting; *partly* where it leaves that open in some, *not* where it is worse beyond doubt
+    in any. Other claims hold if the 95% interval says so; what lineage adds is *not
     shown* where the interval includes 0. The text of each row says what was compared. Claims that
     the data cannot test are left out.
 
     Parameters
     ----------
-    leads : of `leads`, with the labels ``protocol`` and, where cells are missing at random,
-        ``density``
-    zero_shot, random_missing, few_shot, variants, ingredients : of `bootstrap`, with the labels
+    leads : of `leads`, with the labels ``protocol`` and, for the random hold-out, ``density``
+    zero_shot, random_holdout, few_shot, variants, ingredients : of `bootstrap`, with the labels
         none, ``density``, ``k``, ``variant``, none
-    gains : of `by_stratum`, LRMF and LRMF without lineage
+    gains : of `by_stratum`, Forecaster with and without lineage
     intervals : of `interval_quality`
     dates : of `bootstrap`, later models
 
@@ -59,14 +64,14 @@ def assess_claims(
         *_forecasts_at_all(zero_shot),
         *_leads(leads),
         *_beyond_averaging(zero_shot),
-        *_beside_boosting(zero_shot, few_shot, random_missing, dates),
+        *_beside_boosting(zero_shot, few_shot, random_holdout, dates),
         *_cause(variants),
         *_worth_of_lineage(ingredients),
         *_distant_relatives(gains),
         *_few_shot(few_shot),
         *_later(dates),
         *_intervals(intervals),
-        *_intervals_at_random(random_missing),
+        *_intervals_of_holdout(random_holdout),
         *_intervals_later(dates),
     ]
     return pd.DataFrame(rows, columns=["claim", "measured", "verdict"]).set_index("claim")
@@ -84,9 +89,9 @@ def _rows_of(frame, metric="pearson", **labels) -> pd.DataFrame:
 
 def _forecasts_at_all(zero_shot) -> Iterator[tuple]:
     r, mae = _rows_of(zero_shot), _rows_of(zero_shot, "mae")
-    if "LRMF" in r.index:
-        own = r.loc["LRMF"]
-        text = f"r {_value(own)}, MAE {number(mae.loc['LRMF', 'value'], 1)} points"
+    if FORECASTER.label in r.index:
+        own = r.loc[FORECASTER.label]
+        text = f"r {_value(own)}, MAE {number(mae.loc[FORECASTER.label, 'value'], 1)} points"
         yield (
             "models nobody has evaluated can be forecast",
             text,
@@ -95,12 +100,13 @@ def _forecasts_at_all(zero_shot) -> Iterator[tuple]:
 
 
 def _leads(leads) -> Iterator[tuple]:
-    """The lead over each kind of rival, in every setting."""
+    """The lead over each kind of baseline that the claim names, in every setting."""
     low, high = (f"{100 * points:.0f}" for points in CLAIM)
     keys = ["protocol", "reference"]
     for (protocol, method), rows in leads.groupby(keys, sort=False) if len(leads) else ():
-        for rival, kind in _RIVALS.items():
-            chosen = rows[rows["predictor"] == rival]
+        kinds = rows["predictor"].map(lambda name: find(name).kind)
+        for kind in CLAIMED:
+            chosen = rows[kinds == kind]
             shares = chosen.get("density", pd.Series(index=chosen.index, dtype=float))
             texts = [
                 _points(row) + (f" at {100 * share:g}%" if pd.notna(share) else "")
@@ -109,16 +115,14 @@ def _leads(leads) -> Iterator[tuple]:
             if texts:
                 as_much = chosen["verdict"].isin(["as claimed", "larger than claimed"])
                 some = chosen["verdict"] != "no advantage"
-                name = method.removesuffix(", tuned")
-                claim = f"{protocol}, r of {name} {low} to {high} points above {kind}"
+                claim = f"{protocol}, r of {method} {low} to {high} points above {kind}"
                 yield claim, ", ".join(texts), _verdict(as_much, some)
 
 
 def _beyond_averaging(zero_shot) -> Iterator[tuple]:
     """Over the direct relatives, plain or shrunk, whichever is better, and over all of them."""
     r = _rows_of(zero_shot)
-    kinds = {"1 hop": ["lineage average, 1 hop", "lineage average, 1 hop, raw"]}
-    kinds["multi-hop"] = ["lineage average, multi-hop"]
+    kinds = {"1 hop": [ONE_HOP.label, ONE_HOP_RAW.label], "multi-hop": [MULTI_HOP.label]}
     known = {kind: r.loc[r.index.isin(names)] for kind, names in kinds.items()}
     best = {kind: rows.loc[rows["value"].idxmax()] for kind, rows in known.items() if len(rows)}
     ahead = pd.Series([row["difference_lower"] > 0 for row in best.values()])
@@ -127,17 +131,17 @@ def _beyond_averaging(zero_shot) -> Iterator[tuple]:
         yield "more than the average of the relatives", text, _verdict(ahead, ahead)
 
 
-def _beside_boosting(zero_shot, few_shot, random_missing, dates) -> Iterator[tuple]:
+def _beside_boosting(zero_shot, few_shot, random_holdout, dates) -> Iterator[tuple]:
     """In every setting in which the trees were run."""
     settings = {"zero-shot": _rows_of(zero_shot)}
     settings |= {f"given {k}": _rows_of(few_shot, k=k) for k in _steps(few_shot, "k")}
     settings |= {
-        f"at {100 * density:g}%": _rows_of(random_missing, density=density)
-        for density in _steps(random_missing, "density")
+        f"at {100 * density:g}%": _rows_of(random_holdout, density=density)
+        for density in _steps(random_holdout, "density")
     }
     settings["later models"] = _rows_of(dates)
-    rival = "boosting on relatives"
-    found = {name: rows.loc[rival] for name, rows in settings.items() if rival in rows.index}
+    trees = BOOSTING.label
+    found = {name: rows.loc[trees] for name, rows in settings.items() if trees in rows.index}
     if found:
         text = ", ".join(f"{_points(row)} {setting}" for setting, row in found.items())
         claim = "no worse than boosted trees that read relatives and cards"
@@ -152,29 +156,29 @@ def _steps(frame, label) -> list:
 def _cause(variants) -> Iterator[tuple]:
     """Whether either interval leaves out the other's value."""
     r = {name: _rows_of(variants, variant=name) for name in ("all of it", "shuffled lineage")}
-    if all("LRMF" in frame.index for frame in r.values()):
-        true, shuffled = (frame.loc["LRMF"] for frame in r.values())
+    if all(LRMF.label in frame.index for frame in r.values()):
+        true, shuffled = (frame.loc[LRMF.label] for frame in r.values())
         text = f"r {_value(true)}, {_value(shuffled)} on shuffled lineage"
         apart = shuffled["upper"] < true["value"] and shuffled["value"] < true["lower"]
-        yield "shuffling the lineage costs LRMF core accuracy", text, HOLDS if apart else NOT
+        yield "shuffling the lineage costs LRMF accuracy", text, HOLDS if apart else NOT
 
 
 def _worth_of_lineage(ingredients) -> Iterator[tuple]:
     """Whether the forecaster needs lineage beside cards, names, trees and memory."""
     r = _rows_of(ingredients)
-    if {"LRMF", "without lineage"} <= set(r.index):
+    if {FORECASTER.label, "without lineage"} <= set(r.index):
         row = r.loc["without lineage"]
-        value = number(row["value"], 2)
-        text = f"{_points(row)}: r {number(r.loc['LRMF', 'value'], 2)}, {value} without lineage"
+        whole, value = (number(r.loc[name, "value"], 2) for name in (FORECASTER.label, row.name))
+        text = f"{_points(row)}: r {whole}, {value} without lineage"
         verdict = _gain(row["difference_lower"], row["difference_upper"])
-        yield "lineage adds to cards and names, in LRMF", text, verdict
+        yield "lineage adds to cards and names, in Forecaster", text, verdict
 
 
 def _distant_relatives(gains) -> Iterator[tuple]:
     """Whether models whose nearest relative is two steps away gain from the lineage."""
     mae = _rows_of(gains, "mae", stratum="distance", level="2 hops")
-    if {"LRMF", "without lineage"} <= set(mae.index):
-        own, other = mae.loc["LRMF"], mae.loc["without lineage"]
+    if {FORECASTER.label, "without lineage"} <= set(mae.index):
+        own, other = mae.loc[FORECASTER.label], mae.loc["without lineage"]
         saved = [-other[f"difference{end}"] for end in ("", "_upper", "_lower")]
         values = f"{number(own['value'], 1)}, {number(other['value'], 1)} without lineage"
         text = f"{interval(*saved, 1)} points of MAE saved: {values}"
@@ -183,24 +187,24 @@ def _distant_relatives(gains) -> Iterator[tuple]:
 
 def _few_shot(few_shot) -> Iterator[tuple]:
     """Against whichever other predictor is best at each number of answers."""
-    texts, rivals = [], []
+    texts, best_ones = [], []
     for k in _steps(few_shot, "k"):
         r = _rows_of(few_shot, k=k)
-        others = r[~r.index.str.startswith("LRMF")]
-        if "LRMF" in r.index and len(others):
+        others = r.loc[baselines_among(r.index)]
+        if FORECASTER.label in r.index and len(others):
             best = others.loc[others["value"].idxmax()]
-            texts.append(f"{number(r.loc['LRMF', 'value'], 2)} ({_points(best)}) at {k}")
-            rivals.append(best)
+            texts.append(f"{number(r.loc[FORECASTER.label, 'value'], 2)} ({_points(best)}) at {k}")
+            best_ones.append(best)
     if texts:
         text = "r (lead over the best rival): " + ", ".join(texts)
-        yield "few answers or benchmarks suffice; no rival is better", text, _no_worse(rivals)
+        yield "few answers or benchmarks suffice; no rival is better", text, _no_worse(best_ones)
 
 
 def _later(dates) -> Iterator[tuple]:
     r, mae = _rows_of(dates), _rows_of(dates, "mae")
-    if "LRMF" in r.index:
-        own = r.loc["LRMF"]
-        text = f"r {_value(own)}, MAE {number(mae.loc['LRMF', 'value'], 1)} points"
+    if FORECASTER.label in r.index:
+        own = r.loc[FORECASTER.label]
+        text = f"r {_value(own)}, MAE {number(mae.loc[FORECASTER.label, 'value'], 1)} points"
         verdict = HOLDS if own["lower"] > 0 else NOT
         yield "later models can be forecast from earlier ones", text, verdict
 
@@ -213,22 +217,22 @@ def _intervals(intervals) -> Iterator[tuple]:
     yield "90% intervals cover 90%", text, _coverage_verdict(share)
 
 
-def _intervals_at_random(random_missing) -> Iterator[tuple]:
-    rows = _rows_of(random_missing, "coverage")
-    if "LRMF" in rows.index:
-        own = rows.loc[["LRMF"]]
+def _intervals_of_holdout(random_holdout) -> Iterator[tuple]:
+    rows = _rows_of(random_holdout, "coverage")
+    if FORECASTER.label in rows.index:
+        own = rows.loc[[FORECASTER.label]]
         texts = [
             f"{number(share, 2)} at {100 * density:g}%"
             for share, density in zip(own["value"], own["density"], strict=True)
         ]
-        claim = "90% intervals cover 90%, missing at random"
+        claim = "90% intervals cover 90%, random hold-out"
         yield claim, f"coverage {', '.join(texts)}", _coverage_verdict(own["value"])
 
 
 def _intervals_later(dates) -> Iterator[tuple]:
     rows = _rows_of(dates, "coverage")
-    if "LRMF" in rows.index:
-        share = rows.loc[["LRMF"], "value"]
+    if FORECASTER.label in rows.index:
+        share = rows.loc[[FORECASTER.label], "value"]
         text = f"coverage {number(share.iloc[0], 2)}"
         yield "90% intervals cover 90%, later models", text, _coverage_verdict(share)
 

@@ -137,10 +137,10 @@ def _with_children(graph, backbone, n_models, n_nodes):
 
 
 def _generations(graph):
+    """Longest path from a root; a root stands one generation before its first child."""
     generation = {}
-    for node in nx.lexicographical_topological_sort(graph):
-        parents = graph.predecessors(node)
-        generation[node] = max((generation[parent] + 1 for parent in parents), default=0)
+    for number, nodes in enumerate(nx.topological_generations(graph)):
+        generation |= dict.fromkeys(nodes, number)
     for node in graph:
         if graph.out_degree(node) and not graph.in_degree(node):
             generation[node] = min(generation[child] for child in graph.successors(node)) - 1
@@ -149,38 +149,36 @@ def _generations(graph):
 
 def _heights(graph, generation):
     """Vertical places: leaves one below the other, parents amid their children."""
-    below = {node: [] for node in graph}
-    roots = []
+    tree = nx.DiGraph()
+    tree.add_nodes_from(sorted(graph))
     for node in sorted(graph):
         parents = [p for p in graph.predecessors(node) if generation[p] == generation[node] - 1]
         if parents:
-            below[max(parents, key=lambda p: (graph.out_degree(p), -p))].append(node)
-        else:
-            roots.append(node)
-    height = _place(roots, below)
-    best, shortest = height, _link_length(graph, height)
+            tree.add_edge(max(parents, key=lambda p: (graph.out_degree(p), -p)), node)
+    roots = [node for node in tree if not tree.in_degree(node)]
+    children = {node: list(tree.successors(node)) for node in tree}
+    best = height = _place(roots, children)
     for _ in range(_SWEEPS):
-        pull = {node: _pull(graph, node, below, height) for node in graph}
-        for children in [roots, *below.values()]:
-            children.sort(key=lambda node: (pull[node], node))
-        height = _place(roots, below)
-        if (length := _link_length(graph, height)) < shortest:
-            best, shortest = height, length
+        pull = {node: _pull(graph, node, tree, height) for node in graph}
+        for siblings in [roots, *children.values()]:
+            siblings.sort(key=lambda node: (pull[node], node))
+        height = _place(roots, children)
+        best = min(best, height, key=lambda places: _link_length(graph, places))
     return best
 
 
-def _place(roots, below):
+def _place(roots, children):
+    """Leaves in order of a depth-first walk, parents halfway between first and last child."""
+    forest = nx.DiGraph([(node, child) for node in children for child in children[node]])
     height, n_leaves = {}, 0
-    stack = [(node, False) for node in reversed(roots)]
-    while stack:
-        node, is_done = stack.pop()
-        if is_done:
-            height[node] = (height[below[node][0]] + height[below[node][-1]]) / 2
-        elif below[node]:
-            stack += [(node, True), *((child, False) for child in reversed(below[node]))]
-        else:
-            height[node] = float(n_leaves)
-            n_leaves += 1
+    for root in roots:
+        order = nx.dfs_postorder_nodes(forest, root) if root in forest else [root]
+        for node in order:
+            if children[node]:
+                height[node] = (height[children[node][0]] + height[children[node][-1]]) / 2
+            else:
+                height[node] = float(n_leaves)
+                n_leaves += 1
     return height
 
 
@@ -188,17 +186,13 @@ def _link_length(graph, height):
     return sum(abs(height[parent] - height[child]) for parent, child in graph.edges)
 
 
-def _pull(graph, node, below, height):
+def _pull(graph, node, tree, height):
     """Mean height of what the subtree of a node is linked to outside itself."""
-    subtree, stack = set(), [node]
-    while stack:
-        current = stack.pop()
-        subtree.add(current)
-        stack += below[current]
+    subtree = {node} | nx.descendants(tree, node)
     outside = [
         height[other]
         for member in subtree
-        for other in [*graph.predecessors(member), *graph.successors(member)]
+        for other in nx.all_neighbors(graph, member)
         if other not in subtree
     ]
     return float(np.mean(outside)) if outside else height[node]

@@ -5,7 +5,7 @@
 ================================  ======================================================
 04 ``zero_shot``                  `zero_shot_comparison`
 04 ``zero_shot_forecasts``        `predicted_against_actual`
-04 ``random_missing``             `random_missing_curve`
+04 ``random_holdout``             `random_holdout_curve`
 05 ``few_shot``                   `few_shot_curve`
 05 ``strength``, ``variants``     `lineage_ablation`
 05 ``strata``                     `error_by_relatives`
@@ -23,9 +23,18 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.ticker import NullLocator
 
+from ..baselines.registry import (
+    CURVES,
+    FORECASTER,
+    LRMF,
+    STRATA,
+    baselines_among,
+    find,
+    labels,
+    shown_in,
+)
 from ..evaluation.bootstrap import CLAIM
 from .layout import (
-    SHORT_NAMES,
     curves,
     dot,
     headline,
@@ -35,16 +44,11 @@ from .layout import (
     vertical,
 )
 from .style import BLACK, COLUMN, GREY, PAGE, SKY, benchmark_name, predictor_style
-from .tables import LEVELS, RELATED, number
+from .tables import LEVELS, number
 
 LIGHT = "#D9D9D9"
-WITHOUT_LINEAGE = ("MF", "MF + features", "kNN", "NCF", "item mean", "2PL", "Rasch")
-WITHOUT_LINEAGE += ("boosting on features",)
-# The strongest of each kind: more curves than these could not be told apart.
-DRAWN = ["LRMF", "boosting on relatives", "lineage average, multi-hop", "MF", "MF + features"]
-DRAWN += ["kNN"]
 AXIS_LABELS = {"pearson": "r, mean over benchmarks", "mae": "mean absolute error, points"}
-STRATA = {
+STRATUM_TITLES = {
     "distance": "nearest scored relative",
     "relation": "closest relation",
     "relatives": "relatives within 2 hops",
@@ -55,7 +59,7 @@ LEVEL_NAMES |= {"quantized": "quantized from"}
 
 
 def zero_shot_comparison(comparison, ceiling=None):
-    """Correlation of each predictor's zero-shot forecasts, and the lead of LRMF over it.
+    """Correlation of each predictor's zero-shot forecasts, and the lead of Forecaster over it.
 
     Parameters
     ----------
@@ -63,37 +67,34 @@ def zero_shot_comparison(comparison, ceiling=None):
     ceiling : columns benchmark, ceiling; its mean is drawn if given
     """
     frame = comparison[comparison["metric"] == "pearson"].sort_values("value", kind="stable")
-    rows = range(len(frame))
     figure, panels = plt.subplots(
         1, 2, figsize=(PAGE, 0.95 + 0.19 * len(frame)), sharey=True, width_ratios=(3, 2)
     )
-    for row, entry in zip(rows, frame.itertuples(), strict=True):
-        style = predictor_style(entry.predictor)
-        dot(panels[0], row, entry.value, entry.lower, entry.upper, style)
-        if entry.predictor != "LRMF":
+    _dots(panels[0], frame, "predictor")
+    for row, entry in enumerate(frame.itertuples()):
+        if entry.predictor != FORECASTER.label:
             bounds = entry.difference_lower, entry.difference_upper
-            dot(panels[1], row, entry.difference, *bounds, style)
-    panels[0].set_yticks(rows, frame["predictor"])
+            dot(panels[1], row, entry.difference, *bounds, predictor_style(entry.predictor))
     panels[0].set(xlabel=f"correlation {AXIS_LABELS['pearson']}")
     panels[0].set_xlim(min(-0.03, frame["lower"].min() - 0.03), 1)
     if ceiling is not None and len(ceiling):
         vertical(panels[0], ceiling["ceiling"].mean(), "noise ceiling", ha="right")
     panels[1].axvspan(*CLAIM, color=LIGHT, lw=0, zorder=0)
     panels[1].axvline(0, color=BLACK, lw=0.6)
-    panels[1].set(xlabel="LRMF minus it (band: 0.07 to 0.10)")
+    panels[1].set(xlabel="lead in r (band: 0.07 to 0.10)")
     headline(figure, _best_title(frame.set_index("predictor")))
     return figure
 
 
-def predicted_against_actual(forecasts, results, predictor="LRMF"):
+def predicted_against_actual(forecasts, results):
     """Forecast and actual score of each held-out model, with 90% intervals, by benchmark.
 
     Parameters
     ----------
     forecasts, results : of `evaluate`, one protocol; the first seed is drawn
     """
-    chosen = rows_of(forecasts, predictor=predictor, seed=forecasts["seed"].min())
-    scores = rows_of(results, predictor=predictor, metric="pearson", seed=results["seed"].min())
+    own = {"predictor": FORECASTER.label, "seed": forecasts["seed"].min()}
+    chosen, scores = rows_of(forecasts, **own), rows_of(results, metric="pearson", **own)
     r = scores.set_index("benchmark")["value"]
     benchmarks = list(r[chosen["benchmark"].unique()].sort_values(ascending=False).index)
     n_columns = min(3, len(benchmarks))
@@ -105,11 +106,11 @@ def predicted_against_actual(forecasts, results, predictor="LRMF"):
         axes.remove()
     for axes, benchmark in zip(panels.flat, benchmarks, strict=False):
         group = chosen[chosen["benchmark"] == benchmark]
-        _scatter_with_intervals(axes, group, predictor_style(predictor)["color"])
+        _scatter_with_intervals(axes, group, predictor_style(FORECASTER.label)["color"])
         inside = (group["lower"] <= group["actual"]) & (group["actual"] <= group["upper"])
         title = f"{benchmark_name(benchmark)}: r = {number(r[benchmark], 2)}"
         axes.set_title(f"{title}, {inside.mean():.0%} inside", fontweight="normal")
-    figure.supylabel(f"{predictor} forecast, % correct", fontsize=8)
+    figure.supylabel(f"{FORECASTER.label} forecast, % correct", fontsize=8)
     for axes in panels[-1]:
         axes.set_xlabel("actual score, % correct")
     best, worst = r[benchmarks].idxmax(), r[benchmarks].idxmin()
@@ -122,10 +123,8 @@ def predicted_against_actual(forecasts, results, predictor="LRMF"):
     return figure
 
 
-def random_missing_curve(comparison):
-    """Accuracy against the share of cells observed, for scattered missing entries.
-
-    Draws a predictor of each kind (`DRAWN`), and the one that the title names; the tables have all.
+def random_holdout_curve(comparison):
+    """Accuracy against the share of cells observed, in the random hold-out.
 
     Parameters
     ----------
@@ -133,28 +132,24 @@ def random_missing_curve(comparison):
     """
     frame = rows_of(comparison, metric="pearson")
     low = frame[frame["density"] == frame["density"].min()].set_index("predictor")["value"]
-    rival = low.reindex([name for name in WITHOUT_LINEAGE if name in low]).idxmax()
-    drawn = comparison[comparison["predictor"].isin([*DRAWN, rival])]
-    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7))
-    for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
-        curves(axes, drawn[drawn["metric"] == metric], "density")
-        values = sorted(comparison["density"].unique())
+    rival = low[_without_lineage(low.index)].idxmax()
+    figure, panels = _curves_of_both_metrics(comparison, "density", rival)
+    values = sorted(comparison["density"].unique())
+    for axes in panels:
         axes.set(xscale="log", xlabel="share of the cells that were observed")
-        axes.set_ylabel(AXIS_LABELS[metric])
         axes.set_xticks(values, [f"{100 * value:g}%" for value in values])
         axes.xaxis.set_minor_locator(NullLocator())
     headline(
         figure,
-        f"With {100 * frame['density'].min():g}% observed LRMF reaches r = "
-        f"{number(low['LRMF'], 2)}, the best without lineage {number(low[rival], 2)} ({rival})",
+        f"With {100 * frame['density'].min():g}% observed Forecaster reaches r = "
+        f"{number(low[FORECASTER.label], 2)}, the best without lineage {number(low[rival], 2)} "
+        f"({rival})",
     )
     return figure
 
 
 def few_shot_curve(comparison):
     """Accuracy against the number of revealed answers (or benchmarks).
-
-    Draws a predictor of each kind (`DRAWN`), and the one that the title names; the tables have all.
 
     Parameters
     ----------
@@ -164,17 +159,11 @@ def few_shot_curve(comparison):
     unit = comparison["unit"].iloc[0]
     r = rows_of(comparison, metric="pearson").pivot(index="k", columns="predictor", values="value")
     rival, enough = _first_without_lineage(r)
-    drawn = comparison[comparison["predictor"].isin([*DRAWN, rival])]
-    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7))
-    for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
-        curves(axes, drawn[drawn["metric"] == metric], "k")
-        ks = sorted(comparison["k"].unique())
-        axes.set_xscale("symlog", linthresh=1, linscale=0.5)
-        axes.set_xticks(ks, [f"{k:g}" for k in ks])
-        axes.xaxis.set_minor_locator(NullLocator())
-        axes.set(xlabel=f"{unit} revealed", ylabel=AXIS_LABELS[metric])
-        axes.set_xlim(-0.1, 1.12 * max(ks))
-    start = f"LRMF knows r = {number(r['LRMF'].iloc[0], 2)} before any answer"
+    figure, panels = _curves_of_both_metrics(comparison, "k", rival)
+    for axes in panels:
+        _scale_from_zero(axes, comparison["k"])
+        axes.set(xlabel=f"{unit} revealed", xlim=(-0.1, 1.12 * comparison["k"].max()))
+    start = f"Forecaster knows r = {number(r[FORECASTER.label].iloc[0], 2)} before any answer"
     if rival is None:
         end = f"nothing without lineage gets there with {r.index.max():g} {unit}"
     else:
@@ -188,26 +177,21 @@ def lineage_ablation(strength, variants):
 
     Parameters
     ----------
-    strength : of `bootstrap` by strength, of LRMF core (called LRMF)
+    strength : of `bootstrap` by strength, of LRMF
     variants : of `bootstrap` by variant, the same
     """
-    strength = rows_of(strength, metric="pearson", predictor="LRMF").sort_values("strength")
-    variants = rows_of(variants, metric="pearson", predictor="LRMF")
+    strength = rows_of(strength, metric="pearson", predictor=LRMF.label).sort_values("strength")
+    variants = rows_of(variants, metric="pearson", predictor=LRMF.label)
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.3), width_ratios=(4, 3))
-    style = predictor_style("LRMF")
+    style = predictor_style(LRMF.label)
     x, bounds = strength["strength"], (strength["lower"], strength["upper"])
     panels[0].fill_between(x, *bounds, color=style["color"], alpha=0.15, lw=0)
     panels[0].plot(x, strength["value"], **style)
-    panels[0].set_xscale("symlog", linthresh=1, linscale=0.5)
-    panels[0].set_xticks(x, [f"{value:g}" for value in x])
-    panels[0].xaxis.set_minor_locator(NullLocator())
+    _scale_from_zero(panels[0], x)
     panels[0].set(xlabel="lineage strength", ylabel=AXIS_LABELS["pearson"])
     panels[0].set_xlim(-0.15, x.max() * 1.3)
-    rows = range(len(variants))[::-1]
-    for row, entry in zip(rows, variants.itertuples(), strict=True):
-        dot(panels[1], row, entry.value, entry.lower, entry.upper, style)
+    _dots(panels[1], variants[::-1], "variant")
     panels[1].axvline(0, color=BLACK, lw=0.6)
-    panels[1].set_yticks(rows, variants["variant"])
     panels[1].set(xlabel=AXIS_LABELS["pearson"], ylim=(-0.6, len(variants) - 0.4))
     headline(figure, _ablation_title(strength, variants.set_index("variant")["value"]))
     return figure
@@ -218,24 +202,23 @@ def ingredient_ablation(ingredients):
 
     Parameters
     ----------
-    ingredients : of `bootstrap`, "LRMF" and the variants as predictors
+    ingredients : of `bootstrap`, Forecaster and the variants as predictors
     """
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 1.7), sharey=True)
-    variants = [name for name in ingredients["predictor"].unique() if name != "LRMF"]
-    order = [*variants, "LRMF"]
-    style = predictor_style("LRMF")
+    variants = [name for name in ingredients["predictor"].unique() if name != FORECASTER.label]
     for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
         frame = rows_of(ingredients, metric=metric).set_index("predictor")
-        for row, name in enumerate(order):
-            entry = frame.loc[name]
-            dot(axes, row, entry["value"], entry["lower"], entry["upper"], style)
-        axes.set(xlabel=AXIS_LABELS[metric], ylim=(-0.6, len(order) - 0.4))
-    names = ["all of it" if name == "LRMF" else name for name in order]
-    panels[0].set_yticks(range(len(order)), names)
+        frame = frame.loc[[*variants, FORECASTER.label]].rename({FORECASTER.label: "all of it"})
+        frame = frame.rename_axis("name").reset_index().assign(predictor=FORECASTER.label)
+        _dots(axes, frame, "name")
+        axes.set(xlabel=AXIS_LABELS[metric], ylim=(-0.6, len(frame) - 0.4))
     r = rows_of(ingredients, metric="pearson").set_index("predictor")["value"]
-    worst = r.drop("LRMF").idxmin()
-    said = "Most is lost" if len(variants) > 1 else "LRMF"
-    headline(figure, f"{said} {worst}: r = {number(r[worst], 2)} instead of {number(r['LRMF'], 2)}")
+    worst = r.drop(FORECASTER.label).idxmin()
+    said = "Most is lost" if len(variants) > 1 else FORECASTER.label
+    headline(
+        figure,
+        f"{said} {worst}: r = {number(r[worst], 2)} instead of {number(r[FORECASTER.label], 2)}",
+    )
     return figure
 
 
@@ -246,43 +229,43 @@ def error_by_relatives(strata):
     ----------
     strata : of `by_stratum`, metric mae among others
     """
-    frame = strata[(strata["metric"] == "mae") & strata["predictor"].isin(RELATED)]
-    looks = {name: predictor_style(name) for name in RELATED}
+    frame = strata[(strata["metric"] == "mae") & strata["predictor"].isin(shown_in(STRATA))]
+    looks = {name: predictor_style(name) for name in shown_in(STRATA)}
     figure, panels = _stratum_panels(frame, looks, row_height=0.27)
     panels[0].set_xlim(0, 1.05 * frame[["upper", "value"]].max(axis=None))
     for axes in panels:
         axes.set_xlabel("MAE, points")
     handles, names = panels[0].get_legend_handles_labels()
-    labels = [SHORT_NAMES.get(name, name) for name in names]
-    style = {"ncols": len(RELATED), "handlelength": 1.2, "columnspacing": 1.2}
-    figure.legend(handles, labels, loc="outside lower left", **style)
-    of_lrmf = rows_of(frame, predictor="LRMF")
-    headline(figure, f"LRMF errs by {_by_distance(of_lrmf)}")
+    texts = [find(name).short_label or name for name in names]
+    style = {"ncols": len(looks), "handlelength": 1.2, "columnspacing": 1.2}
+    figure.legend(handles, texts, loc="outside lower left", **style)
+    of_lrmf = rows_of(frame, predictor=FORECASTER.label)
+    headline(figure, f"Forecaster errs by {_by_distance(of_lrmf)}")
     return figure
 
 
 def lineage_gain(strata):
-    """By how much lineage lowers the error of LRMF, by how a model is related to others.
+    """By how much lineage lowers the error of Forecaster, by how a model is related to others.
 
     Mean absolute error without lineage minus that with it, over the same models: paired.
 
     Parameters
     ----------
-    strata : of `by_stratum`, metric mae, of LRMF and of one predictor "without lineage"
+    strata : of `by_stratum`, metric mae, of Forecaster and of one predictor "without lineage"
     """
     frame = rows_of(strata, metric="mae", predictor="without lineage")
     lower, upper = -frame["difference_upper"], -frame["difference_lower"]
     frame = frame.assign(value=-frame["difference"], lower=lower, upper=upper)
-    looks = {"without lineage": predictor_style("LRMF")}
+    looks = {"without lineage": predictor_style(FORECASTER.label)}
     figure, panels = _stratum_panels(frame, looks, row_height=0.17)
     for axes in panels:
         axes.axvline(0, color=BLACK, lw=0.6)
         axes.set_xlabel("MAE saved, points")
-    headline(figure, f"Lineage saves LRMF {_by_distance(frame)}")
+    headline(figure, f"Lineage saves Forecaster {_by_distance(frame)}")
     return figure
 
 
-def calibration(bins, intervals, predictor="LRMF"):
+def calibration(bins, intervals):
     """Forecasts against actual scores in groups, and coverage and width of the 90% intervals.
 
     Parameters
@@ -291,15 +274,15 @@ def calibration(bins, intervals, predictor="LRMF"):
     intervals : of `evaluate`, metrics coverage and width by k and benchmark, one seed or averaged,
         with a column `unit`
     """
-    bins = bins[bins["predictor"] == predictor]
+    bins = rows_of(bins, predictor=FORECASTER.label)
     figure, panels = plt.subplots(1, 3, figsize=(PAGE, 2.35))
-    color = predictor_style(predictor)["color"]
+    color = predictor_style(FORECASTER.label)["color"]
     low, high = percent_limits(bins[["predicted", "actual"]])
     panels[0].plot([low, high], [low, high], color=GREY, lw=0.6)
     panels[0].plot(100 * bins["predicted"], 100 * bins["actual"], "o", color=color)
     panels[0].set(xlabel="mean forecast, %", ylabel="mean actual score, %")
     panels[0].set(xlim=(low, high), ylim=(low, high))
-    intervals = intervals[intervals["predictor"] == predictor]
+    intervals = rows_of(intervals, predictor=FORECASTER.label)
     widest = intervals.loc[intervals["metric"] == "width", "value"].max()
     panels[1].set(
         ylabel="actual scores inside, %", ylim=(min(70, _lowest_coverage(intervals)), 100)
@@ -319,23 +302,20 @@ def calibration(bins, intervals, predictor="LRMF"):
 
 
 def one_family_or_all(training):
-    """LRMF core on models of one family, trained on that family only or on all.
+    """LRMF on models of one family, trained on that family only or on all.
 
     Parameters
     ----------
     training : of `bootstrap` by training
     """
-    frame = rows_of(training, metric="pearson", predictor="LRMF")
+    frame = rows_of(training, metric="pearson", predictor=LRMF.label)
     figure, axes = plt.subplots(figsize=(COLUMN, 1.5))
-    rows = range(len(frame))[::-1]
-    for row, entry in zip(rows, frame.itertuples(), strict=True):
-        dot(axes, row, entry.value, entry.lower, entry.upper, predictor_style("LRMF"))
-    axes.set_yticks(rows, [f"trained on\n{name}" for name in frame["training"]])
-    axes.set(xlabel=AXIS_LABELS["pearson"], ylim=(-0.6, len(frame) - 0.4))
+    _dots(axes, frame[::-1], "training")
+    axes.set(xlabel=AXIS_LABELS["pearson"], ylabel="trained on", ylim=(-0.6, len(frame) - 0.4))
     r = frame.set_index("training")["value"]
     headline(
         figure,
-        f"LRMF core: training on all families, not on one, changes r by "
+        f"LRMF: training on all families, not on one, changes r by "
         f"{r['all families'] - r['one family']:+.2f} ({frame['n_models'].max():,} models)",
     )
     return figure
@@ -350,19 +330,41 @@ def later_models(dates):
     """
     frame = rows_of(dates, metric="pearson").sort_values("value", kind="stable")
     figure, axes = plt.subplots(figsize=(COLUMN, 1.05 + 0.2 * len(frame)))
-    rows = range(len(frame))
-    for row, entry in zip(rows, frame.itertuples(), strict=True):
-        style = predictor_style(entry.predictor)
-        dot(axes, row, entry.value, entry.lower, entry.upper, style)
-    axes.set_yticks(rows, frame["predictor"])
+    _dots(axes, frame, "predictor")
     axes.set(xlabel=AXIS_LABELS["pearson"])
     best = frame.iloc[-1]
     headline(
         figure,
-        f"{best['predictor']} forecasts the {best['n_models']:,} models from {best['cutoff']} on "
-        f"best (r = {number(best['value'], 2)})",
+        f"Models from {best['cutoff']} on ({best['n_models']:,}): {best['predictor']} is best "
+        f"(r = {number(best['value'], 2)})",
     )
     return figure
+
+
+def _dots(axes, frame, names):
+    """Values with intervals, a row each from the bottom up, named by a column."""
+    for row, entry in enumerate(frame.itertuples()):
+        style = predictor_style(entry.predictor)
+        dot(axes, row, entry.value, entry.lower, entry.upper, style)
+    axes.set_yticks(range(len(frame)), frame[names])
+
+
+def _curves_of_both_metrics(comparison, x, rival):
+    """R and error against x: what the registry shows in curves, and the baseline of the title."""
+    drawn = comparison[comparison["predictor"].isin([*shown_in(CURVES), rival])]
+    figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7))
+    for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
+        curves(axes, drawn[drawn["metric"] == metric], x)
+        axes.set_ylabel(AXIS_LABELS[metric])
+    return figure, panels
+
+
+def _scale_from_zero(axes, values):
+    """A logarithmic scale that holds zero, with ticks at these values."""
+    values = sorted(set(values))
+    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
+    axes.set_xticks(values, [f"{value:g}" for value in values])
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def _scatter_with_intervals(axes, group, color):
@@ -379,14 +381,14 @@ def _scatter_with_intervals(axes, group, color):
 
 def _stratum_panels(frame, looks, *, row_height):
     """Values with intervals by level, a panel a stratum; `looks` are the styles by predictor."""
-    names = [name for name in STRATA if name in set(frame["stratum"])]
+    names = [name for name in STRATUM_TITLES if name in set(frame["stratum"])]
     counts = [frame.loc[frame["stratum"] == name, "level"].nunique() for name in names]
     size = PAGE, 1.4 + row_height * max(counts)
     figure, panels = plt.subplots(1, len(names), figsize=size, sharex=True, squeeze=False)
     figure.get_layout_engine().set(w_pad=0.08)  # titles end with their panel, not with the page
     for axes, name in zip(panels[0], names, strict=True):
         _stratum_panel(axes, frame[frame["stratum"] == name], looks)
-        axes.set_title(STRATA[name], fontweight="normal", loc="right")
+        axes.set_title(STRATUM_TITLES[name], fontweight="normal", loc="right")
     return figure, panels[0]
 
 
@@ -410,7 +412,6 @@ def _stratum_panel(axes, frame, looks):
 
 def _lines_by_benchmark(axes, frame, scale, color):
     """The mean over benchmarks as a line, the benchmarks as thin ones named at their end."""
-    ks = sorted(frame["k"].unique())
     ends = {}
     for benchmark, line in frame[frame["benchmark"] != "average"].groupby("benchmark"):
         line = line.sort_values("k")
@@ -420,11 +421,9 @@ def _lines_by_benchmark(axes, frame, scale, color):
             look = {"color": color, "lw": 1.6, "marker": "o", "zorder": 3}
         axes.plot(line["k"], scale * line["value"], **look)
         ends[name] = scale * line["value"].iloc[-1]
-    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
-    axes.set_xticks(ks, [f"{k:g}" for k in ks])
-    axes.xaxis.set_minor_locator(NullLocator())
+    _scale_from_zero(axes, frame["k"])
     colors = dict.fromkeys(ends, GREY) | {"mean": color}
-    label_ends(axes, ends, ks[-1], colors=colors, size=6.5)
+    label_ends(axes, ends, frame["k"].max(), colors=colors, size=6.5)
 
 
 def _lowest_coverage(intervals):
@@ -432,30 +431,35 @@ def _lowest_coverage(intervals):
 
 
 def _best_title(frame) -> str:
-    best = frame["value"].idxmax()
+    best, own = frame["value"].idxmax(), FORECASTER.label
     r = {name: number(frame.loc[name, "value"], 2) for name in frame.index}
-    if best != "LRMF":
-        return f"{best} ranks held-out models best (r = {r[best]}); LRMF reaches {r['LRMF']}"
-    rivals = frame["value"][~frame.index.str.startswith("LRMF")]
+    if best != own:
+        return f"{best} ranks held-out models best (r = {r[best]}); {own} reaches {r[own]}"
+    rivals = frame["value"][baselines_among(frame.index)]
     if rivals.empty:
-        return f"LRMF ranks held-out models with r = {r['LRMF']}"
+        return f"{own} ranks held-out models with r = {r[own]}"
     rival = rivals.idxmax()
     sure = frame.loc[rival, "difference_lower"] > 0
     verdict = "ahead of" if sure else "not surely ahead of"
-    return f"LRMF ranks held-out models best (r = {r['LRMF']}), {verdict} {rival} ({r[rival]})"
+    return f"{own} ranks held-out models best (r = {r[own]}), {verdict} {rival} ({r[rival]})"
+
+
+def _without_lineage(names) -> list[str]:
+    """The predictors among these that do not read lineage."""
+    return [name for name in labels(lambda entry: not entry.reads_lineage) if name in set(names)]
 
 
 def _first_without_lineage(r) -> tuple:
-    """Which predictor without lineage first reaches the zero-shot r of LRMF, and with which k."""
-    best = r[[name for name in WITHOUT_LINEAGE if name in r]]
-    enough = r.index[best.max(axis=1) >= r["LRMF"].iloc[0]]
+    """The predictor without lineage that first reaches the zero-shot r of Forecaster, and its k."""
+    best = r[_without_lineage(r.columns)]
+    enough = r.index[best.max(axis=1) >= r[FORECASTER.label].iloc[0]]
     return (best.loc[enough[0]].idxmax(), enough[0]) if len(enough) else (None, None)
 
 
 def _ablation_title(strength, variants) -> str:
     values = strength.set_index("strength")["value"]
     title = (
-        f"LRMF core: r is {number(values.iloc[0], 2)} without lineage and at most "
+        f"LRMF: r is {number(values.iloc[0], 2)} without lineage and at most "
         f"{number(values.max(), 2)} with it (strength {values.idxmax():g})"
     )
     shuffled = variants.get("shuffled lineage")

@@ -6,14 +6,11 @@ import numpy as np
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
 
+from ..baselines.registry import FORECASTER, find
 from .style import GREY, SIMULATED, note_data, predictor_style, save_figure
 from .tables import order_predictors
 
 NAMES = ["model_id", "child"]
-SHORT_NAMES = {
-    "lineage average, multi-hop": "average, multi-hop",
-    "lineage average, 1 hop": "average, 1 hop",
-}
 
 
 def show(draw, *frames, label, **options):
@@ -126,7 +123,7 @@ def vertical(axes, x, text, *, ha):
 
 
 def curves(axes, frame, x):
-    """One line a predictor with its name at the end; the interval of LRMF as a band.
+    """One line a predictor with its name at the end; the interval of Forecaster as a band.
 
     A predictor with a single value is one that does not depend on x.
     """
@@ -134,7 +131,7 @@ def curves(axes, frame, x):
     for name in order_predictors(frame["predictor"])[::-1]:
         line = frame[frame["predictor"] == name].sort_values(x)
         style = predictor_style(name)
-        if name == "LRMF":
+        if name == FORECASTER.label:
             axes.fill_between(
                 line[x], line["lower"], line["upper"], color=style["color"], alpha=0.15, lw=0
             )
@@ -159,7 +156,7 @@ def label_ends(axes, ends, x, *, colors, size=7):
     places -= max(0, places[-1] - high)
     for name, place in zip(names, places + max(0, low - places[0]), strict=True):
         axes.annotate(
-            SHORT_NAMES.get(name, name), (x, ends[name]), xytext=(1.08, place), va="center",
+            find(name).short_label or name, (x, ends[name]), xytext=(1.08, place), va="center",
             fontsize=size, annotation_clip=False, textcoords=axes.get_yaxis_transform(),
             color=colors[name],
             arrowprops={

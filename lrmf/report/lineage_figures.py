@@ -26,6 +26,7 @@ import re
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch
 from matplotlib.path import Path as Outline
@@ -51,6 +52,7 @@ LIGHT = "#C4C4C4"
 _RELATION_MARKERS = {"any": "*", "finetune": "o", "merge": "s", "adapter": "^", "quantized": "D"}
 _FAMILY_MARKERS = ["o", "s", "^", "D", "v", "X"]
 _FAMILY_COLORS = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK]
+_LEGEND = {"handletextpad": 0.4, "columnspacing": 1.0, "borderaxespad": 0.2}
 _MIN_PAIRS_SHOWN, _MIN_DISTANCES_SHOWN = 20, 5
 # The family picture, in inches: height of a row, marker to name to link, between two lanes.
 _ROW, _TO_NAME, _TO_LINK, _MIN_GAP, _MAX_GAP = 0.14, 0.08, 0.05, 0.34, 1.2
@@ -74,24 +76,22 @@ def score_distributions(scores):
     ----------
     scores : DataFrame model_id, benchmark, score (share of correct answers)
     """
-    scores = scores.dropna(subset=["score"])
-    groups = {name: 100 * group["score"].to_numpy() for name, group in _groups(scores, "benchmark")}
-    places = -np.arange(len(groups))
+    scores = scores.dropna(subset=["score"]).assign(percent=100 * scores["score"])
+    groups = _groups(scores, "benchmark")["percent"]
     figure, axes = plt.subplots(figsize=(COLUMN, 0.9 + 0.28 * len(groups)))
-    for place, values in zip(places, groups.values(), strict=True):
-        if np.ptp(values) > 0:
-            parts = axes.violinplot(
-                [values], [place], orientation="horizontal", widths=0.85, showextrema=False
-            )
-            parts["bodies"][0].set(facecolor=SKY, edgecolor=BLUE, linewidth=0.6, alpha=0.7)
-        low, middle, high = np.quantile(values, [0.25, 0.5, 0.75])
-        axes.plot([low, high], [place, place], color=BLACK, lw=1.6)
-        axes.plot(middle, place, "o", ms=4, mfc="white", mec=BLACK)
-    axes.set_yticks(places, [f"{benchmark_name(name)} ({len(v):,})" for name, v in groups.items()])
-    axes.set(xlabel="score of a model, % correct", xlim=(0, 100))
+    sns.violinplot(
+        scores, x="percent", y="benchmark", ax=axes, cut=0, width=0.85, density_norm="width",
+        color=SKY, saturation=1, linecolor=BLUE, linewidth=0.6, alpha=0.7,
+        inner="box",
+        inner_kws={"color": BLACK, "box_width": 1.6, "whis_width": 0},
+    )  # fmt: skip
+    axes.plot(groups.median(), range(len(groups)), "o", ms=4, mfc="white", mec=BLACK)
+    names = [f"{benchmark_name(name)} ({size:,})" for name, size in groups.size().items()]
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="score of a model, % correct", ylabel="", xlim=(0, 100))
     axes.grid(axis="y", visible=False)
-    spread = {name: values.std() for name, values in groups.items()}
-    widest, narrowest = max(spread, key=spread.get), min(spread, key=spread.get)
+    spread = groups.std(ddof=0)
+    widest, narrowest = spread.idxmax(), spread.idxmin()
     title = f"Scores spread most on {benchmark_name(widest)} (sd {spread[widest]:.0f} points)"
     if widest != narrowest:
         title += f" and least on {benchmark_name(narrowest)} ({spread[narrowest]:.0f})"
@@ -350,26 +350,20 @@ def parent_child_scatter(pairs):
     pairs : DataFrame of `lrmf.analysis.relatedness.parent_child_pairs`
     """
     average = pairs[pairs["benchmark"] == "average"]
-    x, y = average["parent_score"].to_numpy(), average["child_score"].to_numpy()
+    x, y = average["parent_score"], average["child_score"]
+    counts = average["relation"].value_counts()
+    names = {name: f"{name} ({counts[name]})" for name in RELATIONS if name in counts}
     figure, axes = plt.subplots(figsize=(COLUMN, 3.0))
     low, high = min(x.min(), y.min()), max(x.max(), y.max())
     axes.plot([low, high], [low, high], color=GREY, lw=0.8)
-    for relation, style in RELATIONS.items():
-        chosen = average["relation"].to_numpy() == relation
-        if chosen.any():
-            axes.plot(
-                x[chosen],
-                y[chosen],
-                _RELATION_MARKERS[relation],
-                color=style["color"],
-                ms=3,
-                mec="white",
-                mew=0.3,
-                alpha=0.8,
-                label=f"{relation} ({chosen.sum()})",
-            )
+    relation = average["relation"].map(names).rename(None)
+    sns.scatterplot(
+        x=x, y=y, hue=relation, style=relation, hue_order=names.values(), ax=axes, s=9, alpha=0.8,
+        palette={text: RELATIONS[name]["color"] for name, text in names.items()},
+        markers={text: _RELATION_MARKERS[name] for name, text in names.items()},
+    )  # fmt: skip
     axes.set(xlabel="parents' average standardised score", ylabel="child's")
-    _legend_above(axes, ncols=2)
+    sns.move_legend(axes, "lower left", bbox_to_anchor=(0, 1), ncols=2, title="", **_LEGEND)
     r = np.corrcoef(x, y)[0, 1]
     near = np.mean(np.abs(x - y) < 0.25)
     headline(
@@ -580,7 +574,7 @@ def example_forecast(forecast):
         "benchmark mean": ("_", GREY, 0.3, "average model"),
         "parent": ("^", VERMILLION, -0.2, "parent" if n_parents == 1 else f"{n_parents} parents"),
         "actual": ("X", BLACK, 0.15, "actual score"),
-        "forecast": ("o", BLUE, 0.0, "LRMF forecast, 90% interval"),
+        "forecast": ("o", BLUE, 0.0, "forecast, 90% interval"),
     }
     for kind, (marker, color, shift, label) in looks.items():
         x = kinds[kind]["benchmark"].map(place) + shift
@@ -618,8 +612,7 @@ def _groups(frame, column):
 
 def _legend_above(axes, handles=None, **style):
     """A legend between the headline and the axes."""
-    style = {"handletextpad": 0.4, "columnspacing": 1.0, "borderaxespad": 0.2} | style
-    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), **style)
+    axes.legend(handles=handles, loc="lower left", bbox_to_anchor=(0, 1), **(_LEGEND | style))
 
 
 def _shorten(text, n_letters):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 
+from ..baselines.registry import find
 from ..files import output
 
 SIMULATED = "Simulated"  # how the label of made-up data begins
@@ -13,26 +14,10 @@ COLUMN, PAGE = 3.35, 6.9  # inches: one column and the full width of the paper
 BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
 ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#767676"
 
-# What the curves show together has a hue, a dash and a marker each; the rest shares what is left.
-PREDICTORS = {
-    "LRMF": {"color": BLUE, "marker": "o", "linestyle": "-"},
-    "LRMF core": {"color": BLUE, "marker": "h", "linestyle": (0, (1, 1))},
-    "LRMF core, tuned": {"color": BLUE, "marker": "8", "linestyle": (0, (3, 1))},
-    "boosting on relatives": {"color": VERMILLION, "marker": "*", "linestyle": (0, (5, 1))},
-    "lineage average, multi-hop": {"color": GREEN, "marker": "^", "linestyle": (0, (8, 3))},
-    "lineage average, 1 hop": {"color": SKY, "marker": "v", "linestyle": ":"},
-    "lineage average, 1 hop, raw": {"color": SKY, "marker": "1", "linestyle": "-"},
-    "2PL + lineage": {"color": GREEN, "marker": "<", "linestyle": "-."},
-    "Rasch + lineage": {"color": GREEN, "marker": ">", "linestyle": ":"},
-    "boosting on features": {"color": SKY, "marker": "p", "linestyle": "-"},
-    "MF": {"color": BLACK, "marker": "s", "linestyle": (0, (1, 1.5))},
-    "MF + features": {"color": ORANGE, "marker": "D", "linestyle": (0, (4, 1.5, 1, 1.5, 1, 1.5))},
-    "kNN": {"color": PURPLE, "marker": "P", "linestyle": "-."},
-    "NCF": {"color": SKY, "marker": "X", "linestyle": (0, (2, 2))},
-    "2PL": {"color": SKY, "marker": "d", "linestyle": (0, (2, 2))},
-    "Rasch": {"color": SKY, "marker": "H", "linestyle": (0, (2, 2))},
-    "item mean": {"color": GREY, "marker": "_", "linestyle": "-"},
-}
+PALETTE = {
+    "blue": BLUE, "vermillion": VERMILLION, "green": GREEN, "purple": PURPLE, "orange": ORANGE,
+    "sky": SKY, "black": BLACK, "grey": GREY,
+}  # fmt: skip
 RELATIONS = {
     "finetune": {"color": BLUE, "linestyle": "-"},
     "merge": {"color": VERMILLION, "linestyle": "--"},
@@ -54,8 +39,10 @@ def use_style(*, screen_dpi=None):
 
 
 def predictor_style(name):
-    """Colour, marker and line of a predictor; names that are not in `PREDICTORS` are grey."""
-    return PREDICTORS.get(name, {"color": GREY, "marker": ".", "linestyle": "-"})
+    """Colour, marker and line of a predictor by its registry entry; unknown names are grey."""
+    entry = find(name)
+    look = {"color": PALETTE[entry.color], "marker": entry.marker}
+    return look | {"linestyle": entry.linestyle}
 
 
 def benchmark_name(benchmark):

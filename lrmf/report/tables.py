@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from ..baselines.registry import FORECASTER, STRATA, labels, shown_in
 from ..evaluation.evaluate import DISTANCES, RELATIVES
 from ..files import write_text
-from .style import PREDICTORS
 
 DECIMALS = {
     "pearson": 2, "spearman": 2, "mae": 1, "log_loss": 3, "brier": 3, "auc": 3, "coverage": 2,
@@ -24,7 +24,6 @@ HEADINGS = {
 NONE = "-"
 LEVELS = [*DISTANCES, "finetune", "merge", "adapter", "quantized", "parent", "sibling", "distant"]
 LEVELS += [*RELATIVES, "none"]
-RELATED = ["LRMF", "lineage average, multi-hop", "lineage average, 1 hop", "item mean"]
 _LATEX = {
     "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "%": r"\%", "&": r"\&", "#": r"\#",
     "$": r"\$", "_": r"\_", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -62,7 +61,9 @@ def accuracy_table(
     return table.loc[:, (table != NONE).any()]
 
 
-def difference_table(comparison: pd.DataFrame, *, reference: str = "LRMF") -> pd.DataFrame:
+def difference_table(
+    comparison: pd.DataFrame, *, reference: str = FORECASTER.label
+) -> pd.DataFrame:
     """The reference minus every other predictor, with intervals; one column a metric."""
     if comparison.empty:
         return pd.DataFrame()
@@ -159,18 +160,18 @@ def stratum_table(strata: pd.DataFrame, *, metric: str = "mae") -> pd.DataFrame:
     """
     if strata.empty:
         return pd.DataFrame()
-    chosen = strata[(strata["metric"] == metric) & strata["predictor"].isin(RELATED)]
+    chosen = strata[(strata["metric"] == metric) & strata["predictor"].isin(shown_in(STRATA))]
     rows = {}
     for row in chosen.sort_values("level", key=_level_order, kind="stable").itertuples():
         text = interval(row.value, row.lower, row.upper, DECIMALS[metric])
         entry = rows.setdefault(f"{row.stratum}: {row.level}", {"models": f"{row.n_models:,}"})
         entry[row.predictor] = text
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["models", *RELATED])
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=["models", *shown_in(STRATA)])
     return table.rename_axis("group").fillna(NONE)
 
 
 def gain_table(strata: pd.DataFrame, without: str, *, metric: str = "mae") -> pd.DataFrame:
-    """What LRMF gains over a predictor that lacks something, by stratum, with its interval.
+    """What the Forecaster gains over itself without something, by stratum, with its interval.
 
     Parameters
     ----------
@@ -181,7 +182,7 @@ def gain_table(strata: pd.DataFrame, without: str, *, metric: str = "mae") -> pd
         return pd.DataFrame()
     chosen = strata[(strata["metric"] == metric) & (strata["predictor"] == without)]
     chosen = chosen.sort_values("level", key=_level_order, kind="stable")
-    heading = f"{HEADINGS[metric]}: LRMF minus LRMF {without}"
+    heading = f"{HEADINGS[metric]}: Forecaster minus {without}"
     rows = {
         f"{row.stratum}: {row.level}": {
             "models": f"{row.n_models:,}",
@@ -246,9 +247,9 @@ def quality_table(intervals: pd.DataFrame) -> pd.DataFrame:
 
 
 def order_predictors(names) -> list[str]:
-    """Predictors in the order of `lrmf.report.style.PREDICTORS`, unknown ones last."""
-    known = [name for name in PREDICTORS if name in set(names)]
-    return known + [name for name in dict.fromkeys(names) if name not in PREDICTORS]
+    """Predictors in the order of the registry, unknown ones last."""
+    known = [name for name in labels() if name in set(names)]
+    return list(dict.fromkeys([*known, *names]))
 
 
 def number(value, decimals: int) -> str:
@@ -281,17 +282,11 @@ def escape(text) -> str:
 
 def to_latex(frame: pd.DataFrame, *, note: str = "") -> str:
     """A booktabs tabular: the index left, the columns right-aligned, the note as a comment."""
-    header = [frame.index.name or "", *frame.columns]
-    lines = [" & ".join(map(escape, [name, *row])) for name, *row in frame.itertuples()]
-    body = [rf"{line} \\" for line in lines]
-    comment = [f"% {line}" for line in note.splitlines()]
+    table = frame.rename_axis(frame.index.name or "").reset_index().map(escape)
+    table.columns = map(escape, table.columns)
+    comment = "".join(f"% {line}\n" for line in note.splitlines())
     columns = "l" + "r" * len(frame.columns)
-    top = [
-        rf"\begin{{tabular}}{{{columns}}}",
-        r"\toprule",
-        " & ".join(map(escape, header)) + r" \\",
-    ]
-    return "\n".join([*comment, *top, r"\midrule", *body, r"\bottomrule", r"\end{tabular}", ""])
+    return comment + table.style.hide(axis="index").to_latex(hrules=True, column_format=columns)
 
 
 def write_table(frame: pd.DataFrame, name: str, *, folder, note: str = "") -> Path | None:
@@ -318,7 +313,7 @@ def macro_name(*words) -> str:
 
 
 def macros_of(comparison: pd.DataFrame, *words, by: str | None = None) -> dict[str, str]:
-    """Macros for every value of a comparison, its interval, and the lead of LRMF.
+    """Macros for every value of a comparison, its interval, and the lead of Forecaster.
 
     Names are made of the words, the value of `by`, predictor and metric, and end in nothing,
     "Interval" or "Lead".
@@ -331,7 +326,7 @@ def macros_of(comparison: pd.DataFrame, *words, by: str | None = None) -> dict[s
         macros[name] = number(row["value"], decimals)
         if pd.notna(row["lower"]):
             macros[name + "Interval"] = _bounds(row["lower"], row["upper"], decimals)
-        if row["predictor"] != "LRMF" and pd.notna(row["difference"]):
+        if row["predictor"] != FORECASTER.label and pd.notna(row["difference"]):
             lead = [row[key] for key in ("difference", "difference_lower", "difference_upper")]
             macros[name + "Lead"] = interval(*lead, decimals)
     return macros

@@ -56,7 +56,7 @@ def test_each_figure_comes_as_pdf_png_and_csv(checkout):
     files = {path.name for path in (checkout / "figures" / "smoke").iterdir() if path.is_file()}
     names = {Path(file).stem for file in files}
     assert files == {f"{name}{suffix}" for name in names for suffix in (".pdf", ".png", ".csv")}
-    assert {"zero_shot", "zero_shot_forecasts", "few_shot", "random_missing"} <= names
+    assert {"zero_shot", "zero_shot_forecasts", "few_shot", "random_holdout"} <= names
     assert {"ablation", "calibration", "relatives", "scores", "lineage_structure"} <= names
 
 
