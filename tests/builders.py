@@ -89,6 +89,18 @@ def tiny_snapshot(path: Path | None = None, *, binary: bool = True, seed: int = 
     return save_snapshot(path, **tables)
 
 
+def missing(responses: np.ndarray) -> float:
+    """The value of a missing response in such a matrix."""
+    return MISSING if responses.dtype == np.uint8 else np.nan
+
+
+def without(responses: np.ndarray, rows) -> np.ndarray:
+    """A copy of the responses in which those of some models are missing."""
+    train = np.array(responses)
+    train[rows] = missing(responses)
+    return train
+
+
 def _models() -> pd.DataFrame:
     columns = ["model_id", "params_b", "architecture", "precision", "type"]
     columns += ["merged", "chat_template"]
