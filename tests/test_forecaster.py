@@ -9,7 +9,7 @@ from predictor_contract import PredictorContract
 
 from lrmf import LRMF, Forecaster
 from lrmf.data.responses import MISSING, observed
-from lrmf.forecaster.tuning import GRIDS, tune
+from lrmf.forecaster.tuning import DEFAULTS, GRIDS, tune
 from lrmf.solver.scores import standardised_error
 
 N_MODELS, N_HIDDEN = 200, 40
@@ -118,7 +118,7 @@ def test_intervals_narrow_with_what_is_revealed(problem, fitted):
     assert widths[0] > widths[1] > widths[2]
 
 
-def forecast_of_the_latest(problem, better, *, share):
+def forecast_of_the_latest(problem, better, *, share, **parameters):
     """Scores of the last model, with dates and without, if late models got `better` at columns."""
     lineage, truth, _, _, items, models = problem
     late = np.flatnonzero(np.arange(N_MODELS) >= int(0.8 * N_MODELS))
@@ -128,7 +128,7 @@ def forecast_of_the_latest(problem, better, *, share):
     hidden = np.array([N_MODELS - 1])
     changed[hidden] = missing(truth)
     return [
-        Forecaster(tuned=False)
+        Forecaster(tuned=False, **parameters)
         .fit(changed, lineage, items=items, models=table)
         .predict_scores(hidden)
         .eval("width = upper - lower")
@@ -150,13 +150,15 @@ def test_a_model_that_nobody_has_evaluated_is_later_by_its_creation(problem, fit
         table = models.assign(
             evaluated_at=dates, created_at=pd.Series({new: created}, dtype=object)
         )
-        model = Forecaster(rank=2, use_features=False, tuned=False)
+        model = Forecaster(rank=2, tuned=False, use_features=False, use_trees=False)
         model.fit(train, lineage, items=items, models=table)
         assert model._is_later[new] == is_later
 
 
 def test_later_models_have_wider_intervals_where_late_ones_scatter(problem):
-    dated, undated = forecast_of_the_latest(problem, lambda late: late % 2, share=0.5)
+    dated, undated = forecast_of_the_latest(
+        problem, lambda late: late % 2, share=0.5, use_trees=False
+    )
     assert dated["width"] > 1.05 * undated["width"]
     assert abs(dated["score"] - undated["score"]) < 0.1
 
@@ -237,8 +239,10 @@ class TestTuning:
 
     def test_the_right_lineage_forecasts_better_than_a_shuffled_one(self, problem):
         lineage, _, train, _, items, models = problem
+        fixed = dict(DEFAULTS[train.dtype == np.uint8], rank=4)
+        del fixed["lineage_strength"]
         losses = [
-            tune(train, known, items=items, models=models, fixed={})[1]["loss"].min()
+            tune(train, known, items=items, models=models, fixed=fixed)[1]["loss"].min()
             for known in (lineage, lineage.shuffled(2))
         ]
         assert losses[0] < losses[1]
