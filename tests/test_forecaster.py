@@ -1,5 +1,7 @@
 """The forecaster: what its ingredients may and may not do, over answers and proportions."""
 
+from copy import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -306,6 +308,23 @@ def test_bad_input_is_refused_before_anything_is_fitted(problem):
         Forecaster().fit(train[:5], lineage, items=items)
     with pytest.raises(ValueError, match="no response is observed"):
         Forecaster().fit(np.full_like(train, missing(train)), lineage, items=items)
+
+
+def test_widths_between_calibrated_numbers_of_responses_are_interpolated(problem, fitted):
+    """Linearly in log(1 + n): here the j-th calibrated number has the factor j + 1."""
+    truth, shots = problem[1], fitted._shots
+    model = copy(fitted)
+    model._scales = np.ones(fitted._scales.shape) * (1 + np.arange(len(shots)))[:, None, None]
+    model._unexplained = np.zeros(fitted._unexplained.shape)
+    model._is_later = np.zeros(N_MODELS, bool)
+    between = np.arange(shots[0], shots[1] + 1)
+    expected = np.interp(np.log1p(between), np.log1p(shots), 1 + np.arange(len(shots)))
+    given = np.full((between.size, truth.shape[1]), missing(truth), truth.dtype)
+    for row, k in zip(given, between, strict=True):
+        row[:k] = 1
+    half = np.full((between.size, 2), 0.5)
+    factor = model._calibrated(half, 0.1 * half, np.arange(between.size), given) / (0.1 * half)
+    np.testing.assert_allclose(factor, np.column_stack([expected, expected]))
 
 
 def test_standardised_errors_are_in_deviations():
