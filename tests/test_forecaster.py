@@ -55,9 +55,9 @@ def fitted(problem):
 
 @pytest.fixture(scope="module")
 def tuned(problem):
-    """A forecaster of which the rank and the lineage strength are given, the rest is tuned."""
+    """A forecaster of which three parameters are given, the others tuned."""
     lineage, _, train, _, items, models = problem
-    model = Forecaster(rank=2, lineage_strength=5.0)
+    model = Forecaster(rank=2, lineage_strength=5.0, use_features=False)
     return model.fit(train, lineage, items=items, models=models)
 
 
@@ -252,9 +252,9 @@ class TestTuning:
     def test_what_is_chosen_is_what_is_used(self, problem, tuned):
         """Every parameter of the grid but those that are given."""
         grid = GRIDS[problem[1].dtype == np.uint8]
-        assert set(tuned.chosen_) == set(grid) - {"rank", "lineage_strength"}
+        assert set(tuned.chosen_) == set(grid) - {"rank", "lineage_strength", "use_features"}
         used = tuned.model_.get_params()
-        assert used["rank"] == 2 and used["lineage_strength"] == 5.0
+        assert used["rank"] == 2 and used["lineage_strength"] == 5.0 and not used["use_features"]
         assert tuned.chosen_ == {name: used[name] for name in tuned.chosen_}
 
     @pytest.mark.slow
