@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from lrmf.data.kinds import kind_of
 from lrmf.data.lineage import Lineage
 from lrmf.data.responses import MISSING, benchmark_scores
 from lrmf.data.snapshot import Snapshot, save_snapshot
@@ -103,6 +104,11 @@ def simulated_scores() -> tuple[Lineage, pd.DataFrame]:
     hub = simulate(n_models=300, n_items=60, seed=1)
     lineage = Lineage.from_edges(hub.lineage, hub.models["model_id"])
     return lineage, benchmark_scores(hub.responses, hub.items)
+
+
+def missing(responses: np.ndarray) -> float:
+    """The value of a missing response in such a matrix."""
+    return kind_of(responses).missing
 
 
 def _models() -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""What import-linter cannot hold: what modules say they are for, a solver that only computes."""
+"""What import-linter cannot check: docstrings of modules, a solver without files and prints."""
 
 import ast
 from pathlib import Path

@@ -1,54 +1,33 @@
+"""Averages, plain factorizations, nearest neighbours and NCF; the contract of all predictors."""
+
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from builders import tiny_snapshot
+from builders import missing, tiny_snapshot
+from predictor_contract import PredictorContract
 from sklearn.base import clone
+from sklearn.model_selection import ParameterGrid
 
 from lrmf.baselines.averages import ItemMean, LineageMean, harmonic_extension
 from lrmf.baselines.factorization import MatrixFactorization, MFWithFeatures
 from lrmf.baselines.knn import KNN
 from lrmf.baselines.ncf import NCF
-from lrmf.baselines.registry import BoostedTrees, ItemResponse, Tuned, all_baselines
+from lrmf.baselines.registry import all_baselines
+from lrmf.baselines.tuned import Tuned
 from lrmf.data.lineage import Lineage
-from lrmf.data.responses import MISSING, benchmark_scores, observed
+from lrmf.data.responses import MISSING, benchmark_scores, observed, without
 from lrmf.data.statistics import item_means
-from lrmf.simulation.simulate import simulate
 from lrmf.solver.factorization import LRMF
 from lrmf.solver.prior import LineagePrior
 
-SMALL = {
-    "item mean": ItemMean(),
-    "1 hop": LineageMean(),
-    "harmonic": LineageMean(hops=None),
-    "mf": MatrixFactorization(rank=2),
-    "mf + features": MFWithFeatures(rank=2),
-    "knn": KNN(n_neighbors=3),
-    "rasch": ItemResponse(slopes=False),
-    "2pl + lineage": ItemResponse(lineage_strength=3.0),
-    "boosting": BoostedTrees(neighbours=False, max_iter=10, min_samples_leaf=2),
-    "boosting on relatives": BoostedTrees(max_iter=10, min_samples_leaf=2),
-    "tuned": Tuned(LineageMean(), {"shrinkage": (0.1, 1.0)}),
-    "ncf": NCF(rank=2, hidden=(8, 4), n_cells=2000, n_epochs=2),
-}
-every_baseline = pytest.mark.parametrize("name", SMALL)
 both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])
 
 
 def tiny(binary=True):
     snapshot = tiny_snapshot(binary=binary)
     return snapshot, Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
-
-
-def missing(responses):
-    return MISSING if responses.dtype == np.uint8 else np.nan
-
-
-def without(responses, rows):
-    train = responses.copy()
-    train[rows] = missing(responses)
-    return train
 
 
 def fit(predictor, snapshot, lineage, responses=None):
@@ -67,59 +46,55 @@ def in_proportions(snapshot, lineage):
     return replace(snapshot, items=items, responses=responses), lineage
 
 
-@pytest.fixture(scope="module")
-def hub():
-    snapshot = simulate(n_models=150, n_items=200, seed=3)
-    return snapshot, Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+class TestItemMean(PredictorContract):
+    estimator = ItemMean()
+
+
+class TestMeanOfNeighbours(PredictorContract):
+    estimator = LineageMean()
+
+
+class TestHarmonicMean(PredictorContract):
+    estimator = LineageMean(hops=None)
+
+
+class TestMatrixFactorization(PredictorContract):
+    estimator = MatrixFactorization(rank=2)
+
+
+class TestMFWithFeatures(PredictorContract):
+    estimator = MFWithFeatures(rank=2)
+
+
+class TestKNN(PredictorContract):
+    estimator = KNN(n_neighbors=3)
+
+
+class TestNCF(PredictorContract):
+    estimator = NCF(rank=2, hidden=(8, 4), n_cells=2000, n_epochs=2)
+    permutation_tolerance = None
 
 
 @both_kinds
-@every_baseline
-def test_forecasts_are_probabilities_for_every_model_and_item(name, binary):
+def test_grids_of_the_registry_hold_parameters_of_their_predictors(binary):
+    for name, predictor in all_baselines(is_binary=binary).items():
+        if isinstance(predictor, Tuned):
+            known = predictor.estimator.get_params()
+            candidates = list(ParameterGrid(predictor.grid))
+            assert len(candidates) > 1, name
+            assert all(set(candidate) <= set(known) for candidate in candidates), name
+
+
+@both_kinds
+@pytest.mark.parametrize("tuned", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_every_baseline_of_the_registry_forecasts(binary, tuned):
     snapshot, lineage = tiny(binary)
     train = without(snapshot.responses, [3, 10])
-    train[:, 2] = missing(train)
-    predictor = fit(SMALL[name], snapshot, lineage, train)
-    forecast = predictor.predict_proba()
-    assert forecast.shape == train.shape
-    assert forecast.dtype == np.float32
-    assert ((forecast >= 0) & (forecast <= 1)).all()
-    rows, items = np.array([10, 3, 0]), np.array([2, 0])
-    np.testing.assert_allclose(
-        predictor.predict_proba(rows, items), forecast[np.ix_(rows, items)], atol=1e-5
-    )
-    revealed = np.full((2, train.shape[1]), missing(train), dtype=train.dtype)
-    revealed[:, 0] = 1
-    few_shot = predictor.predict_proba(np.array([3, 10]), revealed=revealed)
-    assert np.isfinite(few_shot).all()
-
-
-@both_kinds
-@every_baseline
-def test_the_same_seed_gives_the_same_forecast(name, binary):
-    snapshot, lineage = tiny(binary)
-    first, second = (fit(SMALL[name], snapshot, lineage).predict_proba() for _ in range(2))
-    np.testing.assert_array_equal(first, second)
-
-
-@both_kinds
-def test_every_tuned_baseline_forecasts(binary):
-    snapshot, lineage = tiny(binary)
-    train = without(snapshot.responses, [3, 10])
-    predictors = all_baselines(is_binary=binary, rank=2, ncf_cells=500)
+    predictors = all_baselines(is_binary=binary, rank=2, ncf_cells=500, tuned=tuned)
     for name, predictor in predictors.items():
         forecast = fit(predictor, snapshot, lineage, train).predict_proba([3, 10])
         assert forecast.shape == (2, train.shape[1]), name
         assert ((forecast >= 0) & (forecast <= 1)).all(), name
-
-
-@every_baseline
-def test_neither_tables_nor_lineage_are_needed(name):
-    snapshot, lineage = tiny()
-    train = without(snapshot.responses, [0])
-    unrelated = Lineage.from_edges([], lineage.node_ids[:12])
-    forecast = clone(SMALL[name]).fit(train, unrelated).predict_proba()
-    assert np.isfinite(forecast).all()
 
 
 @both_kinds
@@ -210,14 +185,8 @@ def test_lineage_mean_refuses_unusable_parameters(options):
         fit(LineageMean(**options), snapshot, lineage)
 
 
-def test_revealed_answers_of_the_wrong_shape_are_refused():
-    snapshot, lineage = tiny()
-    with pytest.raises(ValueError, match="revealed"):
-        fit(KNN(), snapshot, lineage).predict_proba([0, 1], revealed=snapshot.responses)
-
-
 @both_kinds
-def test_knn_recovers_a_copy_of_a_model(hub, binary):
+def test_knn_recovers_a_copy_of_a_model(binary):
     rng = np.random.default_rng(0)
     responses = rng.integers(0, 2, (40, 300)).astype(np.uint8)
     if not binary:
@@ -277,8 +246,8 @@ def test_plain_factorization_is_lrmf_without_strength(binary):
 
 
 @pytest.mark.parametrize("predictor", [MFWithFeatures(rank=4), NCF(rank=4, n_cells=20_000)])
-def test_features_tell_cold_models_apart(hub, predictor):
-    snapshot, lineage = hub
+def test_features_tell_cold_models_apart(simulated_hub, predictor):
+    snapshot, lineage = simulated_hub
     size = snapshot.models["params_b"].to_numpy(dtype=float)
     cold = np.flatnonzero(np.isfinite(size))[::4]
     train = without(snapshot.responses, cold)
@@ -291,12 +260,19 @@ def test_features_tell_cold_models_apart(hub, predictor):
 
 
 @both_kinds
-@pytest.mark.parametrize("name", ["mf", "mf + features", "knn", "ncf"])
-def test_revealed_answers_move_a_forecast_towards_them(name, binary, hub):
-    snapshot, lineage = hub if binary else in_proportions(*hub)
+@pytest.mark.parametrize(
+    "predictor",
+    [
+        MatrixFactorization(rank=2),
+        MFWithFeatures(rank=2),
+        KNN(n_neighbors=3),
+        NCF(rank=4, hidden=(32, 16), n_cells=60_000, n_epochs=10),
+    ],
+    ids=lambda predictor: type(predictor).__name__,
+)
+def test_revealed_answers_move_a_forecast_towards_them(predictor, binary, simulated_hub):
+    snapshot, lineage = simulated_hub if binary else in_proportions(*simulated_hub)
     row = int(np.argmax([np.count_nonzero(observed(answers)) for answers in snapshot.responses]))
-    trained = NCF(rank=4, hidden=(32, 16), n_cells=60_000, n_epochs=10)  # SMALL learns too little
-    predictor = trained if name == "ncf" else SMALL[name]
     model = fit(predictor, snapshot, lineage, without(snapshot.responses, [row]))
     shape, dtype = (1, snapshot.responses.shape[1]), snapshot.responses.dtype
     revealed = np.full(shape, missing(snapshot.responses), dtype=dtype)
@@ -306,8 +282,8 @@ def test_revealed_answers_move_a_forecast_towards_them(name, binary, hub):
     assert good > model.predict_proba([row], revealed=revealed).mean() + 0.02
 
 
-def test_ncf_forecast_is_the_network_applied_to_every_cell(hub):
-    snapshot, lineage = hub
+def test_ncf_forecast_is_the_network_applied_to_every_cell(simulated_hub):
+    snapshot, lineage = simulated_hub
     model = fit(NCF(rank=3, hidden=(6, 5), n_cells=5000, n_epochs=1), snapshot, lineage)
     rows, items = np.array([5, 2]), np.array([1, 7, 3])
     states = model.factors_.factors(rows)

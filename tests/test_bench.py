@@ -146,6 +146,7 @@ def test_ratios_compare_times_to_equal_quality():
     assert "| NMF | 1 | 4.00 | 0.5500 | - | never | - | - | - |" in text
 
 
+@pytest.mark.slow
 def test_the_figure_is_drawn_from_the_tables_and_leaves_them_alone(tmp_path):
     committed = sorted((run.HERE / "results").iterdir())
     for path in committed:

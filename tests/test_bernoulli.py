@@ -16,7 +16,7 @@ from sklearn.exceptions import ConvergenceWarning
 
 from lrmf import Lineage
 from lrmf.data.statistics import compress
-from lrmf.solver import answers as layouts
+from lrmf.solver import answers as answers_module
 from lrmf.solver.answers import lay_out
 from lrmf.solver.bernoulli import Bernoulli
 from lrmf.solver.gaussians import Gaussians, unpack
@@ -30,7 +30,7 @@ DENSE, SPARSE = 0.0, 1.0  # values of DENSE_ABOVE that choose the layout
 
 @pytest.fixture(params=[DENSE, SPARSE], ids=["dense", "sparse"])
 def layout(request, monkeypatch):
-    monkeypatch.setattr(layouts, "DENSE_ABOVE", request.param)
+    monkeypatch.setattr(answers_module, "DENSE_ABOVE", request.param)
     return request.param
 
 
@@ -87,7 +87,7 @@ class TestAnswers:
         assert unpack(hessian, 3) == pytest.approx(full, abs=5e-6 * n_fixed)
 
     def test_sampled_hessian_is_unbiased_and_the_rest_exact(self, monkeypatch):
-        monkeypatch.setattr(layouts, "DENSE_ABOVE", DENSE)
+        monkeypatch.setattr(answers_module, "DENSE_ABOVE", DENSE)
         rng = np.random.default_rng(2)
         shape = (20, 9 * TILE_COLUMNS + 100)
         answers = rng.integers(0, 2, shape).astype(np.uint8)
@@ -239,7 +239,7 @@ class TestAlternatingNewton:
 
     def test_rows_with_few_answers_among_full_ones(self, monkeypatch):
         """Few of their answers fall into the sampled tiles of the Hessian, often none."""
-        monkeypatch.setattr(layouts, "DENSE_ABOVE", DENSE)
+        monkeypatch.setattr(answers_module, "DENSE_ABOVE", DENSE)
         lineage = random_lineage(60, seed=10)
         answers, _ = draw_answers(lineage, 6 * TILE_COLUMNS, seed=10)
         rng = np.random.default_rng(10)

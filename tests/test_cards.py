@@ -137,7 +137,7 @@ def test_a_single_column_is_enough():
     )
     dates = pd.date_range("2024-01-01", periods=120).strftime("%Y-%m-%d")
     models = pd.DataFrame({"model_id": lineage.node_ids[:120], "evaluated_at": dates})
-    scores = Forecaster().fit(proportions, lineage, models=models).predict_scores()
+    scores = Forecaster(tuned=False).fit(proportions, lineage, models=models).predict_scores()
     assert scores[["score", "lower", "upper"]].notna().all(axis=None)
 
 

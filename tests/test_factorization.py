@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from builders import tiny_snapshot
 from draws import draw_answers, draw_proportions, objective_gradient, random_lineage
+from predictor_contract import PredictorContract
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info
@@ -16,8 +17,17 @@ from threadpoolctl import threadpool_info
 from lrmf import LRMF, Lineage
 from lrmf.data.kinds import ANSWERS, PROPORTIONS
 from lrmf.data.responses import MISSING
-from lrmf.solver import bernoulli
+from lrmf.solver import answers as answers_module
 from lrmf.solver.prior import similar_items
+
+
+class TestLRMF(PredictorContract):
+    estimator = LRMF(rank=2)
+
+
+class TestLRMFWithFeatures(PredictorContract):
+    estimator = LRMF(rank=2, use_features=True)
+
 
 TIGHT = {"tolerance": 1e-9, "max_sweeps": 500}
 
@@ -189,7 +199,8 @@ class TestForecasts:
         assert everything.dtype == np.float32
         assert everything.shape == (lineage.n_models, fitted.n_items_)
         assert ((everything >= 0) & (everything <= 1)).all()
-        assert np.array_equal(fitted.predict_proba(rows), everything[rows])
+        # BLAS may round products of other shapes otherwise.
+        assert fitted.predict_proba(rows) == pytest.approx(everything[rows], abs=1e-6)
         chosen = fitted.predict_proba(rows[::-1], [4, 0, 4])
         assert chosen == pytest.approx(everything[np.ix_(rows[::-1], [4, 0, 4])], abs=1e-6)
         assert fitted.predict_proba([]).shape == (0, fitted.n_items_)
@@ -609,7 +620,7 @@ class TestReproducibility:
         answers, _ = draw_answers(lineage, 150, seed=15, density=0.5)
         found = []
         for dense_above in (0.0, 1.0):
-            monkeypatch.setattr(bernoulli, "DENSE_ABOVE", dense_above)
+            monkeypatch.setattr(answers_module, "DENSE_ABOVE", dense_above)
             model = fit_answers(lineage, answers, **TIGHT)
             found.append((model.stats_["objective"][-1], model.predict_proba()))
         assert found[0][0] == pytest.approx(found[1][0], rel=1e-5)

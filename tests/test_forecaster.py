@@ -5,14 +5,17 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 import pytest
+from builders import missing
 from draws import draw_answers, draw_proportions, random_lineage
+from predictor_contract import PredictorContract
 
 from lrmf import LRMF, Forecaster
 from lrmf.data.kinds import kind_of
-from lrmf.data.responses import MISSING, observed
+from lrmf.data.responses import MISSING, observed, without
 from lrmf.forecaster.forecaster import CrossFitConfig
 from lrmf.forecaster.tuning import tune
 from lrmf.solver.bernoulli import Bernoulli
+from lrmf.solver.calibration import IntervalCalibration
 from lrmf.solver.factorization import LIKELIHOODS
 from lrmf.solver.scores import standardised_error
 
@@ -37,22 +40,34 @@ def problem(request):
     lineage = random_lineage(N_MODELS, seed=4, n_unscored=5, n_loops=5)
     if request.param == "answers":
         truth, _ = draw_answers(lineage, 60, seed=4, density=0.9, ridge=0.2, strength=3.0)
-        items, missing = columns(60, 1), MISSING
+        items = columns(60, 1)
     else:
         truth = draw_proportions(
             lineage, 4, seed=4, ridge=1.0, strength=3.0, jump=0.1, n_trials=400
         )
-        items, missing = columns(4, 400), np.nan
+        items = columns(4, 400)
     hidden = np.sort(np.random.default_rng(0).permutation(N_MODELS)[:N_HIDDEN])
-    train = truth.copy()
-    train[hidden] = missing
+    train = without(truth, hidden)
     return lineage, truth, train, hidden, items, cards(lineage)
 
 
 @pytest.fixture(scope="module")
 def fitted(problem):
+    """With the default parameters: only `TestTuning` is about tuned ones."""
     lineage, _, train, _, items, models = problem
-    return Forecaster().fit(train, lineage, items=items, models=models)
+    return Forecaster(tuned=False).fit(train, lineage, items=items, models=models)
+
+
+@pytest.fixture(scope="module")
+def tuned(problem):
+    """A forecaster of which three parameters are given, the others tuned."""
+    lineage, _, train, _, items, models = problem
+    model = Forecaster(rank=2, lineage_strength=5.0, use_features=False)
+    return model.fit(train, lineage, items=items, models=models)
+
+
+class TestForecaster(PredictorContract):
+    estimator = Forecaster(rank=2, tuned=False)
 
 
 def mean_error(forecast, truth):
@@ -71,9 +86,8 @@ def test_hidden_models_are_forecast_at_least_as_well_as_by_lrmf_alone(problem, f
 
 def test_revealed_responses_help(problem, fitted):
     _, truth, _, hidden, _, _ = problem
-    missing = MISSING if truth.dtype == np.uint8 else np.nan
     revealed = truth[hidden].copy()
-    revealed[:, truth.shape[1] // 2 :] = missing
+    revealed[:, truth.shape[1] // 2 :] = missing(truth)
     target = observed(truth[hidden]) & ~observed(revealed)
     without = fitted.predict_proba(hidden)
     with_them = fitted.predict_proba(hidden, revealed=revealed)
@@ -102,28 +116,26 @@ def test_intervals_cover_hidden_models(problem, fitted):
 
 def test_intervals_narrow_with_what_is_revealed(problem, fitted):
     _, truth, _, hidden, _, _ = problem
-    missing = MISSING if truth.dtype == np.uint8 else np.nan
     widths = []
     for known in (0, 1, 3):
         revealed = truth[hidden].copy()
-        revealed[:, known * truth.shape[1] // 4 :] = missing
+        revealed[:, known * truth.shape[1] // 4 :] = missing(truth)
         scores = fitted.predict_scores(hidden, revealed=revealed)
         widths.append((scores["upper"] - scores["lower"]).mean())
     assert widths[0] > widths[1] > widths[2]
 
 
-def forecast_of_the_latest(problem, better, *, share):
+def forecast_of_the_latest(problem, better, *, share, **parameters):
     """Scores of the last model, with dates and without, if late models got `better` at columns."""
     lineage, truth, _, _, items, models = problem
-    missing = MISSING if truth.dtype == np.uint8 else np.nan
     late = np.flatnonzero(np.arange(N_MODELS) >= int(0.8 * N_MODELS))
     changed = truth.copy()
     raised = np.random.default_rng(3).random((late.size, truth.shape[1])) < share
     changed[late] = np.where(raised & observed(truth[late]), better(late)[:, None], truth[late])
     hidden = np.array([N_MODELS - 1])
-    changed[hidden] = missing
+    changed[hidden] = missing(truth)
     return [
-        Forecaster()
+        Forecaster(tuned=False, **parameters)
         .fit(changed, lineage, items=items, models=table)
         .predict_scores(hidden)
         .eval("width = upper - lower")
@@ -145,13 +157,15 @@ def test_a_model_that_nobody_has_evaluated_is_later_by_its_creation(problem, fit
         table = models.assign(
             evaluated_at=dates, created_at=pd.Series({new: created}, dtype=object)
         )
-        model = Forecaster(rank=2, lineage_strength=3.0, use_features=False)
+        model = Forecaster(rank=2, tuned=False, use_features=False, use_trees=False)
         model.fit(train, lineage, items=items, models=table)
         assert model.drift_.is_later[new] == is_later
 
 
 def test_later_models_have_wider_intervals_where_late_ones_scatter(problem):
-    dated, undated = forecast_of_the_latest(problem, lambda late: late % 2, share=0.5)
+    dated, undated = forecast_of_the_latest(
+        problem, lambda late: late % 2, share=0.5, use_trees=False
+    )
     assert dated["width"] > 1.05 * undated["width"]
     assert abs(dated["score"] - undated["score"]) < 0.1
 
@@ -166,7 +180,7 @@ def test_a_saved_forecaster_forecasts_the_same(problem, fitted):
 
 def test_same_bytes_on_repeat_and_for_any_number_of_threads(problem, fitted):
     lineage, _, train, _, items, models = problem
-    again = Forecaster(n_threads=1).fit(train, lineage, items=items, models=models)
+    again = Forecaster(tuned=False, n_threads=1).fit(train, lineage, items=items, models=models)
     assert again.predict_proba().tobytes() == fitted.predict_proba().tobytes()
     assert again.predict_scores().equals(fitted.predict_scores())
 
@@ -174,7 +188,7 @@ def test_same_bytes_on_repeat_and_for_any_number_of_threads(problem, fitted):
 def test_without_lineage_relatives_do_not_matter(problem):
     lineage, _, train, hidden, items, models = problem
     forecasts = [
-        Forecaster(use_lineage=False)
+        Forecaster(use_lineage=False, tuned=False)
         .fit(train, known, items=items, models=models)
         .predict_proba(hidden)
         for known in (lineage, lineage.shuffled(1))
@@ -186,7 +200,7 @@ def test_without_cards_the_models_table_does_not_matter(problem):
     lineage, _, train, hidden, items, models = problem
     other = models.assign(params_b=models["params_b"].to_numpy()[::-1])
     forecasts = [
-        Forecaster(use_features=False)
+        Forecaster(use_features=False, tuned=False)
         .fit(train, lineage, items=items, models=table)
         .predict_proba(hidden)
         for table in (models, other)
@@ -197,8 +211,7 @@ def test_without_cards_the_models_table_does_not_matter(problem):
 def test_answers_of_hidden_models_are_never_seen(problem, fitted):
     """A response that is missing in the training matrix has no way into the forecast."""
     lineage, truth, train, hidden, items, models = problem
-    missing = MISSING if truth.dtype == np.uint8 else np.nan
-    revealed = np.full(truth[hidden].shape, missing, truth.dtype)
+    revealed = np.full(truth[hidden].shape, missing(truth), truth.dtype)
     np.testing.assert_allclose(
         fitted.predict_proba(hidden, revealed=revealed), fitted.predict_proba(hidden), atol=1e-6
     )
@@ -220,15 +233,6 @@ def test_less_trust_in_the_prior_follows_the_answers_sooner(problem, fitted):
     assert means[0] < means[1] < means[2]
 
 
-def test_parameters_given_are_not_tuned(problem):
-    lineage, _, train, _, items, models = problem
-    model = Forecaster(rank=2, lineage_strength=5.0, use_features=False)
-    model.fit(train, lineage, items=items, models=models)
-    chosen = model.model_.get_params()
-    assert chosen["rank"] == 2 and chosen["lineage_strength"] == 5.0
-    assert not set(model.tuning_["parameter"]) & {"rank", "lineage_strength", "use_features"}
-
-
 class TestTuning:
     def test_the_curve_shows_the_choice(self, problem):
         lineage, _, train, _, items, models = problem
@@ -242,19 +246,36 @@ class TestTuning:
 
     def test_the_right_lineage_forecasts_better_than_a_shuffled_one(self, problem):
         lineage, _, train, _, items, models = problem
+        fixed = dict(LIKELIHOODS[kind_of(train)].defaults, rank=4)
+        del fixed["lineage_strength"]
         losses = [
-            tune(train, known, items=items, models=models, fixed={})[1]["loss"].min()
+            tune(train, known, items=items, models=models, fixed=fixed)[1]["loss"].min()
             for known in (lineage, lineage.shuffled(2))
         ]
         assert losses[0] < losses[1]
 
-    def test_what_is_chosen_is_what_is_used(self, problem, fitted):
-        chosen = fitted.chosen_
-        assert set(chosen) == set(LIKELIHOODS[kind_of(problem[1])].grid)
-        parameters = fitted.model_.get_params()
-        n_items = problem[1].shape[1]
-        assert min(chosen.pop("rank", n_items), n_items) == parameters["rank"]
-        assert chosen == {name: parameters[name] for name in chosen}
+    def test_what_is_chosen_is_what_is_used(self, problem, tuned):
+        """Every parameter of the grid but those that are given."""
+        grid = LIKELIHOODS[kind_of(problem[1])].grid
+        assert set(tuned.chosen_) == set(grid) - {"rank", "lineage_strength", "use_features"}
+        used = tuned.model_.get_params()
+        assert used["rank"] == 2 and used["lineage_strength"] == 5.0 and not used["use_features"]
+        assert tuned.chosen_ == {name: used[name] for name in tuned.chosen_}
+
+    @pytest.mark.slow
+    def test_a_forecaster_without_given_parameters_is_the_same_on_repeat(self, problem):
+        lineage, _, train, _, items, models = problem
+        one, other = (
+            Forecaster(n_threads=n_threads).fit(train, lineage, items=items, models=models)
+            for n_threads in (None, 1)
+        )
+        grid, n_items = LIKELIHOODS[kind_of(problem[1])].grid, train.shape[1]
+        assert set(one.chosen_) == set(grid)
+        used = one.model_.get_params() | {"rank": one.chosen_.get("rank")}
+        assert one.chosen_ == {name: used[name] for name in grid}
+        assert one.model_.rank == min(one.chosen_.get("rank", n_items), n_items)
+        pd.testing.assert_frame_equal(one.tuning_, other.tuning_)
+        assert one.predict_proba().tobytes() == other.predict_proba().tobytes()
 
     def test_many_factors_are_chosen_only_where_there_are_many(self):
         """Answers by one ability and by twelve: the second needs the larger rank."""
@@ -281,8 +302,7 @@ class TestTuning:
 
     def test_few_models_keep_the_defaults(self, problem):
         lineage, _, train, _, items, models = problem
-        few = train.copy()
-        few[10:] = MISSING if train.dtype == np.uint8 else np.nan
+        few = without(train, np.arange(10, N_MODELS))
         parameters, curve = tune(few, lineage, items=items, models=models, fixed={"rank": 2})
         assert curve.empty and parameters["rank"] == 2
 
@@ -291,10 +311,20 @@ def test_bad_input_is_refused_before_anything_is_fitted(problem):
     lineage, _, train, _, items, _ = problem
     with pytest.raises(ValueError, match="the lineage has"):
         Forecaster().fit(train[:5], lineage, items=items)
-    with pytest.raises(ValueError, match="nothing to fit"):
-        Forecaster().fit(np.full_like(train, MISSING), random_lineage(N_MODELS, seed=1)) if (
-            train.dtype == np.uint8
-        ) else Forecaster().fit(train * np.nan, random_lineage(N_MODELS, seed=1))
+    with pytest.raises(ValueError, match="no response is observed"):
+        Forecaster().fit(np.full_like(train, missing(train)), lineage, items=items)
+
+
+def test_widths_between_calibrated_numbers_of_responses_are_interpolated():
+    """Linearly in log(1 + n): here the j-th calibrated number has the factor j + 1."""
+    levels = np.array([0, 5, 20])
+    scale = np.ones((3, 2, 2)) * (1 + np.arange(3))[:, None, None]
+    calibration = IntervalCalibration(levels, np.zeros_like(scale), scale)
+    between = np.arange(30)
+    half = np.full((between.size, 2), 0.5)
+    factor = calibration(half, 0.1 * half, between, np.zeros(between.size, bool)) / (0.1 * half)
+    expected = np.interp(np.log1p(between), np.log1p(levels), 1 + np.arange(3))
+    np.testing.assert_allclose(factor, np.column_stack([expected, expected]))
 
 
 def test_standardised_errors_are_in_deviations():

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from builders import tiny_snapshot
+from predictor_contract import PredictorContract
 from scipy.optimize import minimize
 from scipy.special import expit
 
@@ -15,6 +16,15 @@ both_models = pytest.mark.parametrize("slopes", [True, False], ids=["2PL", "Rasc
 def tiny(binary=True):
     snapshot = tiny_snapshot(binary=binary)
     return snapshot, Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+
+
+class TestRasch(PredictorContract):
+    estimator = ItemResponse(slopes=False)
+
+
+class TestTwoParametersWithLineage(PredictorContract):
+    estimator = ItemResponse(lineage_strength=3.0)
+    permutation_tolerance = 5e-3
 
 
 def drawn(*, n_models=1000, n_items=80, seed=0, slopes=True):

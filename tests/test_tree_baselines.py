@@ -1,12 +1,12 @@
 import numpy as np
 import pytest
 from builders import tiny_snapshot
+from predictor_contract import PredictorContract
 
 from lrmf.baselines.boosting import BoostedTrees, relatives_scores
 from lrmf.data.lineage import Lineage
-from lrmf.data.responses import MISSING, benchmark_scores
+from lrmf.data.responses import MISSING, benchmark_scores, without
 from lrmf.data.statistics import item_means
-from lrmf.simulation.simulate import simulate
 
 both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])
 
@@ -16,16 +16,14 @@ def tiny(binary=True):
     return snapshot, Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
 
 
-def without(responses, rows):
-    train = responses.copy()
-    train[rows] = MISSING if responses.dtype == np.uint8 else np.nan
-    return train
+class TestBoostingOnFeatures(PredictorContract):
+    estimator = BoostedTrees(neighbours=False, max_iter=10, min_samples_leaf=2)
+    row_tolerance = 5e-3  # shifts of all rows stop together, once the largest step is small
+    permutation_tolerance = None  # trees sample features, folds sample models
 
 
-@pytest.fixture(scope="module")
-def hub():
-    snapshot = simulate(n_models=200, n_items=200, seed=3)
-    return snapshot, Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+class TestBoostingOnRelatives(TestBoostingOnFeatures):
+    estimator = BoostedTrees(max_iter=10, min_samples_leaf=2)
 
 
 def test_relatives_scores_by_hand():
@@ -62,9 +60,9 @@ def test_no_model_sees_its_own_score():
         np.testing.assert_array_equal(relatives_scores(changed, lineage)[row], before[row])
 
 
-def test_item_probabilities_average_to_the_forecast_score(hub):
-    snapshot, lineage = hub
-    cold = np.arange(0, 200, 5)
+def test_item_probabilities_average_to_the_forecast_score(simulated_hub):
+    snapshot, lineage = simulated_hub
+    cold = np.arange(0, 150, 5)
     for neighbours in (True, False):
         model = BoostedTrees(neighbours=neighbours, max_iter=30)
         model.fit(
@@ -75,9 +73,9 @@ def test_item_probabilities_average_to_the_forecast_score(hub):
         np.testing.assert_allclose(means, wanted, atol=2e-3)
 
 
-def test_features_rank_cold_models_and_relatives_rank_them_better(hub):
-    snapshot, lineage = hub
-    families = lineage.families[:200]
+def test_features_rank_cold_models_and_relatives_rank_them_better(simulated_hub):
+    snapshot, lineage = simulated_hub
+    families = lineage.families[:150]
     cold = np.flatnonzero(np.bincount(families)[families] > 2)[::4]
     train = without(snapshot.responses, cold)
     truth = benchmark_scores(snapshot.responses, snapshot.items, cold).mean(axis=1)
@@ -90,8 +88,8 @@ def test_features_rank_cold_models_and_relatives_rank_them_better(hub):
 
 
 @both_kinds
-def test_revealed_responses_move_a_forecast_towards_them(hub, binary):
-    snapshot, lineage = hub
+def test_revealed_responses_move_a_forecast_towards_them(simulated_hub, binary):
+    snapshot, lineage = simulated_hub
     items, responses = snapshot.items, snapshot.responses
     if not binary:
         responses = benchmark_scores(responses, items).to_numpy(dtype=np.float32)

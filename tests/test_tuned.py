@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from builders import tiny_snapshot
+from predictor_contract import PredictorContract
 from sklearn.base import BaseEstimator, clone
 
 from lrmf.baselines.averages import LineageMean
@@ -12,7 +13,6 @@ from lrmf.baselines.tuned import Tuned, inner_splits
 from lrmf.data.lineage import Lineage
 from lrmf.data.responses import MISSING, observed
 from lrmf.data.statistics import item_means
-from lrmf.simulation.simulate import simulate
 from lrmf.solver.factorization import LRMF
 
 both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "proportions"])
@@ -21,6 +21,10 @@ both_kinds = pytest.mark.parametrize("binary", [True, False], ids=["answers", "p
 def tiny(binary=True):
     snapshot = tiny_snapshot(binary=binary)
     return snapshot, Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+
+
+class TestTuned(PredictorContract):
+    estimator = Tuned(LineageMean(), {"shrinkage": (0.1, 1.0)})
 
 
 @dataclass
@@ -83,13 +87,14 @@ def test_the_best_candidate_is_chosen_and_fitted_on_everything():
     )
 
 
-def test_shrinkage_is_high_where_lineage_says_nothing_and_low_where_it_tells_all():
-    snapshot = simulate(n_models=150, n_items=120, seed=3)
-    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+def test_shrinkage_is_high_where_lineage_says_nothing_and_low_where_it_tells_all(simulated_hub):
+    snapshot, lineage = simulated_hub
     grid = {"shrinkage": (0.1, 1.0, 10.0)}
     rng = np.random.default_rng(0)
     noise = rng.integers(0, 2, snapshot.responses.shape).astype(np.uint8)
-    family = rng.integers(0, 2, (lineage.families.max() + 1, 120)).astype(np.uint8)
+    family = rng.integers(0, 2, (lineage.families.max() + 1, snapshot.responses.shape[1])).astype(
+        np.uint8
+    )
     copies = family[lineage.families[:150]]
     chosen = [
         Tuned(LineageMean(), grid).fit(responses, lineage).chosen_["shrinkage"]
@@ -98,13 +103,12 @@ def test_shrinkage_is_high_where_lineage_says_nothing_and_low_where_it_tells_all
     assert chosen == [10.0, 0.1]
 
 
-def test_responses_hidden_from_the_fit_do_not_move_the_choice():
-    snapshot = simulate(n_models=80, n_items=60, seed=1)
-    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+def test_responses_hidden_from_the_fit_do_not_move_the_choice(simulated_hub):
+    snapshot, lineage = simulated_hub
     train = snapshot.responses.copy()
     train[::5] = MISSING
     model = Tuned(LineageMean(), {"shrinkage": (0.1, 1.0)}).fit(train, lineage)
-    assert not set(np.arange(0, 80, 5)) & {
+    assert not set(np.arange(0, 150, 5)) & {
         row for split in inner_splits(train, lineage) for row in split.rows
     }
     again = Tuned(LineageMean(), {"shrinkage": (0.1, 1.0)}).fit(train, lineage)

@@ -17,6 +17,7 @@ class ForecastInBlocks(BaseEstimator):
         n_models, n_items = self.responses_.shape
         rows = np.arange(n_models) if rows is None else np.asarray(rows)
         columns = np.arange(n_items) if items is None else np.asarray(items)
+        check_revealed(revealed, (len(rows), n_items))
         forecast = np.empty((len(rows), len(columns)), np.float32)
         for start in range(0, len(rows), BLOCK_MODELS):
             block = slice(start, start + BLOCK_MODELS)
@@ -40,11 +41,7 @@ class _Baseline(BaseEstimator):
         n_models, n_items = self.responses_.shape
         rows = np.arange(n_models) if rows is None else np.asarray(rows)
         columns = np.arange(n_items) if items is None else np.asarray(items)
-        if revealed is not None and revealed.shape != (len(rows), n_items):
-            raise ValueError(
-                f"revealed must have one row per forecast model and one column per item, "
-                f"({len(rows)}, {n_items}), got {revealed.shape}"
-            )
+        check_revealed(revealed, (len(rows), n_items))
         forecast = np.empty((len(rows), len(columns)), dtype=np.float32)
         forecast[:] = self.item_means_[columns]
         if len(rows):
@@ -56,3 +53,12 @@ class _Baseline(BaseEstimator):
 
     def _add_residual(self, forecast, rows, columns, revealed):
         pass
+
+
+def check_revealed(revealed, shape):
+    """Refuse revealed responses of another shape than the forecast of all items."""
+    if revealed is not None and revealed.shape != shape:
+        raise ValueError(
+            f"revealed must have one row per forecast model and one column per item, {shape}, "
+            f"got {revealed.shape}"
+        )
