@@ -82,11 +82,11 @@ def calibrated_loss(problem, score):
     """
     odds = [log_odds(*count(problem, axis=axis)) for axis in (0, 1)]
 
-    def design(cells):
+    def loadings(cells):
         parts = [score(cells.rows, cells.columns), odds[0][cells.columns], odds[1][cells.rows]]
         return np.column_stack(parts)
 
-    validation, test = design(problem.validation), design(problem.test)
+    validation, test = loadings(problem.validation), loadings(problem.test)
     centre, scale = validation.mean(axis=0), validation.std(axis=0) + 1e-12
     regression = LogisticRegression(C=100.0, max_iter=1000)
     regression.fit((validation - centre) / scale, problem.validation.answers)

@@ -36,7 +36,7 @@ from lrmf.simulation.items import SUBTASK_ITEMS
 from lrmf.simulation.population import ADAPTER, FINETUNE, MERGE, QUANTIZED
 from lrmf.simulation.simulate import AnswerConfig
 from lrmf.solver import prior
-from lrmf.solver.arcsine import Gaussian
+from lrmf.solver.arcsine import ArcsineGaussian
 from lrmf.solver.bernoulli import Bernoulli
 from notebooks.run import declared_parameters, resolve_parameters
 
@@ -756,7 +756,7 @@ def grids(is_binary, rank) -> dict[str, str]:
     tuned = {entry.label: entry.grid(study) for entry in PREDICTORS.values() if entry.grid}
     said = {}
     for name, grid in (
-        {FORECASTER.label: (Bernoulli if is_binary else Gaussian).grid} | tuned
+        {FORECASTER.label: (Bernoulli if is_binary else ArcsineGaussian).grid} | tuned
     ).items():
         parts = [
             ", ".join(

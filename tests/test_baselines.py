@@ -289,7 +289,7 @@ def test_ncf_forecast_is_the_network_applied_to_every_cell(simulated_hub):
     states = model.factors_.factors(rows)
     known = observed(snapshot.responses[rows]).sum(axis=1)
     inputs = model._model_inputs(rows, states, known)
-    product = states @ model.factors_.likelihood_.design[items].T
+    product = states @ model.factors_.likelihood_.loadings[items].T
     product = product + model.factors_.item_intercept_[items]
     forecast = model.predict_proba(rows, items)
     for row in range(2):

@@ -71,19 +71,19 @@ class TestAnswers:
         answers = rng.integers(0, 2, shape).astype(np.uint8)
         answers[rng.random(shape) < 0.3] = MISSING
         n_free, n_fixed = shape if side == MODELS else shape[::-1]
-        free, design = rng.standard_normal((n_free, 3)), rng.standard_normal((n_fixed, 3))
-        offset = rng.standard_normal(n_fixed)
+        free, loadings = rng.standard_normal((n_free, 3)), rng.standard_normal((n_fixed, 3))
+        intercept = rng.standard_normal(n_fixed)
         loss, gradient, hessian = laid_out(answers).statistics(
-            side, free, design, offset, exact=True
+            side, free, loadings, intercept, exact=True
         )
         cells = answers if side == MODELS else answers.T
-        logits = free @ design.T + offset
+        logits = free @ loadings.T + intercept
         known = cells != MISSING
         assert loss.sum() == pytest.approx(log_loss(logits, cells), rel=2e-6)
         residual = np.where(known, sigmoid(logits) - (cells == 1), 0)
-        assert gradient == pytest.approx(residual @ design, abs=5e-6 * n_fixed)
+        assert gradient == pytest.approx(residual @ loadings, abs=5e-6 * n_fixed)
         weight = np.where(known, sigmoid(logits) * sigmoid(-logits), 0)
-        full = np.einsum("ij,ja,jb->iab", weight, design, design)
+        full = np.einsum("ij,ja,jb->iab", weight, loadings, loadings)
         assert unpack(hessian, 3) == pytest.approx(full, abs=5e-6 * n_fixed)
 
     def test_sampled_hessian_is_unbiased_and_the_rest_exact(self, monkeypatch):
@@ -91,11 +91,11 @@ class TestAnswers:
         rng = np.random.default_rng(2)
         shape = (20, 9 * TILE_COLUMNS + 100)
         answers = rng.integers(0, 2, shape).astype(np.uint8)
-        design, offset = rng.standard_normal((shape[1], 2)), rng.standard_normal(shape[1])
+        loadings, intercept = rng.standard_normal((shape[1], 2)), rng.standard_normal(shape[1])
         free = rng.standard_normal((20, 2))
         found = laid_out(answers)
-        exact = found.statistics(MODELS, free, design, offset, exact=True)
-        sampled = [found.statistics(MODELS, free, design, offset) for _ in range(10)]
+        exact = found.statistics(MODELS, free, loadings, intercept, exact=True)
+        sampled = [found.statistics(MODELS, free, loadings, intercept) for _ in range(10)]
         for loss, gradient, hessian in sampled:
             assert np.array_equal(loss, exact[0]) and np.array_equal(gradient, exact[1])
             assert hessian[:, [0, 2]] == pytest.approx(exact[2][:, [0, 2]], rel=0.35)
@@ -275,8 +275,10 @@ class TestAlternatingNewton:
 class TestLikelihood:
     def drawn(self, *, n_items=60, p=4, seed=0, scale=1.0):
         rng = np.random.default_rng(seed)
-        design = np.column_stack([scale * rng.standard_normal((n_items, p - 1)), np.ones(n_items)])
-        return Bernoulli(design, rng.standard_normal(n_items))
+        loadings = np.column_stack(
+            [scale * rng.standard_normal((n_items, p - 1)), np.ones(n_items)]
+        )
+        return Bernoulli(loadings, rng.standard_normal(n_items))
 
     def test_evidence_is_the_expansion_of_the_log_likelihood(self, layout):
         likelihood = self.drawn()
@@ -286,12 +288,12 @@ class TestLikelihood:
         answers[3] = MISSING
         states = rng.standard_normal((5, 4))
         evidence = likelihood.evidence(laid_out(answers), states)
-        logits = states @ likelihood.design.T + likelihood.offset
+        logits = states @ likelihood.loadings.T + likelihood.intercept
         known = answers != MISSING
         weight = np.where(known, sigmoid(logits) * sigmoid(-logits), 0)
         residual = np.where(known, sigmoid(logits) - (answers == 1), 0)
-        hessian = np.einsum("ij,ja,jb->iab", weight, likelihood.design, likelihood.design)
-        expected = np.einsum("iab,ib->ia", hessian, states) - residual @ likelihood.design
+        hessian = np.einsum("ij,ja,jb->iab", weight, likelihood.loadings, likelihood.loadings)
+        expected = np.einsum("iab,ib->ia", hessian, states) - residual @ likelihood.loadings
         assert evidence.precision == pytest.approx(hessian, abs=1e-4)
         assert evidence.information == pytest.approx(expected, abs=1e-4)
         assert not evidence.precision[3].any() and not evidence.information[3].any()
@@ -309,21 +311,21 @@ class TestLikelihood:
         for row in revealed:
             row[rng.permutation(60)[:n_revealed]] = rng.integers(0, 2, n_revealed)
         posterior = likelihood.fold_in(prior, revealed)
-        design = likelihood.design.astype(float)
+        loadings = likelihood.loadings.astype(float)
         for row in range(n):
             known = revealed[row] != MISSING
 
             def value(t, row=row, known=known):
-                logits = design @ t + likelihood.offset
+                logits = loadings @ t + likelihood.intercept
                 pull = 0.5 * precision * np.sum((t - mean[row]) ** 2)
                 return log_loss(logits[known], revealed[row, known]) + pull
 
             mode = posterior.mean[row]
             best = min(minimize(value, start, method="BFGS").fun for start in (mode, mean[row]))
             assert value(mode) <= best + 1e-5 * (1 + abs(best))
-            weight = known * sigmoid(design @ mode + likelihood.offset)
-            weight *= sigmoid(-(design @ mode + likelihood.offset))
-            curvature = design.T * weight @ design + precision * np.eye(p)
+            weight = known * sigmoid(loadings @ mode + likelihood.intercept)
+            weight *= sigmoid(-(loadings @ mode + likelihood.intercept))
+            curvature = loadings.T * weight @ loadings + precision * np.eye(p)
             assert posterior.precision[row] == pytest.approx(curvature, abs=1e-3)
 
     def test_forecast_is_close_to_the_integral(self):
@@ -334,9 +336,9 @@ class TestLikelihood:
         covariance = factors @ factors.transpose(0, 2, 1) / 4
         mean = 2 * rng.standard_normal((6, 4))
         probability, slope, noise = likelihood.forecast(mean, covariance)
-        design = likelihood.design.astype(float)
-        centre = mean @ design.T + likelihood.offset
-        spread = np.sqrt(np.einsum("ia,nab,ib->ni", design, covariance, design))
+        loadings = likelihood.loadings.astype(float)
+        centre = mean @ loadings.T + likelihood.intercept
+        spread = np.sqrt(np.einsum("ia,nab,ib->ni", loadings, covariance, loadings))
         nodes, weights = np.polynomial.hermite_e.hermegauss(60)
         chance = sigmoid(centre[..., None] + spread[..., None] * nodes)
         weights = weights / np.sqrt(2 * np.pi)
@@ -344,7 +346,7 @@ class TestLikelihood:
         error = np.abs(noise - (chance * (1 - chance)) @ weights)
         assert error.max() < 0.045
         assert error.mean() < 0.3 * np.mean(probability * (1 - probability) - noise)
-        moved = Bernoulli(design, likelihood.offset + 1e-2)
+        moved = Bernoulli(loadings, likelihood.intercept + 1e-2)
         by_logit = (moved.forecast(mean, covariance)[0] - probability) / 1e-2
         assert slope == pytest.approx(by_logit, abs=2e-3)
 

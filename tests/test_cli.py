@@ -597,11 +597,11 @@ def write_foreign(kind, path, saved):
             np.save(file, np.ones(3))
     else:
         changes = {
-            "objects": {"design": np.array([Bomb()], dtype=object)},
+            "objects": {"loadings": np.array([Bomb()], dtype=object)},
             "other keys": None,
-            "other shapes": {"offset": content["offset"][:-1]},
-            "not finite": {"design": content["design"] * np.nan},
-            "not numbers": {"design": content["items_item_id"]},
+            "other shapes": {"intercept": content["intercept"][:-1]},
+            "not finite": {"loadings": content["loadings"] * np.nan},
+            "not numbers": {"loadings": content["items_item_id"]},
             "other parameters": {"params": np.array('{"depth": 3}')},
             "no parameters": {"params": np.array("[]")},
         }[kind]

@@ -10,11 +10,11 @@ from sklearn.base import BaseEstimator
 from sklearn.metrics import roc_auc_score
 
 from lrmf import LRMF, Lineage
-from lrmf.data.lineage import is_isolated
+from lrmf.data.lineage import lacks_evaluated_relatives
 from lrmf.evaluation.evaluate import evaluate
 from lrmf.evaluation.splits import zero_shot
 from lrmf.solver.answers import lay_out
-from lrmf.solver.arcsine import Gaussian
+from lrmf.solver.arcsine import ArcsineGaussian
 from lrmf.solver.newton import AlternatingNewton
 from lrmf.solver.prior import LineagePrior
 from lrmf.solver.scores import coverage_scale, unexplained_variance, widened
@@ -54,8 +54,8 @@ def test_auc_counts_tied_cells_half():
 
 def test_components_of_proportions_have_signs_that_do_not_depend_on_lapack():
     proportions = np.random.default_rng(0).uniform(0.1, 0.9, size=(30, 5))
-    fitted = Gaussian.fit(proportions, n_trials=None, rank=3, jump=0.1)
-    assert (fitted.design.sum(axis=0) >= 0).all()
+    fitted = ArcsineGaussian.fit(proportions, n_trials=None, rank=3, jump=0.1)
+    assert (fitted.loadings.sum(axis=0) >= 0).all()
 
 
 def test_factors_share_their_penalty_evenly_between_models_and_items():
@@ -108,7 +108,12 @@ def test_a_model_is_no_relative_of_its_own():
     edges = [("a", "b", "finetune")]
     lineage = Lineage.from_edges(edges, ["a", "b", "alone", "silent"])
     evaluated = np.array([True, False, True, False])
-    assert is_isolated(lineage, evaluated, np.arange(4)).tolist() == [True, False, True, True]
+    assert lacks_evaluated_relatives(lineage, evaluated, np.arange(4)).tolist() == [
+        True,
+        False,
+        True,
+        True,
+    ]
 
 
 def test_variance_beyond_chance_is_told_from_chance():

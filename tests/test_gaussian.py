@@ -5,7 +5,7 @@ import pytest
 from draws import draw_proportions, random_lineage
 
 from lrmf import LRMF
-from lrmf.solver.arcsine import Gaussian
+from lrmf.solver.arcsine import ArcsineGaussian
 from lrmf.solver.gaussians import Gaussians
 
 RIDGE, STRENGTH, JUMP = 0.7, 3.0, 0.1
@@ -27,35 +27,35 @@ def arcsine(values):
 class TestMoments:
     def test_without_missing_cells_they_are_those_of_numpy(self):
         _, drawn = proportions(missing=0)
-        fitted = Gaussian.fit(drawn, n_trials=np.full(5, 50), rank=5, jump=0.0)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=np.full(5, 50), rank=5, jump=0.0)
         y = arcsine(drawn)
-        assert fitted.centre == pytest.approx(y.mean(axis=0), abs=1e-6)
+        assert fitted.mean == pytest.approx(y.mean(axis=0), abs=1e-6)
         assert fitted.scale == pytest.approx(y.std(axis=0), abs=1e-6)
-        correlation = fitted.design @ fitted.design.T
+        correlation = fitted.loadings @ fitted.loadings.T
         shrunk = 0.95 * np.corrcoef(y.T) + 0.05 * np.eye(5)
         assert correlation == pytest.approx(shrunk, abs=1e-6)
         assert fitted.noise == pytest.approx(1 / (50 * fitted.scale**2), abs=1e-5)
 
     def test_missing_cells_are_left_out(self):
         _, drawn = proportions(200, missing=0.3)
-        fitted = Gaussian.fit(drawn, n_trials=None, rank=5, jump=0.0)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, jump=0.0)
         y = arcsine(drawn)
-        assert fitted.centre == pytest.approx(np.nanmean(y, axis=0), abs=1e-6)
+        assert fitted.mean == pytest.approx(np.nanmean(y, axis=0), abs=1e-6)
         assert fitted.scale == pytest.approx(np.nanstd(y, axis=0), abs=1e-6)
-        correlation = fitted.design @ fitted.design.T
+        correlation = fitted.loadings @ fitted.loadings.T
         assert np.diag(correlation) == pytest.approx(np.ones(5), abs=1e-6)
         both = ~np.isnan(y[:, 0]) & ~np.isnan(y[:, 1])
-        z = (y - fitted.centre) / fitted.scale
+        z = (y - fitted.mean) / fitted.scale
         expected = 0.95 * np.mean(z[both, 0] * z[both, 1])
         assert correlation[0, 1] == pytest.approx(expected, abs=1e-6)
 
     @pytest.mark.parametrize("rank", [1, 3])
     def test_what_a_lower_rank_leaves_out_is_noise(self, rank):
         _, drawn = proportions(missing=0)
-        full = Gaussian.fit(drawn, n_trials=None, rank=5, jump=0.0)
-        part = Gaussian.fit(drawn, n_trials=None, rank=rank, jump=0.0)
-        assert part.design.shape == (5, rank)
-        left_out = (full.design**2).sum(axis=1) - (part.design**2).sum(axis=1)
+        full = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, jump=0.0)
+        part = ArcsineGaussian.fit(drawn, n_trials=None, rank=rank, jump=0.0)
+        assert part.loadings.shape == (5, rank)
+        left_out = (full.loadings**2).sum(axis=1) - (part.loadings**2).sum(axis=1)
         assert part.noise == pytest.approx(full.noise + left_out, abs=1e-9)
         assert (left_out > 0).all()
 
@@ -63,8 +63,8 @@ class TestMoments:
     def test_constant_columns_stay_finite_and_are_forecast(self, constant):
         _, drawn = proportions()
         drawn[:, 2] = constant
-        fitted = Gaussian.fit(drawn, n_trials=None, rank=5, jump=0.05)
-        for name in ("design", "centre", "scale", "noise"):
+        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, jump=0.05)
+        for name in ("loadings", "mean", "scale", "noise"):
             assert np.isfinite(getattr(fitted, name)).all()
         expected, _, _ = fitted.forecast(np.zeros((1, 5)), np.zeros((1, 5, 5)))
         assert expected[0, 2] == pytest.approx(constant, abs=1e-5)
@@ -72,15 +72,15 @@ class TestMoments:
     def test_a_column_nobody_has_met_is_like_the_average_column(self):
         _, drawn = proportions()
         drawn[:, 1] = np.nan
-        fitted = Gaussian.fit(drawn, n_trials=None, rank=5, jump=0.05)
-        others = np.delete(fitted.centre, 1)
-        assert fitted.centre[1] == pytest.approx(others.mean())
-        correlation = fitted.design @ fitted.design.T
+        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, jump=0.05)
+        others = np.delete(fitted.mean, 1)
+        assert fitted.mean[1] == pytest.approx(others.mean())
+        correlation = fitted.loadings @ fitted.loadings.T
         assert correlation[1] == pytest.approx(np.eye(5)[1], abs=1e-9)
 
     def test_one_model(self):
-        fitted = Gaussian.fit(np.array([[0.2, np.nan]]), n_trials=None, rank=2, jump=0.05)
-        assert np.isfinite(fitted.design).all() and (fitted.scale == 1).all()
+        fitted = ArcsineGaussian.fit(np.array([[0.2, np.nan]]), n_trials=None, rank=2, jump=0.05)
+        assert np.isfinite(fitted.loadings).all() and (fitted.scale == 1).all()
 
 
 class TestEvidence:
@@ -90,21 +90,21 @@ class TestEvidence:
         """D_o' R^-1 D_o and D_o' R^-1 y_o with R = jump D_o D_o' + noise, row by row."""
         _, drawn = proportions()
         drawn[3] = np.nan
-        fitted = Gaussian.fit(drawn, n_trials=np.full(5, 100), rank=rank, jump=jump)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=np.full(5, 100), rank=rank, jump=jump)
         evidence = fitted.evidence(drawn, jump=jump)
         for row, values in enumerate(drawn):
             known = ~np.isnan(values)
-            design = fitted.design[known]
-            spread = jump * design @ design.T + np.diag(fitted.noise[known])
-            y = (arcsine(values[known]) - fitted.centre[known]) / fitted.scale[known]
+            loadings = fitted.loadings[known]
+            spread = jump * loadings @ loadings.T + np.diag(fitted.noise[known])
+            y = (arcsine(values[known]) - fitted.mean[known]) / fitted.scale[known]
             inverse = np.linalg.inv(spread)
-            assert evidence.precision[row] == pytest.approx(design.T @ inverse @ design)
-            assert evidence.information[row] == pytest.approx(design.T @ inverse @ y)
+            assert evidence.precision[row] == pytest.approx(loadings.T @ inverse @ loadings)
+            assert evidence.information[row] == pytest.approx(loadings.T @ inverse @ y)
         assert not evidence.precision[3].any() and not evidence.information[3].any()
 
     def test_fold_in_multiplies_the_prior_by_the_evidence(self):
         _, drawn = proportions()
-        fitted = Gaussian.fit(drawn, n_trials=None, rank=5, jump=0.3)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, jump=0.3)
         prior = Gaussians(np.tile(2 * np.eye(5), (30, 1, 1)), np.ones((30, 5)))
         posterior = fitted.fold_in(prior, drawn)
         evidence = fitted.evidence(drawn, jump=0.0)
@@ -116,15 +116,15 @@ class TestForecast:
     def test_equals_the_integral(self):
         """E sin^2(y / 2) under the normal state, by quadrature."""
         _, drawn = proportions()
-        fitted = Gaussian.fit(drawn, n_trials=np.full(5, 100), rank=5, jump=0.0)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=np.full(5, 100), rank=5, jump=0.0)
         rng = np.random.default_rng(1)
         factors = rng.standard_normal((6, 5, 5))
         covariance = factors @ factors.transpose(0, 2, 1) / 10
         mean = 0.5 * rng.standard_normal((6, 5))
         expected, slope, noise = fitted.forecast(mean, covariance)
-        y = fitted.centre + fitted.scale * (mean @ fitted.design.T)
+        y = fitted.mean + fitted.scale * (mean @ fitted.loadings.T)
         assert y.min() > 0 and y.max() < np.pi
-        variance = np.einsum("ia,nab,ib->ni", fitted.design, covariance, fitted.design)
+        variance = np.einsum("ia,nab,ib->ni", fitted.loadings, covariance, fitted.loadings)
         nodes, weights = np.polynomial.hermite_e.hermegauss(40)
         spread = (np.sqrt(variance) * fitted.scale)[..., None] * nodes
         exact = np.sin((y[..., None] + spread) / 2) ** 2 @ weights / np.sqrt(2 * np.pi)
@@ -136,7 +136,7 @@ class TestForecast:
 
     def test_stays_a_proportion_far_out(self):
         _, drawn = proportions()
-        fitted = Gaussian.fit(drawn, n_trials=None, rank=5, jump=0.0)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, jump=0.0)
         for sign in (-100, 100):
             expected, slope, noise = fitted.forecast(
                 sign * np.ones((1, 5)), np.tile(0.1 * np.eye(5), (1, 1, 1))
@@ -146,7 +146,7 @@ class TestForecast:
 
     def test_of_chosen_items(self):
         _, drawn = proportions()
-        fitted = Gaussian.fit(drawn, n_trials=None, rank=3, jump=0.0)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=3, jump=0.0)
         mean, covariance = np.ones((2, 3)), np.tile(np.eye(3), (2, 1, 1))
         chosen = np.array([4, 0, 0])
         parts = fitted.forecast(mean, covariance, chosen)
@@ -159,15 +159,15 @@ def gaussian_process(model, lineage, drawn, *, leave_out=None):
 
     Means (n_nodes, p) and covariances (n_nodes, p, p), by one dense solve over all observed cells.
     """
-    likelihood, n, p = model.likelihood_, lineage.n_nodes, model.likelihood_.design.shape[1]
+    likelihood, n, p = model.likelihood_, lineage.n_nodes, model.likelihood_.loadings.shape[1]
     field = RIDGE * np.eye(n) + STRENGTH * lineage.laplacian.toarray()
     kernel = np.kron(np.linalg.inv(field) + JUMP * np.eye(n), np.eye(p))
-    y = (arcsine(drawn) - likelihood.centre) / likelihood.scale
+    y = (arcsine(drawn) - likelihood.mean) / likelihood.scale
     if leave_out is not None:
         y[leave_out] = np.nan
     cells = np.argwhere(~np.isnan(y))
     read = np.zeros((len(cells), n, p))
-    read[np.arange(len(cells)), cells[:, 0]] = likelihood.design[cells[:, 1]]
+    read[np.arange(len(cells)), cells[:, 0]] = likelihood.loadings[cells[:, 1]]
     read = read.reshape(len(cells), n * p)
     spread = read @ kernel @ read.T + np.diag(likelihood.noise[cells[:, 1]])
     gain = kernel @ read.T @ np.linalg.inv(spread)
@@ -201,7 +201,7 @@ class TestWholeModel:
         target = np.eye(4, dtype=bool)[[2]]
         scores = model.predict_scores([5], target=target)
         assert scores["score"][0] == pytest.approx(expected[0, 2], abs=1e-6)
-        gradient = slope[0, 2] * model.likelihood_.design[2]
+        gradient = slope[0, 2] * model.likelihood_.loadings[2]
         deviation = np.sqrt(gradient @ covariance[5] @ gradient + noise[0, 2])
         deviation /= np.sqrt(expected[0, 2] * (1 - expected[0, 2]))
         half = 1.6449 * deviation  # of a sample too small for the scale to differ from 1

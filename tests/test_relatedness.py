@@ -82,10 +82,10 @@ def test_no_pairs_no_correlations():
 
 def test_coordinates_keep_the_differences_of_predictions():
     rng = np.random.default_rng(0)
-    states, design = rng.normal(size=(20, 3)), rng.normal(size=(40, 3)) * [3, 1, 0.2] + 0.5
+    states, loadings = rng.normal(size=(20, 3)), rng.normal(size=(40, 3)) * [3, 1, 0.2] + 0.5
     rows = np.arange(5, 20)
-    coordinates, shares = relatedness.principal_coordinates(states, design, rows)
-    predictions = states @ design.T
+    coordinates, shares = relatedness.principal_coordinates(states, loadings, rows)
+    predictions = states @ loadings.T
     for one, other in [(0, 1), (7, 19), (3, 12)]:
         expected = np.sqrt(np.mean((predictions[one] - predictions[other]) ** 2))
         assert np.linalg.norm(coordinates[one] - coordinates[other]) == pytest.approx(expected)
@@ -96,11 +96,11 @@ def test_coordinates_keep_the_differences_of_predictions():
 
 def test_coordinates_do_not_depend_on_the_rotation_of_the_factors():
     rng = np.random.default_rng(0)
-    states, design = rng.normal(size=(20, 3)), rng.normal(size=(40, 3))
+    states, loadings = rng.normal(size=(20, 3)), rng.normal(size=(40, 3))
     mixing = rng.normal(size=(3, 3))
-    expected, _ = relatedness.principal_coordinates(states, design, np.arange(20))
+    expected, _ = relatedness.principal_coordinates(states, loadings, np.arange(20))
     rotated = relatedness.principal_coordinates(
-        states @ mixing, design @ np.linalg.inv(mixing).T, np.arange(20)
+        states @ mixing, loadings @ np.linalg.inv(mixing).T, np.arange(20)
     )
     np.testing.assert_allclose(rotated[0], expected, atol=1e-9)
 

@@ -127,9 +127,9 @@ class BoostedTrees(ForecastInBlocks):
             sums.append(values @ self.member_)
             counts.append(seen @ self.member_)
         total, count = np.concatenate(sums), np.concatenate(counts)
-        self.centre_ = self.item_means_ @ self.member_ / self.member_.sum(axis=0)
+        self.benchmark_means_ = self.item_means_ @ self.member_ / self.member_.sum(axis=0)
         residual = total / np.maximum(count + n_prior, 1)
-        scores = np.where(count > 0, self.centre_ + residual, np.nan)
+        scores = np.where(count > 0, self.benchmark_means_ + residual, np.nan)
         return to_arcsine(scores).astype(np.float64)
 
     def _booster(self):
@@ -177,7 +177,12 @@ class BoostedTrees(ForecastInBlocks):
         ):  # the noise of the revealed answers does not carry over to others
             binomial = self.item_means_ * (1 - self.item_means_)
             n_items = self.member_.sum(axis=0)
-            noise = binomial @ self.member_ / n_items**2 / (self.centre_ * (1 - self.centre_))
+            noise = (
+                binomial
+                @ self.member_
+                / n_items**2
+                / (self.benchmark_means_ * (1 - self.benchmark_means_))
+            )
             variance = np.maximum(variance - noise, 0.2 * variance)
             shrink = np.sqrt(variance / np.maximum(np.diag(covariance), variance))
             covariance = covariance * np.outer(shrink, shrink)
@@ -195,7 +200,7 @@ class BoostedTrees(ForecastInBlocks):
 
     def forecast(self, rows) -> np.ndarray:
         """Forecast y (n_rows, n_benchmarks) from the inputs alone."""
-        y = np.tile(to_arcsine(self.centre_).astype(np.float64), (len(rows), 1))
+        y = np.tile(to_arcsine(self.benchmark_means_).astype(np.float64), (len(rows), 1))
         with threadpool_limits(1):
             for column, tree in zip(y.T, self.trees_, strict=True):
                 if tree is not None:

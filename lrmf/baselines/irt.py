@@ -7,7 +7,7 @@ import numpy as np
 from ..data.kinds import ANSWERS, kind_of
 from ..data.lineage import without_edges
 from ..solver.answers import lay_out
-from ..solver.arcsine import Gaussian
+from ..solver.arcsine import ArcsineGaussian
 from ..solver.bernoulli import Bernoulli
 from ..solver.gaussians import Gaussians, pack
 from ..solver.newton import AlternatingNewton
@@ -98,25 +98,25 @@ class ItemResponse(ForecastInBlocks):
         )
         self.slope_ = fitted[:, 0] if self.slopes else np.ones(len(fitted))
         self.ability_, self.intercept_ = states[:, 0], fitted[:, -1]
-        design = np.column_stack([fitted[:, :-1], np.ones(len(fitted))])
-        self.likelihood_ = Bernoulli(design, self.intercept_)
+        loadings = np.column_stack([fitted[:, :-1], np.ones(len(fitted))])
+        self.likelihood_ = Bernoulli(loadings, self.intercept_)
         return self.likelihood_.evidence(answers, states[: len(self.responses_)])
 
     def _fit_proportions(self, lineage, items):
         """One common factor from the items' correlation; the evidence of each model."""
         n_trials = None if items is None else items["n_trials"].to_numpy()
-        factor = Gaussian.fit(self.responses_, n_trials=n_trials, rank=1, jump=0.0)
+        factor = ArcsineGaussian.fit(self.responses_, n_trials=n_trials, rank=1, jump=0.0)
         if not self.slopes:
-            common = np.full_like(factor.design, np.sqrt(np.mean(factor.design**2)))
-            rest = factor.noise + (factor.design**2 - common**2)[:, 0]
-            factor.design, factor.noise = common, np.maximum(rest, 1e-6)
+            common = np.full_like(factor.loadings, np.sqrt(np.mean(factor.loadings**2)))
+            rest = factor.noise + (factor.loadings**2 - common**2)[:, 0]
+            factor.loadings, factor.noise = common, np.maximum(rest, 1e-6)
         self._make_prior(lineage, pinned=False)
         self.likelihood_ = factor
         own = factor.evidence(self.responses_, jump=0.0)
         full = own.pad(self.n_nodes_)
         states, _ = solve(self.prior_, pack(full.precision), full.information, rtol=1e-8)
-        self.ability_, self.slope_ = states[:, 0], factor.design[:, 0]
-        self.intercept_ = factor.centre
+        self.ability_, self.slope_ = states[:, 0], factor.loadings[:, 0]
+        self.intercept_ = factor.mean
         return own
 
     def _forecast_block(self, rows, columns, revealed):

@@ -55,9 +55,11 @@ class NCF(BaseEstimator):
         self.factors_.fit(responses, lineage, items=items, models=models)
         self.responses_, self.item_means_ = responses, item_means(responses, items)
         self.descriptions_ = self._describe(lineage, models)
-        design, offset = self.factors_.item_factors_, self.factors_.item_intercept_
-        codes = benchmark_codes(items, len(design))
-        self.item_inputs_ = np.column_stack([design, offset, codes[:, None] == np.unique(codes)])
+        loadings, intercept = self.factors_.item_factors_, self.factors_.item_intercept_
+        codes = benchmark_codes(items, len(loadings))
+        self.item_inputs_ = np.column_stack(
+            [loadings, intercept, codes[:, None] == np.unique(codes)]
+        )
         output = _AnswerOutput if kind_of(responses) is ANSWERS else _ProportionOutput
         self.output_ = output(self)
         self.network_ = self.output_.network(
@@ -116,7 +118,7 @@ class NCF(BaseEstimator):
     def _product(self, states, columns) -> np.ndarray:
         """What the factors alone forecast, on their own scale: float32 (n_rows, n_columns)."""
         likelihood = self.factors_.likelihood_
-        product = states.astype(np.float32) @ likelihood.design[columns].T.astype(np.float32)
+        product = states.astype(np.float32) @ likelihood.loadings[columns].T.astype(np.float32)
         return product + self.output_.intercept[columns]
 
     def _episodes(self, rng) -> tuple[np.ndarray, np.ndarray]:
@@ -146,7 +148,7 @@ class NCF(BaseEstimator):
         states = self.factors_.factors(rows, reveal(answers, shown))
         row, column = np.nonzero(target)
         models = self._model_inputs(rows, states, shown.sum(axis=1))[row]
-        product = np.einsum("cp,cp->c", states[row], self.factors_.likelihood_.design[column])
+        product = np.einsum("cp,cp->c", states[row], self.factors_.likelihood_.loadings[column])
         product = product + self.output_.intercept[column]
         wanted = self.output_.target(answers[row, column], column)
         inputs = np.column_stack([models, self.item_inputs_[column], product])
@@ -157,9 +159,9 @@ class NCF(BaseEstimator):
         if not len(inputs):
             self.network_ = None
             return
-        centre, scale = inputs.mean(axis=0), inputs.std(axis=0)
+        mean, scale = inputs.mean(axis=0), inputs.std(axis=0)
         scale[scale < 1e-6] = 1
-        inputs -= centre
+        inputs -= mean
         inputs /= scale
         self.network_.set_params(batch_size=min(BATCH_CELLS, len(inputs)))
         epochs = []
@@ -172,7 +174,7 @@ class NCF(BaseEstimator):
         averaged = [np.mean(layer, axis=0) for layer in zip(*last, strict=True)]
         self.weights_, self.biases_ = averaged[:3], averaged[3:]
         self.weights_[0] /= scale[:, None]
-        self.biases_[0] = self.biases_[0] - centre @ self.weights_[0]
+        self.biases_[0] = self.biases_[0] - mean @ self.weights_[0]
         n_items_inputs = self.item_inputs_.shape[1]
         self._parts = [inputs.shape[1] - n_items_inputs - 1, inputs.shape[1] - 1]
 

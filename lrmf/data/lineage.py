@@ -533,9 +533,6 @@ def lacks_evaluated_relatives(
     return n_evaluated[family[rows]] - is_evaluated[rows] <= 0
 
 
-is_isolated = lacks_evaluated_relatives
-
-
 def without_edges(lineage: Lineage | None, responses: np.ndarray) -> Lineage:
     """The same models, no edges."""
     n_models = len(responses)

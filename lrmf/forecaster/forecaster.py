@@ -8,7 +8,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ..data.kinds import ANSWERS, kind_of
-from ..data.lineage import is_isolated
+from ..data.lineage import lacks_evaluated_relatives
 from ..data.responses import (
     has_responses,
     observed,
@@ -236,7 +236,7 @@ class Forecaster(Forecasts, BaseEstimator):
     def _choose(self, rng):
         """Training models with and without relatives, for cross-fitting."""
         rows = np.flatnonzero(self.evaluated_)
-        isolated = is_isolated(self.lineage_, self.evaluated_, rows)
+        isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
         # Up to `most` of either group, fewer where a model has many cells.
         groups = [rng.permutation(rows[isolated == group]) for group in (False, True)]
         size = self._config.most_cells // self.responses_.shape[1]
@@ -297,7 +297,7 @@ class Forecaster(Forecasts, BaseEstimator):
             deviation,
             self.scores_.actual(given, target),
             self.scores_.n_observed(reveal(given, target)),
-            is_isolated(self.lineage_, self.evaluated_, rows),
+            lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows),
         )
 
     def _learn_drift(self, models):
@@ -320,7 +320,7 @@ class Forecaster(Forecasts, BaseEstimator):
         if self.trees_ is not None:
             belief = self.trees_.stack(model, belief, self._shown(models), rows)
         # What the latest models' own responses move their states by, given the earlier models.
-        isolated = is_isolated(self.lineage_, model.evaluated_, rows).astype(int)
+        isolated = lacks_evaluated_relatives(self.lineage_, model.evaluated_, rows).astype(int)
         moved = self._states(rows, None).mean - belief.mean
         shift = np.stack(
             [shrunken_mean(moved[isolated == g], model.gram, fewest=config.fewest) for g in (0, 1)]
@@ -330,7 +330,9 @@ class Forecaster(Forecasts, BaseEstimator):
         # Later models are moved by what the latest training models had over their forecasts.
         later = np.flatnonzero(is_later)
         offset = np.zeros(self._leave_one_out.information.shape)
-        offset[later] = shift[is_isolated(self.lineage_, self.evaluated_, later).astype(int)]
+        offset[later] = shift[
+            lacks_evaluated_relatives(self.lineage_, self.evaluated_, later).astype(int)
+        ]
         self._leave_one_out = self._leave_one_out.shift(offset)
 
     def _errors(self, belief, rows, isolated):
@@ -367,6 +369,6 @@ class Forecaster(Forecasts, BaseEstimator):
         return self.near_duplicates_.blend(weights, expected, items)
 
     def _calibrated(self, score, deviation, rows, given):
-        isolated = is_isolated(self.lineage_, self.evaluated_, rows)
+        isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
         deviation = self.calibration_(score, deviation, observed_counts(given), isolated)
         return deviation * self.drift_.factors(rows)

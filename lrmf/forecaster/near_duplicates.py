@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import sparse
 
 from ..data.kinds import ANSWERS
-from ..data.lineage import Lineage, is_isolated
+from ..data.lineage import Lineage, lacks_evaluated_relatives
 from ..data.responses import has_responses
 from ..data.statistics import compress
 from ..solver import kernels
@@ -121,7 +121,7 @@ class NearDuplicates:
         expected : float32 (n_cells,), forecasts of the answers (`forecast_in_turn`)
         revealed : RevealedAnswers of the rows
         """
-        isolated = is_isolated(self.lineage, self.evaluated, rows)
+        isolated = lacks_evaluated_relatives(self.lineage, self.evaluated, rows)
         ratios = np.concatenate(
             [
                 _mean_by_relatedness(*self._evidence(rows[block], expected, revealed, block))
@@ -164,7 +164,7 @@ class NearDuplicates:
 
     def _mixture_weights_of(self, rows, n_revealed):
         """Shares (n, relatedness, noise) and of LRMF alone (n,) for so many revealed answers."""
-        isolated = is_isolated(self.lineage, self.evaluated, rows)
+        isolated = lacks_evaluated_relatives(self.lineage, self.evaluated, rows)
         nearest = np.abs(np.log1p(n_revealed)[:, None] - np.log1p(CONFIG.n_revealed)).argmin(axis=1)
         shares, alone = np.zeros((len(rows), len(RELATEDNESS), NOISE.size)), np.ones(len(rows))
         for row, (level, group) in enumerate(zip(nearest, isolated, strict=True)):

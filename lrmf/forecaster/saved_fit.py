@@ -65,6 +65,6 @@ def _checked(arrays: dict) -> Forecaster:
     texts = [array for array in arrays.values() if array.dtype.kind == "U"]
     if len(numbers) + len(texts) < len(arrays) or not all(np.isfinite(a).all() for a in numbers):
         raise ValueError("it holds values that are not finite numbers or texts")
-    if lengths != {len(model.items_)} or arrays["design"].ndim != 2:
+    if lengths != {len(model.items_)} or arrays["loadings"].ndim != 2:
         raise ValueError("its arrays are not of one length")
     return forecaster

@@ -110,7 +110,7 @@ def _scores(likelihood, belief, columns):
     """Expected scores (n, n_benchmarks), their slopes by the state, and its covariance."""
     covariance = belief.covariance
     expected, slope, _ = likelihood.forecast(belief.mean, covariance)
-    design = likelihood.design
+    loadings = likelihood.loadings
     score = np.stack([expected[:, own].mean(axis=1) for own in columns], axis=1)
-    slopes = [slope[:, own] @ design[own] / len(own) for own in columns]
+    slopes = [slope[:, own] @ loadings[own] / len(own) for own in columns]
     return score.astype(np.float64), np.stack(slopes, axis=1).astype(np.float64), covariance

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.kinds import ANSWERS, PROPORTIONS, kind_of
-from ..data.lineage import is_isolated
+from ..data.lineage import lacks_evaluated_relatives
 from ..data.responses import has_responses, observed, random_places, reveal, without
 from ..solver.factorization import LIKELIHOODS, LRMF
 from .card_correction import correct
@@ -168,7 +168,7 @@ def _log_loss(likelihood, states, _, target):
 
 def _squared_error(likelihood, states, actual, target):
     """Of the standardised scores, their sampling noise smoothed away."""
-    error = (actual.mean - states.mean) @ likelihood.design.T
+    error = (actual.mean - states.mean) @ likelihood.loadings.T
     return (error[observed(target)] ** 2).mean()
 
 
@@ -176,7 +176,7 @@ def _models_with_relatives(responses, lineage, rng):
     """In random order; all models with responses if hardly any has relatives."""
     evaluated = has_responses(responses)
     rows = np.flatnonzero(evaluated)
-    related = rows[~is_isolated(lineage, evaluated, rows)]
+    related = rows[~lacks_evaluated_relatives(lineage, evaluated, rows)]
     return rng.permutation(related if related.size >= CONFIG.fewest else rows)
 
 

@@ -26,9 +26,9 @@ class DenseAnswers:
         self.observed = count_answers(answers)[1], by_item
         self._rng = rng
 
-    def statistics(self, side, free, design, offset, *, exact=False):
-        """Loss (by tile), gradient and packed Hessian of `free`, (design, offset) fixed."""
-        free, fixed = _extend(free, 1.0), _extend(design, offset)
+    def statistics(self, side, free, loadings, intercept, *, exact=False):
+        """Loss (by tile), gradient and packed Hessian of `free`, (loadings, intercept) fixed."""
+        free, fixed = _extend(free, 1.0), _extend(loadings, intercept)
         n_free, p = len(free), free.shape[1] - 1
         by_item = side == ITEM_SIDE
         tile = kernels.TILE_COLUMNS if by_item else kernels.TILE_ROWS
@@ -67,8 +67,8 @@ class SparseAnswers:
         self.observed = np.diff(compressed.indptr), np.diff(transposed.indptr)
         self.correct = np.bincount(compressed.indices, compressed.data, minlength=self.shape[1])
 
-    def statistics(self, side, free, design, offset, *, exact=False):
-        """Loss (by row), gradient and packed Hessian of `free`, (design, offset) fixed."""
+    def statistics(self, side, free, loadings, intercept, *, exact=False):
+        """Loss (by row), gradient and packed Hessian of `free`, (loadings, intercept) fixed."""
         matrix = self._matrices[side]
         n_rows, p = free.shape
         loss = np.empty(n_rows)
@@ -76,7 +76,7 @@ class SparseAnswers:
         hessian = np.empty((n_rows, p * (p + 1) // 2), np.float32)
         kernels.sparse_statistics(
             matrix.indptr, matrix.indices, matrix.data, _extend(free, 1.0),
-            _extend(design, offset), loss, gradient, hessian,
+            _extend(loadings, intercept), loss, gradient, hessian,
         )  # fmt: skip
         return loss, gradient, hessian
 

@@ -9,7 +9,7 @@ _SHRINKAGE = 0.05  # of the correlations between items towards independence
 _UNKNOWN_TRIALS = 1000
 
 
-class Gaussian:
+class ArcsineGaussian:
     """y_u = D t_u + sampling noise, with y = 2 asin sqrt(proportion) standardised by item.
 
     D D' is the (shrunk) correlation of the items, so that a model's components are independent. A
@@ -18,9 +18,9 @@ class Gaussian:
 
     Attributes
     ----------
-    centre, scale : (n_items,)
+    mean, scale : (n_items,)
         Mean and standard deviation of y.
-    design : (n_items, p)
+    loadings : (n_items, p)
     noise : (n_items,)
         Sampling variance of the standardised y, plus what a rank below n_items leaves out.
     jump : float
@@ -44,11 +44,11 @@ class Gaussian:
         "use_features": True,
         "few_shot_trust": 1.0,
     }
-    array_names = ("design", "centre", "scale", "noise", "jump")
+    array_names = ("loadings", "mean", "scale", "noise", "jump")
 
-    def __init__(self, design, *, centre, scale, noise, jump):
-        self.design = np.asarray(design, np.float64)
-        self.centre, self.scale = np.asarray(centre), np.asarray(scale)
+    def __init__(self, loadings, *, mean, scale, noise, jump):
+        self.loadings = np.asarray(loadings, np.float64)
+        self.mean, self.scale = np.asarray(mean), np.asarray(scale)
         self.noise = np.asarray(noise)
         self.jump = float(jump)
 
@@ -59,9 +59,9 @@ class Gaussian:
         y = np.asarray(to_arcsine(proportions), np.float64)
         known = ~np.isnan(y)
         count = np.maximum(known.sum(axis=0), 1)
-        centre = np.where(known, y, 0).sum(axis=0) / count
-        centre[~known.any(axis=0)] = centre[known.any(axis=0)].mean()  # an item nobody has met
-        deviation = np.where(known, y - centre, 0.0)
+        mean = np.where(known, y, 0).sum(axis=0) / count
+        mean[~known.any(axis=0)] = mean[known.any(axis=0)].mean()  # an item nobody has met
+        deviation = np.where(known, y - mean, 0.0)
         scale = np.sqrt((deviation**2).sum(axis=0) / count)
         scale = np.where(scale > 1e-6, scale, 1.0)
         # Correlations over pairs of items observed together, shrunk towards independence.
@@ -73,14 +73,14 @@ class Gaussian:
         # Factor D D' of the correlation: the top `rank` principal components.
         values, vectors = np.linalg.eigh(correlation)
         top = np.argsort(values)[::-1][: min(rank, len(values))]
-        design = vectors[:, top] * np.sqrt(np.maximum(values[top], 0))
-        design *= np.where(design.sum(axis=0) < 0, -1.0, 1.0)  # a sign for reproducibility
+        loadings = vectors[:, top] * np.sqrt(np.maximum(values[top], 0))
+        loadings *= np.where(loadings.sum(axis=0) < 0, -1.0, 1.0)  # a sign for reproducibility
         # Variance that the components leave out counts as noise.
-        rest = np.maximum(np.diag(correlation) - (design**2).sum(axis=1), 0)
+        rest = np.maximum(np.diag(correlation) - (loadings**2).sum(axis=1), 0)
         trials = np.full(len(scale), _UNKNOWN_TRIALS) if n_trials is None else n_trials
         # Sampling variance 1/n on the arcsine scale, in standardised units.
         noise = 1 / (np.asarray(trials, np.float64) * scale**2) + rest + 1e-6
-        return cls(design, centre=centre, scale=scale, noise=noise, jump=jump)
+        return cls(loadings, mean=mean, scale=scale, noise=noise, jump=jump)
 
     @staticmethod
     def regularized(part, n_components):
@@ -90,12 +90,12 @@ class Gaussian:
     @property
     def item_factors(self):
         """D (n_items, p)."""
-        return self.design
+        return self.loadings
 
     @property
     def item_intercept(self):
         """Mean of y (n_items,)."""
-        return self.centre
+        return self.mean
 
     @staticmethod
     def split(states):
@@ -112,19 +112,19 @@ class Gaussian:
         -------
         Gaussians (n)
         """
-        y = (to_arcsine(np.asarray(proportions, np.float64)) - self.centre) / self.scale
+        y = (to_arcsine(np.asarray(proportions, np.float64)) - self.mean) / self.scale
         known = ~np.isnan(y)
-        p = self.design.shape[1]
+        p = self.loadings.shape[1]
         precision, information = np.zeros((len(y), p, p)), np.zeros((len(y), p))
         # Models with the same missing items share one small system.
         patterns, member = np.unique(known, axis=0, return_inverse=True)
         for index, pattern in enumerate(patterns):
             rows = np.flatnonzero(member.ravel() == index)
-            design = self.design[pattern]
+            loadings = self.loadings[pattern]
             # R = jump D D' + diag(noise) over the observed items.
-            spread = jump * design @ design.T + np.diag(self.noise[pattern])
-            gain = np.linalg.solve(spread, design)
-            precision[rows] = design.T @ gain
+            spread = jump * loadings @ loadings.T + np.diag(self.noise[pattern])
+            gain = np.linalg.solve(spread, loadings)
+            precision[rows] = loadings.T @ gain
             information[rows] = y[np.ix_(rows, np.flatnonzero(pattern))] @ gain
         return Gaussians(precision, information)
 
@@ -142,10 +142,10 @@ class Gaussian:
         proportion, slope, noise : (n, n_items)
             noise is the sampling variance of the proportion.
         """
-        design, scale = self.design[items], self.scale[items]
+        loadings, scale = self.loadings[items], self.scale[items]
         # Back to the scale of y, then the expectation of sin^2(y / 2).
-        y = np.clip(self.centre[items] + scale * (mean @ design.T), 0, np.pi)
-        spread = np.einsum("ip,npq,iq->ni", design, covariance, design, optimize=True)
+        y = np.clip(self.mean[items] + scale * (mean @ loadings.T), 0, np.pi)
+        spread = np.einsum("ip,npq,iq->ni", loadings, covariance, loadings, optimize=True)
         damping = np.exp(-0.5 * spread * scale**2)
         slope = 0.5 * np.sin(y) * scale
         return 0.5 * (1 - np.cos(y) * damping), slope, slope**2 * self.noise[items]

@@ -14,7 +14,7 @@ _LEAST_LEFT = 0.05  # of the precision of a logit, once an answer's own evidence
 
 
 class Bernoulli:
-    """P(z_ui = 1) = sigma(t_u . d_i + c_i) with design d_i = [x_i, 1] and intercept c_i.
+    """P(z_ui = 1) = sigma(t_u . d_i + c_i) with loadings d_i = [x_i, 1] and intercept c_i.
 
     Class attributes
     ----------------
@@ -41,14 +41,14 @@ class Bernoulli:
         "node_ridge": 1.0,
         "few_shot_trust": 1.0,
     }
-    array_names = ("design", "offset")
+    array_names = ("loadings", "intercept")
     jump = 0.0
 
-    def __init__(self, design, offset):
-        self.design = np.ascontiguousarray(design, np.float32)
-        self.offset = np.ascontiguousarray(offset, np.float32)
+    def __init__(self, loadings, intercept):
+        self.loadings = np.ascontiguousarray(loadings, np.float32)
+        self.intercept = np.ascontiguousarray(intercept, np.float32)
         # Packed so that (packed covariance) . (packed product) = d' C d: off-diagonals count twice.
-        p = self.design.shape[1]
+        p = self.loadings.shape[1]
         upper = np.triu_indices(p)
         self._upper = upper
         self._twice = np.where(upper[0] == upper[1], 1.0, 2.0)
@@ -62,12 +62,12 @@ class Bernoulli:
     @property
     def item_factors(self):
         """x_i (n_items, rank)."""
-        return self.design[:, :-1]
+        return self.loadings[:, :-1]
 
     @property
     def item_intercept(self):
         """c_i (n_items,)."""
-        return self.offset
+        return self.intercept
 
     @staticmethod
     def split(states):
@@ -88,7 +88,7 @@ class Bernoulli:
         """
         # Second-order expansion at the states: exact gradient and Hessian.
         _, gradient, hessian = answers.statistics(
-            MODEL_SIDE, states, self.design, self.offset, exact=True
+            MODEL_SIDE, states, self.loadings, self.intercept, exact=True
         )
         return _laplace(hessian, gradient, states)
 
@@ -111,7 +111,9 @@ class Bernoulli:
         # Newton steps of all rows at once; a row whose objective rose gets a quarter of its step.
         for _ in range(max_steps):
             trial = states + step
-            loss, gradient, packed = answers.statistics(MODEL_SIDE, trial, self.design, self.offset)
+            loss, gradient, packed = answers.statistics(
+                MODEL_SIDE, trial, self.loadings, self.intercept
+            )
             # Gradient and value of the prior at the trial point.
             pull = np.einsum("nij,nj->ni", precision, trial - mean)
             objective = loss + 0.5 * np.sum(pull * (trial - mean), axis=1)
@@ -136,10 +138,10 @@ class Bernoulli:
         probability, slope, noise : float32 (n, n_items)
             noise is the variance of the answer given its chance, E sigma (1 - sigma).
         """
-        logit = mean.astype(np.float32) @ self.design[items].T + self.offset[items]
+        logit = mean.astype(np.float32) @ self.loadings[items].T + self.intercept[items]
         # d' C d for all items at once: packed covariances times packed d d'.
         packed = (covariance[:, self._upper[0], self._upper[1]] * self._twice).astype(np.float32)
-        return _expected(logit, packed @ kernels.pack_products(self.design[items]).T)
+        return _expected(logit, packed @ kernels.pack_products(self.loadings[items]).T)
 
     def forecast_at(self, states, cells):
         """Expected answers, float32 (n_cells,), as in `forecast`, to some items of each row.
@@ -175,9 +177,9 @@ class Bernoulli:
         logit, variance = np.empty((2, 1, cells.nnz), np.float32)
         for row, (top, end) in enumerate(pairwise(cells.indptr)):
             items = cells.indices[top:end]
-            design = self.design[items]
-            logit[0, top:end] = design @ mean[row] + self.offset[items]
-            variance[0, top:end] = np.sum(design @ covariance[row] * design, axis=1)
+            loadings = self.loadings[items]
+            logit[0, top:end] = loadings @ mean[row] + self.intercept[items]
+            variance[0, top:end] = np.sum(loadings @ covariance[row] * loadings, axis=1)
         return logit, variance
 
 

@@ -12,11 +12,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from ..data.features import model_features
 from ..data.kinds import ANSWERS, PROPORTIONS, kind_of
-from ..data.lineage import is_isolated
+from ..data.lineage import lacks_evaluated_relatives
 from ..data.responses import has_responses, observed, observed_counts
 from ..threads import threads
 from .answers import lay_out
-from .arcsine import Gaussian
+from .arcsine import ArcsineGaussian
 from .bernoulli import Bernoulli
 from .calibration import IntervalCalibration, ScoredForecasts
 from .gaussians import pack
@@ -27,7 +27,7 @@ from .scores import BenchmarkScores
 from .validation import check_parameters, check_responses
 
 _N_CALIBRATION = 400  # leave-one-out forecasts behind the width of the intervals
-LIKELIHOODS = {ANSWERS: Bernoulli, PROPORTIONS: Gaussian}
+LIKELIHOODS = {ANSWERS: Bernoulli, PROPORTIONS: ArcsineGaussian}
 
 
 class LRMF(Forecasts, BaseEstimator):
@@ -42,7 +42,7 @@ class LRMF(Forecasts, BaseEstimator):
 
     over all nodes of the lineage (models, whether evaluated or not, and unscored ancestors), L its
     combinatorial Laplacian. Proportions: the same prior with a Gaussian likelihood on the
-    standardised arcsine scale and the items' correlation in place of X (see `Gaussian`).
+    standardised arcsine scale and the items' correlation in place of X (see `ArcsineGaussian`).
 
     A model without answers gets the harmonic extension of its lineage; without a scored relative
     its forecast is what its features (if used) or the item means say.
@@ -155,7 +155,7 @@ class LRMF(Forecasts, BaseEstimator):
                 self._fit_answers(rng, start)
             else:
                 n_trials = None if items is None else items["n_trials"].to_numpy()
-                self.likelihood_ = Gaussian.fit(
+                self.likelihood_ = ArcsineGaussian.fit(
                     responses, n_trials=n_trials, rank=self.rank, jump=self.jump
                 )
                 self._solve_proportions()
@@ -266,12 +266,12 @@ class LRMF(Forecasts, BaseEstimator):
         )
         self.stats_ = newton.stats
         # Logits are t . [x, 1] + c: a bias is a factor whose loading is 1.
-        design = np.column_stack([items[:, :-1], np.ones(len(items))])
-        self.likelihood_ = Bernoulli(design, items[:, -1])
+        loadings = np.column_stack([items[:, :-1], np.ones(len(items))])
+        self.likelihood_ = Bernoulli(loadings, items[:, -1])
 
     def _solve_proportions(self):
         likelihood, self._data = self.likelihood_, self.responses_
-        self.prior_ = self._prior(likelihood.design.shape[1], likelihood.jump)
+        self.prior_ = self._prior(likelihood.loadings.shape[1], likelihood.jump)
         # Gaussian evidence of every model, then one linear system over the lineage.
         evidence = likelihood.evidence(self._data, jump=likelihood.jump)
         evidence = evidence.pad(self.lineage_.n_nodes)
@@ -324,11 +324,11 @@ class LRMF(Forecasts, BaseEstimator):
     def from_arrays(cls, arrays):
         """The fitted items from `to_arrays`; `adapt` gives an estimator for a snapshot."""
         model = cls(**json.loads(str(arrays["params"])))
-        model.kind_ = ANSWERS if "offset" in arrays else PROPORTIONS
+        model.kind_ = ANSWERS if "intercept" in arrays else PROPORTIONS
         likelihood = LIKELIHOODS[model.kind_]
         model.likelihood_ = likelihood(**{n: np.asarray(arrays[n]) for n in likelihood.array_names})
         columns = ("item_id", "benchmark", "n_trials")
-        model.n_items_ = len(model.likelihood_.design)
+        model.n_items_ = len(model.likelihood_.loadings)
         model.items_ = None
         if "items_item_id" in arrays:
             model.items_ = pd.DataFrame({c: arrays[f"items_{c}"] for c in columns})
@@ -362,8 +362,8 @@ class LRMF(Forecasts, BaseEstimator):
     @property
     def gram(self):
         """D'D / n_items (p, p): measures states by what they do to responses."""
-        design = self.likelihood_.design.astype(np.float64)
-        return design.T @ design / len(design)
+        loadings = self.likelihood_.loadings.astype(np.float64)
+        return loadings.T @ loadings / len(loadings)
 
     def _evidence(self, jump):
         """Evidence of each model's own responses about its state, padded to all nodes."""
@@ -418,7 +418,7 @@ class LRMF(Forecasts, BaseEstimator):
         return self.likelihood_.fold_in(prior.temper(trust), revealed)
 
     def _calibrated(self, score, deviation, rows, given):
-        isolated = is_isolated(self.lineage_, self.evaluated_, rows)
+        isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
         return self.calibration_(score, deviation, observed_counts(given), isolated)
 
     @cached_property
@@ -436,7 +436,7 @@ class LRMF(Forecasts, BaseEstimator):
         rows = np.random.default_rng(self.seed).permutation(np.flatnonzero(self.evaluated_))
         # A random sample of training models, with and without evaluated relatives.
         rows = np.sort(rows[: 4 * _N_CALIBRATION])
-        isolated = is_isolated(self.lineage_, self.evaluated_, rows)
+        isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
         chosen = [rows[isolated == group][:_N_CALIBRATION] for group in (False, True)]
         blocks = [part[b : b + BLOCK] for part in chosen for b in range(0, part.size, BLOCK)]
         forecasts = [self._leave_one_out_scores(block) for block in blocks]
@@ -453,7 +453,7 @@ class LRMF(Forecasts, BaseEstimator):
             self.scores_.deviation(self.likelihood_, states, given, target, forecast=forecast),
             self.scores_.actual(given, target),
             self.scores_.n_observed(given),
-            is_isolated(self.lineage_, self.evaluated_, rows),
+            lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows),
         )
 
     def fold_in(self, *, parents=(), answers=None):

@@ -195,14 +195,14 @@ class AlternatingNewton:
         k, ridge = self.rank, self.item_ridge[-1]
         # Moving every state by the same delta costs delta' diag(shared) delta on the model side
         shared = self.prior.multiply(np.ones_like(self.models))
-        design = np.column_stack([self.items[:, :k], np.ones(len(self.items))])
-        # and changes the intercepts by design . delta on the item side: least squares in delta.
-        system = np.diag(shared.sum(axis=0)) + ridge * design.T @ design
-        right = np.sum(shared * self.models, axis=0) - ridge * design.T @ self.items[:, k]
+        loadings = np.column_stack([self.items[:, :k], np.ones(len(self.items))])
+        # and changes the intercepts by loadings . delta on the item side: least squares in delta.
+        system = np.diag(shared.sum(axis=0)) + ridge * loadings.T @ loadings
+        right = np.sum(shared * self.models, axis=0) - ridge * loadings.T @ self.items[:, k]
         shift = np.linalg.solve(system, right)
         self.models = self.models - shift
         self.items = self.items.copy()
-        self.items[:, k] += design @ shift
+        self.items[:, k] += loadings @ shift
 
     def _balance(self):
         """Move to the factors of least penalty among those with the same logits.
@@ -232,7 +232,7 @@ class AlternatingNewton:
 
 
 def _split(models, items, n_models, side):
-    """(free states, design, offset) of logits = free . design + offset for either side."""
+    """Free states, loadings and intercept of either side: logits = free . loadings + intercept."""
     ones = np.ones
     if side == MODEL_SIDE:
         return (

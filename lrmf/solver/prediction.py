@@ -151,7 +151,7 @@ class NewModel:
 
     Attributes
     ----------
-    likelihood : Bernoulli or Gaussian
+    likelihood : Bernoulli or ArcsineGaussian
     scores : BenchmarkScores
     calibration : IntervalCalibration
     states : Gaussians (1), posterior of the model's state

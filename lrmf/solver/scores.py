@@ -67,7 +67,7 @@ class BenchmarkScores:
 
         Parameters
         ----------
-        likelihood : Bernoulli or Gaussian
+        likelihood : Bernoulli or ArcsineGaussian
         states : Gaussians (n)
         given, target : as in `expected`
         forecast : result of ``likelihood.forecast`` for the states, if at hand
@@ -85,7 +85,7 @@ class BenchmarkScores:
         for b in range(self.weights.shape[1]):
             column = np.flatnonzero(self.weights[:, b])
             gradient = slope[:, column] @ (
-                likelihood.design[column] * self.weights[column, b, None]
+                likelihood.loadings[column] * self.weights[column, b, None]
             )
             variance[:, b] += np.einsum("ni,nij,nj->n", gradient, covariance, gradient)
         total = np.where(total > 0, total, np.nan).astype(np.float64)
@@ -96,7 +96,7 @@ class BenchmarkScores:
 
         Parameters
         ----------
-        likelihood : Bernoulli or Gaussian
+        likelihood : Bernoulli or ArcsineGaussian
         states : Gaussians (n), beliefs without the responses
         given : (n, n_items), the responses
         unexplained : (n, n_benchmarks), as in `widened`
