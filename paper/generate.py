@@ -26,6 +26,7 @@ from lrmf.baselines.registry import (
     labels,
 )
 from lrmf.baselines.registry import LRMF as LRMF_ENTRY
+from lrmf.data.kinds import ANSWERS
 from lrmf.evaluation import bootstrap as comparison
 from lrmf.files import output_folder
 from lrmf.forecaster import drift, tuning
@@ -36,8 +37,7 @@ from lrmf.simulation.items import SUBTASK_ITEMS
 from lrmf.simulation.population import ADAPTER, FINETUNE, MERGE, QUANTIZED
 from lrmf.simulation.simulate import AnswerConfig
 from lrmf.solver import prior
-from lrmf.solver.arcsine import ArcsineGaussian
-from lrmf.solver.bernoulli import Bernoulli
+from lrmf.solver.factorization import LIKELIHOODS
 from notebooks.run import declared_parameters, resolve_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -719,7 +719,7 @@ def code_tables(root) -> dict[str, str]:
     rows = {name: _plain(value) for name, value in defaults_of(LRMF).items()}
     files = {"table_defaults": _listing(rows, "parameter", "default")}
     rows = {}
-    built = [entry.build(Study(is_binary=True)) for entry in PREDICTORS.values() if entry.build]
+    built = [entry.build(Study(ANSWERS)) for entry in PREDICTORS.values() if entry.build]
     for kind in sorted({Tuned, *map(type, built)}, key=lambda kind: kind.__name__):
         known = defaults_of(kind)
         rows[kind.__name__] = (
@@ -734,7 +734,7 @@ def code_tables(root) -> dict[str, str]:
     frame = pd.DataFrame.from_dict(rows, orient="index").sort_index().rename_axis("parameter")
     files["table_settings"] = _wrapped(tabular(frame))
     rank = settings_of(root, "v1", "04_baselines")["rank"]
-    columns = {"answers (v1)": grids(True, rank), "scores (v2)": grids(False, rank)}
+    columns = {"answers (v1)": grids(ANSWERS, rank), "scores (v2)": grids(PROPORTIONS, rank)}
     frame = pd.DataFrame(columns).rename(index=called).rename_axis("predictor")
     files["table_grids"] = _wrapped(tabular(frame))
     items = {called(name): parts for name, parts in SUBTASK_ITEMS.items()}
@@ -750,14 +750,12 @@ def code_tables(root) -> dict[str, str]:
     return files
 
 
-def grids(is_binary, rank) -> dict[str, str]:
+def grids(kind, rank) -> dict[str, str]:
     """Values that inner splits choose from, by predictor."""
-    study = Study(is_binary, rank)
+    study = Study(kind, rank)
     tuned = {entry.label: entry.grid(study) for entry in PREDICTORS.values() if entry.grid}
     said = {}
-    for name, grid in (
-        {FORECASTER.label: (Bernoulli if is_binary else ArcsineGaussian).grid} | tuned
-    ).items():
+    for name, grid in ({FORECASTER.label: LIKELIHOODS[kind].grid} | tuned).items():
         parts = [
             ", ".join(
                 f"{parameter} {'/'.join(map(_plain, values))}" for parameter, values in one.items()

@@ -16,6 +16,7 @@ from lrmf.baselines.knn import KNN
 from lrmf.baselines.ncf import NCF
 from lrmf.baselines.registry import all_baselines
 from lrmf.baselines.tuned import Tuned
+from lrmf.data.kinds import ANSWERS, PROPORTIONS
 from lrmf.data.lineage import Lineage
 from lrmf.data.responses import MISSING, benchmark_scores, observed, without
 from lrmf.data.statistics import item_means
@@ -77,7 +78,7 @@ class TestNCF(PredictorContract):
 
 @both_kinds
 def test_grids_of_the_registry_hold_parameters_of_their_predictors(binary):
-    for name, predictor in all_baselines(is_binary=binary).items():
+    for name, predictor in all_baselines(ANSWERS if binary else PROPORTIONS).items():
         if isinstance(predictor, Tuned):
             known = predictor.estimator.get_params()
             candidates = list(ParameterGrid(predictor.grid))
@@ -90,7 +91,9 @@ def test_grids_of_the_registry_hold_parameters_of_their_predictors(binary):
 def test_every_baseline_of_the_registry_forecasts(binary, tuned):
     snapshot, lineage = tiny(binary)
     train = without(snapshot.responses, [3, 10])
-    predictors = all_baselines(is_binary=binary, rank=2, ncf_cells=500, tuned=tuned)
+    predictors = all_baselines(
+        ANSWERS if binary else PROPORTIONS, rank=2, ncf_cells=500, tuned=tuned
+    )
     for name, predictor in predictors.items():
         forecast = fit(predictor, snapshot, lineage, train).predict_proba([3, 10])
         assert forecast.shape == (2, train.shape[1]), name

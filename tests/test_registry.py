@@ -11,6 +11,7 @@ from lrmf import Lineage
 from lrmf.baselines import registry
 from lrmf.baselines.averages import ItemMean
 from lrmf.baselines.registry import Predictor, Tuned, all_baselines, find, register, shown_in
+from lrmf.data.kinds import ANSWERS, PROPORTIONS
 from lrmf.evaluation.bootstrap import bootstrap
 from lrmf.evaluation.evaluate import evaluate
 from lrmf.evaluation.splits import zero_shot
@@ -37,7 +38,7 @@ def newcomer(monkeypatch):
 def test_one_entry_adds_a_baseline_to_tables_and_figures(newcomer):
     data = tiny_snapshot()
     lineage = Lineage.from_edges(data.lineage, data.models["model_id"])
-    known = all_baselines(is_binary=True, tuned=False)
+    known = all_baselines(ANSWERS, tuned=False)
     predictors = {"Forecaster": known["lineage average, 1 hop"], "a guess": known["a guess"]}
     assert type(predictors["a guess"]) is Guess
     _, forecasts = evaluate(
@@ -71,9 +72,9 @@ def test_baselines_are_told_from_our_own_predictors_by_their_entry():
     assert set(shown_in(registry.LEADS)) < set(registry.labels())
 
 
-@pytest.mark.parametrize("is_binary", [True, False])
-def test_every_baseline_with_a_grid_is_tuned(is_binary):
-    tuned, plain = (all_baselines(is_binary=is_binary, rank=3, tuned=t) for t in (True, False))
+@pytest.mark.parametrize("kind", [ANSWERS, PROPORTIONS], ids=lambda kind: kind.name)
+def test_every_baseline_with_a_grid_is_tuned(kind):
+    tuned, plain = (all_baselines(kind, rank=3, tuned=t) for t in (True, False))
     assert list(tuned) == list(plain)
     for label, estimator in tuned.items():
         assert isinstance(estimator, Tuned) == (find(label).grid is not None)

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 
 from sklearn.base import BaseEstimator
 
+from ..data.kinds import ANSWERS, ResponseKind
 from .averages import ItemMean, LineageMean
 from .boosting import BoostedTrees
 from .factorization import MatrixFactorization, MFWithFeatures
@@ -44,12 +45,12 @@ class Study:
 
     Attributes
     ----------
-    is_binary : answers, or else proportions
+    kind : of the responses
     rank : number of factors; with tuning a quarter of it, it, and half as many again are tried
     ncf_cells : training cells of NCF
     """
 
-    is_binary: bool
+    kind: ResponseKind
     rank: int = 16
     ncf_cells: int = 300_000
 
@@ -97,11 +98,11 @@ class Predictor:
 
 def _factors(study):
     ranks = {"rank": sorted({max(1, study.rank // 4), study.rank, study.rank + study.rank // 2})}
-    return ranks | ({"item_ridge": (10.0, 50.0, 200.0)} if study.is_binary else {})
+    return ranks | ({"item_ridge": (10.0, 50.0, 200.0)} if study.kind is ANSWERS else {})
 
 
 def _neighbours(study):
-    if study.is_binary:
+    if study.kind is ANSWERS:
         return {"n_neighbors": (10, 20, 40), "significance": (10.0, 50.0, 200.0)}
     return {"n_neighbors": (5, 10, 20, 40)}
 
@@ -164,17 +165,17 @@ def baselines_among(names: Iterable[str]) -> list[str]:
 
 
 def all_baselines(
-    *, is_binary: bool, rank: int = 16, ncf_cells: int = 300_000, tuned: bool = True
+    kind: ResponseKind, *, rank: int = 16, ncf_cells: int = 300_000, tuned: bool = True
 ) -> dict[str, BaseEstimator]:
     """Every baseline by its label, each to be tuned by the same inner splits.
 
     Parameters
     ----------
-    is_binary, rank, ncf_cells : of `Study`
+    kind, rank, ncf_cells : of `Study`
     tuned : bool
         False takes their default parameters instead, and `rank`: quicker, and not as fair.
     """
-    study = Study(is_binary, rank, ncf_cells)
+    study = Study(kind, rank, ncf_cells)
     return {
         entry.label: entry.estimator(study, tuned=tuned)
         for entry in PREDICTORS.values()

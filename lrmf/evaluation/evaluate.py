@@ -19,6 +19,7 @@ from joblib import Parallel, delayed
 from scipy import sparse
 from sklearn.base import clone
 
+from ..data.kinds import ANSWERS, kind_of
 from ..data.lineage import Lineage
 from ..data.schema import RELATIONS
 from ..data.statistics import item_means
@@ -33,7 +34,6 @@ from .splits import (
     _scored,
 )
 
-LOG_LOSS_CLIP = 1e-6
 AUC_BINS = 4096
 ROW_KEYS = ["protocol", "predictor", "seed"]
 
@@ -92,7 +92,7 @@ def evaluate(
     labels = {key: None for _, (label, _) in parts for key in label if key != "fold"}
     keys = ROW_KEYS + [key for key in labels if key not in ROW_KEYS]
     results = [score_forecasts(forecasts, by=keys)]
-    if truth.dtype == np.uint8:
+    if kind_of(truth) is ANSWERS:
         results.append(_pooled_auc(parts, keys, list(items["benchmark"].unique())))
     results = pd.concat(results, ignore_index=True)
     return results.sort_values([*keys, "metric"], kind="stable", ignore_index=True), forecasts
@@ -158,9 +158,9 @@ def _cell_sums(
     truth, predicted, split, expected, member, n_trials
 ) -> tuple[dict, np.ndarray | None]:
     """Sums over target cells by model and benchmark, and the AUC histogram of the answers."""
-    n_benchmarks, is_binary = member.shape[1], truth.dtype == np.uint8
+    kind, n_benchmarks = kind_of(truth), member.shape[1]
     weighted = member * n_trials.to_numpy(dtype=np.float32)[:, None]
-    parts, histogram = [], np.zeros((n_benchmarks, 2, AUC_BINS)) if is_binary else None
+    parts, histogram = [], np.zeros((n_benchmarks, 2, AUC_BINS)) if kind is ANSWERS else None
     step = max(1, 4_000_000 // predicted.shape[1])
     for start in range(0, len(predicted), step):
         target = split.target[start : start + step]
@@ -173,10 +173,10 @@ def _cell_sums(
             "predicted": np.where(target, forecast, 0) @ weighted,
             "expected": target.astype(np.float32) @ (weighted * expected[:, None]),
         }
-        if is_binary:
-            chance = np.clip(np.abs(1 - actual - forecast), LOG_LOSS_CLIP, 1)
-            part["log_loss"] = np.where(target, -np.log(chance), 0) @ member
-            part["brier"] = np.where(target, (1 - chance) ** 2, 0) @ member
+        if histogram is not None:
+            error = forecast - actual
+            part["log_loss"] = np.where(target, kind.losses(error), 0) @ member
+            part["brier"] = np.where(target, error**2, 0) @ member
             histogram += _histogram(forecast, actual, target, member)
         parts.append(part)
     sums = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}

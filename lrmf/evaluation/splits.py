@@ -8,8 +8,9 @@ import pandas as pd
 from scipy import sparse
 
 from ..data.features import DATE_COLUMNS, model_dates
+from ..data.kinds import kind_of
 from ..data.lineage import Lineage
-from ..data.responses import missing_like, observed, random_places, without
+from ..data.responses import observed, random_places, reveal, without
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +98,7 @@ def few_shot(
     columns (whole benchmarks, as a rule) for proportions; k = 0 is zero-shot.
     """
     if ks is None:
-        ks = (1, 3, 5, 10, 20, 50) if responses.dtype == np.uint8 else (1, 2, 4)
+        ks = kind_of(responses).n_revealed
     for seed in seeds:
         rng = np.random.default_rng(seed)
         folds = _cold_start_folds(responses, lineage, n_folds=n_folds, max_hops=max_hops, rng=rng)
@@ -110,10 +111,9 @@ def few_shot(
                 if not enough.any():
                     continue
                 shown = (place < k)[enough]
-                revealed = np.where(shown, responses[rows[enough]], missing_like(responses))
                 target = seen[enough] & ~shown
                 label = {"k": k, "fold": fold}
-                revealed = revealed.astype(responses.dtype) if k else None
+                revealed = reveal(responses[rows[enough]], shown) if k else None
                 yield Split("few_shot", seed, train, rows[enough], revealed, target, label)
 
 
@@ -197,7 +197,7 @@ def _thin(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Training copy at a density, and the target cells of `rows`; draws depend on the seed only."""
     rng = np.random.default_rng(seed)
-    train = np.full(responses.shape, missing_like(responses), dtype=responses.dtype)
+    train = np.full(responses.shape, kind_of(responses).missing, dtype=responses.dtype)
     target = np.zeros((len(rows), responses.shape[1]), dtype=bool)
     position = np.full(len(responses), -1)
     position[rows] = np.arange(len(rows))
