@@ -26,7 +26,7 @@ from lrmf.baselines.registry import (
     labels,
 )
 from lrmf.baselines.registry import LRMF as LRMF_ENTRY
-from lrmf.data.kinds import ANSWERS
+from lrmf.data.kinds import ANSWERS, PROPORTIONS
 from lrmf.evaluation import bootstrap as comparison
 from lrmf.files import output_folder
 from lrmf.forecaster import drift, tuning
