@@ -26,9 +26,10 @@ from papermill.exceptions import PapermillExecutionError, strip_color
 from lrmf.files import OutputError, write_bytes
 
 ROOT = Path(__file__).resolve().parents[1]
+# Threads that wait must not spin: the processes of an evaluation share the cores.
 PINNED = dict.fromkeys(
     ["BLIS_NUM_THREADS", "MKL_NUM_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"], "1"
-) | {"PYTHONHASHSEED": "0", "PYTHONFAULTHANDLER": "1"}
+) | {"PYTHONHASHSEED": "0", "PYTHONFAULTHANDLER": "1", "OMP_WAIT_POLICY": "passive"}
 KERNEL_LOG = "kernel.log"
 LONGEST_SOCKET = 100  # bytes of a path that sockets may have on every system
 

@@ -26,7 +26,7 @@ from lrmf.baselines.registry import (
     labels,
 )
 from lrmf.baselines.registry import LRMF as LRMF_ENTRY
-from lrmf.data.kinds import ANSWERS, PROPORTIONS
+from lrmf.data.response_kinds import ANSWERS, PROPORTIONS
 from lrmf.evaluation import bootstrap as comparison
 from lrmf.files import output_folder
 from lrmf.forecaster import drift, tuning
@@ -471,8 +471,9 @@ def describe_constants(facts):
     """Constants of the method, as the code has them."""
     for words, (module, name) in CONSTANTS.items():
         if not hasattr(module, name):
+            place = getattr(module, "__name__", type(module).__name__)
             raise PaperError(
-                f"{module} has no {name} any more, which the paper quotes; change "
+                f"{place} has no {name} any more, which the paper quotes; change "
                 "CONSTANTS in paper/generate.py and the text"
             )
         value = getattr(module, name)

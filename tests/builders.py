@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from lrmf.data.kinds import kind_of
 from lrmf.data.lineage import Lineage
+from lrmf.data.response_kinds import kind_of
 from lrmf.data.responses import MISSING, benchmark_scores
 from lrmf.data.snapshot import Snapshot, save_snapshot
 from lrmf.simulation.simulate import simulate

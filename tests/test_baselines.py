@@ -16,8 +16,8 @@ from lrmf.baselines.knn import KNN
 from lrmf.baselines.ncf import NCF
 from lrmf.baselines.registry import all_baselines
 from lrmf.baselines.tuned import Tuned
-from lrmf.data.kinds import ANSWERS, PROPORTIONS
 from lrmf.data.lineage import Lineage
+from lrmf.data.response_kinds import ANSWERS, PROPORTIONS
 from lrmf.data.responses import MISSING, benchmark_scores, observed, without
 from lrmf.data.statistics import item_means
 from lrmf.solver.factorization import LRMF

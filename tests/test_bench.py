@@ -66,6 +66,7 @@ def test_too_many_held_out_cells_are_refused():
         draw_problem(Spec("tiny", 10, 20))
 
 
+@pytest.mark.slow
 def test_objective_and_gradient_are_those_of_dense_algebra(problem):
     spec, rng = problem.spec, np.random.default_rng(0)
     states = rng.standard_normal((problem.lineage.n_nodes, spec.rank + 1))

@@ -15,7 +15,7 @@ from sklearn.exceptions import ConvergenceWarning
 from threadpoolctl import threadpool_info
 
 from lrmf import LRMF, Lineage
-from lrmf.data.kinds import ANSWERS, PROPORTIONS
+from lrmf.data.response_kinds import ANSWERS, PROPORTIONS
 from lrmf.data.responses import MISSING
 from lrmf.solver import answers as answers_module
 from lrmf.solver.prior import similar_items

@@ -10,7 +10,7 @@ from draws import draw_answers, draw_proportions, random_lineage
 from predictor_contract import PredictorContract
 
 from lrmf import LRMF, Forecaster
-from lrmf.data.kinds import kind_of
+from lrmf.data.response_kinds import kind_of
 from lrmf.data.responses import MISSING, observed, without
 from lrmf.forecaster.forecaster import CrossFitConfig
 from lrmf.forecaster.tuning import tune

@@ -56,7 +56,16 @@ def checkout(tmp_path):
 
 def run(folder, *command, **variables):
     """Run a command without the variables of the make that may have called these tests."""
-    hidden = {"MAKEFLAGS", "MAKEOVERRIDES", "MFLAGS", "RUN", "SNAPSHOT", "SEED", "PYTHON"}
+    hidden = {
+        "MAKEFLAGS",
+        "MAKELEVEL",
+        "MAKEOVERRIDES",
+        "MFLAGS",
+        "RUN",
+        "SNAPSHOT",
+        "SEED",
+        "PYTHON",
+    }
     environment = {k: v for k, v in os.environ.items() if k not in hidden}
     return subprocess.run(
         command, cwd=folder, env=environment | variables, capture_output=True, text=True

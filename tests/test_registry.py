@@ -11,7 +11,7 @@ from lrmf import Lineage
 from lrmf.baselines import registry
 from lrmf.baselines.averages import ItemMean
 from lrmf.baselines.registry import Predictor, Tuned, all_baselines, find, register, shown_in
-from lrmf.data.kinds import ANSWERS, PROPORTIONS
+from lrmf.data.response_kinds import ANSWERS, PROPORTIONS
 from lrmf.evaluation.bootstrap import bootstrap
 from lrmf.evaluation.evaluate import evaluate
 from lrmf.evaluation.splits import zero_shot

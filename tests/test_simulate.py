@@ -46,6 +46,7 @@ def test_all_statistics_are_within_tolerance_at_paper_scale(paper_scale):
     assert table["within"].all(), table[~table["within"]].to_string()
 
 
+@pytest.mark.slow
 def test_another_seed_is_about_as_real():
     table = simulation_check(simulate(seed=11))
     assert table["within"].sum() >= len(table) - 4, table[~table["within"]].to_string()

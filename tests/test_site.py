@@ -13,6 +13,8 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from website import render
 from website.build import Site, SiteError, main, write
 
+pytestmark = pytest.mark.slow  # the whole site is rendered
+
 ROOT = Path(__file__).resolve().parents[1]
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5E"

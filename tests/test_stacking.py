@@ -6,7 +6,7 @@ import pytest
 from draws import draw_answers, draw_proportions, random_lineage
 
 from lrmf import LRMF
-from lrmf.data.kinds import from_arcsine
+from lrmf.data.response_kinds import from_arcsine
 from lrmf.forecaster.stacking import Stacking, _covariance
 
 N = 240

@@ -11,9 +11,9 @@ from sklearn.model_selection import KFold, cross_val_predict
 from threadpoolctl import threadpool_limits
 
 from ..data.features import creation_days, model_features
-from ..data.kinds import ANSWERS, from_arcsine, kind_of, to_arcsine
 from ..data.lineage import Lineage, without_edges
 from ..data.names import similar_names
+from ..data.response_kinds import ANSWERS, from_arcsine, kind_of, to_arcsine
 from ..data.responses import observed
 from ..data.statistics import benchmark_codes, item_means, residuals
 from .averages import ItemMean, LineageMean

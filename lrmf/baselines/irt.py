@@ -4,8 +4,8 @@ from numbers import Real
 
 import numpy as np
 
-from ..data.kinds import ANSWERS, kind_of
 from ..data.lineage import without_edges
+from ..data.response_kinds import ANSWERS, kind_of
 from ..solver.answers import lay_out
 from ..solver.arcsine import ArcsineGaussian
 from ..solver.bernoulli import Bernoulli

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..data.kinds import ANSWERS, kind_of
+from ..data.response_kinds import ANSWERS, kind_of
 from ..data.responses import observed, observed_counts
 from ..data.statistics import column_std, residuals
 from .base import BLOCK_CELLS, _Baseline

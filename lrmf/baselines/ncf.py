@@ -6,7 +6,7 @@ from sklearn.base import BaseEstimator
 from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from ..data.features import model_features
-from ..data.kinds import ANSWERS, kind_of
+from ..data.response_kinds import ANSWERS, kind_of
 from ..data.responses import observed, observed_counts, reveal
 from ..data.statistics import benchmark_codes, column_std, item_means
 from .base import BLOCK_CELLS, check_revealed

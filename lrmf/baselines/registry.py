@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 
 from sklearn.base import BaseEstimator
 
-from ..data.kinds import ANSWERS, ResponseKind
+from ..data.response_kinds import ANSWERS, ResponseKind
 from .averages import ItemMean, LineageMean
 from .boosting import BoostedTrees
 from .factorization import MatrixFactorization, MFWithFeatures

@@ -9,8 +9,8 @@ from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import ParameterGrid
 from sklearn.utils.metaestimators import available_if
 
-from ..data.kinds import kind_of
 from ..data.lineage import without_edges
+from ..data.response_kinds import kind_of
 from ..data.responses import observed, observed_counts, random_places, reveal, without
 from ..data.statistics import benchmark_codes, pearson
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pandas as pd
 
-from .kinds import ANSWERS, kind_of
+from .response_kinds import ANSWERS, kind_of
 
 MISSING = ANSWERS.missing
 _BLOCK_BYTES = 2**23

@@ -11,7 +11,7 @@ from numbers import Real
 import numpy as np
 import pandas as pd
 
-from .kinds import ANSWERS, kind_of
+from .response_kinds import ANSWERS, kind_of
 from .responses import MISSING, observed, row_blocks
 
 SCHEMA_VERSION = 1

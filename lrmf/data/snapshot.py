@@ -29,7 +29,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..files import output_folder
-from .kinds import ANSWERS, kind_of
+from .response_kinds import ANSWERS, kind_of
 from .responses import benchmark_scores, observed_by_benchmark, row_blocks
 from .schema import (
     DATA_FILES,

@@ -8,7 +8,7 @@ import pandas as pd
 from numba import njit, prange
 from scipy import sparse
 
-from .kinds import ANSWERS, kind_of
+from .response_kinds import ANSWERS, kind_of
 from .responses import MISSING, observed, row_blocks
 
 MIN_VALUES = 3  # below that a correlation means nothing

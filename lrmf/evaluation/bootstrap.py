@@ -10,12 +10,7 @@ import numpy as np
 import pandas as pd
 
 from ..baselines.registry import FORECASTER, LEADS, shown_in
-from .metrics import (
-    METRICS,
-    _Table,
-    mean_of_finite,
-    score_forecasts,
-)
+from .metrics import METRICS, _Table, mean_of_finite, score_forecasts
 
 BOOTSTRAP_BLOCK = 250
 MIN_CLUSTERS = 5  # below that resampling says little

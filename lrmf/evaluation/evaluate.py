@@ -19,20 +19,13 @@ from joblib import Parallel, delayed
 from scipy import sparse
 from sklearn.base import clone
 
-from ..data.kinds import ANSWERS, kind_of
 from ..data.lineage import Lineage
+from ..data.response_kinds import ANSWERS, kind_of
 from ..data.schema import RELATIONS
 from ..data.statistics import item_means
-from .metrics import (
-    mean_of_finite,
-    score_forecasts,
-)
+from .metrics import mean_of_finite, score_forecasts
 from .parallel import workers
-from .splits import (
-    Split,
-    _relatives,
-    _scored,
-)
+from .splits import Split, _relatives, _scored
 
 AUC_BINS = 4096
 ROW_KEYS = ["protocol", "predictor", "seed"]

@@ -8,8 +8,8 @@ import pandas as pd
 from scipy import sparse
 
 from ..data.features import DATE_COLUMNS, model_dates
-from ..data.kinds import kind_of
 from ..data.lineage import Lineage
+from ..data.response_kinds import kind_of
 from ..data.responses import observed, random_places, reveal, without
 
 

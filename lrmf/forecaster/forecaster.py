@@ -7,8 +7,8 @@ import numpy as np
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ..data.kinds import ANSWERS, kind_of
 from ..data.lineage import lacks_evaluated_relatives
+from ..data.response_kinds import ANSWERS, kind_of
 from ..data.responses import (
     has_responses,
     observed,
@@ -134,6 +134,7 @@ class Forecaster(Forecasts, BaseEstimator):
 
     def fit(self, responses, lineage, *, items=None, models=None):
         """Choose parameters, fit, and learn the corrections; arguments as in `LRMF.fit`."""
+        # Bad input is refused before anything is fitted.
         lineage = self._known(lineage)
         LRMF(seed=self.seed, n_threads=self.n_threads).check(responses, lineage, items)
         # What the caller fixed, what is left to tuning, and the fit with the result.
@@ -217,6 +218,7 @@ class Forecaster(Forecasts, BaseEstimator):
         self.model_, self.likelihood_, self.scores_ = model, model.likelihood_, model.scores_
         self.responses_, self.lineage_, self.items_ = model.responses_, model.lineage_, model.items_
         self.kind_, self.evaluated_ = model.kind_, has_responses(self.responses_)
+        # Leave-one-out priors, corrected by cards and moved by the stacked trees.
         self.trees_ = None
         self._reads_cards = self._shown(models) is not None
         self._leave_one_out, self.cards_ = self._read_cards(model, models)
@@ -250,10 +252,12 @@ class Forecaster(Forecasts, BaseEstimator):
         are too small. With many answers the effect is small, and this forecaster will do, as it
         must where too few models would be left to fit items to.
         """
+        # Answers per parameter of an item decide whether overfitting matters.
         n_answers = observed_counts(self.responses_).sum() / self.responses_.shape[1]
         is_few = n_answers < self._config.enough_answers * (self.model_.rank + 1)
         if not (self.kind_ is ANSWERS and is_few and 2 * rows.size < self.evaluated_.sum()):
             return self
+        # Items without these models' answers, then states of all models given these items.
         rest = without(self.responses_, rows)
         model = LRMF(**self.model_.get_params())
         model.fit(rest, self.lineage_, items=self.items_, models=models)
@@ -349,6 +353,7 @@ class Forecaster(Forecasts, BaseEstimator):
 
     def _in_turn(self, rows, states, answers):
         """Expected answers, each given some of the others: what candidates compete with."""
+        # Before any answer, and given all others.
         before = self.likelihood_.forecast_at(self._leave_one_out[rows], answers.cells)
         left_out = self.likelihood_.left_out(states, answers.cells)
         return forecast_in_turn(before, left_out, answers)
@@ -364,6 +369,7 @@ class Forecaster(Forecasts, BaseEstimator):
     def _refined(self, rows, revealed, states, expected, items):
         if self.near_duplicates_ is None:
             return expected
+        # Own training answers, or only the revealed ones.
         answers = RevealedAnswers(self.responses_[rows] if revealed is None else revealed)
         weights = self.near_duplicates_.weights(rows, self._in_turn(rows, states, answers), answers)
         return self.near_duplicates_.blend(weights, expected, items)

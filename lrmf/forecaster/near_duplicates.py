@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..data.kinds import ANSWERS
 from ..data.lineage import Lineage, lacks_evaluated_relatives
+from ..data.response_kinds import ANSWERS
 from ..data.responses import has_responses
 from ..data.statistics import compress
 from ..solver import kernels
@@ -94,6 +94,7 @@ class NearDuplicates:
         candidates = np.flatnonzero(self.evaluated)
         candidates = np.random.default_rng(seed).permutation(candidates)[: CONFIG.n_candidates]
         self.candidates = np.sort(candidates)
+        # Candidates within one and two steps of every model, by powers of the adjacency.
         step = lineage.adjacency.astype(bool).astype(np.int32)
         step = (step + sparse.eye_array(step.shape[0], dtype=np.int32)).tocsr()
         two_steps = step @ step[:, self.candidates]
@@ -122,6 +123,7 @@ class NearDuplicates:
         revealed : RevealedAnswers of the rows
         """
         isolated = lacks_evaluated_relatives(self.lineage, self.evaluated, rows)
+        # Mean likelihood ratio of the candidates of each relatedness, then their weights by EM.
         ratios = np.concatenate(
             [
                 _mean_by_relatedness(*self._evidence(rows[block], expected, revealed, block))
@@ -165,6 +167,7 @@ class NearDuplicates:
     def _mixture_weights_of(self, rows, n_revealed):
         """Shares (n, relatedness, noise) and of LRMF alone (n,) for so many revealed answers."""
         isolated = lacks_evaluated_relatives(self.lineage, self.evaluated, rows)
+        # Weights learned at the number of revealed answers that is nearest in log(1 + n).
         nearest = np.abs(np.log1p(n_revealed)[:, None] - np.log1p(CONFIG.n_revealed)).argmin(axis=1)
         shares, alone = np.zeros((len(rows), len(RELATEDNESS), NOISE.size)), np.ones(len(rows))
         for row, (level, group) in enumerate(zip(nearest, isolated, strict=True)):
@@ -188,6 +191,7 @@ class NearDuplicates:
         forecast : float32 (n, n_columns), of LRMF given the revealed answers
         items : the columns
         """
+        # Only the candidates that have weight in some row are read.
         used, place = np.unique(weights.indices, return_inverse=True)
         if not used.size:
             return forecast
@@ -202,6 +206,7 @@ class NearDuplicates:
         expected = expected[revealed.cells.indptr[block.start] :][: cells.nnz]
         is_right = cells.data == 1
         chance = np.clip(np.where(is_right, expected, 1 - expected), 1e-4, 1)[:, None]
+        # log P(z | v, e) - log P(z | LRMF), for a candidate that agrees and one that does not.
         same, other = np.log((1 - NOISE) / chance + NOISE), np.log(NOISE)
         if_right = np.where(is_right[:, None], same, other).astype(np.float32)
         if_wrong = np.where(is_right[:, None], other, same).astype(np.float32)
@@ -212,6 +217,7 @@ class NearDuplicates:
     def _relatedness_of(self, rows):
         """Index into `RELATEDNESS` of every candidate (n, n_candidates), -1 for the row itself."""
         family = self.lineage.families
+        # From the widest circle to the narrowest, so that the closest one stays.
         kin = (family[rows][:, None] == family[self.candidates]).astype(np.int8)
         for kind, near in ((2, self._near[1]), (3, self._near[0])):
             cells = near[rows].tocoo()
@@ -236,6 +242,7 @@ class RevealedAnswers:
     def __init__(self, revealed):
         known = compress(revealed)
         self.n_revealed = np.diff(known.indptr)
+        # Of very many answers an even sample, in the order of the items.
         count = np.repeat(self.n_revealed, self.n_revealed)
         place = np.arange(known.nnz) - np.repeat(known.indptr[:-1], self.n_revealed)
         wanted = np.minimum(count, CONFIG.most_revealed)
@@ -275,12 +282,14 @@ def forecast_in_turn(before, left_out, revealed):
     share = np.repeat(share, np.diff(revealed.cells.indptr))
     is_right = revealed.cells.data == 1
     first, last = (np.clip(np.where(is_right, p, 1 - p), 1e-4, 1) for p in (before, left_out))
+    # Geometric mean of the chances of the first and of the last answer.
     chance = first**share * last ** (1 - share)
     return np.where(is_right, chance, 1 - chance)
 
 
 def _normalised(ratio, kin, shares, alone):
     """Weights of the candidates (n, n_candidates), the small ones dropped."""
+    # log weight = log share - log number of such candidates + log likelihood ratio.
     log_weight = np.full(ratio.shape, -np.inf, np.float32)
     with np.errstate(divide="ignore"):
         log_share = np.log(shares)
@@ -288,10 +297,12 @@ def _normalised(ratio, kin, shares, alone):
         member = kin == kind
         log_prior = log_share[:, kind] - np.log(np.maximum(member.sum(axis=1), 1))[:, None]
         log_weight = np.where(member[:, None], ratio + log_prior[..., None], log_weight)
+    # Normalised together with the weight of LRMF alone, in a stable way.
     top = np.maximum(log_weight.max(axis=(1, 2)), np.log(alone))
     weight = np.exp(log_weight - top[:, None, None])
     total = weight.sum(axis=(1, 2)) + alone * np.exp(-top)
     weight = np.einsum("nev,e->nv", weight, 1 - NOISE) / total[:, None]
+    # The small ones are dropped, their weight goes to those kept.
     if weight.shape[1] > CONFIG.n_kept:
         least = -np.partition(-weight, CONFIG.n_kept - 1, axis=1)[:, [CONFIG.n_kept - 1]]
         kept = np.where(weight >= least, weight, 0)
@@ -304,6 +315,7 @@ def _maximise(log_mean):
     shift = np.maximum(log_mean.max(axis=(1, 2)), 0)
     likelihood, alone = np.exp(log_mean - shift[:, None, None]), np.exp(-shift)
     share, own = np.full(log_mean.shape[1:], 0.5 / log_mean[0].size), 0.5
+    # E step: responsibilities. M step: their sums, with a prior count.
     for _ in range(CONFIG.n_rounds):
         joint = share * likelihood
         total = joint.sum(axis=(1, 2)) + own * alone
@@ -320,6 +332,7 @@ def _mean_by_relatedness(ratio, kin):
     for kind in range(len(RELATEDNESS)):
         member = (kin == kind)[:, None]
         number = member.sum(axis=2)
+        # Log-sum-exp over the candidates.
         top = np.where(member, ratio, -np.inf).max(axis=2)
         top = np.where(number > 0, top, 0)
         total = np.where(member, np.exp(np.minimum(ratio - top[..., None], 0)), 0).sum(axis=2)

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ..baselines.boosting import BoostedTrees
-from ..data.kinds import from_arcsine
+from ..data.response_kinds import from_arcsine
 from ..solver.prediction import BLOCK
 
 _TREES = {"learning_rate": 0.15, "max_iter": 60}

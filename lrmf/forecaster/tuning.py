@@ -6,8 +6,8 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from ..data.kinds import ANSWERS, PROPORTIONS, kind_of
 from ..data.lineage import lacks_evaluated_relatives
+from ..data.response_kinds import ANSWERS, PROPORTIONS, kind_of
 from ..data.responses import has_responses, observed, random_places, reveal, without
 from ..solver.factorization import LIKELIHOODS, LRMF
 from .card_correction import correct

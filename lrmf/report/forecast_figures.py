@@ -34,15 +34,7 @@ from ..baselines.registry import (
     shown_in,
 )
 from ..evaluation.bootstrap import CLAIM
-from .layout import (
-    curves,
-    dot,
-    headline,
-    label_ends,
-    percent_limits,
-    rows_of,
-    vertical,
-)
+from .layout import curves, dot, headline, label_ends, percent_limits, rows_of, vertical
 from .style import BLACK, COLUMN, GREY, PAGE, SKY, benchmark_name, predictor_style
 from .tables import LEVELS, number
 

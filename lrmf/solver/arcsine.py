@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ..data.kinds import PROPORTIONS, to_arcsine
+from ..data.response_kinds import PROPORTIONS, to_arcsine
 from .gaussians import Gaussians
 
 _SHRINKAGE = 0.05  # of the correlations between items towards independence

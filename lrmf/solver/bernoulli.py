@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 from scipy.special import expit
 
-from ..data.kinds import ANSWERS
+from ..data.response_kinds import ANSWERS
 from . import kernels
 from .answers import MODEL_SIDE, SparseAnswers
 from .gaussians import Gaussians, unpack

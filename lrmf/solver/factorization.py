@@ -11,8 +11,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
 from ..data.features import model_features
-from ..data.kinds import ANSWERS, PROPORTIONS, kind_of
 from ..data.lineage import lacks_evaluated_relatives
+from ..data.response_kinds import ANSWERS, PROPORTIONS, kind_of
 from ..data.responses import has_responses, observed, observed_counts
 from ..threads import threads
 from .answers import lay_out
@@ -221,6 +221,7 @@ class LRMF(Forecasts, BaseEstimator):
             self._draw_similar_items_together()
 
     def _first_items(self, rng):
+        # Small random factors break the symmetry of the saddle at zero.
         items = np.zeros((self.n_items_, self.rank + 1))
         items[:, :-1] = 0.3 * rng.standard_normal((self.n_items_, self.rank))
         wrong = self._data.observed[1] - self._data.correct
@@ -294,6 +295,7 @@ class LRMF(Forecasts, BaseEstimator):
         -------
         LRMF : a new estimator
         """
+        # The items stay: only the states of the new models are solved for.
         new = type(self)(**self.get_params())
         new._prepare(responses, lineage, self.items_, models)
         if new.n_items_ != self.n_items_ or new.kind_ is not self.kind_:
@@ -479,6 +481,7 @@ class LRMF(Forecasts, BaseEstimator):
             If a parent is not a node, an item not a column, or an answer out of range.
         """
         check_is_fitted(self)
+        # One id, ids, or pairs of id and relation.
         parents = [parents] if isinstance(parents, str) else parents
         parents = [(p, None) if isinstance(p, str) else tuple(p) for p in parents]
         # Where the new leaf hangs, and how strongly.
@@ -492,6 +495,7 @@ class LRMF(Forecasts, BaseEstimator):
             if answers:
                 prior = prior.temper(self.few_shot_trust)
             states = self.likelihood_.fold_in(prior, revealed)
+        # Intervals are calibrated apart for models without evaluated relatives.
         isolated = not np.isin(self.lineage_.families[nodes], self._scored_families).any()
         return NewModel(
             self.likelihood_, self.scores_, self.calibration_, states, revealed, bool(isolated)

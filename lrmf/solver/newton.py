@@ -197,6 +197,7 @@ class AlternatingNewton:
         shared = self.prior.multiply(np.ones_like(self.models))
         loadings = np.column_stack([self.items[:, :k], np.ones(len(self.items))])
         # and changes the intercepts by loadings . delta on the item side: least squares in delta.
+        # and changes the intercepts by design . delta on the item side: least squares in delta.
         system = np.diag(shared.sum(axis=0)) + ridge * loadings.T @ loadings
         right = np.sum(shared * self.models, axis=0) - ridge * loadings.T @ self.items[:, k]
         shift = np.linalg.solve(system, right)

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
-from ..data.kinds import kind_of
+from ..data.response_kinds import kind_of
 from ..data.responses import observed_counts
 from ..data.schema import RELATIONS
 from ..threads import threads
@@ -120,6 +120,7 @@ class Forecasts:
 
     def _belief(self, rows, revealed, given, target):
         """Expected responses, expected score and its standard deviation before calibration."""
+        # Expected responses and score, and the deviation that the states imply.
         states = self._states(rows, revealed)
         forecast = self.likelihood_.forecast(states.mean, states.covariance)
         expected = self._refined(rows, revealed, states, forecast[0], slice(None))
@@ -202,6 +203,7 @@ def leaf_weights(lineage, relations):
     unknown = sorted(set(relations) - set(RELATIONS))
     if unknown:
         raise ValueError(f"unknown relation {unknown[0]!r}; use {', '.join(RELATIONS)}")
+    # Edges weigh what they weigh in the lineage that was fitted.
     weights = np.array([lineage.relation_weights[relation] for relation in relations])
     if lineage.split_merges:
         # One merge is one parent's worth of evidence, however many models it is made of.
@@ -222,6 +224,7 @@ def revealed_row(answers, columns, dtype):
     if not isinstance(answers, Mapping):
         raise ValueError(f"answers must map item ids to responses, got {answers!r}")
     kind = kind_of(dtype)
+    # A row of responses with nothing but the given answers.
     row = np.full((1, len(columns)), kind.missing, dtype)
     for item, answer in answers.items():
         if item not in columns:

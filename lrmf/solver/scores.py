@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from ..data.kinds import to_arcsine
+from ..data.response_kinds import to_arcsine
 from ..data.responses import observed
 
 LEVEL = 0.9  # of the intervals that are calibrated

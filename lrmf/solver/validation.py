@@ -4,8 +4,8 @@ from numbers import Integral
 
 import numpy as np
 
-from ..data.kinds import ANSWERS, kind_of
 from ..data.lineage import Lineage
+from ..data.response_kinds import ANSWERS, kind_of
 from ..data.responses import observed
 from ..data.statistics import count_answers
 
@@ -50,6 +50,7 @@ def check_responses(responses, lineage, items) -> None:
 
 def count_observed(responses, name):
     """How many cells are observed, once every value is known to be a response."""
+    # A count of -1 marks a row with a value that is no answer.
     if kind_of(responses) is ANSWERS:
         counts = count_answers(responses)[1]
         faulty = np.flatnonzero(counts < 0)
@@ -74,6 +75,7 @@ def check_rows(rows, n_models: int):
     rows = np.atleast_1d(np.asarray(rows))
     if rows.size and (rows.dtype.kind not in "iu" or rows.ndim != 1):
         raise ValueError(f"rows must be integers, got {rows.dtype} of shape {rows.shape}")
+    # Negative numbers would silently count from the end.
     wrong = rows[(rows < 0) | (rows >= n_models)]
     if wrong.size:
         raise ValueError(f"row {wrong[0]} is not one of the {n_models} models")

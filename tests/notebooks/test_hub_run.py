@@ -13,6 +13,8 @@ from test_pipeline import NOTEBOOKS, ROOT, outputs_of
 
 from lrmf.data.snapshot import load_snapshot
 
+pytestmark = pytest.mark.slow  # kernels run whole notebooks
+
 TOKEN = "hf_" + "s3cr3t" * 5
 TASKS = {
     "leaderboard_ifeval": 40,

@@ -10,6 +10,8 @@ import nbformat
 import pandas as pd
 import pytest
 
+pytestmark = pytest.mark.slow  # kernels run whole notebooks
+
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = sorted(path.stem for path in (ROOT / "notebooks").glob("0*.ipynb"))
 TINY = {"01_crawl": ["-p", "n_models", "80", "-p", "n_items", "150"]}
