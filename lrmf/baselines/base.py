@@ -14,10 +14,7 @@ class ForecastInBlocks(BaseEstimator):
 
     def predict_proba(self, rows=None, items=None, *, revealed=None):
         """Forecast of `rows` (default all) for `items` (default all): float32, in [0, 1]."""
-        n_models, n_items = self.responses_.shape
-        rows = np.arange(n_models) if rows is None else np.asarray(rows)
-        columns = np.arange(n_items) if items is None else np.asarray(items)
-        check_revealed(revealed, (len(rows), n_items))
+        rows, columns = cells_asked(self.responses_.shape, rows, items, revealed)
         forecast = np.empty((len(rows), len(columns)), np.float32)
         for start in range(0, len(rows), BLOCK_MODELS):
             block = slice(start, start + BLOCK_MODELS)
@@ -38,10 +35,7 @@ class _Baseline(BaseEstimator):
 
     def predict_proba(self, rows=None, items=None, *, revealed=None):
         """Forecast of `rows` (default all) for `items` (default all): float32, in [0, 1]."""
-        n_models, n_items = self.responses_.shape
-        rows = np.arange(n_models) if rows is None else np.asarray(rows)
-        columns = np.arange(n_items) if items is None else np.asarray(items)
-        check_revealed(revealed, (len(rows), n_items))
+        rows, columns = cells_asked(self.responses_.shape, rows, items, revealed)
         forecast = np.empty((len(rows), len(columns)), dtype=np.float32)
         forecast[:] = self.item_means_[columns]
         if len(rows):
@@ -55,10 +49,15 @@ class _Baseline(BaseEstimator):
         pass
 
 
-def check_revealed(revealed, shape):
-    """Refuse revealed responses of another shape than the forecast of all items."""
-    if revealed is not None and revealed.shape != shape:
+def cells_asked(shape, rows, items, revealed):
+    """Rows and columns to forecast, all by default; refuses revealed responses of another shape."""
+    n_models, n_items = shape
+    rows = np.arange(n_models) if rows is None else np.asarray(rows)
+    columns = np.arange(n_items) if items is None else np.asarray(items)
+    wanted = len(rows), n_items
+    if revealed is not None and revealed.shape != wanted:
         raise ValueError(
-            f"revealed must have one row per forecast model and one column per item, {shape}, "
+            f"revealed must have one row per forecast model and one column per item, {wanted}, "
             f"got {revealed.shape}"
         )
+    return rows, columns

@@ -9,7 +9,7 @@ from ..data.features import model_features
 from ..data.response_kinds import ANSWERS, kind_of
 from ..data.responses import observed, observed_counts, reveal
 from ..data.statistics import benchmark_codes, column_std, item_means
-from .base import BLOCK_CELLS, check_revealed
+from .base import BLOCK_CELLS, cells_asked
 from .factorization import MFWithFeatures
 
 COLD_SHARE = 0.3  # training episodes without any answer
@@ -72,10 +72,7 @@ class NCF(BaseEstimator):
 
     def predict_proba(self, rows=None, items=None, *, revealed=None):
         """Forecast of `rows` (default all) for `items` (default all): float32, in [0, 1]."""
-        n_models, n_items = self.responses_.shape
-        rows = np.arange(n_models) if rows is None else np.asarray(rows)
-        columns = np.arange(n_items) if items is None else np.asarray(items)
-        check_revealed(revealed, (len(rows), n_items))
+        rows, columns = cells_asked(self.responses_.shape, rows, items, revealed)
         if self.network_ is None:
             return self.factors_.predict_proba(rows, items, revealed=revealed)
         known = observed(self.responses_[rows] if revealed is None else revealed)
