@@ -143,14 +143,14 @@ _FIT_OPTIONS = (
     click.option(
         "--lineage-strength",
         type=_Strength(0, 1e9),
-        show_default="chosen by cross-validation",
-        help="how much relatives are alike; 0 is plain matrix factorization",
+        show_default="10 for answers, 3 for proportions",
+        help="how alike relatives are where the items are fitted; 0 is plain factorization",
     ),
     click.option(
-        "--features/--no-features",
-        "use_features",
+        "--cards/--no-cards",
+        "use_cards",
         default=None,
-        show_default="as far as cross-validation says that they help",
+        show_default="cards",
         help="use size, architecture, type etc. of the models, or do without",
     ),
     click.option(
@@ -325,10 +325,11 @@ def predict(snapshot: Path, out: Path, item_probabilities, model, **parameters) 
         if matrix_file:
             check_space(item_probabilities, 4 * data.n_models * data.n_items)
         if model:
-            from .forecaster.saved_fit import load_fit
+            from .forecaster.forecaster import Forecaster
+            from .forecaster.saved_fit import check_items
 
-            _say_on_terminal(f"solving for {data.n_models} models")
-            fitted = load_fit(model, data.items)
+            fitted = Forecaster.load(model)
+            check_items(model, fitted, data.items)
             fitted = fitted.adapt(data.responses, lineage, models=data.models)
         else:
             fitted = _fitted(data, lineage, parameters)
@@ -336,7 +337,7 @@ def predict(snapshot: Path, out: Path, item_probabilities, model, **parameters) 
         text = scores.to_csv(index=False, float_format="%.6f", lineterminator="\n")
         scores_file.write(text.encode())
     _say_on_terminal(f"wrote {out}")
-    for note in forecast_notes(scores, lineage, with_features=fitted.reads_cards):
+    for note in forecast_notes(scores, lineage, fitted):
         _say(f"note: {note}")
 
 

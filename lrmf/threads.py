@@ -1,5 +1,6 @@
 """Threads of BLAS and of the compiled kernels, set for a while and given back."""
 
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 
@@ -22,3 +23,11 @@ def threads(n_threads):
             yield
     finally:
         numba.set_num_threads(before)
+
+
+def in_threads(work, parts):
+    """Results of `work` on each part, as many at once as kernels have threads."""
+    if len(parts) == 1:
+        return [work(parts[0])]
+    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+        return list(pool.map(work, parts))

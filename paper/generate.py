@@ -26,18 +26,17 @@ from lrmf.baselines.registry import (
     labels,
 )
 from lrmf.baselines.registry import LRMF as LRMF_ENTRY
+from lrmf.data import descriptions
 from lrmf.data.response_kinds import ANSWERS, PROPORTIONS
 from lrmf.evaluation import bootstrap as comparison
 from lrmf.files import output_folder
-from lrmf.forecaster import drift, tuning
-from lrmf.forecaster import near_duplicates as memory
+from lrmf.forecaster import covariance, drift, near_duplicates
 from lrmf.report import tables
 from lrmf.report.style import benchmark_name
 from lrmf.simulation.items import SUBTASK_ITEMS
 from lrmf.simulation.population import ADAPTER, FINETUNE, MERGE, QUANTIZED
 from lrmf.simulation.simulate import AnswerConfig
-from lrmf.solver import prior
-from lrmf.solver.factorization import LIKELIHOODS
+from lrmf.solver import prior, process
 from notebooks.run import declared_parameters, resolve_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -182,6 +181,7 @@ def describe_run(results, facts):
     describe_holdout_coverage(results.read("random_holdout"), facts, results.short)
     describe_ablation(results.read("ablation"), facts, results.short)
     describe_ingredients(results.read("ingredients"), facts, results.short, "ingredients")
+    facts.switch(results.short, "earlier forecaster", value=is_earlier(results.folder))
     given = results.read("ingredients_few_shot")
     describe_ingredients(given, facts, results.short, "ingredients given")
     describe_gains(results.read("lineage_gain"), facts, results.short)
@@ -370,6 +370,12 @@ def describe_ingredients(frame, facts, short, words):
     facts.compare(most.assign(predictor="most"), short, words)
 
 
+def is_earlier(folder: Path) -> bool:
+    """Whether results are those of the forecaster that was a stack of forests and boosted trees."""
+    predictors = pd.read_csv(folder / "ingredients.csv", usecols=["predictor"])["predictor"]
+    return bool(predictors.eq("without trees").any())
+
+
 def describe_gains(frame, facts, short):
     """What lineage takes off the error of Forecaster, in points, by distance, and the switch."""
     for row in frame[frame["predictor"] == "without lineage"].itertuples():
@@ -456,15 +462,22 @@ def describe_code(root, facts):
 
 
 CONSTANTS = {  # what the appendix quotes: words of the macro, module, name
-    "memory noise": (memory.CONFIG, "noise"),
-    "memory shots": (memory.CONFIG, "n_revealed"),
-    "memory kept": (memory.CONFIG, "n_kept"),
-    "worth of lineage": (memory.CONFIG, "lineage_answers"),
+    "copy noise": (near_duplicates.CONFIG, "noise"),
+    "copy shots": (near_duplicates.CONFIG, "n_revealed"),
+    "copies kept": (near_duplicates.CONFIG, "n_kept"),
+    "copy answers": (near_duplicates.CONFIG, "most_revealed"),
+    "worth of lineage": (near_duplicates.CONFIG, "lineage_answers"),
     "trees hops": (tree_baselines, "MAX_HOPS"),
     "latest": (drift.DriftConfig, "later_than"),
-    "tuning worth": (tuning.TuningConfig, "gain"),
+    "learning models": (covariance.LearningConfig, "n_models"),
+    "learning linked": (covariance.LearningConfig, "n_linked"),
+    "lineage shares": (covariance.LearningConfig, "shares"),
+    "exact models": (process, "EXACT"),
+    "neighbours": (process, "NEIGHBOURS"),
+    "smallest size": (descriptions, "SMALLEST"),
+    "largest size": (descriptions, "LARGEST"),
 }
-SHARES = {"memory noise", "latest", "tuning worth"}  # in percent
+SHARES = {"copy noise", "latest"}  # in percent
 
 
 def describe_constants(facts):
@@ -478,9 +491,11 @@ def describe_constants(facts):
             )
         value = getattr(module, name)
         scale = 100 if words in SHARES else 1
-        values = [f"{scale * one:g}" for one in np.atleast_1d(value)]
+        values = [f"{scale * one:,g}" for one in np.atleast_1d(value)]
         facts.add(words, text=listed(values, "or"))
     facts.add("feature ridge", text=f"{defaults_of(prior.LineagePrior)['feature_ridge']:g}")
+    for relation, jump in descriptions.JUMPS.items():
+        facts.add("jump", relation, text=f"{jump:g}")
 
 
 def settings_of(root, short, notebook) -> dict:
@@ -756,7 +771,7 @@ def grids(kind, rank) -> dict[str, str]:
     study = Study(kind, rank)
     tuned = {entry.label: entry.grid(study) for entry in PREDICTORS.values() if entry.grid}
     said = {}
-    for name, grid in ({FORECASTER.label: LIKELIHOODS[kind].grid} | tuned).items():
+    for name, grid in tuned.items():
         parts = [
             ", ".join(
                 f"{parameter} {'/'.join(map(_plain, values))}" for parameter, values in one.items()

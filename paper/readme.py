@@ -12,7 +12,7 @@ import pandas as pd
 from lrmf.files import OutputError, write_text
 from lrmf.report.tables import interval
 
-from .generate import ROOT, Results, aims
+from .generate import ROOT, Results, aims, is_earlier, listed
 
 RUNS = {"simulated": "simulated", "simulated, tuned": "full"}
 RUNS |= {"v1": "openllm-v1-items", "v2": "openllm-v2"}
@@ -31,6 +31,19 @@ def claims_block(root: Path = ROOT) -> str:
     frame = frame.loc[list(dict.fromkeys(name for column in by_length for name in column.index))]
     lines = [("claim", *frame.columns), ("---",) * (1 + len(frame.columns)), *frame.itertuples()]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def earlier_results(root: Path = ROOT) -> str:
+    """A paragraph: which columns an earlier forecaster has made; empty if none."""
+    earlier = [title for title, run in RUNS.items() if is_earlier(root / "figures" / run)]
+    if not earlier:
+        return ""
+    titles = listed([f"*{title}*" for title in earlier])
+    text = (
+        f"*Forecaster* in {titles} is still an earlier version: LRMF corrected by random forests "
+        "over cards, averaged with boosted trees."
+    )
+    return textwrap.fill(text, 100, break_on_hyphens=False) + "\n\n"
 
 
 SETTINGS = {
@@ -68,7 +81,8 @@ def with_claims(text: str, root: Path = ROOT) -> str:
     _, mark, after = rest.partition(END)
     if not mark:
         raise ValueError(f"README.md needs a line {START} and a line {END}")
-    return f"{before}{START}\n\n{claims_block(root)}\n\n{results_beside_aims(root)}\n\n{END}{after}"
+    paragraphs = earlier_results(root) + results_beside_aims(root)
+    return f"{before}{START}\n\n{claims_block(root)}\n\n{paragraphs}\n\n{END}{after}"
 
 
 if __name__ == "__main__":

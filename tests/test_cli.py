@@ -26,7 +26,7 @@ from lrmf import files as outputs
 from lrmf.data.responses import MISSING, benchmark_scores, observed
 from lrmf.data.snapshot import load_snapshot, save_snapshot
 from lrmf.forecaster import export
-from lrmf.forecaster.saved_fit import SavedFitError, load_fit
+from lrmf.forecaster.saved_fit import SavedFitError
 
 COLUMNS = ["model_id", "benchmark", "score", "lower", "upper", "n_observed"]
 BENCHMARKS = ["arc", "bbh", "math"]
@@ -149,7 +149,8 @@ def test_help_lists_the_commands_and_their_defaults(run):
         assert re.search(rf"^ +{name} ", result.out, re.MULTILINE)
         assert run(name, "--help").code == 0
     assert "default: 2934" in run("simulate", "--help").out
-    assert "default:(chosenbycross-validation)" in "".join(run("fit", "--help").out.split())
+    text = "".join(run("fit", "--help").out.split())
+    assert "default:(16)" in text and "--cards/--no-cards" in text and "default:(cards)" in text
 
 
 def test_version_is_the_installed_one(run):
@@ -363,17 +364,19 @@ def test_repeats_are_identical(run, either, tmp_path):
 
 
 def test_options_reach_the_fit(run, either, tmp_path):
-    argv = ["--rank", 2, "--lineage-strength", 0.5, "--features", "--seed", 7]
+    argv = ["--rank", 2, "--lineage-strength", 0.5, "--no-cards", "--seed", 7]
     stats = tmp_path / "stats.json"
     assert run("fit", either, "--model", tmp_path / "m.npz", "--stats", stats, *argv).code == 0
     content = json.loads(stats.read_text())
     parameters = content["parameters"]
     assert parameters["rank"] == 2 and parameters["lineage_strength"] == 0.5
-    assert parameters["use_features"] is True and parameters["seed"] == 7
+    assert parameters["seed"] == 7
     assert content["n_models"] == 12 and content["n_edges"] == 12 and content["n_nodes"] == 14
     assert content["cg_iterations"]
-    model = load_fit(tmp_path / "m.npz", load_snapshot(either).items)
-    assert model.model_.get_params() == parameters
+    model = lrmf.Forecaster.load(tmp_path / "m.npz")
+    assert model.use_cards is False and not model.reads_cards
+    used = model.model_.get_params()
+    assert all(used[name] == parameters[name] for name in ("rank", "lineage_strength", "seed"))
     run("predict", either, "--out", tmp_path / "a.csv", *argv)
     run("predict", either, "--out", tmp_path / "b.csv")
     assert (tmp_path / "a.csv").read_bytes() != (tmp_path / "b.csv").read_bytes()
@@ -386,7 +389,7 @@ def test_saved_fit_predicts_as_a_fresh_one(run, either, tmp_path):
         (0, "", "")
     )
     fresh, again = pd.read_csv(tmp_path / "fresh.csv"), pd.read_csv(tmp_path / "p.csv")
-    pd.testing.assert_frame_equal(fresh, again, atol=0.02, rtol=0)
+    pd.testing.assert_frame_equal(fresh, again, atol=2e-6, rtol=0)
 
 
 @pytest.mark.parametrize("with_model", [False, True])
@@ -429,15 +432,17 @@ def test_models_that_nothing_is_known_of_are_named(run, answers, proportions, tm
     mine = with_new_models(tmp_path / "mine", answers, names, edges)
     result = run("predict", mine, "--out", tmp_path / "p.csv")
     assert result.code == 0 and result.err.count("\n") == 1
-    assert "4 of 17 models" in result.err and "item means" in result.err
+    assert "4 of 17 models" in result.err and "cards and names" in result.err
     assert "me/new1, me/new2, me/new3, ..." in result.err and "me/new0" not in result.err
     score = read(tmp_path / "p.csv")["score"]
-    np.testing.assert_allclose(score.loc["me/new3"], score.loc["me/new4"])
+    np.testing.assert_allclose(score.loc["me/new3"], score.loc["me/new4"], atol=0.02)
 
     tables = tiny_tables(binary=False)
     tables["responses"][10] = np.nan  # solo/gamma
-    result = run("predict", variant(tmp_path / "s", tables), "--out", tmp_path / "q.csv")
-    assert "1 of 12 models" in result.err and "features: solo/gamma\n" in result.err
+    argv = ("predict", variant(tmp_path / "s", tables), "--out", tmp_path / "q.csv", "--no-cards")
+    result = run(*argv)
+    assert "1 of 12 models" in result.err and "names: solo/gamma\n" in result.err
+    assert "cards" not in result.err
 
 
 def test_a_parent_misspelt_is_named(run, answers, saved, tmp_path):
@@ -597,13 +602,13 @@ def write_foreign(kind, path, saved):
             np.save(file, np.ones(3))
     else:
         changes = {
-            "objects": {"loadings": np.array([Bomb()], dtype=object)},
+            "objects": {"prior_centre": np.array([Bomb()], dtype=object)},
             "other keys": None,
-            "other shapes": {"intercept": content["intercept"][:-1]},
-            "not finite": {"loadings": content["loadings"] * np.nan},
-            "not numbers": {"loadings": content["items_item_id"]},
-            "other parameters": {"params": np.array('{"depth": 3}')},
-            "no parameters": {"params": np.array("[]")},
+            "other shapes": {"prior_centre": content["prior_centre"][:-1]},
+            "not finite": {"prior_centre": content["prior_centre"] * np.nan},
+            "not numbers": {"prior_centre": content["model_id"]},
+            "other header": {"header": np.array('{"depth": 3}')},
+            "no header": {"header": np.array("[]")},
         }[kind]
         content = {"weights": np.ones(3)} if changes is None else content | changes
         np.savez(path, **content)
@@ -623,8 +628,8 @@ def write_foreign(kind, path, saved):
         "other shapes",
         "not finite",
         "not numbers",
-        "other parameters",
-        "no parameters",
+        "other header",
+        "no header",
     ],
 )
 def test_foreign_model(run, answers, saved, tmp_path, kind):
@@ -635,9 +640,8 @@ def test_foreign_model(run, answers, saved, tmp_path, kind):
     assert {file.name for file in tmp_path.iterdir()} <= {"model.npz"}
 
 
-def test_damaged_models_are_refused_or_harmless(answers, saved, tmp_path):
+def test_damaged_models_are_refused_or_harmless(saved, tmp_path):
     rng = np.random.default_rng(0)
-    items = load_snapshot(answers).items
     content = np.frombuffer(saved.read_bytes(), np.uint8)
     path = tmp_path / "model.npz"
     n_refused = 0
@@ -646,7 +650,7 @@ def test_damaged_models_are_refused_or_harmless(answers, saved, tmp_path):
         damaged[rng.integers(len(content))] ^= 1 << rng.integers(8)
         path.write_bytes(damaged[: rng.integers(len(content))] if rng.random() < 0.2 else damaged)
         try:
-            load_fit(path, items)
+            lrmf.Forecaster.load(path)
         except SavedFitError as error:
             n_refused += 1
             assert str(path) in str(error)

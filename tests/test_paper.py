@@ -7,9 +7,7 @@ import shutil
 import pandas as pd
 import pytest
 
-from lrmf.data import names
-from lrmf.forecaster import drift, forecaster, tuning
-from lrmf.forecaster import near_duplicates as memory
+from lrmf.forecaster import covariance, drift, forecaster, state_prior
 from lrmf.report import tables
 from lrmf.simulation import items as simulated_items
 from lrmf.solver.calibration import IntervalCalibration
@@ -77,7 +75,7 @@ def test_every_macro_and_switch_in_the_text_is_generated(generated):
         "Lambda",
         "Phi",
     }
-    latex |= {"Delta", "Sigma"}
+    latex |= {"Delta", "Psi", "Sigma"}
     assert [name for name in used - known - latex if not OPTIONAL.search(name)] == []
     switches = (generated / "switches.tex").read_text(encoding="utf-8")
     asked = set(re.findall(r"\\(?:Compare|IfSo)\{(\w+)\}", everything()))
@@ -353,7 +351,7 @@ def test_the_ingredient_that_costs_most_is_named():
 
 
 def test_a_constant_that_is_gone_is_named(monkeypatch):
-    monkeypatch.setitem(generate.CONSTANTS, "memory kept", (generate.memory, "GONE"))
+    monkeypatch.setitem(generate.CONSTANTS, "copies kept", (generate.near_duplicates, "GONE"))
     with pytest.raises(PaperError, match="lrmf.forecaster.near_duplicates has no GONE any more"):
         generate.describe_constants(Facts())
 
@@ -361,16 +359,23 @@ def test_a_constant_that_is_gone_is_named(monkeypatch):
 def test_constants_that_the_text_says_in_words_are_those_of_the_code():
     text = " ".join(source(PAPER / "sections" / "appendix.tex").split())
     said = {
-        "by three-fold cross-validation": tuning.TuningConfig.n_folds == 3,
-        "$n$-grams to the fourth power": names._POWER == 4,
-        "four times as much within an organization": names._SAME_ORGANIZATION == 4,
+        r"reach $r \in \{0, 1/4, 1/2\}$": state_prior._REACHES == (0, 1 / 4, 1 / 2),
+        "with four degrees of freedom": state_prior._DEGREES == 4,
+        "sixteen quantiles": covariance._ATOMS == 16,
+        "tell less than a third do not take part": covariance.LearningConfig.least_share == 1 / 3,
         "The latest fifth of the training models": drift.DriftConfig.late_share == 0.2,
-        "about a thousand of them weigh": 900 < memory.CONFIG.most_revealed < 1100,
         "Scores of fewer than ten answers": IntervalCalibration.fit.__kwdefaults__["fewest"] == 10,
         "fewer than fifty answers a parameter": forecaster.CrossFitConfig.enough_answers == 50,
         "Eight minor factors": simulated_items.ItemConfig().n_minor == 8,
     }
     assert all(words in text and right for words, right in said.items())
+
+
+def test_results_of_the_earlier_forecaster_are_told_by_its_trees(tmp_path):
+    for left_out, is_earlier in {"trees": True, "near-duplicates": False}.items():
+        table = f"predictor,value\nForecaster,1\nwithout {left_out},1\n"
+        (tmp_path / "ingredients.csv").write_text(table)
+        assert generate.is_earlier(tmp_path) is is_earlier
 
 
 def test_a_gain_is_an_error_saved():

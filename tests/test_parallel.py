@@ -26,7 +26,7 @@ SCRIPT = """
         answers, _ = draw_answers(lineage, 30, seed=1)
         items = pd.DataFrame({"item_id": range(30), "benchmark": "all", "n_trials": 1})
         average = Tuned(LineageMean(), {"shrinkage": (0.1, 1.0)})
-        predictors = {"Forecaster": Forecaster(tuned=False), "LRMF": LRMF(2), "average": average}
+        predictors = {"Forecaster": Forecaster(), "LRMF": LRMF(2), "average": average}
         splits = zero_shot(answers, lineage, n_folds=3)
         models = pd.DataFrame({"model_id": lineage.node_ids[:60], "params_b": range(1, 61)})
         frame, forecasts = evaluate(

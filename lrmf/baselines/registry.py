@@ -19,6 +19,8 @@ from dataclasses import dataclass, field
 from sklearn.base import BaseEstimator
 
 from ..data.response_kinds import ANSWERS, ResponseKind
+from ..solver.factorization import LIKELIHOODS
+from ..solver.factorization import LRMF as LineageFactorization
 from .averages import ItemMean, LineageMean
 from .boosting import BoostedTrees
 from .factorization import MatrixFactorization, MFWithFeatures
@@ -67,7 +69,7 @@ class Predictor:
     color : name in `lrmf.report.style.PALETTE`
     marker, linestyle : of matplotlib
     short_label : where the label is too long; the label by default
-    build : Study -> estimator; None for our own, which the notebooks configure
+    build : Study -> estimator; None where the notebooks configure it
     grid : Study -> values that inner splits choose from; None if nothing is to be tuned
     tuning : other arguments of `Tuned`
     reads_lineage, reads_cards : what it learns from beside responses
@@ -99,6 +101,26 @@ class Predictor:
 def _factors(study):
     ranks = {"rank": sorted({max(1, study.rank // 4), study.rank, study.rank + study.rank // 2})}
     return ranks | ({"item_ridge": (10.0, 50.0, 200.0)} if study.kind is ANSWERS else {})
+
+
+def _lineage_factorization(study):
+    defaults = LIKELIHOODS[study.kind].defaults
+    return LineageFactorization(**defaults | {"rank": study.rank})
+
+
+def _lineage_factors(study):
+    """Every strength of lineage, then other values of one parameter; with and without features."""
+    grid, defaults = LIKELIHOODS[study.kind].grid, LIKELIHOODS[study.kind].defaults
+    names = [name for name in grid if name != "rank"]
+    unset = LineageFactorization().get_params() | defaults
+    start = {name: (unset[name],) for name in names} | {"use_features": (False, True)}
+    others = {
+        name: tuple(value for value in grid[name] if value != unset[name])
+        for name in names
+        if name not in ("lineage_strength", "use_features")
+    }
+    strengths = start | {"lineage_strength": grid["lineage_strength"]}
+    return [strengths, *(start | {name: values} for name, values in others.items())]
 
 
 def _neighbours(study):
@@ -167,7 +189,7 @@ def baselines_among(names: Iterable[str]) -> list[str]:
 def all_baselines(
     kind: ResponseKind, *, rank: int = 16, ncf_cells: int = 300_000, tuned: bool = True
 ) -> dict[str, BaseEstimator]:
-    """Every baseline by its label, each to be tuned by the same inner splits.
+    """Every baseline by its label, each to be tuned by the same inner splits; none of our own.
 
     Parameters
     ----------
@@ -179,7 +201,7 @@ def all_baselines(
     return {
         entry.label: entry.estimator(study, tuned=tuned)
         for entry in PREDICTORS.values()
-        if entry.build is not None
+        if entry.build is not None and entry.kind != OURS
     }
 
 
@@ -189,7 +211,13 @@ FORECASTER = register(
         reads_lineage=True, reads_cards=True, shown_in=frozenset({CURVES, STRATA, BODY}),
     )
 )  # fmt: skip
-LRMF = register(Predictor("lrmf", "LRMF", OURS, "blue", "8", (0, (3, 1)), reads_lineage=True))
+LRMF = register(
+    Predictor(
+        "lrmf", "LRMF", OURS, "blue", "8", (0, (3, 1)),
+        build=_lineage_factorization, grid=_lineage_factors,
+        reads_lineage=True, reads_cards=True,
+    )
+)  # fmt: skip
 LRMF_UNTUNED = register(
     Predictor("lrmf_untuned", "LRMF, untuned", OURS, "blue", "h", (0, (1, 1)), reads_lineage=True)
 )

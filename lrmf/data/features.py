@@ -84,13 +84,13 @@ def card_codes(models: pd.DataFrame) -> np.ndarray:
     """
     columns = []
     if "params_b" in models:
-        columns.append(np.nan_to_num(_log_sizes(models), nan=UNKNOWN_LOG_SIZE))
+        columns.append(np.nan_to_num(log_sizes(models), nan=UNKNOWN_LOG_SIZE))
     for category in CATEGORIES:
         if category in models:
-            levels = _levels(models[category])
-            counts = levels.value_counts()
+            found = levels(models[category])
+            counts = found.value_counts()
             by_frequency = sorted(counts.index, key=lambda level: (-counts[level], level))
-            columns.append(levels.map({level: code for code, level in enumerate(by_frequency)}))
+            columns.append(found.map({level: code for code, level in enumerate(by_frequency)}))
     columns.append(creation_days(models))
     return np.column_stack(columns).astype(float)
 
@@ -132,7 +132,7 @@ def read_dates(column: pd.Series) -> pd.Series:
     return pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
 
 
-def _log_sizes(models: pd.DataFrame) -> np.ndarray:
+def log_sizes(models: pd.DataFrame) -> np.ndarray:
     """Logarithms of the models' sizes, NaN where unknown or not positive."""
     size = pd.to_numeric(models["params_b"], errors="coerce").to_numpy(dtype=float, na_value=np.nan)
     is_known = np.isfinite(size) & (size > 0)
@@ -143,7 +143,7 @@ def _size_columns(models: pd.DataFrame) -> pd.DataFrame:
     columns = pd.DataFrame(index=range(len(models)))
     if "params_b" not in models:
         return columns
-    log_size = _log_sizes(models)
+    log_size = log_sizes(models)
     is_known = ~np.isnan(log_size)
     known = log_size[is_known]
     if len(np.unique(known)) > 1:
@@ -155,21 +155,21 @@ def _size_columns(models: pd.DataFrame) -> pd.DataFrame:
 
 def _level_columns(values: pd.Series, n_needed: float) -> pd.DataFrame:
     """One indicator for each level, in alphabetical order; none for a constant."""
-    levels = _levels(values)
-    is_rare = levels.map(levels.value_counts()) < n_needed
-    levels = levels.mask(is_rare & (levels != UNKNOWN), POOLED)
-    columns = pd.get_dummies(levels, prefix=values.name, prefix_sep="=")
+    found = levels(values)
+    is_rare = found.map(found.value_counts()) < n_needed
+    found = found.mask(is_rare & (found != UNKNOWN), POOLED)
+    columns = pd.get_dummies(found, prefix=values.name, prefix_sep="=")
     return columns if columns.shape[1] > 1 else columns.iloc[:, :0]
 
 
-def _levels(values: pd.Series) -> pd.Series:
+def levels(values: pd.Series) -> pd.Series:
     """Levels of a category as text; what is null, empty or "?" is unknown."""
-    levels = []
+    found = []
     for value in values.tolist():
         level = "" if pd.isna(value) else str(value).strip()
         level = level.lower() if isinstance(value, bool | np.bool) else level
-        levels.append(UNKNOWN if level in {"", "?"} else level)
-    return pd.Series(levels, dtype=object)
+        found.append(UNKNOWN if level in {"", "?"} else level)
+    return pd.Series(found, dtype=object)
 
 
 def _extend_to_nodes(model_values: np.ndarray, adjacency: sp.csr_array) -> np.ndarray:

@@ -271,6 +271,7 @@ def run_protocol(
     lineage: Lineage,
     *,
     max_folds: int | None = None,
+    score: Callable = evaluate,
     **options,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """`evaluate` on a protocol's splits; where the snapshot has none, one line and empty frames.
@@ -280,6 +281,7 @@ def run_protocol(
     name : what the printed line calls the protocol.
     protocol : makes the splits, such as ``partial(zero_shot, responses, lineage)``.
     max_folds : evaluate only so many folds of each seed.
+    score : `evaluate`, or what takes its arguments and returns two frames (`incomplete_cards`).
     """
     why, first = "it has no models to forecast", None
     try:
@@ -294,11 +296,11 @@ def run_protocol(
     if first is None:
         print(f"{name}: not on this snapshot ({why}).")
         return pd.DataFrame(), pd.DataFrame()
-    return evaluate(predictors, chain([first], splits), lineage, **options)
+    return score(predictors, chain([first], splits), lineage, **options)
 
 
 def choices(forecasts: pd.DataFrame) -> pd.DataFrame:
-    """What every predictor's inner splits chose, in each fit: one row a fit and parameter.
+    """What each predictor chose or learned (`chosen_`), in each fit: one row a fit and parameter.
 
     Returns
     -------

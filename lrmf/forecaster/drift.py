@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..data.features import model_dates, read_dates
+from ..data.features import DATE_COLUMNS, read_dates
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,10 @@ class TemporalDrift:
 
     Attributes
     ----------
-    is_later : bool (n_models,)
+    column : str
+        Of the models table, the date that tells; "" if no model is a later one.
+    later_than : str
+        The date (ISO 8601) after which a model is a later one.
     shift : (2, p)
         Mean of what later states have over their forecasts, shrunk towards 0; by whether a model
         has evaluated relatives.
@@ -41,22 +44,29 @@ class TemporalDrift:
         Factor >= 1 on the deviations of later models' scores.
     """
 
-    is_later: np.ndarray
+    column: str
+    later_than: str
     shift: np.ndarray
     widening: np.ndarray
 
     @classmethod
-    def none(cls, n_models, n_components, n_benchmarks):
+    def none(cls, n_components, n_benchmarks):
         """Without dates there are no later models."""
-        return cls(np.zeros(n_models, bool), np.zeros((2, n_components)), np.ones(n_benchmarks))
+        return cls("", "", np.zeros((2, n_components)), np.ones(n_benchmarks))
 
-    def factors(self, rows):
-        """Factors on the deviations of scores (n, n_benchmarks)."""
-        return np.where(self.is_later[rows][:, None], self.widening, 1.0)
+    def is_later(self, models):
+        """Which models of a table are later ones (n_models,)."""
+        if not self.column or models is None:
+            return np.zeros(0 if models is None else len(models), bool)
+        dates = pd.Series(pd.NaT, index=models.index, dtype="datetime64[ns, UTC]")
+        for column in (self.column, "created_at"):  # of models that nobody has evaluated yet
+            if column in models:
+                dates = dates.fillna(read_dates(models[column]))
+        return (dates > pd.Timestamp(self.later_than)).to_numpy()
 
 
 def late_models(models, evaluated, config):
-    """Masks of the latest training models, and of all models later than nearly all of these.
+    """Mask of the latest training models, the column of their dates, and when later ones begin.
 
     Parameters
     ----------
@@ -66,19 +76,22 @@ def late_models(models, evaluated, config):
 
     Returns
     -------
-    late, is_later : bool (n_models,), or None if hardly any training model is dated
+    late : bool (n_models,), column, later_than : str; or None if hardly any model is dated
     """
+    for column in DATE_COLUMNS:
+        if models is not None and column in models and models[column][evaluated].notna().any():
+            break
+    else:
+        return None
     # Dated training models; a third of them must be enough for an estimate.
-    dates = pd.Series() if models is None else model_dates(models, evaluated)
-    dated = dates[dates.notna() & evaluated] if len(dates) else dates
+    dates = read_dates(models[column])
+    dated = dates[dates.notna() & evaluated]
     if len(dated) < 3 * config.fewest:
         return None
     late = evaluated & (dates > dated.quantile(1 - config.late_share)).to_numpy()
     if not (late.any() and (evaluated & ~late).any()):
         return None
-    if "created_at" in models:  # models that nobody has evaluated yet
-        dates = dates.fillna(read_dates(models["created_at"]))
-    return late, (dates > dated.quantile(config.later_than)).to_numpy()
+    return late, column, dated.quantile(config.later_than).isoformat()
 
 
 def shrunken_mean(offsets, gram, *, fewest):

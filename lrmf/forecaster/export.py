@@ -36,10 +36,11 @@ def forecast_snapshot(model, snapshot, matrix_file=None) -> pd.DataFrame:
     return scores
 
 
-def forecast_notes(scores: pd.DataFrame, lineage: Lineage, *, with_features: bool) -> Iterator[str]:
+def forecast_notes(scores: pd.DataFrame, lineage: Lineage, fitted) -> Iterator[str]:
     """Yield a sentence on whatever those who read the forecasts of a snapshot should know."""
     if not lineage.n_edges:
         yield "the snapshot has no lineage, so models are forecast without their relatives"
+    yield from fitted.notes_
     n_observed = scores.groupby("model_id", sort=False)["n_observed"].sum()
 
     # Models that neither have answers nor are connected to a model that has.
@@ -47,7 +48,7 @@ def forecast_notes(scores: pd.DataFrame, lineage: Lineage, *, with_features: boo
     evaluated[: lineage.n_models] = n_observed > 0
     isolated = n_observed.index[lineage.hops_to(evaluated)[: lineage.n_models] < 0]
     if len(isolated):
-        basis = "their features" if with_features else "item means"
+        basis = "their cards and names" if fitted.reads_cards else "their names"
         names = ", ".join(isolated[:3]) + (", ..." if len(isolated) > 3 else "")
         yield (
             f"{len(isolated)} of {lineage.n_models} models have neither answers nor an evaluated "

@@ -1,13 +1,16 @@
-"""The Forecaster: LRMF, tuned, with model cards, near-duplicates and calibrated intervals."""
+"""The Forecaster: one prior over model states from lineage, cards and names, then answers."""
 
-import json
+import copy
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 
-from ..data.lineage import lacks_evaluated_relatives
+from ..data.descriptions import Describer
+from ..data.lineage import Lineage, lacks_evaluated_relatives
 from ..data.response_kinds import ANSWERS, kind_of
 from ..data.responses import (
     has_responses,
@@ -17,16 +20,28 @@ from ..data.responses import (
     reveal,
     without,
 )
+from ..data.schema import RELATIONS
+from ..files import output
 from ..solver.calibration import IntervalCalibration, ScoredForecasts
 from ..solver.factorization import LIKELIHOODS, LRMF
-from ..solver.prediction import BLOCK, Forecasts
+from ..solver.gaussians import Gaussians
+from ..solver.prediction import BLOCK, Forecasts, NewModel, revealed_row
 from ..solver.scores import coverage_scale
 from ..threads import threads
-from .card_correction import correct
 from .drift import DriftConfig, TemporalDrift, late_models, shrunken_mean
-from .near_duplicates import CONFIG, NearDuplicates, RevealedAnswers, forecast_in_turn
-from .stacking import Stacking
-from .tuning import tune
+from .explanation import explain
+from .near_duplicates import (
+    CONFIG,
+    NearDuplicates,
+    Relatedness,
+    RevealedAnswers,
+    forecast_in_turn,
+)
+from .saved_fit import load_fit, save_fit
+from .state_prior import StatePrior
+
+_PER_FACTOR = 15  # models or items that a factor needs
+_AT_ONCE = 5000  # rows up to which all beliefs are kept
 
 
 @dataclass(frozen=True)
@@ -53,35 +68,33 @@ class CrossFitConfig:
 
 
 class Forecaster(Forecasts, BaseEstimator):
-    """The best forecast of a model from its lineage, its card and the answers known.
+    """The best forecast of a model from its lineage, its card, its name and the answers known.
 
-    On top of `LRMF`: its hyperparameters by inner cross-validation (`tune`), the errors of its
-    leave-one-out forecasts explained by model cards (`CardCorrection`), stacking with
-    gradient-boosted trees (`Stacking`), a mixture with near-duplicates for answers
-    (`NearDuplicates`), and intervals widened so that training models, forecast as if k of their
-    responses were known, are covered. Nothing is learned from a response that a forecast is
-    scored on.
+    In stages, each an object that is fitted and then called: `LRMF` gives the items and what each
+    model's responses say of its state; `StatePrior`, one Gaussian process over lineage, card and
+    name, forecasts the states of models without responses; answers are folded in; `NearDuplicates`
+    mixes in the answers of models that this one may be a copy of; `IntervalCalibration` makes
+    intervals cover; `TemporalDrift` moves forecasts of later models. Nothing is learned from a
+    response that a forecast is scored on.
 
     Parameters
     ----------
-    rank, lineage_strength, use_features : optional
-        Parameters of `LRMF`; None leaves the choice to the inner cross-validation.
-        ``use_features=False`` leaves model cards out, but for the dates that tell later models.
-    use_lineage, use_cards, use_names, use_trees, use_near_duplicates : bool
-        Leave an ingredient out: the family tree, what cards say of the errors, what the names on
-        them say, boosted trees, near-duplicates.
-    tuned : bool
-        False takes the default of every parameter of `LRMF` that is not given: quicker.
+    rank, lineage_strength : optional
+        Parameters of `LRMF`; None is the default for the kind of responses.
+    use_lineage, use_cards, use_names, use_near_duplicates : bool
+        Leave an ingredient out: the family tree, the fields of cards (dates still tell later
+        models), names and organizations, near-duplicates.
     n_threads : int, optional
     seed : int
 
     Attributes
     ----------
-    model_ : LRMF
-    tuning_ : DataFrame, columns parameter, value, loss, chosen
-    cards_ : CardCorrection, or None if there are too few models to learn it from
-    trees_ : Stacking or None
+    model_ : LRMF, of the evaluated models
+    prior_ : StatePrior
     near_duplicates_ : NearDuplicates or None
+    calibration_ : IntervalCalibration
+    drift_ : TemporalDrift
+    notes_ : list of str, what is not believed of the models to forecast
 
     Examples
     --------
@@ -110,142 +123,294 @@ class Forecaster(Forecasts, BaseEstimator):
         rank=None,
         lineage_strength=None,
         *,
-        use_features=None,
         use_lineage=True,
         use_cards=True,
         use_names=True,
-        use_trees=True,
         use_near_duplicates=True,
-        tuned=True,
         n_threads=None,
         seed=0,
     ):
         self.rank = rank
         self.lineage_strength = lineage_strength
-        self.use_features = use_features
         self.use_lineage = use_lineage
         self.use_cards = use_cards
         self.use_names = use_names
-        self.use_trees = use_trees
         self.use_near_duplicates = use_near_duplicates
-        self.tuned = tuned
         self.n_threads = n_threads
         self.seed = seed
 
     def fit(self, responses, lineage, *, items=None, models=None):
-        """Choose parameters, fit, and learn the corrections; arguments as in `LRMF.fit`."""
+        """Learn everything from the models that have responses; arguments as in `LRMF.fit`."""
         # Bad input is refused before anything is fitted.
-        lineage = self._known(lineage)
         LRMF(seed=self.seed, n_threads=self.n_threads).check(responses, lineage, items)
-        # What the caller fixed, what is left to tuning, and the fit with the result.
-        fixed = {name: getattr(self, name) for name in ("rank", "lineage_strength", "use_features")}
-        fixed = {name: value for name, value in fixed.items() if value is not None}
-        if not self.tuned:
-            fixed = LIKELIHOODS[kind_of(responses)].defaults | fixed
-        parameters, self.tuning_ = tune(
-            responses, lineage, items=items, models=models, cards=self._shown(models),
-            use_names=self.use_names, fixed=fixed, seed=self.seed, n_threads=self.n_threads,
-        )  # fmt: skip
-        model = LRMF(**parameters).fit(responses, lineage, items=items, models=models)
-        return self._learn(model, models)
+        lineage = self._known(lineage)
+        rng = np.random.default_rng([self.seed, 11])
+        evaluated = has_responses(responses)
+        if not evaluated.any():
+            raise ValueError("responses has no observed cell; there is nothing to learn from")
+        with threads(self.n_threads):
+            describer = Describer(self._shown(models), lineage, evaluated, use_names=self.use_names)
+            training = responses if evaluated.all() else responses[evaluated]
+            self.trained_edges_ = lineage.edges
+            self.trained_ids_ = np.array(describer.ids[: describer.n_evaluated], dtype=object)
+            # Items are fitted without the models that nobody has evaluated.
+            is_above = lineage.edges["child"].isin(describer.above)
+            among = Lineage.from_edges(lineage.edges[is_above], self.trained_ids_)
+            table = None if models is None else models[evaluated].reset_index(drop=True)
+            model = LRMF(**self._parameters(responses)).fit(training, among, items=items)
+            self._set_items(model)
+            self.prior_ = StatePrior(seed=self.seed).fit(model.evidence_, model.gram, describer)
+            self.trained_responses_, self.evidence_ = training, model.evidence_
+            self._attach(training, among, table)
+            self._learn(model, describer, rng, table)
+            if not evaluated.all():
+                self._attach(responses, lineage, models)
+        return self
 
     def adapt(self, responses, lineage, *, models=None):
-        """A forecaster for another snapshot with the same items, which stay as fitted."""
-        new = type(self)(**self.get_params())
-        new.tuning_ = getattr(self, "tuning_", None)
-        model = self.model_.adapt(responses, self._known(lineage), models=models)
-        return new._learn(model, models)
+        """The same fit for the models of another snapshot with the same items; learns nothing.
 
-    def to_arrays(self):
-        """What `adapt` needs, as named arrays that `numpy.savez` takes without pickle."""
-        return self.model_.to_arrays() | {"forecaster": np.array(json.dumps(self.get_params()))}
+        Parameters
+        ----------
+        responses, lineage, models : as in `fit`, over the same items in the same order
+            The responses are those that each model's own forecast is given.
 
-    @classmethod
-    def from_arrays(cls, arrays):
-        """A fit from `to_arrays`; `adapt` gives a forecaster for a snapshot."""
-        new = cls(**json.loads(str(arrays["forecaster"])))
-        new.model_ = LRMF.from_arrays(arrays)
-        return new
-
-    def fold_in(self, *, parents=(), answers=None):
-        """Forecast a model nobody has evaluated from the lineage and answers alone.
-
-        As `LRMF.fold_in`: quick, and without what cards, trees and near-duplicates add; for these,
-        give the model a row in the snapshot.
+        Returns
+        -------
+        Forecaster
         """
         check_is_fitted(self)
-        return self.model_.fold_in(parents=parents, answers=answers)
+        LRMF().check(responses, lineage, None)
+        kind, n_items = kind_of(responses), responses.shape[1]
+        if (n_items, kind) != (self.responses_.shape[1], self.kind_):
+            raise ValueError(
+                f"the fit has {self.responses_.shape[1]} items of {self.kind_.name}; this snapshot "
+                f"has {n_items} of {kind.name}"
+            )
+        new = copy.copy(self)
+        with threads(self.n_threads):
+            new._attach(responses, self._known(lineage), models)
+        return new
+
+    def fold_in(self, *, parents=(), card=None, answers=None):
+        """Forecast a model nobody has evaluated, as if it had a row in the snapshot.
+
+        Parameters
+        ----------
+        parents : sequence of ids or (id, relation)
+            Evaluated or not. One that nobody has heard of says nothing, and a note says so.
+        card : mapping, optional
+            Columns of a models table: model_id, params_b, architecture, created_at ...
+        answers : mapping of item_id to response, optional
+            Keys are column numbers if the fit was given no items table.
+
+        Returns
+        -------
+        NewModel
+
+        Raises
+        ------
+        ValueError
+            If a relation is unknown, an item not a column, or an answer out of range.
+        """
+        check_is_fitted(self)
+        parents = [parents] if isinstance(parents, str) else parents
+        parents = [(p, "finetune") if isinstance(p, str) else tuple(p) for p in parents]
+        if unknown := sorted({relation for _, relation in parents} - set(RELATIONS)):
+            raise ValueError(f"unknown relation {unknown[0]!r}; use {', '.join(RELATIONS)}")
+        card = {"model_id": ""} | dict(card or {})
+        new = copy.copy(self)
+        new.responses_ = revealed_row(answers or {}, self._column_of, self.responses_.dtype)
+        new.n_threads = 1
+        with threads(1):
+            new._attach_leaf(card, parents if self.use_lineage else [])
+        return NewModel(new)
+
+    def explain(self, rows=None):
+        """What the forecasts of some models without own responses rest on; see `explain`.
+
+        Returns
+        -------
+        DataFrame : row, nearest, relatedness, lineage, card_and_name, extrapolates
+        """
+        rows = self._checked(rows)
+        blank = reveal(self.responses_[rows], False)
+        scores = self.predict_scores(rows, revealed=blank)["score"].to_numpy()
+        trained = self.trained_responses_
+        best = np.nanmax(self.scores_.actual(trained, observed(trained)), axis=0)
+        scores, place = scores.reshape(len(rows), -1), self.place_[rows]
+        parts = []
+        for own in (np.flatnonzero(place >= 0), np.flatnonzero(place < 0)):
+            for part in np.array_split(own, -(-own.size // BLOCK)) if own.size else ():
+                described = (
+                    self.prior_.nodes[place[part]] if place[part[0]] >= 0
+                    else self.prior_.filled(self.other_[self._number[rows[part]]])
+                )  # fmt: skip
+                found = explain(self.prior_, described, self._kin(rows[part]), scores[part], best)
+                parts.append(found.set_index(part))
+        return pd.concat(parts).sort_index().assign(row=rows)
+
+    def save(self, path):
+        """Write everything that forecasting needs to a .npz file: no pickle, with a checksum."""
+        check_is_fitted(self)
+        with output(Path(path)) as file:
+            save_fit(file, self)
+
+    @classmethod
+    def load(cls, path):
+        """The fit of a file from `save`; its rows are the models of the fit.
+
+        Raises
+        ------
+        SavedFitError
+            If the file is damaged, of another version, or no fit.
+        """
+        return load_fit(path, cls)
 
     @property
     def reads_cards(self):
         """Whether model cards have any part in the forecasts."""
-        return self._reads_cards or self.model_.features_ is not None
+        return bool({"size", "type", "architecture"} & set(self.prior_.covariance_.parameters))
 
     @property
     def chosen_(self):
-        """The parameters that the inner cross-validation looked into, as chosen."""
-        if self.tuning_ is None:
-            return {}
-        chosen = self.tuning_[self.tuning_["chosen"].astype(bool)]
-        return dict(zip(chosen["parameter"], chosen["value"].tolist(), strict=True))
+        """The parameters learned from the responses: weights, inverse lengths and noise."""
+        parameters = self.prior_.covariance_.parameters
+        return {name: float(f"{value:.3g}") for name, value in parameters.items()}
 
     @property
     def stats_(self):
-        """Statistics of the fit, and the chosen parameters with the curve of the choice."""
-        curve = [] if self.tuning_ is None else json.loads(self.tuning_.to_json(orient="records"))
-        return self.model_.stats_ | {"tuning": curve}
+        """Statistics of the fit of the items, and the learned parameters of the covariance."""
+        return self.model_.stats_ | {"covariance": self.chosen_}
+
+    def _parameters(self, responses):
+        given = {"rank": self.rank, "lineage_strength": self.lineage_strength}
+        given = {name: value for name, value in given.items() if value is not None}
+        parameters = LIKELIHOODS[kind_of(responses)].defaults | {"use_features": False} | given
+        if self.rank is None and kind_of(responses) is ANSWERS:
+            # Few answers determine few factors.
+            smaller = min(has_responses(responses).sum(), responses.shape[1])
+            parameters["rank"] = min(parameters["rank"], max(1, smaller // _PER_FACTOR))
+        parameters["rank"] = min(parameters["rank"], responses.shape[1])
+        return parameters | {"seed": self.seed, "n_threads": self.n_threads}
 
     def _known(self, lineage):
         return lineage if self.use_lineage else lineage.drop_edges(np.ones(lineage.n_edges, bool))
 
-    def _learn(self, model, models):
-        rng = np.random.default_rng([self.seed, 11])
-        with threads(self.n_threads):
-            self._set_fit(model, models)
-            rows = self._choose(rng)
-            # Near-duplicates and intervals are learned from models forecast as if they were new.
-            cross_fitted = self._cross_fitted(rows, models)
-            cross_fitted._learn_few_shot(rows, rng)
-            self.near_duplicates_, self.calibration_ = (
-                cross_fitted.near_duplicates_,
-                cross_fitted.calibration_,
-            )
-            self._learn_drift(models)
-        return self
-
-    def _set_fit(self, model, models):
-        """The fit, and beliefs without own responses, corrected by cards and boosted trees."""
-        self.model_, self.likelihood_, self.scores_ = model, model.likelihood_, model.scores_
-        self.responses_, self.lineage_, self.items_ = model.responses_, model.lineage_, model.items_
-        self.kind_, self.evaluated_ = model.kind_, has_responses(self.responses_)
-        # Leave-one-out priors, corrected by cards and moved by the stacked trees.
-        self.trees_ = None
-        self._reads_cards = self._shown(models) is not None
-        self._leave_one_out, self.cards_ = self._read_cards(model, models)
-        if self.use_trees and self.cards_ is not None:
-            self.trees_ = Stacking(use_names=self.use_names, seed=self.seed)
-            self.trees_.fit(model, self._leave_one_out, self._shown(models))
-            self._leave_one_out = self.trees_.stacked
-        self._reads_cards &= self.cards_ is not None
-
-    def _read_cards(self, model, models):
-        return correct(model, self._shown(models), use_names=self.use_names, seed=self.seed)
-
     def _shown(self, models):
         """The models table, if cards are to be read."""
-        return models if self.use_cards and self.use_features is not False else None
+        return models if self.use_cards else None
+
+    def _set_items(self, model):
+        self.model_, self.likelihood_, self.scores_ = model, model.likelihood_, model.scores_
+        self.items_, self.kind_ = model.items_, model.kind_
+        self.near_duplicates_ = None
+        self.drift_ = TemporalDrift.none(model.gram.shape[0], len(self.scores_.names))
+
+    # Rows: the models that forecasts are asked of.
+
+    def _attach(self, responses, lineage, models):
+        """Take these models as the rows, those of the fit among them by their ids."""
+        self.responses_, self._beliefs = responses, None
+        ids = lineage.node_ids[: lineage.n_models]
+        self.place_ = pd.Index(self.trained_ids_).get_indexer(ids)
+        # The lineage of the rows and of the fit, the rows first, then the rest of the fit.
+        edges = pd.concat([lineage.edges, self.trained_edges_]).drop_duplicates(["parent", "child"])
+        rest = self.trained_ids_[~np.isin(self.trained_ids_, ids)]
+        self.lineage_ = Lineage.from_edges(edges, [*ids, *rest])
+        is_trained = np.concatenate([self.place_ >= 0, np.ones(len(rest), bool)])
+        self.isolated_ = lacks_evaluated_relatives(self.lineage_, is_trained, np.arange(len(ids)))
+        # Descriptions of the rows that the fit does not know.
+        table = pd.DataFrame({"model_id": ids}) if models is None else models
+        self.later_ = self.drift_.is_later(table)
+        others = np.flatnonzero(self.place_ < 0)
+        self.other_, self.notes_ = None, []
+        if others.size:
+            shown = table if self.use_cards else table[["model_id"]]
+            self.other_, self.notes_ = self.prior_.describer.describe(
+                shown.iloc[others], self.lineage_.edges
+            )
+        # Rows whose responses are those that the fit knows.
+        self._is_unchanged = self.place_ >= 0
+        if responses is not self.trained_responses_:
+            for row in np.flatnonzero(self._is_unchanged):
+                known = self.trained_responses_[self.place_[row]]
+                self._is_unchanged[row] = np.array_equal(responses[row], known, equal_nan=True)
+        self._number = np.full(len(ids), -1)
+        self._number[others] = np.arange(others.size)
+        candidates = pd.Index(self.lineage_.node_ids).get_indexer(self.trained_ids_)
+        self._kinship = Relatedness(self.lineage_, candidates)
+
+    def _attach_leaf(self, card, parents):
+        """Take one new model as the only row."""
+        table = pd.DataFrame([card if self.use_cards else {"model_id": card["model_id"]}])
+        kinship = self._kinship
+        nodes = pd.Index(kinship.lineage.node_ids).get_indexer([parent for parent, _ in parents])
+        edges = [
+            (parent, card["model_id"], relation)
+            for (parent, relation), node in zip(parents, nodes, strict=True) if node >= 0
+        ]  # fmt: skip
+        self.place_, self._number, self._beliefs = np.array([-1]), np.array([0]), None
+        self._is_unchanged = np.array([False])
+        self.other_, self.notes_ = self.prior_.describer.describe(table, edges)
+        self.later_ = self.drift_.is_later(pd.DataFrame([card]))
+        self.notes_ += [
+            f"the parent {parent} is not known; the forecast goes on without it"
+            for (parent, _), node in zip(parents, nodes, strict=True) if node < 0
+        ]  # fmt: skip
+        kin = kinship.of_leaf(nodes[nodes >= 0])
+        self._kin = lambda rows: kin
+        self.isolated_ = np.array([not (kin > 0).any()])
+
+    def _kin(self, rows):
+        return self._kinship.of(rows)
+
+    def _belief_of(self, rows):
+        """Beliefs about the rows' states without their own responses."""
+        if self._beliefs is None and len(self.place_) <= _AT_ONCE:
+            self._beliefs = self._beliefs_of(np.arange(len(self.place_)))
+        belief = self._beliefs_of(rows) if self._beliefs is None else self._beliefs[rows]
+        # Later models are moved by what the latest training models had over their forecasts.
+        offset = self.drift_.shift[self.isolated_[rows].astype(int)]
+        return belief.shift(offset * self.later_[rows, None])
+
+    def _beliefs_of(self, rows):
+        place, number = self.place_[rows], self._number[rows]
+        p = self.likelihood_.loadings.shape[1]
+        belief = Gaussians(np.empty((len(rows), p, p)), np.empty((len(rows), p)))
+        is_trained = place >= 0
+        for own, forecast in (
+            (is_trained, lambda: self.prior_.leave_one_out(place[is_trained])),
+            (~is_trained, lambda: self.prior_.forecast(self.other_[number[~is_trained]])),
+        ):
+            if own.any():
+                part = forecast()
+                belief.precision[own], belief.information[own] = part.precision, part.information
+        return belief
+
+    # Learning from training models that are forecast as if they were new.
+
+    def _learn(self, model, describer, rng, models):
+        rows = self._choose(rng)
+        # Near-duplicates and intervals are learned from models forecast as if they were new.
+        cross_fitted = self._cross_fitted(rows, model, describer)
+        cross_fitted._learn_few_shot(rows, rng)
+        self.calibration_ = cross_fitted.calibration_
+        if cross_fitted.near_duplicates_ is not None:
+            weights = cross_fitted.near_duplicates_.mixture_weights
+            self.near_duplicates_ = NearDuplicates(self.responses_, weights)
+        self._learn_drift(models)
 
     def _choose(self, rng):
         """Training models with and without relatives, for cross-fitting."""
-        rows = np.flatnonzero(self.evaluated_)
-        isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
+        rows = np.arange(len(self.responses_))
         # Up to `most` of either group, fewer where a model has many cells.
-        groups = [rng.permutation(rows[isolated == group]) for group in (False, True)]
+        groups = [rng.permutation(rows[self.isolated_ == group]) for group in (False, True)]
         size = self._config.most_cells // self.responses_.shape[1]
         size = np.clip(size, self._config.fewest, self._config.most)
         return np.sort(np.concatenate([group[:size] for group in groups]))
 
-    def _cross_fitted(self, rows, models):
+    def _cross_fitted(self, rows, model, describer):
         """A forecaster whose items were fitted without these models' answers (cross-fitting).
 
         Item parameters overfit when items have few answers, so residuals of models used in the fit
@@ -254,16 +419,21 @@ class Forecaster(Forecasts, BaseEstimator):
         """
         # Answers per parameter of an item decide whether overfitting matters.
         n_answers = observed_counts(self.responses_).sum() / self.responses_.shape[1]
-        is_few = n_answers < self._config.enough_answers * (self.model_.rank + 1)
-        if not (self.kind_ is ANSWERS and is_few and 2 * rows.size < self.evaluated_.sum()):
+        is_few = n_answers < self._config.enough_answers * (model.rank + 1)
+        if not (self.kind_ is ANSWERS and is_few and 2 * rows.size < len(self.responses_)):
             return self
         # Items without these models' answers, then states of all models given these items.
-        rest = without(self.responses_, rows)
-        model = LRMF(**self.model_.get_params())
-        model.fit(rest, self.lineage_, items=self.items_, models=models)
-        other = type(self)(**self.get_params())
-        other._set_fit(model.adapt(self.responses_, self.lineage_, models=models), models)
-        return other
+        among = model.lineage_
+        other = LRMF(**model.get_params())
+        other.fit(without(self.responses_, rows), among, items=self.items_)
+        other = other.adapt(self.responses_, among)
+        new = copy.copy(self)
+        new._set_items(other)
+        new.evidence_ = other.evidence_
+        new.prior_ = StatePrior(covariance=self.prior_.covariance_, seed=self.seed)
+        new.prior_.fit(other.evidence_, other.gram, describer)
+        new._beliefs = None
+        return new
 
     def _learn_few_shot(self, chosen, rng):
         """Forecast these models as if few of their responses were known; learn from it."""
@@ -277,15 +447,16 @@ class Forecaster(Forecasts, BaseEstimator):
             if (n_left > k).sum() >= self._config.fewest
         ]  # fmt: skip
         shown = {k: reveal(given, place < k) for k in levels}
-        self.near_duplicates_ = None
         if self.kind_ is ANSWERS and self.use_near_duplicates and chosen.size:
-            self.near_duplicates_ = NearDuplicates(self.responses_, self.lineage_, seed=self.seed)
+            self.near_duplicates_ = NearDuplicates(self.responses_)
             for k in CONFIG.n_revealed:
                 if k in shown:
                     answers = RevealedAnswers(shown[k])
                     # Expected answers as they would have been when each one came in.
                     expected = self._in_turn(chosen, self._states(chosen, shown[k]), answers)
-                    self.near_duplicates_.learn(k, chosen, expected, answers)
+                    self.near_duplicates_.learn(
+                        k, self._kin_of(chosen), self.isolated_[chosen], expected, answers
+                    )
         shown = {0: reveal(given, False)} | shown
         forecasts = {k: self._scored(chosen, given, revealed) for k, revealed in shown.items()}
         self.calibration_ = IntervalCalibration.fit(forecasts, single=self.kind_ is ANSWERS)
@@ -301,7 +472,7 @@ class Forecaster(Forecasts, BaseEstimator):
             deviation,
             self.scores_.actual(given, target),
             self.scores_.n_observed(reveal(given, target)),
-            lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows),
+            self.isolated_[rows],
         )
 
     def _learn_drift(self, models):
@@ -310,34 +481,26 @@ class Forecaster(Forecasts, BaseEstimator):
         The latest fifth is forecast from the earlier models, the items as fitted.
         """
         # Without enough dates there is no drift.
-        config, n_components = DriftConfig(), self._leave_one_out.information.shape[1]
-        self.drift_ = TemporalDrift.none(
-            len(self.responses_), n_components, len(self.scores_.names)
-        )
-        found = late_models(models, self.evaluated_, config)
+        config = DriftConfig()
+        found = late_models(models, np.ones(len(self.responses_), bool), config)
         if found is None:
             return
-        late, is_later = found
-        rows, earlier = np.flatnonzero(late), without(self.responses_, late)
-        model = self.model_.adapt(earlier, self.lineage_, models=models)
-        belief = self._read_cards(model, models)[0][rows]
-        if self.trees_ is not None:
-            belief = self.trees_.stack(model, belief, self._shown(models), rows)
+        late, column, later_than = found
+        rows = np.flatnonzero(late)
+        belief = self.prior_.leave_set_out(rows)
         # What the latest models' own responses move their states by, given the earlier models.
-        isolated = lacks_evaluated_relatives(self.lineage_, model.evaluated_, rows).astype(int)
-        moved = self._states(rows, None).mean - belief.mean
+        is_trained = np.zeros(self.lineage_.n_models, bool)
+        is_trained[: len(late)] = ~late
+        isolated = lacks_evaluated_relatives(self.lineage_, is_trained, rows).astype(int)
+        moved = (belief * self.model_.evidence(rows)).mean - belief.mean
+        gram = self.model_.gram
         shift = np.stack(
-            [shrunken_mean(moved[isolated == g], model.gram, fewest=config.fewest) for g in (0, 1)]
+            [shrunken_mean(moved[isolated == g], gram, fewest=config.fewest) for g in (0, 1)]
         )
         errors = self._errors(belief.shift(shift[isolated]), rows, isolated)
-        self.drift_ = TemporalDrift(is_later, shift, np.maximum(coverage_scale(errors), 1.0))
-        # Later models are moved by what the latest training models had over their forecasts.
-        later = np.flatnonzero(is_later)
-        offset = np.zeros(self._leave_one_out.information.shape)
-        offset[later] = shift[
-            lacks_evaluated_relatives(self.lineage_, self.evaluated_, later).astype(int)
-        ]
-        self._leave_one_out = self._leave_one_out.shift(offset)
+        widening = np.maximum(coverage_scale(errors), 1.0)
+        self.drift_ = TemporalDrift(column, later_than, shift, widening)
+        self.later_ = self.drift_.is_later(models)
 
     def _errors(self, belief, rows, isolated):
         """Errors of zero-shot forecasts of these models' scores in calibrated deviations."""
@@ -351,30 +514,57 @@ class Forecaster(Forecasts, BaseEstimator):
         ]  # fmt: skip
         return np.concatenate(errors) / self.calibration_.scale[0, isolated]
 
+    # What `Forecasts` asks of a subclass.
+
     def _in_turn(self, rows, states, answers):
         """Expected answers, each given some of the others: what candidates compete with."""
+        if not answers.cells.nnz:
+            return np.zeros(0, np.float32)
         # Before any answer, and given all others.
-        before = self.likelihood_.forecast_at(self._leave_one_out[rows], answers.cells)
+        before = self.likelihood_.forecast_at(self._belief_of(rows), answers.cells)
         left_out = self.likelihood_.left_out(states, answers.cells)
         return forecast_in_turn(before, left_out, answers)
 
     def _states(self, rows, revealed):
-        belief = self._leave_one_out[rows]
-        if revealed is None:
-            return belief * self.model_.evidence(rows)
-        # Temper the prior only where responses were revealed.
-        trust = np.where(observed(revealed).any(axis=1), self.model_.few_shot_trust, 1.0)
-        return self.likelihood_.fold_in(belief.temper(trust), revealed)
+        belief = self._belief_of(rows)
+        given = self.responses_[rows] if revealed is None else revealed
+        states = Gaussians(belief.precision.copy(), belief.information.copy())
+        # What the fit has made of a model's responses, or what is revealed, if anything.
+        is_kept = self._is_unchanged[rows] if revealed is None else np.zeros(len(rows), bool)
+        is_new = ~is_kept & observed(given).any(axis=1)
+        for own, update in (
+            (is_kept, lambda: belief[is_kept] * self.evidence_[self.place_[rows[is_kept]]]),
+            (is_new, lambda: self.likelihood_.fold_in(belief[is_new], given[is_new])),
+        ):
+            if own.any():
+                part = update()
+                states.precision[own], states.information[own] = part.precision, part.information
+        return states
 
     def _refined(self, rows, revealed, states, expected, items):
-        if self.near_duplicates_ is None:
+        # Own training answers, or only the revealed ones; nothing is left to learn where all are.
+        given = self.responses_[rows] if revealed is None else revealed
+        part = np.flatnonzero(~observed(given).all(axis=1))
+        if self.near_duplicates_ is None or not part.size:
             return expected
-        # Own training answers, or only the revealed ones.
-        answers = RevealedAnswers(self.responses_[rows] if revealed is None else revealed)
-        weights = self.near_duplicates_.weights(rows, self._in_turn(rows, states, answers), answers)
-        return self.near_duplicates_.blend(weights, expected, items)
+        answers, chosen = RevealedAnswers(given[part]), rows[part]
+        in_turn = self._in_turn(chosen, states[part], answers)
+        weights = self.near_duplicates_.weights(
+            self._kin_of(chosen), self.isolated_[chosen], in_turn, answers
+        )
+        refined = expected.copy()
+        refined[part] = self.near_duplicates_.blend(weights, expected[part], items)
+        return refined
+
+    def _kin_of(self, rows):
+        return lambda block: self._kin(rows[block])
 
     def _calibrated(self, score, deviation, rows, given):
-        isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
+        isolated = self.isolated_[rows]
         deviation = self.calibration_(score, deviation, observed_counts(given), isolated)
-        return deviation * self.drift_.factors(rows)
+        return deviation * np.where(self.later_[rows][:, None], self.drift_.widening, 1.0)
+
+    @property
+    def _column_of(self):
+        ids = range(self.responses_.shape[1]) if self.items_ is None else self.items_["item_id"]
+        return {item: column for column, item in enumerate(ids)}

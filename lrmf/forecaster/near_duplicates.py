@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 
-from ..data.lineage import Lineage, lacks_evaluated_relatives
 from ..data.response_kinds import ANSWERS
-from ..data.responses import has_responses
 from ..data.statistics import compress
 from ..solver import kernels
 
@@ -48,7 +46,7 @@ class NearDuplicateConfig:
 
     noise: tuple = (0.02, 0.05, 0.1, 0.2, 0.35)
     n_revealed: tuple = ANSWERS.n_revealed_calibration[1:]
-    most_revealed: int = 1024
+    most_revealed: int = 256
     n_candidates: int = 10_000
     n_kept: int = 32
     n_cells: int = 4_000_000
@@ -84,55 +82,45 @@ class NearDuplicates:
 
     Parameters
     ----------
-    responses : uint8 (n_models, n_items), 0/1/255
-    lineage : Lineage
+    answers : uint8 (n_candidates, n_items), 0/1/255, of the training models that may be copied
     """
 
-    def __init__(self, responses, lineage: Lineage, *, seed=0):
-        self.responses, self.lineage = responses, lineage
-        self.evaluated = has_responses(responses)
-        candidates = np.flatnonzero(self.evaluated)
-        candidates = np.random.default_rng(seed).permutation(candidates)[: CONFIG.n_candidates]
-        self.candidates = np.sort(candidates)
-        # Candidates within one and two steps of every model, by powers of the adjacency.
-        step = lineage.adjacency.astype(bool).astype(np.int32)
-        step = (step + sparse.eye_array(step.shape[0], dtype=np.int32)).tocsr()
-        two_steps = step @ step[:, self.candidates]
-        self._near = step[:, self.candidates].tocsr(), two_steps.tocsr()
-        self._mixture_weights = {}
+    def __init__(self, answers, mixture_weights=None):
+        self.answers = answers
+        self.mixture_weights = {} if mixture_weights is None else mixture_weights
 
     @cached_property
     def _by_item(self):
         """Answers of the candidates, uint8 (n_items, n_candidates)."""
-        return np.ascontiguousarray(self.responses[self.candidates].T)
+        return np.ascontiguousarray(self.answers.T)
 
     @property
     def block(self) -> int:
         """Models that fit into one working array."""
-        return max(1, CONFIG.n_cells // (len(NOISE) * len(self.candidates)))
+        return max(1, CONFIG.n_cells // (len(NOISE) * len(self.answers)))
 
-    def learn(self, n_revealed, rows, expected, revealed):
+    def learn(self, n_revealed, kin, isolated, expected, revealed):
         """Learn the shares from training models.
 
         Parameters
         ----------
         n_revealed : int
             One of `NearDuplicateConfig.n_revealed`: so many answers are revealed.
-        rows : int (n,)
+        kin : function of a slice, int8 (n, n_candidates), as in `Relatedness`
+        isolated : bool (n,), models without evaluated relatives
         expected : float32 (n_cells,), forecasts of the answers (`forecast_in_turn`)
-        revealed : RevealedAnswers of the rows
+        revealed : RevealedAnswers of the models
         """
-        isolated = lacks_evaluated_relatives(self.lineage, self.evaluated, rows)
         # Mean likelihood ratio of the candidates of each relatedness, then their weights by EM.
         ratios = np.concatenate(
             [
-                _mean_by_relatedness(*self._evidence(rows[block], expected, revealed, block))
+                _mean_by_relatedness(self._evidence(expected, revealed, block), kin(block))
                 for block in revealed.blocks(self.block)
             ]
         )
         for group in (False, True):
             if (isolated == group).sum() >= CONFIG.fewest:
-                self._mixture_weights[n_revealed, group] = _maximise(ratios[isolated == group])
+                self.mixture_weights[n_revealed, group] = _maximise(ratios[isolated == group])
 
     def table(self):
         """DataFrame of the shares: relatives, answers (known when learned), share by relatedness.
@@ -142,40 +130,42 @@ class NearDuplicates:
         rows = [
             {"relatives": "no" if isolated else "yes", "answers": n_revealed, "LRMF": alone}
             | dict(zip(RELATEDNESS, share.sum(axis=1), strict=True))
-            for (n_revealed, isolated), (share, alone) in self._mixture_weights.items()
+            for (n_revealed, isolated), (share, alone) in self.mixture_weights.items()
         ]
         return pd.DataFrame(rows, columns=["relatives", "answers", "LRMF", *RELATEDNESS])
 
-    def weights(self, rows, expected, revealed):
+    def weights(self, kin, isolated, expected, revealed):
         """Weights of the candidates given revealed answers.
 
         Parameters
         ----------
-        rows, expected, revealed : as in `learn`, of any models with any number of answers
+        kin, isolated, expected, revealed : as in `learn`, of any models with any number of answers
 
         Returns
         -------
         CSR float32 (n, n_candidates) : (1 - e) w_ve summed over e, the largest of them in each row
         """
-        parts = [sparse.csr_array((0, len(self.candidates)), dtype=np.float32)]
+        parts = [sparse.csr_array((0, len(self.answers)), dtype=np.float32)]
         for block in revealed.blocks(self.block):
-            ratio, kin = self._evidence(rows[block], expected, revealed, block)
-            shares, alone = self._mixture_weights_of(rows[block], revealed.n_revealed[block])
-            parts.append(_normalised(ratio, kin, shares, alone))
+            ratio = self._evidence(expected, revealed, block)
+            shares, alone = self._shares(isolated[block], revealed.n_revealed[block])
+            parts.append(_normalised(ratio, kin(block), shares, alone))
         return sparse.vstack(parts, format="csr")
 
-    def _mixture_weights_of(self, rows, n_revealed):
+    def _shares(self, isolated, n_revealed):
         """Shares (n, relatedness, noise) and of LRMF alone (n,) for so many revealed answers."""
-        isolated = lacks_evaluated_relatives(self.lineage, self.evaluated, rows)
         # Weights learned at the number of revealed answers that is nearest in log(1 + n).
         nearest = np.abs(np.log1p(n_revealed)[:, None] - np.log1p(CONFIG.n_revealed)).argmin(axis=1)
-        shares, alone = np.zeros((len(rows), len(RELATEDNESS), NOISE.size)), np.ones(len(rows))
+        shares, alone = (
+            np.zeros((len(isolated), len(RELATEDNESS), NOISE.size)),
+            np.ones(len(isolated)),
+        )
         for row, (level, group) in enumerate(zip(nearest, isolated, strict=True)):
             if n_revealed[row] == 0:
                 if group:
                     continue  # nothing at all speaks for any candidate
                 level = CONFIG.n_revealed.index(CONFIG.typical)
-            if found := self._mixture_weights.get((CONFIG.n_revealed[level], bool(group))):
+            if found := self.mixture_weights.get((CONFIG.n_revealed[level], bool(group))):
                 shares[row], alone[row] = found
             if n_revealed[row] == 0:  # nothing speaks for a stranger
                 alone[row] += shares[row, 0].sum()
@@ -195,13 +185,13 @@ class NearDuplicates:
         used, place = np.unique(weights.indices, return_inverse=True)
         if not used.size:
             return forecast
-        answers = np.asarray(self.responses[self.candidates[used]])[:, items]
+        answers = np.asarray(self.answers[used])[:, items]
         mixed = np.empty_like(forecast)
         kernels.mix_answers(weights.indptr, place.ravel(), weights.data, answers, forecast, mixed)
         return mixed
 
-    def _evidence(self, rows, expected, revealed, block):
-        """Log-likelihood ratios to LRMF alone (n, noise, n_candidates), and relatedness."""
+    def _evidence(self, expected, revealed, block):
+        """Log-likelihood ratios to LRMF alone (n, noise, n_candidates)."""
         cells = revealed.cells[block]
         expected = expected[revealed.cells.indptr[block.start] :][: cells.nnz]
         is_right = cells.data == 1
@@ -210,19 +200,47 @@ class NearDuplicates:
         same, other = np.log((1 - NOISE) / chance + NOISE), np.log(NOISE)
         if_right = np.where(is_right[:, None], same, other).astype(np.float32)
         if_wrong = np.where(is_right[:, None], other, same).astype(np.float32)
-        ratio = np.empty((len(rows), NOISE.size, len(self.candidates)), np.float32)
+        ratio = np.empty((cells.shape[0], NOISE.size, len(self.answers)), np.float32)
         kernels.weigh_answers(cells.indptr, cells.indices, if_right, if_wrong, self._by_item, ratio)
-        return ratio, self._relatedness_of(rows)
+        return ratio
 
-    def _relatedness_of(self, rows):
-        """Index into `RELATEDNESS` of every candidate (n, n_candidates), -1 for the row itself."""
-        family = self.lineage.families
-        # From the widest circle to the narrowest, so that the closest one stays.
-        kin = (family[rows][:, None] == family[self.candidates]).astype(np.int8)
-        for kind, near in ((2, self._near[1]), (3, self._near[0])):
-            cells = near[rows].tocoo()
-            kin[cells.row, cells.col] = kind
+
+class Relatedness:
+    """How the candidates are related to models: index into `RELATEDNESS`, -1 for itself.
+
+    Parameters
+    ----------
+    lineage : Lineage
+    candidates : int (n_candidates,), nodes
+    """
+
+    def __init__(self, lineage, candidates):
+        self.lineage, self.candidates = lineage, candidates
+        step = lineage.adjacency.astype(bool).astype(np.int32)
+        self._step = (step + sparse.eye_array(step.shape[0], dtype=np.int32)).tocsr()
+        self._near = self._step[:, candidates].tocsr()
+
+    def of(self, rows):
+        """int8 (n, n_candidates) of nodes."""
+        kin = self._kin(self.lineage.families[rows][:, None], self._step[rows])
         kin[rows[:, None] == self.candidates] = -1
+        return kin
+
+    def of_leaf(self, parents):
+        """int8 (1, n_candidates) of a new child of these nodes."""
+        families = self.lineage.families[parents] if len(parents) else np.array([-1])
+        links = np.zeros((1, self._step.shape[0]), np.int32)
+        links[0, parents] = 1
+        return self._kin(families, sparse.csr_array(links))
+
+    def _kin(self, families, links):
+        # From the widest circle to the narrowest, so that the closest one stays.
+        family = self.lineage.families[self.candidates]
+        kin = (families[..., None] == family).any(axis=-2).astype(np.int8)
+        kin = np.broadcast_to(kin, (links.shape[0], kin.shape[-1])).copy()
+        for kind, near in ((2, links @ self._near), (3, links[:, self.candidates])):
+            cells = near.tocoo()
+            kin[cells.row, cells.col] = kind
         return kin
 
 
@@ -290,16 +308,16 @@ def forecast_in_turn(before, left_out, revealed):
 def _normalised(ratio, kin, shares, alone):
     """Weights of the candidates (n, n_candidates), the small ones dropped."""
     # log weight = log share - log number of such candidates + log likelihood ratio.
-    log_weight = np.full(ratio.shape, -np.inf, np.float32)
+    number = [np.maximum((kin == kind).sum(axis=1), 1) for kind in range(len(RELATEDNESS))]
+    log_prior = np.full((len(kin), NOISE.size, len(RELATEDNESS) + 1), -np.inf, np.float32)
     with np.errstate(divide="ignore"):
-        log_share = np.log(shares)
-    for kind in range(len(RELATEDNESS)):
-        member = kin == kind
-        log_prior = log_share[:, kind] - np.log(np.maximum(member.sum(axis=1), 1))[:, None]
-        log_weight = np.where(member[:, None], ratio + log_prior[..., None], log_weight)
+        log_prior[..., :-1] = np.log(shares / np.stack(number, axis=1)[..., None]).swapaxes(1, 2)
+    log_weight = ratio
+    log_weight += np.take_along_axis(log_prior, kin[:, None].astype(np.intp), axis=2)
     # Normalised together with the weight of LRMF alone, in a stable way.
     top = np.maximum(log_weight.max(axis=(1, 2)), np.log(alone))
-    weight = np.exp(log_weight - top[:, None, None])
+    log_weight -= top[:, None, None].astype(np.float32)
+    weight = np.exp(log_weight, out=log_weight)
     total = weight.sum(axis=(1, 2)) + alone * np.exp(-top)
     weight = np.einsum("nev,e->nv", weight, 1 - NOISE) / total[:, None]
     # The small ones are dropped, their weight goes to those kept.

@@ -1,5 +1,7 @@
-"""A fit on disk: the arrays of `Forecaster.to_arrays` as .npz, without pickle."""
+"""A fit on disk: everything that forecasting needs as .npz, without pickle, with a checksum."""
 
+import hashlib
+import json
 import os
 from itertools import zip_longest
 from typing import BinaryIO
@@ -7,26 +9,72 @@ from typing import BinaryIO
 import numpy as np
 import pandas as pd
 
-from .forecaster import Forecaster
+from ..data.descriptions import CARD_COLUMNS, Describer
+from ..data.features import levels
+from ..data.lineage import EDGE_COLUMNS, Lineage
+from ..solver.calibration import IntervalCalibration
+from ..solver.factorization import LRMF
+from ..solver.gaussians import Gaussians, pack, unpack
+from .covariance import Covariance
+from .drift import TemporalDrift
+from .near_duplicates import NearDuplicates
+from .state_prior import StatePrior
+
+VERSION = 2
+_HEADER = "header"
 
 
 class SavedFitError(ValueError):
     """A file that holds no fit, or one of other items; the message names it and the way out."""
 
 
-def save_fit(file: BinaryIO, model: Forecaster) -> None:
-    """Write a fit to an open binary file; equal fits give equal bytes."""
-    np.savez(file, **model.to_arrays())
+def save_fit(file: BinaryIO, fitted) -> None:
+    """Write a fitted `Forecaster` to an open binary file; equal fits give equal bytes."""
+    arrays, header = {}, {"version": VERSION, "parameters": fitted.get_params()}
+    # What the models of the fit are: ids, cards, edges, responses.
+    describer, prior = fitted.prior_.describer, fitted.prior_
+    n_trained = describer.n_evaluated
+    arrays["model_id"] = np.array(describer.ids, str)
+    header["n_evaluated"] = n_trained
+    header["card_columns"] = [name for name in CARD_COLUMNS if name in describer.table]
+    for name in header["card_columns"]:
+        column = describer.table[name]
+        is_number = name == "params_b"
+        arrays[f"card_{name}"] = (
+            pd.to_numeric(column, errors="coerce").to_numpy(float) if is_number
+            else levels(column).to_numpy(str)
+        )  # fmt: skip
+    for name in EDGE_COLUMNS:
+        arrays[f"edge_{name}"] = fitted.trained_edges_[name].to_numpy(str)
+    arrays["responses"] = np.asarray(fitted.trained_responses_)
+    arrays["evidence_precision"] = pack(fitted.evidence_.precision)
+    arrays["evidence_information"] = fitted.evidence_.information
+    # The stages.
+    arrays |= {f"items_{name}": array for name, array in fitted.model_.to_arrays().items()}
+    arrays |= {f"prior_{name}": getattr(prior, name) for name in prior.array_names}
+    header["covariance"], header["reach"] = prior.covariance_.parameters, prior.reach
+    process = prior.process_
+    arrays |= {"process_noise": process.noise, "process_outputs": process.outputs}
+    header["n_groups"] = len(process.groups)
+    for number, group in enumerate(process.groups):
+        if group.precision is not None:
+            arrays[f"group_{number}"] = pack(group.precision[None])[0]
+    if fitted.near_duplicates_ is not None:
+        header["copies"] = []
+        for (level, isolated), (shares, alone) in fitted.near_duplicates_.mixture_weights.items():
+            arrays[f"copies_{len(header['copies'])}"] = np.append(shares.ravel(), alone)
+            header["copies"].append([level, isolated, list(shares.shape)])
+    for name in ("n_revealed", "unexplained", "scale"):
+        arrays[f"calibration_{name}"] = getattr(fitted.calibration_, name)
+    drift = fitted.drift_
+    header["drift"] = [drift.column, drift.later_than]
+    arrays |= {"drift_shift": drift.shift, "drift_widening": drift.widening}
+    header["sha256"] = _checksum(arrays)
+    np.savez(file, **arrays, **{_HEADER: np.array(json.dumps(header, sort_keys=True))})
 
 
-def load_fit(path: str | os.PathLike, items: pd.DataFrame) -> Forecaster:
-    """Read a fit for a snapshot with these items; `Forecaster.adapt` solves for its models.
-
-    Parameters
-    ----------
-    path : path of a file from `save_fit`
-    items : DataFrame, n_items rows
-        Must be the items of the fit, in the same order.
+def load_fit(path: str | os.PathLike, forecaster_class):
+    """The fitted `Forecaster` of a file from `save_fit`; its rows are the models of the fit.
 
     Raises
     ------
@@ -35,7 +83,7 @@ def load_fit(path: str | os.PathLike, items: pd.DataFrame) -> Forecaster:
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            model = _checked(dict(archive))
+            return _restored(dict(archive), forecaster_class)
     # Foreign and damaged files make the parsers raise nearly anything, from EOFError to TypeError.
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
@@ -44,27 +92,85 @@ def load_fit(path: str | os.PathLike, items: pd.DataFrame) -> Forecaster:
             reason = " ".join(str(error).split())[:100] or type(error).__name__
             if "pickle" in reason:  # NumPy goes on to advise loading it all the same
                 reason = "it is no archive of plain arrays"
-            problem = f"is damaged, or not from `lrmf fit` ({reason}); fit it anew"
+            problem = f"is damaged, or not from this version's `lrmf fit` ({reason}); fit it anew"
         raise SavedFitError(f"{path}: {problem}") from error
+
+
+def check_items(path: str | os.PathLike, fitted, items: pd.DataFrame) -> None:
+    """Refuse a fit of other items than a snapshot's, with a SavedFitError that names the first."""
     for column in ("item_id", "benchmark", "n_trials"):
-        pairs = zip_longest(model.model_.items_[column], items[column])
-        for number, (fitted, here) in enumerate(pairs):
-            if fitted != here:
+        pairs = zip_longest(fitted.items_[column], items[column])
+        for number, (there, here) in enumerate(pairs):
+            if there != here:
                 raise SavedFitError(
-                    f"{path}: was fitted on other items: {column} of item {number} is {fitted!r} "
+                    f"{path}: was fitted on other items: {column} of item {number} is {there!r} "
                     f"there and {here!r} in the snapshot; fit on a snapshot with the same items"
                 )
-    return model
 
 
-def _checked(arrays: dict) -> Forecaster:
-    forecaster = Forecaster.from_arrays(arrays)
-    model = forecaster.model_
-    lengths = {len(array) for array in arrays.values() if array.ndim}
-    numbers = [array for array in arrays.values() if array.dtype.kind in "iuf"]
-    texts = [array for array in arrays.values() if array.dtype.kind == "U"]
-    if len(numbers) + len(texts) < len(arrays) or not all(np.isfinite(a).all() for a in numbers):
-        raise ValueError("it holds values that are not finite numbers or texts")
-    if lengths != {len(model.items_)} or arrays["loadings"].ndim != 2:
-        raise ValueError("its arrays are not of one length")
-    return forecaster
+def _restored(arrays, forecaster_class):
+    header = json.loads(str(arrays.pop(_HEADER)))
+    if header["version"] != VERSION:
+        raise ValueError(f"it has version {header['version']}, this program reads {VERSION}")
+    if header["sha256"] != _checksum(arrays):
+        raise ValueError("its checksum does not match")
+    fitted = forecaster_class(**header["parameters"])
+    fitted._set_items(LRMF.from_arrays(_part(arrays, "items_")))
+    # The models of the fit, described as they were.
+    ids, n_trained = arrays["model_id"].astype(object), header["n_evaluated"]
+    edges = pd.DataFrame({name: arrays[f"edge_{name}"].astype(object) for name in EDGE_COLUMNS})
+    table = pd.DataFrame({"model_id": ids})
+    for name in header["card_columns"]:
+        table[name] = arrays[f"card_{name}"]
+    describer = Describer(
+        table, Lineage.from_edges(edges, ids), np.arange(len(ids)) < n_trained,
+        use_names=fitted.use_names,
+    )  # fmt: skip
+    prior = StatePrior(seed=fitted.seed)
+    for name, array in _part(arrays, "prior_").items():
+        setattr(prior, name, array)
+    prior._describe(describer)
+    prior.reach = header["reach"]
+    covariance = Covariance.default(prior.nodes, describer.change)
+    covariance = covariance.with_parameters(header["covariance"])
+    n = n_trained
+    precisions = [
+        unpack(arrays[f"group_{number}"][None], n)[0] if f"group_{number}" in arrays else None
+        for number in range(header["n_groups"])
+    ]
+    prior.condition(
+        covariance, arrays["process_outputs"], arrays["process_noise"], precisions=precisions
+    )
+    fitted.prior_ = prior
+    information = arrays["evidence_information"]
+    precision = unpack(arrays["evidence_precision"], information.shape[1])
+    fitted.evidence_ = Gaussians(precision, information)
+    fitted.calibration_ = IntervalCalibration(**_part(arrays, "calibration_"))
+    fitted.drift_ = TemporalDrift(*header["drift"], arrays["drift_shift"], arrays["drift_widening"])
+    fitted.trained_ids_, fitted.trained_edges_ = ids[:n_trained], edges
+    fitted.trained_responses_ = arrays["responses"]
+    if "copies" in header:
+        weights = {}
+        for number, (level, isolated, shape) in enumerate(header["copies"]):
+            *shares, alone = arrays[f"copies_{number}"]
+            weights[level, isolated] = np.array(shares).reshape(shape), alone
+        fitted.near_duplicates_ = NearDuplicates(arrays["responses"], weights)
+    fitted._attach(
+        arrays["responses"],
+        Lineage.from_edges(edges, fitted.trained_ids_),
+        table.iloc[:n_trained],
+    )
+    return fitted
+
+
+def _part(arrays, prefix):
+    return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def _checksum(arrays):
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes() if array.dtype.kind == "U" else array.data)
+    return digest.hexdigest()

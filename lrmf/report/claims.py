@@ -164,7 +164,7 @@ def _cause(variants) -> Iterator[tuple]:
 
 
 def _worth_of_lineage(ingredients) -> Iterator[tuple]:
-    """Whether the forecaster needs lineage beside cards, names, trees and memory."""
+    """Whether the forecaster needs lineage beside cards, names and near-duplicates."""
     r = _rows_of(ingredients)
     if {FORECASTER.label, "without lineage"} <= set(r.index):
         row = r.loc["without lineage"]

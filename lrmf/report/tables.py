@@ -212,11 +212,13 @@ def metric_table(results: pd.DataFrame, predictor: str, metrics) -> pd.DataFrame
 
 
 def choices_table(choices: pd.DataFrame) -> pd.DataFrame:
-    """Values that inner splits chose, the most frequent first, with the number of fits.
+    """Values that predictors chose, the most frequent first, with the number of fits.
+
+    Of a number with more than three values, as of parameters that are learned, the range.
 
     Parameters
     ----------
-    choices : of `comparison.choices`.
+    choices : of `evaluate.choices`
     """
     if choices.empty:
         return pd.DataFrame()
@@ -226,9 +228,44 @@ def choices_table(choices: pd.DataFrame) -> pd.DataFrame:
         for parameter, values in own.groupby("parameter", sort=False)["value"]:
             counts = values.value_counts(sort=False).sort_values(ascending=False, kind="stable")
             chosen = ", ".join(f"{value} ({n})" for value, n in counts.items())
+            numbers = pd.to_numeric(values, errors="coerce")
+            if len(counts) > 3 and numbers.notna().all():
+                chosen = f"{numbers.min():.3g} to {numbers.max():.3g} ({len(numbers)})"
             rows.append((name, parameter, chosen))
     frame = pd.DataFrame(rows, columns=["predictor", "parameter", "chosen (fits)"])
     return frame.set_index("predictor")
+
+
+def covariance_table(covariance: pd.DataFrame) -> pd.DataFrame:
+    """Parameters of the Forecaster's covariance before and after learning, to two digits.
+
+    Parameters
+    ----------
+    covariance : parameter, default, learned
+    """
+    if covariance.empty:
+        return pd.DataFrame()
+    table = covariance.set_index("parameter")[["default", "learned"]]
+    return table.map(lambda value: f"{value:.2g}")
+
+
+def card_table(summary: pd.DataFrame, *, predictor: str = FORECASTER.label) -> pd.DataFrame:
+    """Accuracy and intervals by what the cards of the forecast models say; errors in points.
+
+    Parameters
+    ----------
+    summary : of `incomplete_cards`
+    """
+    if summary.empty:
+        return pd.DataFrame()
+    own = summary[summary["predictor"] == predictor].set_index("variant")
+    decimals = {"r": 2, "mae": 1, "shift": 1, "coverage": 2, "width": 1}
+    headings = {"mae": "MAE", "shift": "mean shift"}
+    columns = {
+        headings.get(name, name): [number(value, places) for value in own[name]]
+        for name, places in decimals.items()
+    }
+    return pd.DataFrame(columns, index=own.index.rename("card"))
 
 
 def _level_order(levels: pd.Series) -> pd.Series:

@@ -334,6 +334,7 @@ class LRMF(Forecasts, BaseEstimator):
         model.items_ = None
         if "items_item_id" in arrays:
             model.items_ = pd.DataFrame({c: arrays[f"items_{c}"] for c in columns})
+        model.scores_ = BenchmarkScores(model.items_, model.n_items_)
         return model
 
     @property
@@ -368,9 +369,13 @@ class LRMF(Forecasts, BaseEstimator):
         return loadings.T @ loadings / len(loadings)
 
     def _evidence(self, jump):
-        """Evidence of each model's own responses about its state, padded to all nodes."""
-        own = self.likelihood_.evidence(self._data, self.states_[: self.n_models_], jump=jump)
-        return own.pad(self.lineage_.n_nodes)
+        """Evidence of each model's own responses about its state."""
+        return self.likelihood_.evidence(self._data, self.states_[: self.n_models_], jump=jump)
+
+    @cached_property
+    def evidence_(self):
+        """What each model's responses say of its state, Gaussians (n_models)."""
+        return self._evidence(0.0)
 
     @cached_property
     def _prior_at_mode(self):
@@ -387,9 +392,9 @@ class LRMF(Forecasts, BaseEstimator):
         """
         jump = self.likelihood_.jump
         with threads(self.n_threads):
-            inherited = self._prior_at_mode.marginals(self._evidence(jump))
-            own = self._evidence(0.0) if jump else inherited.evidence
-        return replace(inherited, evidence=own)
+            evidence = self._evidence(jump) if jump else self.evidence_
+            inherited = self._prior_at_mode.marginals(evidence.pad(self.lineage_.n_nodes))
+        return replace(inherited, evidence=self.evidence_)
 
     def leave_one_out(self, rows):
         """Beliefs about the states of `rows` without their own responses, at no extra fit.
@@ -407,7 +412,7 @@ class LRMF(Forecasts, BaseEstimator):
         -------
         Gaussians (len(rows))
         """
-        return self.marginals_.evidence[rows]
+        return self.evidence_[rows]
 
     def _states(self, rows, revealed):
         """Posterior of the rows' states given their own responses, or only the revealed ones."""
@@ -497,9 +502,7 @@ class LRMF(Forecasts, BaseEstimator):
             states = self.likelihood_.fold_in(prior, revealed)
         # Intervals are calibrated apart for models without evaluated relatives.
         isolated = not np.isin(self.lineage_.families[nodes], self._scored_families).any()
-        return NewModel(
-            self.likelihood_, self.scores_, self.calibration_, states, revealed, bool(isolated)
-        )
+        return NewModel(_Leaf(self, states, revealed, bool(isolated)))
 
     @cached_property
     def _column_of(self):
@@ -509,6 +512,22 @@ class LRMF(Forecasts, BaseEstimator):
     @cached_property
     def _scored_families(self):
         return np.unique(self.lineage_.families[: self.n_models_][self.evaluated_])
+
+
+class _Leaf(Forecasts):
+    """Forecasts of one folded-in model."""
+
+    def __init__(self, model, states, revealed, isolated):
+        self.likelihood_, self.scores_ = model.likelihood_, model.scores_
+        self.n_threads, self.responses_ = 1, revealed
+        self._belief_, self._isolated = states, np.array([isolated])
+        self._calibration = model.calibration_
+
+    def _states(self, rows, revealed):
+        return self._belief_
+
+    def _calibrated(self, score, deviation, rows, given):
+        return self._calibration(score, deviation, observed_counts(given), self._isolated)
 
 
 def _plain(number):

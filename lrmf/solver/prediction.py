@@ -1,7 +1,6 @@
 """From model states to forecasts: what `LRMF` and `Forecaster` have in common."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from numbers import Real
 
 import numpy as np
@@ -9,12 +8,9 @@ import pandas as pd
 from sklearn.utils.validation import check_is_fitted
 
 from ..data.response_kinds import kind_of
-from ..data.responses import observed_counts
 from ..data.schema import RELATIONS
 from ..threads import threads
-from .calibration import IntervalCalibration
-from .gaussians import Gaussians
-from .scores import BenchmarkScores, interval
+from .scores import interval
 from .validation import check_cells, check_rows
 
 BLOCK = 256  # models forecast at once
@@ -138,7 +134,8 @@ class Forecasts:
             yield block, None if revealed is None else revealed[block]
 
     def _checked(self, rows, *, revealed=None, target=None):
-        check_is_fitted(self)
+        if hasattr(self, "fit"):
+            check_is_fitted(self)
         n_models, n_items = self.responses_.shape
         rows = check_rows(rows, n_models)
         kind = kind_of(self.responses_)
@@ -146,26 +143,16 @@ class Forecasts:
         return rows
 
 
-@dataclass(frozen=True, repr=False)
 class NewModel:
     """The forecast of one model; `LRMF.fold_in` makes it.
 
-    Attributes
+    Parameters
     ----------
-    likelihood : Bernoulli or ArcsineGaussian
-    scores : BenchmarkScores
-    calibration : IntervalCalibration
-    states : Gaussians (1), posterior of the model's state
-    revealed : (1, n_items), the answers it was given
-    isolated : bool, whether no model of its family has been evaluated
+    forecasts : Forecasts, of a single row
     """
 
-    likelihood: object
-    scores: BenchmarkScores
-    calibration: IntervalCalibration
-    states: Gaussians
-    revealed: np.ndarray
-    isolated: bool
+    def __init__(self, forecasts):
+        self.forecasts = forecasts
 
     def __repr__(self):
         scores = self.predict_scores()
@@ -173,28 +160,15 @@ class NewModel:
             f"{row.benchmark}: {row.score:.3f} [{row.lower:.3f}, {row.upper:.3f}]"
             for row in scores.itertuples()
         )
-        return f"NewModel({forecasts}; {scores['n_observed'].sum()} observed)"
+        return f"{type(self).__name__}({forecasts}; {scores['n_observed'].sum()} observed)"
 
     def predict_proba(self, items=None):
         """Expected responses, float32 (n_items,)."""
-        items = slice(None) if items is None else np.asarray(items)
-        forecast = self.likelihood.forecast(self.states.mean, self.states.covariance, items)
-        return forecast[0][0].astype(np.float32)
+        return self.forecasts.predict_proba(items=items)[0]
 
     def predict_scores(self, *, level=0.9):
         """DataFrame: benchmark, score, lower, upper, n_observed."""
-        forecast = self.likelihood.forecast(self.states.mean, self.states.covariance)
-        score = self.scores.expected(forecast[0], self.revealed, None)
-        deviation = self.scores.deviation(
-            self.likelihood, self.states, self.revealed, None, forecast=forecast
-        )
-        n_revealed, isolated = observed_counts(self.revealed), np.array([self.isolated])
-        deviation = self.calibration(score, deviation, n_revealed, isolated)
-        lower, upper = interval(score, deviation, level)
-        columns = {"score": score, "lower": lower, "upper": upper}
-        columns["n_observed"] = self.scores.n_observed(self.revealed)
-        frame = {name: values[0] for name, values in columns.items()}
-        return pd.DataFrame({"benchmark": self.scores.names} | frame)
+        return self.forecasts.predict_scores(level=level).drop(columns="row")
 
 
 def leaf_weights(lineage, relations):

@@ -1,4 +1,4 @@
-"""The memory finds near-copies, minds kinship, and never uses a model's own answers."""
+"""Near-duplicates: a mixture over candidates by relatedness and by the answers revealed."""
 
 from dataclasses import replace
 
@@ -7,10 +7,11 @@ import pytest
 from draws import draw_answers, random_lineage
 
 from lrmf.data.responses import MISSING
-from lrmf.forecaster import near_duplicates as memory_module
+from lrmf.forecaster import near_duplicates as module
 from lrmf.forecaster.near_duplicates import (
     CONFIG,
     NearDuplicates,
+    Relatedness,
     RevealedAnswers,
     forecast_in_turn,
 )
@@ -45,19 +46,25 @@ def at(expected, shown):
     return expected[cells.coords]
 
 
+def relations(lineage, rows):
+    """Relatedness of the candidates (all models) to these rows, and which have no relatives."""
+    kin = Relatedness(lineage, np.arange(N_MODELS)).of(rows)
+    return (lambda block: kin[block]), ~(kin > 0).any(axis=1)
+
+
 def learned(lineage, answers, expected):
-    memory = NearDuplicates(answers, lineage)
-    rows = np.arange(len(answers))
+    mixture = NearDuplicates(answers)
+    kin, isolated = relations(lineage, np.arange(len(answers)))
     for k in CONFIG.n_revealed:
         shown = RevealedAnswers(revealed(answers, k))
-        memory.learn(k, rows, at(expected, shown), shown)
-    return memory
+        mixture.learn(k, kin, isolated, at(expected, shown), shown)
+    return mixture
 
 
-def weigh(memory, rows, expected, answers):
+def weigh(mixture, lineage, rows, expected, answers):
     """Weights for the rows of a matrix of revealed answers."""
     shown = RevealedAnswers(answers)
-    return memory.weights(rows, at(expected, shown), shown)
+    return mixture.weights(*relations(lineage, rows), at(expected, shown), shown)
 
 
 def log_loss(probability, answers, cells):
@@ -66,41 +73,41 @@ def log_loss(probability, answers, cells):
 
 
 @pytest.fixture(scope="module")
-def memory(copies):
+def mixture(copies):
     return learned(*copies)
 
 
-def test_relatives_forecast_a_copy_before_any_answer(copies, memory):
+def test_relatives_forecast_a_copy_before_any_answer(copies, mixture):
     lineage, answers, expected = copies
     rows = np.flatnonzero(np.diff(lineage.adjacency.indptr)[:N_MODELS] > 0)
     nothing = np.full((len(rows), N_ITEMS), MISSING, np.uint8)
-    weights = weigh(memory, rows, expected[rows], nothing)
-    mixed = memory.blend(weights, expected[rows])
+    weights = weigh(mixture, lineage, rows, expected[rows], nothing)
+    mixed = mixture.blend(weights, expected[rows])
     everywhere = np.ones(mixed.shape, bool)
     assert log_loss(mixed, answers[rows], everywhere) < 0.8 * log_loss(
         expected[rows], answers[rows], everywhere
     )
 
 
-def test_answers_single_out_the_parent(copies, memory):
+def test_answers_single_out_the_parent(copies, mixture):
     lineage, answers, expected = copies
     rows = np.array(
         [child for child in range(N_MODELS) if lineage.parents(lineage.node_ids[child])]
     )
-    weights = weigh(memory, rows, expected[rows], revealed(answers, 100)[rows]).toarray()
-    heaviest = memory.candidates[weights.argmax(axis=1)]
+    weights = weigh(mixture, lineage, rows, expected[rows], revealed(answers, 100)[rows]).toarray()
+    heaviest = weights.argmax(axis=1)
     near = lineage.adjacency[rows][:, :N_MODELS].toarray() > 0
     assert near[np.arange(len(rows)), heaviest].mean() > 0.8
 
 
 def test_answers_find_copies_without_any_lineage(copies):
     lineage, answers, expected = copies
-    memory = learned(lineage.drop_edges(1.0, seed=0), answers, expected)
+    mixture = learned(lineage.drop_edges(1.0, seed=0), answers, expected)
     rows = np.arange(N_MODELS)
     losses = []
     for k in (0, 20, 100):
         shown = revealed(answers, k)
-        mixed = memory.blend(weigh(memory, rows, expected, shown), expected)
+        mixed = mixture.blend(weigh(mixture, lineage, rows, expected, shown), expected)
         losses.append(log_loss(mixed, answers, shown == MISSING))
     assert losses[0] > losses[1] > losses[2]
 
@@ -115,37 +122,36 @@ def test_a_forecast_that_learned_from_the_answers_needs_no_copies():
     in_turn = forecast_in_turn(before, truth, shown)
     share = {}
     for name, expected in {"before": before, "in turn": in_turn}.items():
-        memory = NearDuplicates(answers, lineage)
-        memory.learn(200, rows, expected, shown)
-        share[name] = memory.weights(rows, expected, shown).sum(axis=1).mean()
+        mixture = NearDuplicates(answers)
+        mixture.learn(200, *relations(lineage, rows), expected, shown)
+        share[name] = mixture.weights(*relations(lineage, rows), expected, shown).sum(axis=1).mean()
     assert share["in turn"] < 0.05 < 2 * share["before"]
 
 
-def test_weights_are_a_share_of_the_forecast(copies, memory):
-    _, answers, expected = copies
-    weights = weigh(memory, np.arange(N_MODELS), expected, revealed(answers, 20))
+def test_weights_are_a_share_of_the_forecast(copies, mixture):
+    lineage, answers, expected = copies
+    weights = weigh(mixture, lineage, np.arange(N_MODELS), expected, revealed(answers, 20))
     total = weights.sum(axis=1)
     assert (weights.data >= 0).all() and (total <= 1 + 1e-5).all()
-    mixed = memory.blend(weights, expected)
+    mixed = mixture.blend(weights, expected)
     assert mixed.dtype == np.float32 and (mixed >= 0).all() and (mixed <= 1 + 1e-6).all()
 
 
-def test_a_model_is_no_candidate_for_itself(copies, memory):
-    _, answers, expected = copies
-    weights = weigh(memory, np.arange(N_MODELS), expected, answers).toarray()
-    own = memory.candidates[None, :] == np.arange(N_MODELS)[:, None]
+def test_a_model_is_no_candidate_for_itself(copies, mixture):
+    lineage, answers, expected = copies
+    weights = weigh(mixture, lineage, np.arange(N_MODELS), expected, answers).toarray()
+    own = np.eye(N_MODELS, dtype=bool)
     assert (weights[own] == 0).all()
 
 
-def test_answers_that_are_not_revealed_do_not_count(copies, memory):
+def test_answers_that_are_not_revealed_do_not_count(copies, mixture):
     lineage, answers, expected = copies
     row, shown = np.array([5]), revealed(answers, 20)[[5]]
-    before = weigh(memory, row, expected[row], shown)
+    before = weigh(mixture, lineage, row, expected[row], shown)
     changed = answers.copy()
     changed[5] = np.where(shown[0] == MISSING, 1 - answers[5], answers[5])
-    other = NearDuplicates(changed, lineage)
-    other._mixture_weights = memory._mixture_weights
-    after = weigh(other, row, expected[row], shown)
+    other = NearDuplicates(changed, mixture.mixture_weights)
+    after = weigh(other, lineage, row, expected[row], shown)
     np.testing.assert_array_equal(after.toarray(), before.toarray())
 
 
@@ -153,39 +159,39 @@ def test_cells_a_copy_was_not_asked_fall_back(copies):
     lineage, answers, expected = copies
     thin = answers.copy()
     thin[:, :10] = MISSING
-    memory = learned(lineage, thin, expected)
-    weights = weigh(memory, np.arange(4), expected[:4], revealed(thin, 20)[:4])
-    mixed = memory.blend(weights, expected[:4])
+    mixture = learned(lineage, thin, expected)
+    weights = weigh(mixture, lineage, np.arange(4), expected[:4], revealed(thin, 20)[:4])
+    mixed = mixture.blend(weights, expected[:4])
     np.testing.assert_allclose(mixed[:, :10], expected[:4, :10], atol=1e-6)
     columns = np.array([3, 60, 149])
     np.testing.assert_array_equal(
-        memory.blend(weights, expected[:4][:, columns], columns), mixed[:, columns]
+        mixture.blend(weights, expected[:4][:, columns], columns), mixed[:, columns]
     )
 
 
-def test_models_with_nothing_to_go_by_are_left_alone(copies, memory):
+def test_models_with_nothing_to_go_by_are_left_alone(copies, mixture):
     lineage, _, expected = copies
     loners = np.flatnonzero(np.diff(lineage.adjacency.indptr)[:N_MODELS] == 0)
     assert len(loners)
     nothing = np.full((len(loners), N_ITEMS), MISSING, np.uint8)
-    weights = weigh(memory, loners, expected[loners], nothing)
-    np.testing.assert_array_equal(memory.blend(weights, expected[loners]), expected[loners])
+    weights = weigh(mixture, lineage, loners, expected[loners], nothing)
+    np.testing.assert_array_equal(mixture.blend(weights, expected[loners]), expected[loners])
 
 
 def test_without_learning_the_forecast_stays(copies):
     lineage, answers, expected = copies
-    memory = NearDuplicates(answers, lineage)
-    weights = weigh(memory, np.arange(3), expected[:3], revealed(answers, 20)[:3])
-    np.testing.assert_array_equal(memory.blend(weights, expected[:3]), expected[:3])
+    mixture = NearDuplicates(answers)
+    weights = weigh(mixture, lineage, np.arange(3), expected[:3], revealed(answers, 20)[:3])
+    np.testing.assert_array_equal(mixture.blend(weights, expected[:3]), expected[:3])
 
 
-def test_every_answer_shown_counts_whatever_the_others_of_the_block_were_asked(copies, memory):
+def test_every_answer_shown_counts_whatever_the_others_of_the_block_were_asked(copies, mixture):
     """Models forecast together are asked different items, more of them than weigh any one."""
-    _, answers, expected = copies
+    lineage, answers, expected = copies
     rows, shown = np.arange(40), revealed(answers, 20)[:40]
-    together = weigh(memory, rows, expected[rows], shown).toarray()
+    together = weigh(mixture, lineage, rows, expected[rows], shown).toarray()
     for row in (0, 17, 39):
-        alone = weigh(memory, rows[[row]], expected[[row]], shown[[row]]).toarray()
+        alone = weigh(mixture, lineage, rows[[row]], expected[[row]], shown[[row]]).toarray()
         np.testing.assert_allclose(together[[row]], alone, rtol=1e-5, atol=1e-7)
 
 
@@ -196,7 +202,7 @@ class TestShownAnswers:
 
     def test_an_even_sample_if_they_are_many(self, copies, monkeypatch):
         config = replace(CONFIG, most_revealed=7)
-        monkeypatch.setattr(memory_module, "CONFIG", config)
+        monkeypatch.setattr(module, "CONFIG", config)
         answers = revealed(copies[1], 100)
         answers[0], answers[1, 3:] = MISSING, MISSING
         shown = RevealedAnswers(answers)
@@ -215,7 +221,9 @@ class TestForecastInTurn:
 
     def in_turn(self, n, before=0.6, last=0.9, *, answer=1):
         shown = RevealedAnswers(np.full((1, n), answer, np.uint8))
-        before, last = (np.full(min(n, 1024), p, np.float32) for p in (before, last))
+        before, last = (
+            np.full(min(n, CONFIG.most_revealed), p, np.float32) for p in (before, last)
+        )
         return forecast_in_turn(before, last, shown)
 
     def test_a_single_answer_is_forecast_from_lineage(self):

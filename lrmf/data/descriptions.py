@@ -1,0 +1,401 @@
+"""Descriptions of models: what card, name and family tree say before anyone has asked a question.
+
+A field that a card leaves open is unknown, not a level of its own. It is inherited: an unscored
+ancestor takes what most of its evaluated children have, a model takes what its parents have. What
+remains open is a distribution over what the evaluated models have.
+"""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
+
+import numpy as np
+import pandas as pd
+from scipy import sparse
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from .features import UNKNOWN, levels, log_sizes, read_dates
+from .lineage import Lineage
+
+FIELDS = ("architecture", "type", "chat_template")  # categories of a card
+CARD_COLUMNS = ("params_b", "created_at", "evaluated_at", *FIELDS)  # that are read
+JUMPS = {"finetune": 0.3, "merge": 0.05, "quantized": 0.1, "adapter": 0.3}
+_INHERITED = ("size", "architecture")
+SMALLEST, LARGEST = 1 / 4, 4.0  # credible sizes, in those of the parents
+_RANGE = 10.0  # the same without parents, beyond the evaluated models
+_SIZE = re.compile(r"(?<![a-z0-9.])(\d+(?:\.\d+)?)(b|m)(?![a-z0-9])")
+_EPOCH, _YEAR = pd.Timestamp("2024-01-01", tz="UTC"), pd.Timedelta(days=365.25)
+
+
+@dataclass(frozen=True)
+class Descriptions:
+    """Descriptions of n models, as covariances read them.
+
+    Attributes
+    ----------
+    levels : dict of field to float32 (n, n_levels)
+        Probabilities of the levels that evaluated models have; 0 for a level that none has.
+    size, date : float32 (n,)
+        Logarithm of the billions of parameters, years from 2024; NaN where unknown.
+    organization : int (n,)
+        Who publishes it; -1 and below are shared with nobody.
+    grams, tokens : csr float32 (n, n_terms)
+        TF-IDF of the name's character n-grams and words, rows of length 1 (or 0).
+    ancestry : csr (n, n_nodes)
+        Share of each node's own change in the model: A C A' is the covariance of the tree, with C
+        the variances of the changes.
+    variance : (n,)
+        Diagonal of that covariance.
+    parents : csr (n, n_evaluated)
+        Weights of the evaluated parents, equal and of sum 1.
+    open : dict of field to bool (n,)
+        Where neither card nor relatives tell.
+    """
+
+    levels: dict
+    size: np.ndarray
+    date: np.ndarray
+    organization: np.ndarray
+    grams: sparse.csr_array
+    tokens: sparse.csr_array
+    ancestry: sparse.csr_array
+    variance: np.ndarray
+    parents: sparse.csr_array
+    open: dict
+
+    def __len__(self):
+        return len(self.size)
+
+    def __getitem__(self, rows):
+        taken = {field.name: getattr(self, field.name) for field in fields(self)}
+        for name, value in taken.items():
+            is_table = isinstance(value, dict)
+            taken[name] = {k: v[rows] for k, v in value.items()} if is_table else value[rows]
+        return Descriptions(**taken)
+
+    def table(self, name):
+        """A field as columns (n, n_columns): a number, or the probabilities of levels."""
+        return self.levels[name] if name in self.levels else getattr(self, name)[:, None]
+
+    def replace(self, tables):
+        """The same with other values of some fields, by their `table`."""
+        levels = self.levels | {name: tables[name] for name in self.levels if name in tables}
+        numbers = {name: tables[name][:, 0] for name in ("size", "date") if name in tables}
+        return replace(self, levels=levels, **numbers)
+
+
+class Describer:
+    r"""Describe models as an evaluated population sees them.
+
+    Levels, terms and organizations are those of the evaluated models. In the family tree a model is
+    the mean of its parents plus a change of its own,
+
+        t_u = mean_{p in parents(u)} t_p + e_u,    Var e_u = mean of `JUMPS` over its relations,
+
+    and 1 for a model without parents: the additive relationship of animal breeding.
+
+    Parameters
+    ----------
+    models : DataFrame or None, the models table; without it cards and dates are unknown
+    lineage : Lineage
+    evaluated : bool (n_models,)
+
+    Attributes
+    ----------
+    ids : list of str, the evaluated models, then all other nodes of the lineage
+    above : list of str, the evaluated models and all their ancestors
+    nodes : Descriptions of `ids`
+    change : (n_nodes,), C, variances of the nodes' own changes
+
+    Source: Henderson (1976), "A simple method for computing the inverse of a numerator relationship
+    matrix used in prediction of breeding values".
+    """
+
+    def __init__(self, models, lineage: Lineage, evaluated: np.ndarray, *, use_names=True):
+        self.use_names = use_names
+        table = _table(models, lineage.node_ids[: lineage.n_models])
+        is_evaluated = np.zeros(lineage.n_nodes, bool)
+        is_evaluated[: lineage.n_models] = evaluated
+        self.n_evaluated = int(is_evaluated.sum())
+        order = np.argsort(~is_evaluated, kind="stable")
+        self.ids = list(lineage.node_ids[order])
+        # Whatever has evaluated descendants, and they themselves.
+        is_above = is_evaluated.copy()
+        for edge in np.argsort(-lineage.depth[lineage.child_index], kind="stable"):
+            is_above[lineage.parent_index[edge]] |= is_above[lineage.child_index[edge]]
+        is_above = is_above[order]
+        self.above = [name for name, above in zip(self.ids, is_above, strict=True) if above]
+        self.position = {name: row for row, name in enumerate(self.ids)}
+        self.table = table = table.reindex(self.ids)
+        self._learn(table.iloc[: self.n_evaluated])
+        parents, order = _pedigree(self.ids, self.position, lineage.edges)
+        values, known = self._values(table), self._known(table)
+        self._children = {}
+        for node, (found, _) in parents.items():
+            for parent in found:
+                if parent >= self.n_evaluated and is_above[node]:
+                    self._children.setdefault(parent, ([], []))[0].append(node)
+        self._parents = parents
+        self.values, self.known, _ = self._inherit(
+            self.ids, values, known, parents, order, self._children
+        )
+        self._ancestry, self.change = _ancestry(parents, order, sparse.csr_array((0, 0)))
+        rows = np.arange(len(self.ids))
+        self.nodes = self._describe(
+            rows, self.ids, self.values, self.known, self._ancestry, self.change, parents
+        )
+
+    def describe(self, models, edges) -> tuple[Descriptions, list[str]]:
+        """Descriptions of models that need not be known, and notes on what is not believed.
+
+        Parameters
+        ----------
+        models : DataFrame with model_id and any columns of a models table
+        edges : DataFrame or triples (parent, child, relation)
+            Of these models and of others above them.
+        """
+        ids = models["model_id"].tolist()
+        edges = pd.DataFrame(edges, columns=["parent", "child", "relation"])
+        # These models and their ancestors, as far as the population does not know them.
+        by_child = {child: part["parent"].tolist() for child, part in edges.groupby("child")}
+        new = dict.fromkeys(name for name in ids if not self._is_known(name))
+        queue = list(new)
+        while queue:
+            for parent in by_child.get(queue.pop(), ()):
+                if parent not in self.position and parent not in new:
+                    new[parent] = None
+                    queue.append(parent)
+        n, new = len(self.ids), list(new)
+        position = {**self.position, **{name: n + row for row, name in enumerate(new)}}
+        rows = np.array([position[name] for name in ids], int)
+        parents, order = _pedigree(new, position, edges[np.isin(edges["child"], new)])
+        parents = {n + row: found for row, found in parents.items()}
+        # What the cards say comes before what is known of an ancestor.
+        table = _table(models, ids)
+        values = np.vstack([self.values, np.zeros((len(new), self.values.shape[1]))])
+        known = np.vstack([self.known, np.zeros((len(new), self.known.shape[1]), bool)])
+        said, is_said = self._values(table), self._known(table)
+        for column, part in enumerate(self.parts.values()):
+            own = is_said[:, column]
+            values[rows[own], part], known[rows[own], column] = said[own, part], True
+        names = [*self.ids, *new]
+        # Ancestors of the population are seen once more, with the cards that they have now.
+        seen = np.concatenate([rows[rows < n], n + order])
+        values, known, notes = self._inherit(
+            names, values, known, self._parents | parents, seen, self._children
+        )
+        ancestry, change = _ancestry(parents, n + order, self._ancestry)
+        change = np.concatenate([self.change, change])
+        found = self._describe(
+            rows, ids, values[rows], known[rows], ancestry[rows], change, self._parents | parents
+        )
+        return found, [note for name, note in notes if name in set(ids)]
+
+    def _is_known(self, name):
+        """Whether a model is in the family tree, but not evaluated."""
+        return self.position.get(name, -1) >= self.n_evaluated
+
+    def _learn(self, table):
+        """Levels, terms, organizations, and the spread of sizes and dates."""
+        self.levels = {}
+        for field in FIELDS:
+            if field in table:
+                found = pd.unique(levels(table[field]))
+                found = sorted(level for level in found if level != UNKNOWN)
+                if len(found) > 1:
+                    self.levels[field] = found
+        widths = [1, 1, *(len(found) for found in self.levels.values())]
+        ends = np.cumsum(widths)
+        names = ["size", "date", *self.levels]
+        self.parts = {
+            name: slice(end - width, end)
+            for name, width, end in zip(names, widths, ends, strict=True)
+        }
+        self.range = np.full(2, np.nan)
+        values, known = self._values(table), self._known(table)
+        if known[:, 0].any():
+            sizes = values[known[:, 0], 0]
+            self.range = np.array([sizes.min(), sizes.max()])
+        self.frequency = [
+            values[known[:, column], part].sum(axis=0) / max(known[:, column].sum(), 1)
+            for column, part in enumerate(self.parts.values())
+        ]
+        organizations, names = _names(table.index)
+        self.organizations = {name: row for row, name in enumerate(dict.fromkeys(organizations))}
+        self._grams = _terms(names, analyzer="char_wb", ngram_range=(2, 4))
+        self._tokens = _terms(names, token_pattern=r"[a-z]+|\d+\.?\d*")
+
+    def _values(self, table):
+        """Size, date and levels side by side (n, n_columns); 0 where unknown."""
+        values = np.zeros((len(table), max(part.stop for part in self.parts.values())))
+        if "params_b" in table:
+            values[:, 0] = np.nan_to_num(log_sizes(table))
+        if "created_at" in table:
+            values[:, 1] = ((read_dates(table["created_at"]) - _EPOCH) / _YEAR).fillna(0)
+        for field, found in self.levels.items():
+            if field in table:
+                code = pd.Index(found).get_indexer(levels(table[field]))
+                rows = np.flatnonzero(code >= 0)
+                values[rows, self.parts[field].start + code[rows]] = 1
+        return values
+
+    def _known(self, table):
+        known = np.zeros((len(table), len(self.parts)), bool)
+        for column, field in enumerate(self.parts):
+            name = {"size": "params_b", "date": "created_at"}.get(field, field)
+            if name not in table:
+                continue
+            if field == "size":
+                known[:, column] = ~np.isnan(log_sizes(table))
+            elif field == "date":
+                known[:, column] = read_dates(table[name]).notna()
+            else:
+                known[:, column] = levels(table[name]) != UNKNOWN
+        return known
+
+    def _inherit(self, names, values, known, parents, order, children):
+        """Unknown fields, and sizes that cannot be, are those of relatives, on average.
+
+        Of the parents; of an ancestor that nobody has evaluated, of its children first.
+        """
+        notes = []
+        for relatives, nodes in ((children, order[::-1]), (parents, order)):
+            for node in nodes:
+                found = relatives.get(node, ((), ()))[0]
+                found = np.array(found, int)
+                if known[node, 0] and not self._is_credible(
+                    names[node], values, known, node, found
+                ):
+                    known[node, 0] = False
+                    notes.append((names[node], f"{names[node]}: a size of "
+                                  f"{np.exp(values[node, 0]):.3g} B cannot be, and was taken as "
+                                  "unknown"))  # fmt: skip
+                if found.size:
+                    self._average(values, known, node, found)
+        for node in order:
+            named = _size_in_name(names[node])
+            if not known[node, 0] and named:
+                values[node, 0], known[node, 0] = np.log(named), True
+        return values, known, notes
+
+    def _is_credible(self, name, values, known, node, relatives):
+        """Whether a size is of the order of the relatives' sizes, or of the one in the name."""
+        sizes = values[relatives[known[relatives, 0]], 0]
+        named = _size_in_name(name)
+        if not sizes.size and named:
+            sizes = np.log([named])
+        if sizes.size:
+            low, high = sizes.min() + np.log(SMALLEST), np.logaddexp.reduce(sizes)
+            return low <= values[node, 0] <= high + np.log(LARGEST)
+        low, high = self.range + np.log([1 / _RANGE, _RANGE])
+        return low <= values[node, 0] <= high
+
+    def _average(self, values, known, node, others):
+        for column, (field, part) in enumerate(self.parts.items()):
+            if field in _INHERITED and not known[node, column]:
+                able = others[known[others, column]]
+                if able.size:
+                    values[node, part] = values[able, part].mean(axis=0)
+                    known[node, column] = True
+
+    def _describe(self, rows, ids, values, known, ancestry, change, parents):
+        numbers = np.where(known[:, :2], values[:, :2], np.nan).astype(np.float32)
+        tables, is_open = {}, {}
+        for column, field in enumerate(self.parts):
+            is_open[field] = ~known[:, column]
+            if field in self.levels:
+                part = values[:, self.parts[field]]
+                table = np.where(known[:, [column]], part, self.frequency[column])
+                tables[field] = table.astype(np.float32)
+        organizations, names = _names(ids)
+        if not self.use_names:
+            organizations, names = [""] * len(ids), [""] * len(ids)
+        code = [self.organizations.get(o, -1) if o else -1 for o in organizations]
+        variance = np.asarray((ancestry * change).multiply(ancestry).sum(axis=1)).ravel()
+        return Descriptions(
+            tables, *numbers.T, np.array(code, int), self._grams(names), self._tokens(names),
+            ancestry[:, : len(self.ids)], variance, self._evaluated_parents(rows, parents), is_open,
+        )  # fmt: skip
+
+    def _evaluated_parents(self, rows, parents):
+        cells = ([], [])
+        for row, node in enumerate(rows):
+            known = [p for p in parents.get(node, ((), ()))[0] if p < self.n_evaluated]
+            cells[0].extend([row] * len(known))
+            cells[1].extend(known)
+        count = np.bincount(cells[0], minlength=len(rows))[cells[0]]
+        return sparse.csr_array((1 / count, cells), shape=(len(rows), self.n_evaluated))
+
+
+def _table(models, ids):
+    if models is None:
+        return pd.DataFrame(index=pd.Index(ids))
+    return models.set_index(pd.Index(models["model_id"]))
+
+
+def _pedigree(ids, position, edges):
+    """Parents (rows) and mean jump of every node that has any, and the nodes from the roots on."""
+    parents, own = {}, {name: row for row, name in enumerate(ids)}
+    for child, parent, relation in zip(
+        edges["child"], edges["parent"], edges["relation"], strict=True
+    ):
+        found, jumps = parents.setdefault(own[child], ([], []))
+        found.append(position[parent])
+        jumps.append(JUMPS[relation or "finetune"])
+    # Kahn's order over the nodes among themselves.
+    rows = {position[name]: row for name, row in own.items()}
+    waiting = {row: sum(p in rows for p in parents.get(row, ((),))[0]) for row in range(len(ids))}
+    kids = {}
+    for row, (found, _) in parents.items():
+        for parent in found:
+            if parent in rows:
+                kids.setdefault(rows[parent], []).append(row)
+    order = [row for row, count in waiting.items() if not count]
+    for row in order:
+        for kid in kids.get(row, ()):
+            waiting[kid] -= 1
+            if not waiting[kid]:
+                order.append(kid)
+    return parents, np.array(order, int)
+
+
+def _ancestry(parents, order, above):
+    """Shares of all own changes in every node, the known nodes first; variances of the new ones."""
+    n_known, n = above.shape[0], above.shape[0] + len(order)
+    change = np.ones(len(order))
+    steps = ([], [], [])
+    for node in order:
+        found, jumps = parents.get(node, ((), ()))
+        if len(found):
+            change[node - n_known] = np.mean(jumps)
+            for parent in found:
+                for part, value in zip(steps, (node, parent, 1 / len(found)), strict=True):
+                    part.append(value)
+    step = sparse.csr_array((steps[2], (steps[0], steps[1])), shape=(n, n))
+    known = sparse.block_diag([above, sparse.eye_array(len(order))], format="csr")
+    # Generation by generation: A = (I + S + S^2 + ...) of what is known.
+    total, more = known, step @ known
+    while more.nnz:
+        total, more = total + more, step @ more
+    return sparse.csr_array(total), change
+
+
+def _size_in_name(name):
+    """Billions of parameters that a name like "llama-3-8b" or "bge-110m" tells; None if none."""
+    found = _SIZE.findall(name.rpartition("/")[2].lower())
+    return float(found[-1][0]) * {"b": 1, "m": 1e-3}[found[-1][1]] if len(found) == 1 else None
+
+
+def _names(ids: Iterable[str]):
+    parts = [str(name).lower().rpartition("/") for name in ids]
+    return [organization for organization, _, _ in parts], [name for _, _, name in parts]
+
+
+def _terms(names, **options):
+    """A function that gives the TF-IDF of names, with the terms of these."""
+    vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32, **options)
+    try:
+        vectorizer.fit(names)
+    except ValueError:  # no name has a term
+        return lambda others: sparse.csr_array((len(others), 1), dtype=np.float32)
+    return lambda others: sparse.csr_array(vectorizer.transform(others))
