@@ -290,3 +290,11 @@ def test_rows_can_be_taken_and_tables_replaced():
     np.testing.assert_array_equal(replaced.size, [1, 2])
     np.testing.assert_array_equal(replaced.date, part.date)
     np.testing.assert_array_equal(part.size, nodes.size[[1, 0]])  # the other is as it was
+
+
+def test_sizes_are_not_doubted_where_no_evaluated_model_tells_its_own():
+    describer = described({name: (None, card[1]) for name, card in CARDS.items()})
+    new = pd.DataFrame({"model_id": ["somebody/else"], "params_b": [7.0]})
+    found, notes = describer.describe(new, [])
+    assert notes == []
+    assert np.isclose(np.exp(found.size[0]), 7.0)

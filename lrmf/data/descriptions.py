@@ -287,7 +287,8 @@ class Describer:
         if sizes.size:
             low, high = sizes.min() + np.log(SMALLEST), np.logaddexp.reduce(sizes)
             return low <= values[node, 0] <= high + np.log(LARGEST)
-        low, high = self.range + np.log([1 / _RANGE, _RANGE])
+        # Where no evaluated model tells its size there is nothing to doubt one by.
+        low, high = np.nan_to_num(self.range, nan=values[node, 0]) + np.log([1 / _RANGE, _RANGE])
         return low <= values[node, 0] <= high
 
     def _average(self, values, known, node, others):

@@ -120,10 +120,19 @@ def model_dates(
     column : str, optional
         By default the first of `DATE_COLUMNS` that is known of any scored model.
     """
+    if found := date_column(models, scored, column=column):
+        return read_dates(models[found])
+    return pd.Series(pd.NaT, index=models.index, dtype="datetime64[ns, UTC]")
+
+
+def date_column(
+    models: pd.DataFrame, scored: np.ndarray, *, column: str | None = None
+) -> str | None:
+    """The column of `model_dates`; None where no scored model is dated."""
     for name in [column] if column else DATE_COLUMNS:
         if name in models and models[name][scored].notna().any():
-            return read_dates(models[name])
-    return pd.Series(pd.NaT, index=models.index, dtype="datetime64[ns, UTC]")
+            return name
+    return None
 
 
 def read_dates(column: pd.Series) -> pd.Series:

@@ -27,8 +27,6 @@ class ResponseKind:
         Numbers of revealed responses by which inner splits choose the hyperparameters of baselines.
     n_revealed_calibration : tuple of int
         Numbers of revealed responses at which the Forecaster calibrates its intervals.
-    n_revealed_inner : int
-        Responses revealed in the inner folds that choose the hyperparameters of LRMF.
     """
 
     name: str
@@ -38,7 +36,6 @@ class ResponseKind:
     n_revealed: tuple
     n_revealed_tuning: tuple
     n_revealed_calibration: tuple
-    n_revealed_inner: int
 
     def losses(self, error):
         """Loss of each cell from |forecast - response|: log-loss of answers, squared error."""
@@ -59,7 +56,6 @@ ANSWERS = ResponseKind(
     n_revealed=(1, 3, 5, 10, 20, 50),
     n_revealed_tuning=(0, 5, 50),
     n_revealed_calibration=(5, 20, 50, 200, 1000),
-    n_revealed_inner=10,
 )
 PROPORTIONS = ResponseKind(
     name="proportions",
@@ -69,7 +65,6 @@ PROPORTIONS = ResponseKind(
     n_revealed=(1, 2, 4),
     n_revealed_tuning=(0, 1, 2),
     n_revealed_calibration=(1, 2, 4),
-    n_revealed_inner=1,
 )
 
 

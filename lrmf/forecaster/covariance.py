@@ -55,7 +55,6 @@ DEFAULTS = {
     "grams": 1.0, "tokens": 1.0, "organization": 0.5, "architecture": 0.5, "type": 0.3,
     "chat_template": 0.3,
 }  # fmt: skip
-_WEIGHTS = ("card and name", "lineage", "base", "constant")
 _LINEAR = ("size, linear", "date, linear", "size and date, linear")
 
 
@@ -330,10 +329,11 @@ def choose_share(covariance, nodes, outputs, noise, weights, *, seed, config=Non
     others = sum(terms.values()) + np.diag(
         np.full(len(rows), covariance.parameters["noise"] + LEAST_NOISE, np.float32)
     )
+    groups = _groups(outputs[rows], noise[rows], config)
     losses = dict.fromkeys(config.shares, 0.0)
     for share in config.shares:
         matrix = (others + share * tree).astype(np.float64)
-        for columns, y, own in _groups(outputs[rows], noise[rows], config):
+        for columns, y, own in groups:
             precision, _ = inverse(matrix + np.diag(own))
             errors = precision @ y / np.diagonal(precision)[:, None]
             certain = (weights[columns] / (1 + own[:, None]))[children]

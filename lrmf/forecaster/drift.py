@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..data.features import DATE_COLUMNS, read_dates
+from ..data.features import date_column, read_dates
 
 
 @dataclass(frozen=True)
@@ -78,10 +78,8 @@ def late_models(models, evaluated, config):
     -------
     late : bool (n_models,), column, later_than : str; or None if hardly any model is dated
     """
-    for column in DATE_COLUMNS:
-        if models is not None and column in models and models[column][evaluated].notna().any():
-            break
-    else:
+    column = None if models is None else date_column(models, evaluated)
+    if column is None:
         return None
     # Dated training models; a third of them must be enough for an estimate.
     dates = read_dates(models[column])

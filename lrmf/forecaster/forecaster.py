@@ -20,12 +20,18 @@ from ..data.responses import (
     reveal,
     without,
 )
-from ..data.schema import RELATIONS
 from ..files import output
 from ..solver.calibration import IntervalCalibration, ScoredForecasts
 from ..solver.factorization import LIKELIHOODS, LRMF
 from ..solver.gaussians import Gaussians
-from ..solver.prediction import BLOCK, Forecasts, NewModel, revealed_row
+from ..solver.prediction import (
+    BLOCK,
+    Forecasts,
+    NewModel,
+    column_of,
+    read_parents,
+    revealed_row,
+)
 from ..solver.scores import coverage_scale
 from ..threads import threads
 from .drift import DriftConfig, TemporalDrift, late_models, shrunken_mean
@@ -80,7 +86,8 @@ class Forecaster(Forecasts, BaseEstimator):
     Parameters
     ----------
     rank, lineage_strength : optional
-        Parameters of `LRMF`; None is the default for the kind of responses.
+        Parameters of `LRMF`; None is the default for the kind of responses, and of answers no
+        more than one factor for every 15 evaluated models or items.
     use_lineage, use_cards, use_names, use_near_duplicates : bool
         Leave an ingredient out: the family tree, the fields of cards (dates still tell later
         models), names and organizations, near-duplicates.
@@ -214,13 +221,11 @@ class Forecaster(Forecasts, BaseEstimator):
             If a relation is unknown, an item not a column, or an answer out of range.
         """
         check_is_fitted(self)
-        parents = [parents] if isinstance(parents, str) else parents
-        parents = [(p, "finetune") if isinstance(p, str) else tuple(p) for p in parents]
-        if unknown := sorted({relation for _, relation in parents} - set(RELATIONS)):
-            raise ValueError(f"unknown relation {unknown[0]!r}; use {', '.join(RELATIONS)}")
+        parents = read_parents(parents)
         card = {"model_id": ""} | dict(card or {})
         new = copy.copy(self)
-        new.responses_ = revealed_row(answers or {}, self._column_of, self.responses_.dtype)
+        columns = column_of(self.items_, self.responses_.shape[1])
+        new.responses_ = revealed_row(answers or {}, columns, self.responses_.dtype)
         new.n_threads = 1
         with threads(1):
             new._attach_leaf(card, parents if self.use_lineage else [])
@@ -563,8 +568,3 @@ class Forecaster(Forecasts, BaseEstimator):
         isolated = self.isolated_[rows]
         deviation = self.calibration_(score, deviation, observed_counts(given), isolated)
         return deviation * np.where(self.later_[rows][:, None], self.drift_.widening, 1.0)
-
-    @property
-    def _column_of(self):
-        ids = range(self.responses_.shape[1]) if self.items_ is None else self.items_["item_id"]
-        return {item: column for column, item in enumerate(ids)}

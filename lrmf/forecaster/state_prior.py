@@ -44,11 +44,13 @@ class StatePrior:
 
     Parameters
     ----------
+    covariance : Covariance, optional
+        Take its parameters instead of learning them.
     seed : int
 
     Attributes
     ----------
-    covariance_ : Covariance, learned
+    covariance_ : Covariance, learned or given
     process_ : Process
     to_states : (q, p), scatter : (q, q)
     centre : (p,)
@@ -108,7 +110,7 @@ class StatePrior:
             mean, covariance = posterior.mean, posterior.covariance
             centre = mean.mean(axis=0)
             spread = (mean - centre).T @ (mean - centre) / n + covariance.mean(axis=0)
-        # Principal components of z = G^1/2 t, of a scatter that near-duplicates do not blow up.
+        # Principal components of z = G^1/2 t over the population.
         values, vectors = np.linalg.eigh(gram)
         root = vectors * np.sqrt(np.maximum(values, 1e-6 * values.max()))
         total, rotation = np.linalg.eigh(root.T @ spread @ root)

@@ -21,7 +21,15 @@ from .bernoulli import Bernoulli
 from .calibration import IntervalCalibration, ScoredForecasts
 from .gaussians import pack
 from .newton import AlternatingNewton
-from .prediction import BLOCK, Forecasts, NewModel, leaf_weights, revealed_row
+from .prediction import (
+    BLOCK,
+    Forecasts,
+    NewModel,
+    column_of,
+    leaf_weights,
+    read_parents,
+    revealed_row,
+)
 from .prior import LineagePrior, similar_items, solve
 from .scores import BenchmarkScores
 from .validation import check_parameters, check_responses
@@ -486,9 +494,7 @@ class LRMF(Forecasts, BaseEstimator):
             If a parent is not a node, an item not a column, or an answer out of range.
         """
         check_is_fitted(self)
-        # One id, ids, or pairs of id and relation.
-        parents = [parents] if isinstance(parents, str) else parents
-        parents = [(p, None) if isinstance(p, str) else tuple(p) for p in parents]
+        parents = read_parents(parents)
         # Where the new leaf hangs, and how strongly.
         nodes = [self.lineage_.index_of(parent) for parent, _ in parents]
         weights = leaf_weights(self.lineage_, [relation for _, relation in parents])
@@ -506,8 +512,7 @@ class LRMF(Forecasts, BaseEstimator):
 
     @cached_property
     def _column_of(self):
-        ids = range(self.n_items_) if self.items_ is None else self.items_["item_id"]
-        return {item: column for column, item in enumerate(ids)}
+        return column_of(self.items_, self.n_items_)
 
     @cached_property
     def _scored_families(self):

@@ -171,12 +171,30 @@ class NewModel:
         return self.forecasts.predict_scores(level=level).drop(columns="row")
 
 
-def leaf_weights(lineage, relations):
-    """Edge weights of a new model with parents by these relations (None counts as a finetune)."""
-    relations = ["finetune" if relation is None else relation for relation in relations]
-    unknown = sorted(set(relations) - set(RELATIONS))
-    if unknown:
+def read_parents(parents):
+    """Pairs (id, relation) of one id, ids, or pairs; a parent without a relation is finetuned.
+
+    Raises
+    ------
+    ValueError
+        If a relation is unknown.
+    """
+    parents = [parents] if isinstance(parents, str) else parents
+    parents = [(p, None) if isinstance(p, str) else tuple(p) for p in parents]
+    parents = [(p, "finetune" if relation is None else relation) for p, relation in parents]
+    if unknown := sorted({relation for _, relation in parents} - set(RELATIONS)):
         raise ValueError(f"unknown relation {unknown[0]!r}; use {', '.join(RELATIONS)}")
+    return parents
+
+
+def column_of(items, n_items):
+    """Column by item id, or by its own number without an items table."""
+    ids = range(n_items) if items is None else items["item_id"]
+    return {item: column for column, item in enumerate(ids)}
+
+
+def leaf_weights(lineage, relations):
+    """Edge weights of a new model with parents by these relations."""
     # Edges weigh what they weigh in the lineage that was fitted.
     weights = np.array([lineage.relation_weights[relation] for relation in relations])
     if lineage.split_merges:
