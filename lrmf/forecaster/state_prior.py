@@ -1,10 +1,12 @@
 """The prior of model states: a Gaussian process over what cards, names and lineage say."""
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from ..solver.gaussians import Gaussians
 from ..solver.process import Process
+from ..solver.process_prior import ProcessPrior
 from .covariance import LEAST_NOISE, Covariance, choose_share, learn
 
 _REACHES = (0.0, 0.25, 0.5)
@@ -129,6 +131,36 @@ class StatePrior:
         return choose_share(
             covariance, self.nodes, values, noise, np.sqrt(self.variances), seed=self.seed
         )
+
+    def of_nodes(self, lineage, p):
+        """The covariance learned as a prior of p independent components, for ``LRMF(prior=...)``.
+
+        Parameters
+        ----------
+        lineage : Lineage of the models of this prior
+        p : int
+
+        Returns
+        -------
+        ProcessPrior
+
+        Raises
+        ------
+        ValueError
+            If a node of the lineage is not known here, or p is not the number of outputs.
+        """
+        place = pd.Index(self.describer.ids).get_indexer(lineage.node_ids)
+        if (place < 0).any():
+            unknown = np.asarray(lineage.node_ids)[place < 0][0]
+            raise ValueError(f"{unknown!r} is not among the models that the prior was fitted to")
+        if p != len(self.centre):
+            raise ValueError(f"the prior has {len(self.centre)} components, not {p}")
+        nodes = self.describer.nodes[place]
+        covariance = self.covariance_(nodes, nodes).astype(np.float64)
+        covariance[np.diag_indices_from(covariance)] = (
+            self.covariance_.variance(nodes) + LEAST_NOISE
+        )
+        return ProcessPrior(covariance, np.sum(self.to_states**2, axis=0))
 
     def _choose_reach(self):
         children = np.flatnonzero(np.diff(self.nodes.parents.indptr))
