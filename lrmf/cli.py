@@ -1,4 +1,4 @@
-"""The command line `lrmf`: simulate, crawl, validate, fit, predict.
+"""The command line `lrmf`: simulate, crawl, import, validate, fit, predict.
 
 Exit codes: 0 done, 1 data or files cannot be used, 2 the options cannot, 130 interrupted. Outputs
 appear complete or not at all, and their places are tried before the long work.
@@ -253,6 +253,27 @@ def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> No
             n_failed += counts["error"]
     if n_failed:
         print(f"{n_failed:,} ids or files failed; --resume asks for them again")
+
+
+@program.command("import")
+@click.argument("source", type=click.Choice(["lm-eval", "every-eval-ever", "mteb", "atlas"]))
+@click.argument("files", nargs=-1, required=True, type=_PATH)
+@click.option("--out", required=True, type=_PATH, help="snapshot to create")
+@click.option(
+    "--proportions",
+    is_flag=True,
+    help="take scores where files hold scores and single answers; without it answers come first",
+)
+def import_(source: str, files: tuple[Path, ...], out: Path, proportions: bool) -> None:
+    """Make a snapshot of result files: files, folders and archives (see data/README.md)."""
+    from .importers import import_files
+
+    left_out = import_files(source, files, out, proportions=proportions)[1]
+    from .data.describe import describe
+
+    print(describe(*_load(out)))
+    for place, reason in left_out:
+        _say(f"left out: {place}: {reason}")
 
 
 def _say_above_bar(message: str) -> None:

@@ -56,6 +56,13 @@ _ID = (
         "like a file path (use org/name)",
     ),
 )
+
+
+def is_id(value: object) -> bool:
+    """Whether a value can be the id of a model, an item or a benchmark."""
+    return all(holds(value) for holds, _ in _ID)
+
+
 _TRIALS = "no positive integer (1 for an instance, the number of questions for a whole benchmark)"
 _NUMBER = ((_is_finite_number, "no finite number (unknown is null)"),)
 _FLAG = ((lambda value: isinstance(value, bool | np.bool), "not true or false (unknown is null)"),)
