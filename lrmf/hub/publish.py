@@ -6,11 +6,12 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from ..data.croissant import CROISSANT_FILE
 from ..data.schema import DATA_FILES, MANIFEST_FILE
 from .log import LOG_FOLDER
 
 STATUS_FILE = "crawl_status.parquet"
-_FILES = (*DATA_FILES, STATUS_FILE, MANIFEST_FILE)
+_FILES = (*DATA_FILES, STATUS_FILE, CROISSANT_FILE, MANIFEST_FILE)
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # of Linux and of macOS
 
 
