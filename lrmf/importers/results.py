@@ -16,14 +16,13 @@ import numpy as np
 import pandas as pd
 
 from ..data.responses import MISSING
-from ..data.schema import is_id, quote
+from ..data.schema import UNKNOWN_TRIALS, is_id, quote
 from ..hub.cards import mapping, normalised_id
 
 __all__ = ["METRICS", "Results", "Unreadable", "files_in", "known_id", "load_json", "mapping"]
 __all__ += ["number", "rank_of"]
 
 ARCHIVES = (".zip", ".whl")
-UNKNOWN_TRIALS = 1000  # questions behind a score where nobody states them, as the solver assumes
 # Of several metrics of a task the first of these counts, then the first by name.
 METRICS = "prompt_level_strict_acc acc_norm exact_match acc accuracy mc2 pass@1 em f1".split()
 _FACTS = "revision params_b precision license created_at evaluated_at".split()
