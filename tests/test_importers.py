@@ -487,7 +487,7 @@ class TestAtlas(ImporterContract):
         )
         assert snapshot.responses.tolist() == [[1, MISSING], [0, 0]]
         assert snapshot.items["item_id"].tolist() == ["arc/1", "arc/2"]
-        assert all(f"line {number}" in messages for number in (3, 4, 5))
+        assert all(f"row {number}:" in messages for number in (3, 4, 5))
 
 
 def test_a_broken_archive_is_named(tmp_path):

@@ -31,23 +31,23 @@ def read(files: list, results: Results) -> None:
             if not file.name.endswith(".csv"):
                 raise Unreadable("is no matrix of answers (.csv)")
             text = file.read_bytes().decode("utf-8-sig")
-            _read_matrix(file, csv.reader(io.StringIO(text), strict=True), results)
+            _read_matrix(file, list(csv.reader(io.StringIO(text), strict=True)), results)
 
 
 def _read_matrix(file, rows, results: Results) -> None:
     benchmark = file.name.removesuffix(".csv")
     while (shorter := _PARTS.sub("", benchmark).strip("_")) != benchmark:
         benchmark = shorter
-    header = next(rows, [])
+    header = rows[0] if rows else []
     # R writes numbers as names of columns with an X in front.
     items = [re.sub(r"^X(?=\d)", "", name) for name in header[1:]]
     if not items or not all(map(str.isdecimal, items)) or len(set(items)) < len(items):
         raise Unreadable("is no matrix of answers: its header has no item numbers")
-    for row in rows:
+    for line, row in enumerate(rows[1:], 2):
         try:
             answers = zip(items, row[1:], strict=True)
             known = {item: _VALUES[value] for item, value in answers if value not in _MISSING}
             results.add(file, known_id(row[0]), (benchmark, benchmark), known)
         except (Unreadable, ValueError, LookupError) as error:
             reason = error if isinstance(error, Unreadable) else "not one 0 or 1 for each item"
-            results.leave_out(file, f"line {rows.line_num}: {reason}")
+            results.leave_out(file, f"row {line}: {reason}")

@@ -6,6 +6,8 @@ Source: `lm_eval.loggers.EvaluationTracker` and `lm_eval.evaluator` of version 0
 import json
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterator
+from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import PurePath
@@ -156,14 +158,17 @@ def _read_samples(files: list, results: Results, models: dict, groups: dict) -> 
         results.add(file, model_id, place, answers, **options)
 
 
-def _lines(file):
+def _lines(file) -> Iterator[bytes]:
     """Lines of a samples file; harness 0.4.1 wrote one JSON array instead."""
     with file.open("rb") as stream:
         first = next(filter(bytes.strip, stream), b"").removeprefix(b"\xef\xbb\xbf")
-        if not first.lstrip().startswith(b"["):
-            yield from chain([first], stream)
-            return
-    yield from (json.dumps(row).encode() for row in json.loads(file.read_bytes()))
+        if first.lstrip().startswith(b"["):
+            with suppress(ValueError, RecursionError):
+                yield from (json.dumps(row).encode() for row in json.loads(first + stream.read()))
+                return
+            stream.seek(0)
+            first = b""
+        yield from chain([first], stream)
 
 
 def _metric_of(file, task: str) -> str:

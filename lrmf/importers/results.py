@@ -1,5 +1,6 @@
 """What importers have in common: finding files, gathering runs, and making tables of them."""
 
+import csv
 import json
 import os
 import re
@@ -28,7 +29,7 @@ METRICS = "prompt_level_strict_acc acc_norm exact_match acc accuracy mc2 pass@1 
 _FACTS = "revision params_b precision license created_at evaluated_at".split()
 _UNREADABLE = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError),
-    *(RecursionError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error),
+    *(RecursionError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error, csv.Error),
 )
 
 
