@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from tqdm import tqdm
+
 from ..data.snapshot import Snapshot, check_target, save_snapshot
 from . import atlas, every_eval_ever, lm_eval, mteb
 from .results import Results, files_in
@@ -55,7 +57,7 @@ def import_files(
     check_target(out)
     importer, results = IMPORTERS[source], Results()
     files = files_in(paths, results)
-    importer.read(files, results)
+    importer.read(tqdm(files, source, unit=" file", disable=None, leave=False), results)
     tables = results.tables(proportions=proportions)
     imported = {
         "n_files": len(files),

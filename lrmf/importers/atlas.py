@@ -8,6 +8,7 @@ Peiyu-Georgia-Li/ATLAS (arXiv 2511.04689), on the items of tinyBenchmarks (arXiv
 import csv
 import io
 import re
+from collections.abc import Iterable
 
 from .results import Results, Unreadable, known_id
 
@@ -24,7 +25,7 @@ _VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "FALSE": 0, "TRUE": 1}
 _MISSING = {"", "NA", "NaN", "nan"}
 
 
-def read(files: list, results: Results) -> None:
+def read(files: Iterable, results: Results) -> None:
     """Read every matrix; the benchmark is what its file name says beside ``response_matrix``."""
     for file in files:
         with results.reading(file):

@@ -7,6 +7,7 @@ Source: ``eval.schema.json`` and ``instance_level_eval.schema.json`` of the pack
 import json
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 
 from .results import Results, Unreadable, known_id, load_json, mapping, number, rank_of
 
@@ -16,7 +17,7 @@ NOTE = "Evaluations in the schema of Every Eval Ever."
 _MEANS = {"average", "overall", "mean", "meanscore", "averagescore", "total", "macroaverage"}
 
 
-def read(files: list, results: Results) -> None:
+def read(files: Iterable, results: Results) -> None:
     """Read aggregates (.json) and single answers (.jsonl)."""
     for file in files:
         with results.reading(file):
@@ -92,8 +93,9 @@ def _read_answers(file, results: Results) -> None:
         results.leave_out(file, f"{n_unusable} lines: no answer of a model to a sample")
     for (model_id, whole, name, metric), answers in runs.items():
         rank, order = rank_of(metric.partition(":")[0]), _time(whole)
-        place = (_benchmark(whole), name)
-        results.add(file, model_id, place, answers, variant=metric, rank=rank, order=order)
+        with results.reading(file):
+            place = (_benchmark(whole), name)
+            results.add(file, model_id, place, answers, variant=metric, rank=rank, order=order)
 
 
 def _benchmark(evaluation_id: object) -> str:

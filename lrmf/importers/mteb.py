@@ -7,6 +7,7 @@ task count, and how many samples they have. Source: `mteb.TaskResult.get_score` 
 
 import ast
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 from .results import Results, Unreadable, known_id, load_json, mapping, number
 
@@ -18,7 +19,7 @@ NOTE = (
 )
 
 
-def read(files: list, results: Results) -> None:
+def read(files: Iterable, results: Results) -> None:
     """Read the package first: it says which splits and revisions count."""
     models, splits, sizes, found = {}, {}, {}, defaultdict(list)
     rest = []

@@ -196,7 +196,11 @@ class Results:
         """
         answers = bool(self._runs[True]) and not (proportions and self._runs[False])
         if not (runs := self._runs[answers]):
-            raise ValueError(self._nothing())
+            place, reason = ([*self.left_out, ("no file", "holds results")])[0]
+            more = f" (and {len(self.left_out) - 1} more)" if len(self.left_out) > 1 else ""
+            raise ValueError(
+                f"nothing can be imported: {place}: {reason}{more}; check the source and the files"
+            )
         covered = {(run.model_id, run.task) for run in runs}
         for run in self._runs[not answers]:
             if (run.model_id, run.task) not in covered:
@@ -223,33 +227,23 @@ class Results:
             "responses": responses,
         }
 
-    def _nothing(self) -> str:
-        """Why there is no snapshot, in one sentence."""
-        reason = "no file holds results"
-        if self.left_out:
-            more = f" (and {len(self.left_out) - 1} more)" if len(self.left_out) > 1 else ""
-            reason = ": ".join(self.left_out[0]) + more
-        return f"nothing can be imported: {reason}; check the source and the files"
-
     def _chosen(self, runs: list[Run], spelling: dict) -> dict[tuple, Run]:
         """By model and task the run that counts, all by the metric that most models have."""
-        variants: dict[tuple, dict] = defaultdict(lambda: defaultdict(list))
+        runs = [run._replace(model_id=spelling[run.model_id.casefold()]) for run in runs]
+        models: dict[tuple, set] = defaultdict(set)
         for run in runs:
-            variants[run.task][run.variant].append(run)
+            models[run.task, run.rank, run.variant].add(run.model_id)
+        order = sorted(models, key=lambda key: (-len(models[key]), *key[1:]))
+        usual = {task: variant for task, _, variant in reversed(order)}
         chosen: dict[tuple, Run] = {}
-        for task, found in sorted(variants.items()):
-            sizes = {
-                name: len({spelling[r.model_id.casefold()] for r in found[name]}) for name in found
-            }
-            usual = min(found, key=lambda name: (-sizes[name], found[name][0].rank, name))
-            for run in sorted(found.pop(usual), key=lambda run: run.merit):
-                key = (spelling[run.model_id.casefold()], task)
-                self.n_repeated += key in chosen
-                chosen[key] = run
-            for run in [run for name in sorted(found) for run in found[name]]:
-                if (spelling[run.model_id.casefold()], task) not in chosen:
-                    reason = f"{task[1]}: measured by {run.variant}, others by {usual}"
-                    self.leave_out(run.place, reason)
+        for run in sorted(runs, key=lambda run: (*run.task, run.merit)):
+            if run.variant == usual[run.task]:
+                self.n_repeated += (run.model_id, run.task) in chosen
+                chosen[run.model_id, run.task] = run
+        for run in runs:
+            if (run.model_id, run.task) not in chosen:
+                reason = f"measured by {run.variant}, others by {usual[run.task]}"
+                self.leave_out(run.place, f"{run.task[1]}: {reason}")
         return chosen
 
     def _models(self, ids: list[str], spelling: dict) -> pd.DataFrame:
@@ -257,9 +251,7 @@ class Results:
         for *_, model_id, known in sorted(self._facts, key=lambda fact: fact[:3]):
             facts[spelling.get(model_id.casefold())].update(known)
         frame = pd.DataFrame([{"model_id": name} | facts[name] for name in ids])
-        ordered = [name for name in ["model_id", *_FACTS] if name in frame]
-        frame = frame[ordered + sorted(set(frame) - set(ordered))]
-        return frame.convert_dtypes()
+        return frame.reindex(columns=sorted(frame, key=_column_order)).convert_dtypes()
 
     def _lineage(self, ids: list[str], spelling: dict) -> pd.DataFrame:
         """Edges of the models and of their ancestors."""
@@ -276,18 +268,23 @@ class Results:
 
 def _item_table(names: list[tuple], chosen: dict, answers: bool) -> pd.DataFrame:
     """One row an item; the number of questions behind a score is what most runs state."""
-    trials, metrics, rows = defaultdict(Counter), {}, []
+    trials, metrics = defaultdict(Counter), {}
     for (_, task), run in chosen.items():
         trials[task][run.n_trials] += 1
         metrics[task] = run.variant or None
-    for *task, name in names:
-        counts = trials[*task]
-        n_trials = 1 if answers else max(counts, key=lambda n: (n > 0, counts[n], n))
-        item_id = f"{task[0]}/{name}".rstrip("/")
-        rows.append((item_id, *task, n_trials or UNKNOWN_TRIALS, metrics[*task]))
-    columns = ["item_id", "benchmark", "subtask", "n_trials", "metric"]
-    texts = dict.fromkeys(("item_id", "benchmark", "subtask", "metric"), "string")
-    return pd.DataFrame(rows, columns=columns).astype(texts)
+    frame = pd.DataFrame(names, columns=["benchmark", "subtask", "item_id"], dtype="string")
+    frame["item_id"] = (frame["benchmark"] + "/" + frame["item_id"]).str.rstrip("/")
+    tasks = [tuple(name[:2]) for name in names]
+    # The most common count that somebody states, the larger of two.
+    usual = {t: max(c, key=lambda n: (n > 0, c[n], n)) or UNKNOWN_TRIALS for t, c in trials.items()}
+    frame["n_trials"] = 1 if answers else [usual[task] for task in tasks]
+    frame["metric"] = pd.array([metrics[task] for task in tasks], dtype="string")
+    return frame[["item_id", "benchmark", "subtask", "n_trials", "metric"]]
+
+
+def _column_order(name: str) -> tuple:
+    known = ["model_id", *_FACTS]
+    return (known.index(name) if name in known else len(known), name)
 
 
 def _natural(text: str) -> list:
