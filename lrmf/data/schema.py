@@ -57,8 +57,6 @@ _ID = (
         "like a file path (use org/name)",
     ),
 )
-
-
 _TRIALS = "no positive integer (1 for an instance, the number of questions for a whole benchmark)"
 _NUMBER = ((_is_finite_number, "no finite number (unknown is null)"),)
 _FLAG = ((lambda value: isinstance(value, bool | np.bool), "not true or false (unknown is null)"),)
