@@ -264,6 +264,9 @@ def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> No
     from .data.describe import describe
 
     print(describe(snapshot, lineage), end="\n\n")
+    if n_scores := snapshot.provenance.get("n_scores"):
+        n_used = snapshot.provenance["n_scores_used"]
+        print(f"scores: {n_used:,} of {n_scores:,} used; score_sources.parquet says of each why")
     n_failed = snapshot.provenance["n_failed_files"]
     for key, what in (("statuses", "ids asked for"), ("details_statuses", "details")):
         if counts := snapshot.provenance.get(key):

@@ -67,11 +67,15 @@ class TestScoresOfLmEval(ImporterContract):
             "mmlu_stem": {"acc,none": 0.4},
             "mmlu_physics": {"acc,none": 0.3},
             "mmlu_law": {"acc,none": 0.6},
-            "lonely": {"acc,none": 0.7},
+            "lonely": {"acc,none": 0.7, "sample_len": 1},
+            "suite": {"alias": "suite", "name": "suite", "sample_len": 1},
         }
         groups = {"mmlu": ["mmlu_stem", "mmlu_law"], "mmlu_stem": ["mmlu_physics"], "lonely": []}
-        content = results_file("org/a", scores, group_subtasks=groups | {"other": ["absent"]})
-        snapshot = run(write(tmp_path / "x/results.json", content))[1]
+        content = results_file(
+            "org/a", scores, group_subtasks=groups | {"suite": ["mmlu", "lonely"]}
+        )
+        _, snapshot, messages = run(write(tmp_path / "x/results.json", content))
+        assert messages == ""
         assert {item: value for (_, item), value in cells(snapshot).items()} == {
             "lonely": 0.7,
             "mmlu/mmlu_law": 0.6,

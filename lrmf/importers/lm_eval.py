@@ -19,6 +19,7 @@ _FILE = re.compile(
     r"(?:samples_(?P<task>.+?)|.*?)(?:_(?P<time>\d{4}-\d\d-\d\dT[\d\-:.]+?))?\.jsonl?"
 )
 _NAMES = ("peft", "delta", "pretrained", "model", "path", "engine")  # as lm-eval looks for them
+_LABELS = {"alias", "name", " ", "sample_len", "sample_count"}  # of a group without a score
 _PACKED = re.compile(r"load_in_[48]bit|gptq|awq|gguf|uint8", re.IGNORECASE)  # no sizes of models
 
 
@@ -57,7 +58,7 @@ def _read_scores(file, time: str | None, results: Results, models: dict, groups)
     for task, found in values.items():
         if task in own and not nx.descendants(own, task).isdisjoint(rows):
             continue
-        if not found and set(rows[task]) - {"alias", " "}:
+        if not found and set(rows[task]) - _LABELS:
             results.leave_out(file, f"{task}: has no score from 0 to 1, the higher the better")
         n_trials = mapping(mapping(content, "n-samples"), task).get("effective")
         for metric, (_, value) in found.items():
@@ -71,7 +72,7 @@ def _values(row: dict, rising: dict) -> dict[str, tuple[str, float]]:
     values: dict[str, tuple[str, float]] = {}
     for key, value in row.items():
         metric, _, name = key.partition(",")
-        value = None if metric.endswith("_stderr") or metric == "sample_len" else number(value)
+        value = None if metric.endswith("_stderr") or metric in _LABELS else number(value)
         if value is not None and 0 <= value <= 1 and rising.get(metric) is not False:
             choice = ("" if name == "none" else name, value)
             values[metric] = min(values.get(metric, choice), choice)

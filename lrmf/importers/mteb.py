@@ -6,6 +6,7 @@ task count, and how many samples they have. Source: `mteb.TaskResult.get_score` 
 """
 
 import ast
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
@@ -91,12 +92,15 @@ def _facts(stated: dict) -> dict:
     texts = {name: stated.get(name) for name in ("adapted_from", "revision", "license")}
     texts["created_at"] = stated.get("release_date")
     facts = {name: text if isinstance(text, str) else None for name, text in texts.items()}
-    return facts | {"params_b": size / 1e9 if size else None, "embed_dim": embedding}
+    return facts | {"params_b": size / 1e9 if size and size > 0 else None, "embed_dim": embedding}
 
 
 def _read_code(file, models: dict, splits: dict) -> None:
     """Literal arguments of ``ModelMeta(...)`` and ``TaskMetadata(...)``; the code is never run."""
-    for node in ast.walk(ast.parse(file.read_bytes())):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of strings that Python would read otherwise
+        tree = ast.parse(file.read_bytes())
+    for node in ast.walk(tree):
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
         stated = {word.arg: _literal(word.value) for word in node.keywords}
@@ -118,5 +122,5 @@ def _literal(node: ast.expr) -> object:
         return left * right if isinstance(node.op, ast.Mult) else left + right
     try:
         return ast.literal_eval(node)
-    except ValueError:
+    except (ValueError, TypeError):
         return None
