@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from importer_contract import MODELS, ImporterContract, cells, write
 
+from lrmf import cli
 from lrmf.data.responses import MISSING
-from lrmf.importers.results import Results
+from lrmf.importers import IMPORTERS, import_files
+from lrmf.importers.results import Results, files_in
 
 TIME = "2025-01-0{}T10-00-00.000000"
 LATE = TIME.format(9)
@@ -494,9 +496,14 @@ class TestAtlas(ImporterContract):
         assert all(f"row {number}:" in messages for number in (3, 4, 5))
 
 
-def test_a_broken_archive_is_named(tmp_path):
-    from lrmf.importers.results import files_in
+def test_the_command_line_offers_every_importer(tmp_path):
+    (argument,) = (p for p in cli.program.commands["import"].params if p.name == "source")
+    assert list(argument.type.choices) == list(IMPORTERS)
+    with pytest.raises(ValueError, match="helm"):
+        import_files("helm", [], tmp_path / "out")
 
+
+def test_a_broken_archive_is_named(tmp_path):
     results = Results()
     path = write(tmp_path / "broken.zip", b"PK no archive")
     assert files_in([path], results) == []

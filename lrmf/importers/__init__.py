@@ -54,6 +54,8 @@ def import_files(
     ValueError
         If nothing can be used; `SnapshotError`, one of these, if the snapshot cannot be written.
     """
+    if source not in IMPORTERS:
+        raise ValueError(f"unknown source {source!r}; use {', '.join(IMPORTERS)}")
     check_target(out)
     importer, results = IMPORTERS[source], Results()
     files = files_in(paths, results)
