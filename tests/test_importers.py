@@ -321,6 +321,21 @@ class TestScoresOfEveryEvalEver(ImporterContract):
         assert snapshot.items["n_trials"].tolist() == [20] * 4
         assert all(f"{name}:" in messages for name in ("elo", "error", "unknown", "beyond"))
 
+    def test_metrics_and_filters_of_one_evaluation_are_not_counted_twice(self, run, tmp_path):
+        rows = [
+            self.row("bench", 0.5) | {"evaluation_result_id": "acc"},
+            self.row("bench", 0.6) | {"evaluation_result_id": "acc_norm"},
+        ]
+        write(tmp_path / "files/a.json", self.evaluation("org/a", rows))
+        rows = [
+            self.row(f"gen/{name}", score) | {"evaluation_result_id": f"exact_match:{name}"}
+            for name, score in [("strict", 0.1), ("flexible", 0.2)]
+        ]
+        write(tmp_path / "files/b.json", self.evaluation("org/a", rows, benchmark="gen"))
+        _, snapshot, messages = run(tmp_path / "files")
+        assert cells(snapshot) == {("org/a", "bench"): 0.6, ("org/a", "gen"): 0.2}
+        assert messages == ""
+
     def test_the_latest_of_several_evaluations_counts(self, run, tmp_path):
         for time, score in [(10, 0.1), (9, 0.2)]:
             rows = [self.row("law", score)]

@@ -40,18 +40,30 @@ def _read_scores(file, results: Results) -> None:
     results.add_model(model_id, order=time, params_b=int(size[0]) / 1e9 if size else None)
     results.versions.add(str(content.get("schema_version")))
     benchmark = _benchmark(content.get("evaluation_id"))
+    several = len({_named(row)[0] for row in rows}) > 1
     for row in rows:
-        name, metric = row["evaluation_name"], mapping(row, "metric_config")
+        (name, variant), metric = _named(row), mapping(row, "metric_config")
         try:
-            if len(rows) > 1 and _plain(name) in _MEANS | {_plain(benchmark)}:
+            if several and _plain(name) in _MEANS | {_plain(benchmark)}:
                 raise Unreadable("the mean of the other rows")
             value = _proportion(row, metric)
             n_trials = mapping(mapping(row, "score_details"), "uncertainty").get("num_samples")
-            variant = str(metric.get("metric_id") or metric.get("metric_name") or "")
-            options = {"variant": variant, "rank": rank_of(variant), "order": time}
+            variant = variant or str(metric.get("metric_id") or metric.get("metric_name") or "")
+            options = {"variant": variant, "rank": _rank(variant), "order": time}
             results.add(file, model_id, (benchmark, name), value, n_trials=n_trials, **options)
         except Unreadable as error:
             results.leave_out(file, f"{name}: {error}")
+
+
+def _named(row: dict) -> tuple[str, str]:
+    """Name of an evaluation and its metric; a filter of lm-eval belongs to the metric."""
+    name, metric = row["evaluation_name"], str(row.get("evaluation_result_id") or "")
+    _, colon, filtered = metric.partition(":")
+    return name.removesuffix(f"/{filtered}") if colon else name, metric
+
+
+def _rank(metric: str) -> int:
+    return rank_of(metric.partition(":")[0])
 
 
 def _proportion(row: dict, metric: dict) -> float:
@@ -82,7 +94,7 @@ def _read_answers(file, results: Results) -> None:
                 known, whole = row["evaluation"]["is_correct"], row["evaluation_id"]
                 if not isinstance(known, bool):
                     raise ValueError("is_correct is neither true nor false")
-                name, metric = row["evaluation_name"], row.get("evaluation_result_id") or ""
+                name, metric = _named(row)
                 key = (known_id(row["model_id"]), whole, name, metric)
                 runs[key].setdefault(f"{name}/{row['sample_id']}", int(known))
             except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
@@ -92,10 +104,9 @@ def _read_answers(file, results: Results) -> None:
     if n_unusable:
         results.leave_out(file, f"{n_unusable} lines: no answer of a model to a sample")
     for (model_id, whole, name, metric), answers in runs.items():
-        rank, order = rank_of(metric.partition(":")[0]), _time(whole)
+        options = {"variant": metric, "rank": _rank(metric), "order": _time(whole)}
         with results.reading(file):
-            place = (_benchmark(whole), name)
-            results.add(file, model_id, place, answers, variant=metric, rank=rank, order=order)
+            results.add(file, model_id, (_benchmark(whole), name), answers, **options)
 
 
 def _benchmark(evaluation_id: object) -> str:
