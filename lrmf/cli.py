@@ -1,4 +1,4 @@
-"""The command line `lrmf`: simulate, crawl, validate, fit, predict.
+"""The command line `lrmf`: simulate, crawl, import, validate, fit, predict.
 
 Exit codes: 0 done, 1 data or files cannot be used, 2 the options cannot, 130 interrupted. Outputs
 appear complete or not at all, and their places are tried before the long work.
@@ -213,6 +213,20 @@ def simulate(out: Path, **sizes) -> None:
 @program.command()
 @click.argument("out", type=_PATH)
 @click.option(
+    "--source",
+    type=click.Choice(["leaderboard", "community"]),
+    default="leaderboard",
+    help="the Open LLM Leaderboard v2, or Community Evals: results that models state on the Hub",
+)
+@click.option(
+    "--datasets",
+    multiple=True,
+    metavar="ID...",
+    show_default="the Hub's official ones",
+    help="benchmark datasets whose Community Evals to collect",
+)
+@_file("--lineage-of", help="snapshot to add cards and family trees to, instead of new scores")
+@click.option(
     "--benchmarks",
     multiple=True,
     type=click.Choice(["ifeval", "bbh", "math", "gpqa", "musr", "mmlu_pro"]),
@@ -233,12 +247,16 @@ def simulate(out: Path, **sizes) -> None:
 @click.option("--dry-run", is_flag=True, help="estimate requests, bytes, minutes; write nothing")
 @click.option("--workers", type=click.IntRange(1, 64), default=8, help="requests at a time")
 def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> None:
-    """Collect the Open LLM Leaderboard and its lineage from the Hugging Face Hub."""
+    """Collect scores and lineage, or the lineage of a snapshot, from the Hugging Face Hub."""
     from . import hub
 
-    options["benchmarks"] = list(options["benchmarks"]) or None
+    for name in ("benchmarks", "datasets"):
+        options[name] = list(options[name]) or None
+    _check_source(dry_run, **options)
     options["client"] = hub.Client(say=_say_above_bar)
     if dry_run:
+        for name in ("source", "datasets", "lineage_of"):
+            del options[name]
         print(hub.estimate(**options))
         return
     hub.crawl(out, **options, resume=resume, n_workers=workers, say=_say_above_bar)
@@ -246,6 +264,9 @@ def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> No
     from .data.describe import describe
 
     print(describe(snapshot, lineage), end="\n\n")
+    if n_scores := snapshot.provenance.get("n_scores"):
+        n_used = snapshot.provenance["n_scores_used"]
+        print(f"scores: {n_used:,} of {n_scores:,} used; score_sources.parquet says of each why")
     n_failed = snapshot.provenance["n_failed_files"]
     for key, what in (("statuses", "ids asked for"), ("details_statuses", "details")):
         if counts := snapshot.provenance.get(key):
@@ -253,6 +274,42 @@ def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> No
             n_failed += counts["error"]
     if n_failed:
         print(f"{n_failed:,} ids or files failed; --resume asks for them again")
+
+
+def _check_source(dry_run: bool, *, source, lineage_of, datasets, **options) -> None:
+    """Refuse options that say nothing about the source of the scores."""
+    chosen = [name for name, value in {**options, "dry_run": dry_run}.items() if value]
+    if lineage_of:
+        unfit = [*chosen, *(["datasets"] if datasets else [])]
+        what = "--lineage-of keeps the scores of its snapshot"
+    elif source == "community":
+        unfit = [name for name in chosen if name in ("benchmarks", "instances", "dry_run")]
+        what = "--source community is chosen by --datasets and --models-from"
+    else:
+        unfit, what = ["datasets"] if datasets else [], "--datasets belongs to --source community"
+    if unfit := [name for name in unfit if name != "client"]:
+        raise click.UsageError(f"{what}; leave out --{unfit[0].replace('_', '-')}")
+
+
+@program.command("import")
+@click.argument("source", type=click.Choice(["lm-eval", "every-eval-ever", "mteb", "atlas"]))
+@click.argument("files", nargs=-1, required=True, type=_PATH)
+@click.option("--out", required=True, type=_PATH, help="snapshot to create")
+@click.option(
+    "--proportions",
+    is_flag=True,
+    help="take scores where files hold scores and single answers; without it answers come first",
+)
+def import_(source: str, files: tuple[Path, ...], out: Path, proportions: bool) -> None:
+    """Make a snapshot of result files: files, folders and archives (see data/README.md)."""
+    from .importers import import_files
+
+    left_out = import_files(source, files, out, proportions=proportions)[1]
+    from .data.describe import describe
+
+    print(describe(*_load(out)))
+    for place, reason in left_out:
+        _say(f"left out: {place}: {reason}")
 
 
 def _say_above_bar(message: str) -> None:
