@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from ..solver.gaussians import Gaussians
-from ..solver.process import Process
+from ..solver.process import EXACT, Process
 from .covariance import LEAST_NOISE, Covariance, choose_share, learn
 
 _REACHES = (0.0, 0.25, 0.5)
@@ -14,6 +14,7 @@ _ROUNDS = 10  # of expectation maximisation
 _FIELD_NOISE = 0.1  # of levels of cards, where they are forecast
 _FEW = 1000  # models up to which every output has noise of its own
 _ALIKE = 1.4  # ratio of mean shares up to which outputs have common noise where models are many
+_MANY = 50  # models whose fields are forecast at once, from which on covariances are kept
 _LEAST_SHARE = 0.05  # below this outputs are all alike
 _NOTHING = 1e6  # noise of what is not known
 _DEGREES = 4  # of freedom of the t distribution that scatters are those of
@@ -91,10 +92,9 @@ class StatePrior:
 
     def condition(self, covariance, values, noise, *, precisions=None):
         """Condition the process on these outputs, or take up saved precision matrices."""
-        self.covariance_ = covariance
+        self.covariance_, self._matrices = covariance, {}
         self.process_ = Process(
-            lambda a, b: covariance(self.nodes[a], self.nodes[b]),
-            covariance.variance(self.nodes) + LEAST_NOISE, noise, values, precisions=precisions,
+            self._between(covariance), covariance.variance(self.nodes) + LEAST_NOISE, noise, values, precisions=precisions,
         )  # fmt: skip
 
     def _outputs(self, evidence, gram):
@@ -212,11 +212,13 @@ class StatePrior:
             unknown = [name for name, is_open in zip(fields, pattern, strict=True) if is_open]
             # As any output, by a covariance that does not look at these fields.
             blind = self.covariance_.without(unknown)
+            between = self._between(blind)
+            if rows.size > _MANY and len(self.nodes) <= EXACT:
+                between = self._kept(tuple(unknown), blind)
             known = np.hstack([self.nodes.table(name) for name in unknown])
             typical = np.nanmean(known, axis=0)
             process = Process(
-                lambda a, b, blind=blind: blind(self.nodes[a], self.nodes[b]),
-                blind.variance(self.nodes) + _FIELD_NOISE,
+                between, blind.variance(self.nodes) + _FIELD_NOISE,
                 np.isnan(known) * _NOTHING, np.nan_to_num(known - typical), exact=0,
             )  # fmt: skip
             cross = blind(described[rows], self.nodes)
@@ -228,6 +230,17 @@ class StatePrior:
                     part = part / np.maximum(part.sum(axis=1, keepdims=True), 1e-9)
                 filled[name][rows] = part
         return described.replace(filled)
+
+    def _between(self, covariance):
+        """Covariances of the evaluated models, by their rows."""
+        return lambda a, b: covariance(self.nodes[a], self.nodes[b])
+
+    def _kept(self, key, covariance):
+        """The same from a matrix of all of them, which is computed once."""
+        if key not in self._matrices:
+            self._matrices[key] = covariance(self.nodes, self.nodes)
+        matrix = self._matrices[key]
+        return lambda a, b: matrix[np.ix_(a, b)]
 
     def _beliefs(self, mean, variance):
         scale = np.sqrt(variance)
