@@ -232,12 +232,13 @@ class Forecaster(Forecasts, BaseEstimator):
             new._attach_leaves([card], [parents if self.use_lineage else []])
         return NewModel(new)
 
-    def fold_in_each(self, parents):
-        """Forecasts of models without cards, each as `fold_in` makes it, all at once.
+    def fold_in_each(self, parents, cards=None):
+        """Forecasts of models without responses, each as `fold_in` makes it, all at once.
 
         Parameters
         ----------
         parents : sequence, for each model a sequence of ids or (id, relation)
+        cards : sequence of mappings, optional, one for each model, with different model_id
 
         Returns
         -------
@@ -250,7 +251,7 @@ class Forecaster(Forecasts, BaseEstimator):
         shape = len(parents), self.responses_.shape[1]
         new.responses_ = np.full(shape, kind.missing, self.responses_.dtype)
         # Ids tell the models apart; no model is of this organization, and the names are empty.
-        cards = [{"model_id": f"new model {number}/"} for number in range(len(parents))]
+        cards = cards or [{"model_id": f"new model {n}/"} for n in range(len(parents))]
         with threads(self.n_threads):
             new._attach_leaves(cards, parents if self.use_lineage else [[] for _ in parents])
         return new

@@ -89,12 +89,14 @@ class StatePrior:
         self.nodes = describer.nodes[np.arange(describer.n_evaluated)]
         # Fields that are known of some model.
         self.able = [name for name, mask in self.nodes.open.items() if not mask.all()]
+        self._kept = None, None  # fields, and the covariances that do not look at these
 
     def condition(self, covariance, values, noise, *, precisions=None):
         """Condition the process on these outputs, or take up saved precision matrices."""
-        self.covariance_, self._matrices = covariance, {}
+        self.covariance_ = covariance
         self.process_ = Process(
-            self._between(covariance), covariance.variance(self.nodes) + LEAST_NOISE, noise, values, precisions=precisions,
+            lambda a, b: covariance(self.nodes[a], self.nodes[b]),
+            covariance.variance(self.nodes) + LEAST_NOISE, noise, values, precisions=precisions,
         )  # fmt: skip
 
     def _outputs(self, evidence, gram):
@@ -212,9 +214,7 @@ class StatePrior:
             unknown = [name for name, is_open in zip(fields, pattern, strict=True) if is_open]
             # As any output, by a covariance that does not look at these fields.
             blind = self.covariance_.without(unknown)
-            between = self._between(blind)
-            if rows.size > _MANY and len(self.nodes) <= EXACT:
-                between = self._kept(tuple(unknown), blind)
+            between = self._between(blind, tuple(unknown), rows.size)
             known = np.hstack([self.nodes.table(name) for name in unknown])
             typical = np.nanmean(known, axis=0)
             process = Process(
@@ -231,15 +231,14 @@ class StatePrior:
                 filled[name][rows] = part
         return described.replace(filled)
 
-    def _between(self, covariance):
-        """Covariances of the evaluated models, by their rows."""
-        return lambda a, b: covariance(self.nodes[a], self.nodes[b])
-
-    def _kept(self, key, covariance):
-        """The same from a matrix of all of them, which is computed once."""
-        if key not in self._matrices:
-            self._matrices[key] = covariance(self.nodes, self.nodes)
-        matrix = self._matrices[key]
+    def _between(self, covariance, unknown, n):
+        """Covariances of the evaluated models, by their rows, for forecasts of n models."""
+        if n <= _MANY or len(self.nodes) > EXACT:
+            return lambda a, b: covariance(self.nodes[a], self.nodes[b])
+        # For many forecasts, and those that follow, all of them at once.
+        if self._kept[0] != unknown:
+            self._kept = unknown, covariance(self.nodes, self.nodes)
+        matrix = self._kept[1]
         return lambda a, b: matrix[np.ix_(a, b)]
 
     def _beliefs(self, mean, variance):
