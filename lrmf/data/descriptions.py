@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 from scipy import sparse
 from sklearn.feature_extraction.text import TfidfVectorizer
-from sklearn.preprocessing import normalize
 
 from .features import UNKNOWN, levels, log_sizes, read_dates
 from .lineage import Lineage
@@ -205,13 +204,12 @@ class Describer:
             return found
         places = tuple(np.array(cells).T)
         weights = sparse.csr_array((np.ones(len(cells)), places), (len(ids), len(self.ids)))
-        names = {
-            field: sparse.csr_array(
-                getattr(found, field) + normalize(weights @ getattr(self.nodes, field)),
-                dtype=np.float32,
-            )
-            for field in ("grams", "tokens")
-        }
+        names = {}
+        for field in ("grams", "tokens"):
+            mean = weights @ getattr(self.nodes, field)
+            length = np.maximum(sparse.linalg.norm(mean, axis=1), 1e-9)
+            mean = sparse.diags_array(1 / length) @ mean
+            names[field] = sparse.csr_array(getattr(found, field) + mean, dtype=np.float32)
         return replace(found, **names)
 
     def _is_known(self, name):

@@ -233,7 +233,7 @@ class EvaluatedModels:
         return np.isin(sets @ base, codes)
 
     def forecast(self, parents, level=0.9):
-        """`predict_average` of the merge of each row of `parents` (m, n_parents), rows of models."""
+        """`predict_average` of the merges of `parents` (m, n_parents), rows of models."""
         merges = [[(name, "merge") for name in own] for own in self.ids[parents]]
         return self.forecaster.fold_in_each(merges).predict_average(
             benchmarks=self.benchmarks, level=level
