@@ -21,8 +21,8 @@ from ..forecaster.merges import EvaluatedModels
 from ..simulation.population import PopulationConfig
 from ..simulation.simulate import simulate
 from ..solver.scores import chance_above
+from .plans import CITED
 
-CITED = Path(__file__).with_name("backtest.json")
 FORECAST, MEAN, BEST = "Forecaster", "parents' mean", "best parent"
 WITH_CARD = "Forecaster with card"
 PLANNERS = FORECAST, WITH_CARD, MEAN, BEST
@@ -268,18 +268,25 @@ def main(argv=None) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("snapshots", nargs="*", help="folders, beside the simulated Hub")
     parser.add_argument("--cutoffs", type=int, default=5)
+    parser.add_argument("--hubs", type=int, default=4, help="simulated ones")
     parser.add_argument("--out", default=CITED, help="file to write (.json)")
     options = parser.parse_args(argv)
-    found = []
-    for name, note, snapshot in [
-        ("simulated", "1,000 models, all parents recorded", recorded_hub(1000, 300)),
-        *((Path(path).name, "", load_snapshot(path)) for path in options.snapshots),
-    ]:
-        tested = backtest_merges(snapshot, n_cutoffs=options.cutoffs)
-        found.append(cite(name, note, tested))
+    hubs = {seed: recorded_hub(1000, 300, seed) for seed in range(options.hubs)}
+    note = f"{options.hubs} simulated Hubs that record all parents"
+    found = [("simulated", note, hubs)]
+    found += [(Path(path).name, "", {"": load_snapshot(path)}) for path in options.snapshots]
+    cited = []
+    for name, note, snapshots in found:
+        parts = []
+        for key, snapshot in snapshots.items():
+            part = backtest_merges(snapshot, n_cutoffs=options.cutoffs)
+            labels = ["cutoff", "model_id", "cluster"]
+            parts.append(part.assign(**{label: f"{key} " + part[label] for label in labels}))
+        tested = pd.concat(parts, ignore_index=True)
+        cited.append(cite(name, note, tested))
         print(plan_quality(tested).round(3).to_string(), flush=True)
     with output(options.out) as file:
-        file.write(f"{json.dumps(found, indent=1)}\n".encode())
+        file.write(f"{json.dumps(cited, indent=1)}\n".encode())
 
 
 def recorded_hub(n_models, n_items, seed=0) -> Snapshot:

@@ -138,3 +138,33 @@ def _errors(error, run, has):
     mean = np.where(rest, np.abs(error), 0).sum(axis=1) / rest.sum(axis=1)
     # Benchmarks that were run are known: their error is none.
     return mean, np.abs(np.where(rest, error, 0).sum(axis=1) / has.sum(axis=1))
+
+
+def first_quality(measured: pd.DataFrame, *, n_boot=1000, seed=0) -> pd.DataFrame:
+    """Mean errors by strategy and number of benchmarks run, with 95% intervals over models.
+
+    Parameters
+    ----------
+    measured : of `measure_first`
+
+    Returns
+    -------
+    DataFrame : strategy, n_run, error ("rest" or "average"), value, lower, upper, difference
+        (greedy minus this strategy, paired), difference_lower, difference_upper, n_models
+    """
+    rng, rows = np.random.default_rng(seed), []
+    for n_run, part in measured.groupby("n_run"):
+        for error in ("rest", "average"):
+            wide = part.pivot(index="row", columns="strategy", values=error)
+            n = len(wide)
+            weights = rng.multinomial(n, np.full(n, 1 / n), size=n_boot) / n
+            for strategy in wide:
+                lead = wide[GREEDY] - wide[strategy]
+                values = []
+                for column in (wide[strategy], lead):
+                    bounds = np.quantile(weights @ column.to_numpy(), [0.025, 0.975])
+                    values += [column.mean(), *bounds]
+                rows.append((strategy, n_run, error, *values, n))
+    columns = ["strategy", "n_run", "error", "value", "lower", "upper"]
+    columns += ["difference", "difference_lower", "difference_upper", "n_models"]
+    return pd.DataFrame(rows, columns=columns)

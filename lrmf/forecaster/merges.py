@@ -13,6 +13,8 @@ from ..data.responses import observed, row_blocks
 from ..solver.scores import chance_above
 
 N_CANDIDATES = 200  # best models that plans are made of
+COLUMNS = ["parents", "size_b", "score", "lower", "upper", "parents_best", "p_better"]
+COLUMNS += ["p_best_of_size", "diversity"]
 _MOST_SETS = 5_000_000
 
 
@@ -256,6 +258,8 @@ class EvaluatedModels:
     def plans(self, chosen, sets, level, config):
         """The frame of `plan_merges` for these sets, in their order."""
         parents = chosen[sets]
+        if not len(sets):
+            return pd.DataFrame(columns=COLUMNS)
         forecast = self.forecast(parents, level)
         score, deviation = forecast["score"].to_numpy(), forecast["deviation"].to_numpy()
         best = self.scores[parents].max(axis=1)
@@ -266,9 +270,7 @@ class EvaluatedModels:
             p_best_of_size=chance_above(score, deviation, self.best_of_size(size, config)),
             diversity=self.diversity(chosen, sets),
         )
-        frame.insert(0, "size_b", size)
-        frame.insert(0, "parents", [tuple(own) for own in self.ids[parents]])
-        return frame
+        return frame.assign(parents=[tuple(own) for own in self.ids[parents]], size_b=size)[COLUMNS]
 
     def diversity(self, chosen, sets):
         r"""How differently the parents err (n_sets,), 0 to 1, the mean over pairs of parents.
