@@ -1,0 +1,1 @@
+"""The explorer: one self-contained page of a family tree, with forecasts and a place to ask."""
