@@ -5,10 +5,11 @@
 const SAME_SIZE = 0.004; // relative difference of sizes that rounding explains
 const FIELD_NOISE = 0.1; // of fields of cards, where they are forecast
 const NOTHING = 1e6; // noise of what is not known
-const MOST_COLUMNS = 360; // models that a variance is computed from, at most
+const MOST_COLUMNS = 400; // models that a variance is computed from, at most
 const KEPT_COLUMNS = 1200; // covariances of a model with all others
 const COLUMNS_AT_ONCE = 60;
 const SETTLED = 0.01; // share of a variance below which what is left does not matter
+const SHARED = 0.2; // of what single models still explain, all together do
 const LINEAR = ["size, linear", "date, linear", "size and date, linear"];
 const INHERITED = ["size", "architecture"];
 
@@ -487,11 +488,10 @@ class Prior {
       }
       const solved = factor.solve(chosen.map((row) => cross[row]));
       const left = own - dot(solved, chosen.map((row) => cross[row]));
-      if (chosen.length >= Math.min(MOST_COLUMNS, this.n)) return left;
       rest = cross.slice();
       chosen.forEach((row, i) => add(rest, -solved[i], this.column(row)));
       const open = explained(rest, precision, isChosen).reduce((sum, gain) => sum + Math.max(gain, 0), 0);
-      if (open < SETTLED * left) return left;
+      if (open < SETTLED * left || chosen.length >= Math.min(MOST_COLUMNS, this.n)) return left - SHARED * open;
     }
   }
 
