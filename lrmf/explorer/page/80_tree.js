@@ -2,7 +2,7 @@
 
 const [COLUMN, ROW, RADIUS] = [250, 24, 6];
 const READABLE = 11; // pixels of a row from which ids are shown
-const MARGIN = 400; // pixels beyond the window that are drawn as well
+const MARGIN = 400; // pixels beyond the frame that are drawn as well, so that panning only moves a picture
 
 class Tree {
   constructor(world, place) {
@@ -12,13 +12,14 @@ class Tree {
     this.nodes = make("g", { class: "nodes" });
     this.stage = make("g", {}, this.lines, this.labels, this.nodes);
     this.svg = make("svg", { class: "tree", role: "group", "aria-label": "Family tree" }, this.stage);
+    this.frame = make("div", { class: "frame" }, this.svg);
     this.caption = make("p", { class: "caption" });
     const zoomBy = (factor) => () => this.zoom(factor);
     this.controls = make("div", { class: "controls" },
       make("button", { type: "button", "aria-label": "Zoom in", onclick: zoomBy(1.4) }, "+"),
       make("button", { type: "button", "aria-label": "Zoom out", onclick: zoomBy(1 / 1.4) }, "−"),
       make("button", { type: "button", onclick: () => this.fit() }, "Whole family"));
-    place.replaceChildren(this.caption, this.svg, this.controls, this.legend());
+    fill(place, make("div", { class: "over" }, this.caption, this.controls), this.frame, this.legend());
     this.listen();
   }
 
@@ -40,8 +41,7 @@ class Tree {
       this.members = world.families[family].nodes.slice().sort((a, b) => world.models.y[a] - world.models.y[b]);
       const isMember = new Set(this.members);
       this.edges = Array.from(world.data.edges.parent.keys()).filter((e) => isMember.has(world.data.edges.parent[e]));
-      this.view.k = 1;
-      this.centre(chosen);
+      this.start(chosen);
     } else if (isNew) this.reveal(chosen);
     const [low, high] = this.range = world.range(this.members);
     const gradient = make("span", { class: "gradient", "aria-hidden": "true" });
@@ -71,8 +71,15 @@ class Tree {
   // The window.
 
   size() {
-    const box = this.svg.getBoundingClientRect();
-    return [box.width || 800, box.height || 500];
+    return [this.frame.clientWidth || 800, this.frame.clientHeight || 500];
+  }
+
+  /** A small family as a whole, a large one around the chosen model. */
+  start(node) {
+    const k = this.fit();
+    this.view.k = clip(this.size()[0] / 1400, 1, 1.5);
+    if (k < 0.9) this.centre(node);
+    else this.fit();
   }
 
   centre(node) {
@@ -81,7 +88,6 @@ class Tree {
     const share = this.world.links[node].above.length ? 0.4 : 0.06;
     this.view.x = Math.max(Math.min(width * share, width - 230), 20) - x * this.view.k;
     this.view.y = height / 2 - y * this.view.k;
-    this.window = null;
   }
 
   /** Move as little as needed for a model to be in sight. */
@@ -99,15 +105,14 @@ class Tree {
     const [wide, high] = [Math.max(...xs) - left + 200, Math.max(...ys) - top + 40];
     const k = clip(Math.min(width / wide, height / high), 0.05, 1.2);
     this.view = { k, x: 20 - left * k, y: (height - high * k) / 2 + 20 * k - top * k };
-    this.window = null;
     this.render();
+    return k;
   }
 
   zoom(factor, at = this.size().map((length) => length / 2)) {
     const k = clip(this.view.k * factor, 0.05, 3);
     const ratio = k / this.view.k;
     this.view = { k, x: at[0] - (at[0] - this.view.x) * ratio, y: at[1] - (at[1] - this.view.y) * ratio };
-    this.window = null;
     this.render();
   }
 
@@ -117,19 +122,25 @@ class Tree {
     this.render(false);
   }
 
+  /** In the next frame: move the picture, or draw it anew if it changed or has been left. */
   render(isChanged = true) {
-    if (isChanged) this.window = null;
-    if (this.frame) return;
-    this.frame = requestAnimationFrame(() => {
-      this.frame = 0;
-      const { x, y, k } = this.view;
-      this.stage.setAttribute("transform", `translate(${x.toFixed(1)} ${y.toFixed(1)}) scale(${k.toFixed(4)})`);
+    this.isStale = this.isStale || isChanged;
+    if (this.request) return;
+    this.request = requestAnimationFrame(() => {
+      this.request = 0;
+      const { view, drawn } = this;
+      const [dx, dy] = drawn ? [view.x - drawn.x, view.y - drawn.y] : [0, 0];
+      if (!this.isStale && Math.abs(dx) < MARGIN && Math.abs(dy) < MARGIN) {
+        this.svg.style.transform = `translate3d(${dx}px, ${dy}px, 0)`;
+        return;
+      }
+      this.isStale = false;
+      this.drawn = { ...view };
+      this.svg.style.transform = "";
+      this.stage.setAttribute("transform", `translate(${(view.x + MARGIN).toFixed(1)} ${(view.y + MARGIN).toFixed(1)}) scale(${view.k.toFixed(4)})`);
       const [width, height] = this.size();
-      const seen = { left: -x / k, right: (width - x) / k, top: -y / k, bottom: (height - y) / k };
-      const { window: drawn } = this;
-      if (drawn && drawn.left <= seen.left && drawn.right >= seen.right && drawn.top <= seen.top && drawn.bottom >= seen.bottom) return;
-      const margin = MARGIN / k;
-      this.window = { left: seen.left - margin, right: seen.right + margin, top: seen.top - margin, bottom: seen.bottom + margin };
+      const at = (length, start) => (length - start) / view.k;
+      this.window = { left: at(-MARGIN, view.x), right: at(width + MARGIN, view.x), top: at(-MARGIN, view.y), bottom: at(height + MARGIN, view.y) };
       this.drawWindow();
     });
   }
@@ -187,20 +198,20 @@ class Tree {
   // Pointer, wheel, keys.
 
   listen() {
-    const { svg } = this;
-    const at = (event) => { const box = svg.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
-    svg.addEventListener("pointerdown", (event) => {
+    const { frame } = this;
+    const at = (event) => { const box = frame.getBoundingClientRect(); return [event.clientX - box.left, event.clientY - box.top]; };
+    frame.addEventListener("pointerdown", (event) => {
       this.pointers.set(event.pointerId, at(event));
       this.moved = 0;
     });
-    svg.addEventListener("pointermove", (event) => {
+    frame.addEventListener("pointermove", (event) => {
       const before = this.pointers.get(event.pointerId);
       if (!before) return;
       const now = at(event);
       const others = [...this.pointers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
       this.pointers.set(event.pointerId, now);
       this.moved += Math.hypot(now[0] - before[0], now[1] - before[1]);
-      if (this.moved > 4 && !svg.hasPointerCapture(event.pointerId)) svg.setPointerCapture(event.pointerId);
+      if (this.moved > 4 && !frame.hasPointerCapture(event.pointerId)) frame.setPointerCapture(event.pointerId);
       if (!others.length) this.pan(now[0] - before[0], now[1] - before[1]);
       else {
         const [other] = others;
@@ -208,18 +219,18 @@ class Tree {
         this.zoom(is / Math.max(was, 1), [(now[0] + other[0]) / 2, (now[1] + other[1]) / 2]);
       }
     });
-    for (const name of ["pointerup", "pointercancel"]) svg.addEventListener(name, (event) => this.pointers.delete(event.pointerId));
-    svg.addEventListener("click", (event) => {
+    for (const name of ["pointerup", "pointercancel"]) frame.addEventListener(name, (event) => this.pointers.delete(event.pointerId));
+    frame.addEventListener("click", (event) => {
       const element = event.target.closest("[data-node]");
       if (element && !(this.moved > 6)) this.world.open(Number(element.dataset.node));
     });
-    svg.addEventListener("wheel", (event) => {
+    frame.addEventListener("wheel", (event) => {
       event.preventDefault();
       if (event.ctrlKey || event.metaKey) this.zoom(Math.exp(-event.deltaY / 200), at(event));
       else this.pan(-event.deltaX, -event.deltaY);
     }, { passive: false });
-    svg.addEventListener("keydown", (event) => this.key(event));
-    new ResizeObserver(() => this.render()).observe(svg);
+    frame.addEventListener("keydown", (event) => this.key(event));
+    new ResizeObserver(() => this.render()).observe(frame);
   }
 
   key(event) {

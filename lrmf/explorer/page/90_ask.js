@@ -133,7 +133,7 @@ class Ask {
         make("td", { class: "number" }, isBetter ? `${Math.round(100 * chanceAbove(row, ofParents))}%` : "–"),
         make("td", { class: "number" }, Number.isFinite(ofSize) ? points(ofSize) : "–"));
     });
-    const head = ["Benchmark", "Forecast", "90% interval", "0 to 100, parent as a tick", "Best parent", "Chance to beat it", "Best of its size"];
+    const head = ["Benchmark", "Forecast", "90% interval", "0 to 100", "Best parent", "Chance to beat it", "Best of its size"];
     return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Forecast" },
       make("table", { class: "scores wide" },
         make("thead", {}, make("tr", {}, head.map((text) => make("th", { scope: "col" }, text)))), make("tbody", {}, body)));
