@@ -139,8 +139,8 @@ class Prior {
     // Models with parents, each after its parents.
     this.order = [];
     const seen = new Uint8Array(this.parents.length);
-    for (let start = 0; start < seen.length; start += 1) {
-      const stack = [start];
+    for (let root = 0; root < seen.length; root += 1) {
+      const stack = [root];
       while (stack.length) {
         const node = stack[stack.length - 1];
         const above = this.parents[node].filter((parent) => !seen[parent]);
@@ -288,9 +288,9 @@ class Prior {
     };
   }
 
-  isCredible(size, relatives, id) {
+  isCredible(size, others, id) {
     const named = Math.log(sizeInName(id));
-    const sizes = relatives.length || Number.isNaN(named) ? relatives : [named];
+    const sizes = others.length || Number.isNaN(named) ? others : [named];
     const [smallest, largestSize] = this.cards.credible;
     if (sizes.length) {
       const total = Math.log(sizes.reduce((sum, x) => sum + Math.exp(x), 0));
@@ -490,7 +490,7 @@ class Prior {
       const left = own - dot(solved, chosen.map((row) => cross[row]));
       rest = cross.slice();
       chosen.forEach((row, i) => add(rest, -solved[i], this.column(row)));
-      const open = explained(rest, precision, isChosen).reduce((sum, gain) => sum + Math.max(gain, 0), 0);
+      const open = explained(rest, precision, isChosen).reduce((sum, part) => sum + Math.max(part, 0), 0);
       if (open < SETTLED * left || chosen.length >= Math.min(MOST_COLUMNS, this.n)) return left - SHARED * open;
     }
   }

@@ -71,7 +71,7 @@ class Forecaster {
       const precision = belief.precision.map((row) => Array.from(row));
       const information = Array.from(belief.information);
       for (const [b, share] of known) {
-        let [row, target, noise] = [null, 0, 0];
+        let row, target, noise;
         if (this.items.kind !== "answers" && this.byBenchmark[b].length === 1) {
           const [item] = this.byBenchmark[b];
           [row, noise] = [item.loadings, item.noise];

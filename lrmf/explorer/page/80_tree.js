@@ -10,7 +10,8 @@ class Tree {
     this.lines = make("g", { class: "lines" });
     this.labels = make("g", { class: "relations", "aria-hidden": "true" });
     this.nodes = make("g", { class: "nodes" });
-    this.stage = make("g", {}, this.lines, this.labels, this.nodes);
+    this.names = make("g", { "aria-hidden": "true" });
+    this.stage = make("g", {}, this.lines, this.labels, this.names, this.nodes);
     this.svg = make("svg", { class: "tree", role: "group", "aria-label": "Family tree" }, this.stage);
     this.frame = make("div", { class: "frame" }, this.svg);
     this.caption = make("p", { class: "caption" });
@@ -41,7 +42,7 @@ class Tree {
       this.members = world.families[family].nodes.slice().sort((a, b) => world.models.y[a] - world.models.y[b]);
       const isMember = new Set(this.members);
       this.edges = Array.from(world.data.edges.parent.keys()).filter((e) => isMember.has(world.data.edges.parent[e]));
-      this.start(chosen);
+      this.enter(chosen);
     } else if (isNew) this.reveal(chosen);
     const [low, high] = this.range = world.range(this.members);
     const gradient = make("span", { class: "gradient", "aria-hidden": "true" });
@@ -75,7 +76,7 @@ class Tree {
   }
 
   /** A small family as a whole, a large one around the chosen model. */
-  start(node) {
+  enter(node) {
     const k = this.fit();
     this.view.k = clip(this.size()[0] / 1400, 1, 1.5);
     if (k < 0.9) this.centre(node);
@@ -153,11 +154,12 @@ class Tree {
     const isReadable = this.view.k * ROW >= READABLE;
     const focused = document.activeElement && document.activeElement.dataset ? document.activeElement.dataset.node : undefined;
     const shown = this.members.filter((node) => node === this.chosen || isIn(this.place_(node)));
-    this.nodes.replaceChildren(...shown.map((node) => this.nodeElement(node, isReadable)));
+    this.nodes.replaceChildren(...shown.map((node) => this.nodeElement(node)));
+    this.names.replaceChildren(...shown.filter((node) => isReadable || node === this.chosen).map((node) => this.nameElement(node)));
     if (focused !== undefined) this.focus(Number(focused));
     // One path for the lines of each relation, and one more for those of the chosen model.
     const paths = new Map();
-    const words = [];
+    const named = [];
     for (const edge of this.edges) {
       const [parent, child] = [world.data.edges.parent[edge], world.data.edges.child[edge]];
       const [from, to] = [this.place_(parent), this.place_(child)];
@@ -166,28 +168,38 @@ class Tree {
       const key = `edge ${relation}${this.near.has(parent) && this.near.has(child) ? "" : " far"}`;
       const bend = (from[0] + to[0]) / 2;
       paths.set(key, `${paths.get(key) || ""}M${from[0]},${from[1].toFixed(1)}C${bend},${from[1].toFixed(1)} ${bend},${to[1].toFixed(1)} ${to[0]},${to[1].toFixed(1)}`);
-      if (isReadable && (parent === this.chosen || child === this.chosen)) words.push([relation, to, from]);
+      if (isReadable && (parent === this.chosen || child === this.chosen)) named.push([relation, to]);
     }
     const order = [...paths].sort(([a], [b]) => b.includes("far") - a.includes("far"));
     this.lines.replaceChildren(...order.map(([key, d]) => make("path", { class: key, d })));
-    this.labels.replaceChildren(...words.slice(0, 60).map(([relation, to]) => make("text", { x: to[0] - 12, y: to[1] - 5, "text-anchor": "end" }, relation)));
+    this.labels.replaceChildren(...named.slice(0, 60).map(([relation, to]) => make("text", { x: to[0] - 12, y: to[1] - 5, "text-anchor": "end" }, relation)));
   }
 
-  nodeElement(node, isReadable) {
+  kindOf(node) {
+    return node === this.chosen ? "chosen" : this.near.has(node) ? "" : "far";
+  }
+
+  /** The shortened name; the node itself has the whole one for who cannot see it. */
+  nameElement(node) {
+    const id = this.world.models.id[node];
+    const [x, y] = this.place_(node);
+    return make("text", { class: `name ${this.kindOf(node)}`, x: x + RADIUS + 6, y: y + 4, "data-node": node },
+      shorten(id.slice(id.lastIndexOf("/") + 1)), make("title", {}, id));
+  }
+
+  nodeElement(node) {
     const { world } = this;
     const [x, y] = this.place_(node);
     const isEvaluated = world.isEvaluated(node);
     const id = world.models.id[node];
     const isChosen = node === this.chosen;
-    const classes = ["node", isChosen ? "chosen" : "", this.near.has(node) ? "" : "far"].filter(Boolean).join(" ");
     return make("g", {
-      class: classes, role: "button", tabindex: isChosen ? 0 : -1, transform: `translate(${x} ${y})`,
+      class: `node ${this.kindOf(node)}`, role: "button", tabindex: isChosen ? 0 : -1, transform: `translate(${x} ${y})`,
       "data-node": node, "aria-pressed": String(isChosen),
       "aria-label": `${id}, ${isEvaluated ? "score" : "forecast"} ${points(world.score(node))}`,
     },
     make("title", {}, `${id}: ${points(world.score(node))}`),
-    make("path", { class: "shape", d: nodeShape(isEvaluated, isChosen ? RADIUS + 2 : RADIUS), fill: world.colour(node, this.range) }),
-    isReadable || isChosen ? make("text", { x: RADIUS + 6, y: 4 }, shorten(id.slice(id.lastIndexOf("/") + 1)), make("title", {}, id)) : null);
+    make("path", { class: "shape", d: nodeShape(isEvaluated, isChosen ? RADIUS + 2 : RADIUS), fill: world.colour(node, this.range) }));
   }
 
   focus(node) {

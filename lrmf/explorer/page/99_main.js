@@ -2,7 +2,7 @@
 
 const VIEWS = { families: "Families", tree: "Tree", ask: "Ask", plan: "Plan" };
 
-function start() {
+function main() {
   const world = new World(decode(JSON.parse(find("data").textContent)));
   const views = {};
   const build = {
@@ -46,4 +46,4 @@ function start() {
 
 const isDark = ({ theme }) => theme === "dark" || (theme !== "light" && matchMedia("(prefers-color-scheme: dark)").matches);
 
-start();
+main();
