@@ -351,7 +351,9 @@ def explore(snapshot: Path, out: Path, model: Path | None) -> None:
     with output(out) as file:
         from .explorer import explore as page
 
-        file.write(page(data, _loaded(model, data) if model else _fitted(data, lineage, {})).encode())
+        file.write(
+            page(data, _loaded(model, data) if model else _fitted(data, lineage, {})).encode()
+        )
     _say_on_terminal(f"wrote {out}; open it in a browser, it needs no network")
 
 
@@ -365,7 +367,6 @@ def _loaded(path: Path, snapshot):
     fitted = Forecaster.load(path)
     check_items(path, fitted, snapshot.items)
     return fitted
-
 
 
 def _load(path: Path) -> tuple:

@@ -28,8 +28,10 @@ def show(snapshot, forecaster, *, plans=None, height=700):
     from IPython.display import HTML
 
     page = html.escape(explore(snapshot, forecaster, plans=plans))
+    allowed = "allow-scripts allow-popups allow-popups-to-escape-sandbox"
+    # A line break first: IPython warns of data that begin with a frame.
     return HTML(
-        f'<iframe srcdoc="{page}" width="100%" height="{height}" style="border: 0" '
-        f'title="Explorer of {html.escape(snapshot.name)}" sandbox="allow-scripts allow-popups">'
+        f'\n<iframe srcdoc="{page}" width="100%" height="{height}" style="border: 0" '
+        f'title="Explorer of {html.escape(snapshot.name)}" sandbox="{allowed}">'
         "</iframe>"
     )

@@ -103,7 +103,9 @@ def family_layout(lineage: Lineage, family: int) -> tuple[np.ndarray, np.ndarray
     graph = _graph(lineage, members)
     generation = _generations(graph)
     height = _heights(graph, generation)
-    return members, *(np.array([part[m] for m in members.tolist()]) for part in (generation, height))
+    return members, *(
+        np.array([part[m] for m in members.tolist()]) for part in (generation, height)
+    )
 
 
 def _graph(lineage, members):
