@@ -30,8 +30,10 @@ def render(data, *, introduction="") -> str:
     )
     # A "<" could end the element that holds the data.
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+    # All ASCII: a checksum holds whatever encoding a page around this one has.
+    title = html.escape(data["title"]).encode("ascii", "xmlcharrefreplace").decode()
     parts = {
-        "policy": policy, "title": html.escape(data["title"]), "style": style, "script": script,
+        "policy": policy, "title": title, "style": style, "script": script,
         "introduction": introduction, "data": text.replace("<", "\\u003c"),
     }  # fmt: skip
     page = (sources / "page.html").read_text(encoding="utf-8")

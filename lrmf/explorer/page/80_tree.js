@@ -18,7 +18,7 @@ class Tree {
     const zoomBy = (factor) => () => this.zoom(factor);
     this.controls = make("div", { class: "controls" },
       make("button", { type: "button", "aria-label": "Zoom in", onclick: zoomBy(1.4) }, "+"),
-      make("button", { type: "button", "aria-label": "Zoom out", onclick: zoomBy(1 / 1.4) }, "−"),
+      make("button", { type: "button", "aria-label": "Zoom out", onclick: zoomBy(1 / 1.4) }, "\u2212"),
       make("button", { type: "button", onclick: () => this.fit() }, "Whole family"));
     fill(place, make("div", { class: "over" }, this.caption, this.controls), this.frame, this.legend());
     this.listen();
@@ -278,4 +278,4 @@ class Tree {
   }
 }
 
-const shorten = (text) => (text.length > 30 ? `${text.slice(0, 29)}…` : text);
+const shorten = (text) => (text.length > 30 ? `${text.slice(0, 29)}\u2026` : text);

@@ -60,7 +60,7 @@ class Ask {
     const { world } = this;
     const { state } = world;
     this.parents.replaceChildren(...state.parents.map((id) =>
-      make("li", {}, modelLink(world, world.nodeOf.get(id)), make("button", { type: "button", "aria-label": `Remove ${id}`, onclick: () => world.set({ parents: state.parents.filter((other) => other !== id) }) }, "×"))));
+      make("li", {}, modelLink(world, world.nodeOf.get(id)), make("button", { type: "button", "aria-label": `Remove ${id}`, onclick: () => world.set({ parents: state.parents.filter((other) => other !== id) }) }, "\u00d7"))));
     const isAuto = !state.relation;
     this.relation.replaceChildren(...["", ...world.data.relations].map((name) => make("option", { value: name, selected: name === state.relation && !isAuto }, name || `${this.relationOf({ ...state, relation: "" })} (as the parents suggest)`)));
     this.relation.value = state.relation;
@@ -129,9 +129,9 @@ class Ask {
         make("td", { class: "number", "data-value": row.score }, points(row.score)),
         make("td", { class: "range", "data-lower": row.lower, "data-upper": row.upper }, row.known ? "known" : `${points(row.lower)} to ${points(row.upper)}`),
         make("td", { class: "picture" }, bar({ ...row, isEvaluated: row.known, ticks: [ofParents].filter(Number.isFinite) })),
-        make("td", { class: "number" }, Number.isFinite(ofParents) ? points(ofParents) : "–"),
-        make("td", { class: "number" }, isBetter ? `${Math.round(100 * chanceAbove(row, ofParents))}%` : "–"),
-        make("td", { class: "number" }, Number.isFinite(ofSize) ? points(ofSize) : "–"));
+        make("td", { class: "number" }, Number.isFinite(ofParents) ? points(ofParents) : "\u2013"),
+        make("td", { class: "number" }, isBetter ? `${Math.round(100 * chanceAbove(row, ofParents))}%` : "\u2013"),
+        make("td", { class: "number" }, Number.isFinite(ofSize) ? points(ofSize) : "\u2013"));
     });
     const head = ["Benchmark", "Forecast", "90% interval", "0 to 100", "Best parent", "Chance to beat it", "Best of its size"];
     return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Forecast" },

@@ -27,7 +27,7 @@ class Plan {
 
 /** Scores are shares in the data and points on the page; chances are percentages. */
 function cell(name, value) {
-  if (typeof value !== "number") return value === null ? "–" : String(value);
+  if (typeof value !== "number") return value === null ? "\u2013" : String(value);
   if (name.startsWith("p_")) return `${Math.round(100 * value)}%`;
   return Math.abs(value) <= 1 ? points(value) : String(value);
 }

@@ -18,7 +18,7 @@ function main() {
   find("tools").replaceChildren(
     picker(world, { label: "Find a model", placeholder: "Find a model by any part of its id", id: "search", onpick: (node) => world.open(node) }),
     make("label", { class: "by" }, make("span", {}, "Colour and scores by"), by),
-    make("button", { type: "button", class: "theme", "aria-label": "Light or dark", onclick: () => world.set({ theme: isDark(world.state) ? "light" : "dark" }) }, "◐"));
+    make("button", { type: "button", class: "theme", "aria-label": "Light or dark", onclick: () => world.set({ theme: isDark(world.state) ? "light" : "dark" }) }, "\u25d0"));
   world.listeners.push((state) => {
     document.documentElement.style.colorScheme = ["light", "dark"].includes(state.theme) ? state.theme : "light dark";
     by.value = state.by;
