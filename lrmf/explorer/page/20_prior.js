@@ -281,11 +281,24 @@ class Prior {
     return {
       levels, size, date: NaN, open, notes, variance,
       organization: this.organizationOf(organization),
-      grams: this.terms.grams.row(name),
-      tokens: this.terms.tokens.row(name),
+      grams: this.nameRow("grams", name, rows),
+      tokens: this.nameRow("tokens", name, rows),
       tree: this.treeRow(shares),
       parents: rows.filter((row) => row < this.n),
     };
+  }
+
+  /** Terms of a name; without one those of the parents' names, on average. */
+  nameRow(kind, name, parents) {
+    const terms = this.terms[kind];
+    if (name !== "" || !this.ask.uses.names || !this.ask.uses.parent_names) return terms.row(name);
+    const sum = new Map();
+    for (const parent of parents) {
+      const [codes, values] = terms.row(organizationAndName(this.ids[this.cards.node[parent]])[1]);
+      codes.forEach((code, i) => sum.set(code, (sum.get(code) || 0) + values[i]));
+    }
+    const length = Math.hypot(...sum.values()) || 1;
+    return [[...sum.keys()], Array.from(sum.values(), (value) => value / length)];
   }
 
   isCredible(size, others, id) {
@@ -386,7 +399,7 @@ class Prior {
       found[v] += w.lineage * a.tree[v] + w.constant;
       if (Math.abs(size - this.cards.size[v]) < SAME_SIZE) found[v] += w.base * alike[codes[v]];
     }
-    for (const [name, value] of Object.entries(this.linearOf(a.size, a.date))) add(found, w[name] * value, this.linear[name]);
+    for (const [name, value] of Object.entries(this.linearOf(a.size, a.date))) add(found, (w[name] || 0) * value, this.linear[name]);
     return found;
   }
 
@@ -409,7 +422,7 @@ class Prior {
   variance(treeVariance, linear, w) {
     let sum = w.lineage * treeVariance;
     for (const name of ["card and name", "base", "constant", "noise"]) sum += w[name] || 0;
-    for (const [name, value] of Object.entries(linear)) sum += w[name] * value ** 2;
+    for (const [name, value] of Object.entries(linear)) sum += (w[name] || 0) * value ** 2;
     return sum;
   }
 

@@ -1,6 +1,8 @@
 // From the belief about a state to benchmark scores with intervals: the equations of
 // lrmf/solver/{arcsine,bernoulli,scores,calibration}.py and lrmf/forecaster/near_duplicates.py.
 
+const LINEARISED = 10; // times that scores of many answers are linearised
+
 /** Forecasts of models that nobody has evaluated. */
 class Forecaster {
   constructor(data) {
@@ -63,25 +65,21 @@ class Forecaster {
     return { score: score / total, gradient: gradient.map((g) => g / total), noise: noise / total ** 2 };
   }
 
-  /** The belief given known scores, a Map of benchmark number to proportion. */
-  conditioned(belief, known) {
+  /** Whether known scores are single responses, which a fit can be given as they are. */
+  areResponses(known) {
+    return this.items.kind !== "answers" && [...known.keys()].every((b) => this.byBenchmark[b].length === 1);
+  }
+
+  /** Moments of the state given known scores, a Map of benchmark number to proportion. */
+  conditioned(belief, known, isolated) {
     let posterior = moments(belief);
-    const rounds = this.items.kind === "answers" ? 6 : 1;
-    for (let round = 0; round < rounds && known.size; round += 1) {
+    if (!known.size) return posterior;
+    const isDirect = this.areResponses(known);
+    for (let round = 0; round < (isDirect ? 1 : LINEARISED); round += 1) {
       const precision = belief.precision.map((row) => Array.from(row));
       const information = Array.from(belief.information);
       for (const [b, share] of known) {
-        let row, target, noise;
-        if (this.items.kind !== "answers" && this.byBenchmark[b].length === 1) {
-          const [item] = this.byBenchmark[b];
-          [row, noise] = [item.loadings, item.noise];
-          target = (toArcsine(share) - item.mean) / item.scale;
-        } else {
-          // The score is linear in the state near where that is believed to be.
-          const found = this.benchmark(b, posterior);
-          [row, noise] = [found.gradient, Math.max(found.noise, 1e-9)];
-          target = share - found.score + dot(found.gradient, posterior.state);
-        }
+        const [row, target, noise] = isDirect ? this.response(b, share) : this.linearised(b, share, posterior, isolated);
         for (let i = 0; i < row.length; i += 1) {
           information[i] += (row[i] * target) / noise;
           for (let j = 0; j < row.length; j += 1) precision[i][j] += (row[i] * row[j]) / noise;
@@ -92,31 +90,64 @@ class Forecaster {
     return posterior;
   }
 
+  /** A response as evidence of the state: what of it is seen, its value, its variance. */
+  response(b, share) {
+    const [{ loadings, mean: centre, scale, noise }] = this.byBenchmark[b];
+    return [loadings, (toArcsine(share) - centre) / scale, noise];
+  }
+
+  /** A score of many responses on the arcsine scale, where the state is believed to be. */
+  linearised(b, share, posterior, isolated) {
+    const found = this.benchmark(b, posterior);
+    const score = clip(found.score, 1e-4, 1 - 1e-4);
+    const spread = score * (1 - score);
+    const row = found.gradient.map((g) => g / Math.sqrt(spread));
+    const unexplained = this.ask_.calibration.unexplained[0][Number(isolated)][b];
+    return [row, toArcsine(share) - toArcsine(score) + dot(row, posterior.state), found.noise / spread + unexplained + 1e-4];
+  }
+
   /**
    * Forecast a model.
    *
    * parents: nodes; relation: as in the lineage; card: {name, size}; scores: Map of benchmark number
-   * to proportion. Gives {rows: [{score, lower, upper, deviation, known}], notes, nearest, filled}.
+   * to proportion. Gives {rows: [{score, lower, upper, deviation, known}], average, notes, nearest, ...}.
    */
   ask({ parents = [], relation = "finetune", card = {}, scores = new Map(), level = this.ask_.level }) {
     const { prior } = this;
     const rows = parents.map((node) => prior.place.get(node)).filter((row) => row !== undefined);
     const described = prior.describe(rows, relation, card);
     const forecast = prior.forecast(described);
-    const state = this.conditioned(prior.belief(forecast), scores);
     const kin = this.kin(parents);
     const isolated = !kin.some((kind) => kind > 0);
-    const copies = scores.size ? null : this.copies(kin, isolated);
-    const nRevealed = [...scores.keys()].reduce((sum, b) => sum + this.byBenchmark[b].length, 0);
+    const state = this.conditioned(prior.belief(forecast), scores, isolated);
+    const isDirect = this.areResponses(scores);
+    const copies = this.copies(kin, isolated);
     const half = normalQuantile(0.5 + level / 2);
-    const result = this.data.benchmarks.map((_, b) => {
-      const found = this.benchmark(b, state);
-      const variance = scores.has(b) ? 0 : found.noise + quadratic(state.covariance, found.gradient);
-      const score = scores.has(b) ? scores.get(b) : copies ? this.blended(copies, b, found.score) : found.score;
-      const deviation = this.calibrated(b, score, Math.sqrt(Math.max(variance, 0)), nRevealed, isolated);
-      return { ...interval(score, deviation, half), score, deviation, known: scores.has(b) };
+    const found = this.data.benchmarks.map((_, b) => this.benchmark(b, state));
+    const result = found.map(({ score: expected, noise, gradient }, b) => {
+      if (scores.has(b)) return { score: scores.get(b), lower: scores.get(b), upper: scores.get(b), deviation: 0, before: 1, known: true };
+      const score = copies ? this.blended(copies, b, expected) : expected;
+      const before = Math.sqrt(Math.max(noise + quadratic(state.covariance, gradient), 1e-12));
+      const deviation = this.calibrated(b, score, before, isDirect ? scores.size : 0, isolated);
+      return { ...interval(score, deviation, half), score, deviation, before, known: false };
     });
-    return { rows: result, notes: described.notes, isolated, nearest: this.nearest(forecast), filled: forecast.filled };
+    const average = this.average(found, result, state.covariance, half);
+    return { rows: result, average, notes: described.notes, isolated, nearest: this.nearest(forecast), filled: forecast.filled };
+  }
+
+  /** The mean of all scores, which are correlated as the state says. */
+  average(found, rows, covariance, half) {
+    const count_ = rows.length;
+    const score = mean(rows.map((row) => row.score));
+    // Scores vary with the state along g = sum_b scale_b g_b, each with noise of its own.
+    const gradient = new Float64Array(covariance.length);
+    let noise = 0;
+    rows.forEach(({ deviation, before }, b) => {
+      add(gradient, deviation / before, found[b].gradient);
+      noise += (deviation / before) ** 2 * found[b].noise;
+    });
+    const deviation = Math.sqrt(Math.max(quadratic(covariance, gradient) + noise, 0)) / count_;
+    return { ...interval(score, deviation, half), score, deviation, known: rows.every((row) => row.known) };
   }
 
   /** Deviations widened as errors of training models call for; tables by number of responses. */

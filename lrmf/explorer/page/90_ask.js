@@ -106,7 +106,7 @@ class Ask {
     if (!parents.length) notes.push("Without parents the forecast rests on size and name alone.");
     else if (answer.isolated) notes.push("No relative of this model has been evaluated.");
     if (scores.size && world.data.ask.items.kind === "answers") {
-      notes.push("Known scores are used as if they were measured directly; lrmf ask with the single answers knows more.");
+      notes.push("Known scores stand for all their answers; lrmf ask with the single answers knows more.");
     }
     fill(this.answer,
       make("h2", {}, answerTitle(world, question)),
@@ -117,7 +117,7 @@ class Ask {
     this.answer.setAttribute("aria-busy", "false");
   }
 
-  table({ rows, filled }, { parents }) {
+  table({ rows, average, filled }, { parents }) {
     const { world } = this;
     const alike = this.ofSize(filled.size);
     const best = (nodes, b) => Math.max(...nodes.filter((node) => world.observed(node, b) === 2).map((node) => world.value("now_score", node, b)));
@@ -136,7 +136,10 @@ class Ask {
     const head = ["Benchmark", "Forecast", "90% interval", "0 to 100", "Best parent", "Chance to beat it", "Best of its size"];
     return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Forecast" },
       make("table", { class: "scores wide" },
-        make("thead", {}, make("tr", {}, head.map((text) => make("th", { scope: "col" }, text)))), make("tbody", {}, body)));
+        make("thead", {}, make("tr", {}, head.map((text) => make("th", { scope: "col" }, text)))), make("tbody", {}, body), rows.length > 1 ? make("tfoot", {}, make("tr", {},
+          make("th", { scope: "row" }, "mean of all"), make("td", { class: "number" }, points(average.score)),
+          make("td", { class: "range" }, average.known ? "known" : `${points(average.lower)} to ${points(average.upper)}`),
+          make("td", { class: "picture" }, bar({ ...average, isEvaluated: average.known })), make("td", { colspan: 3 }))) : null));
   }
 
   /** Evaluated models within a quarter of a size, the logarithm of billions of parameters. */
