@@ -7,13 +7,12 @@ from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
 from ..data.features import model_features
 from ..data.lineage import lacks_evaluated_relatives
 from ..data.response_kinds import ANSWERS, PROPORTIONS, kind_of
 from ..data.responses import has_responses, observed, observed_counts
+from ..estimator import Estimator, check_is_fitted
 from ..threads import threads
 from .answers import lay_out
 from .arcsine import ArcsineGaussian
@@ -38,7 +37,7 @@ _N_CALIBRATION = 400  # leave-one-out forecasts behind the width of the interval
 LIKELIHOODS = {ANSWERS: Bernoulli, PROPORTIONS: ArcsineGaussian}
 
 
-class LRMF(Forecasts, BaseEstimator):
+class LRMF(Forecasts, Estimator):
     """Lineage-regularized matrix factorization.
 
     Answers z_ui in {0, 1} of model u to item i, with model states t_u = [m_u, b_u]:

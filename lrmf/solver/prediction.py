@@ -5,10 +5,10 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_is_fitted
 
 from ..data.response_kinds import kind_of
 from ..data.schema import RELATIONS
+from ..estimator import check_is_fitted
 from ..threads import threads
 from .scores import interval
 from .validation import check_cells, check_rows
