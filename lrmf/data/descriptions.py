@@ -79,10 +79,11 @@ class Descriptions:
         return self.levels[name] if name in self.levels else getattr(self, name)[:, None]
 
     def replace(self, tables):
-        """The same with other values of some fields, by their `table`."""
+        """The same with values where some fields were open, by their `table`."""
         levels = self.levels | {name: tables[name] for name in self.levels if name in tables}
         numbers = {name: tables[name][:, 0] for name in ("size", "date") if name in tables}
-        return replace(self, levels=levels, **numbers)
+        is_open = {name: mask & (name not in tables) for name, mask in self.open.items()}
+        return replace(self, levels=levels, open=is_open, **numbers)
 
 
 class Describer:

@@ -367,7 +367,8 @@ class Forecaster(Forecasts, Estimator):
         ]  # fmt: skip
         self.place_, self._number, self._beliefs = np.array([-1]), np.array([0]), None
         self._is_unchanged = np.array([False])
-        self.other_, self.notes_ = self.prior_.describer.describe(table, edges)
+        other, self.notes_ = self.prior_.describer.describe(table, edges)
+        self.other_ = self.prior_.filled(other)
         self.later_ = self.drift_.is_later(pd.DataFrame([card]))
         self.notes_ += [
             f"the parent {parent} is not known; the forecast goes on without it"
@@ -385,9 +386,11 @@ class Forecaster(Forecasts, Estimator):
         if self._beliefs is None and len(self.place_) <= _AT_ONCE:
             self._beliefs = self._beliefs_of(np.arange(len(self.place_)))
         belief = self._beliefs_of(rows) if self._beliefs is None else self._beliefs[rows]
-        # Later models are moved by what the latest training models had over their forecasts.
-        offset = self.drift_.shift[self.isolated_[rows].astype(int)]
-        return belief.shift(offset * self.later_[rows, None])
+        return belief.shift(self._offset(rows))
+
+    def _offset(self, rows):
+        """Later models are moved by what the latest training models had over their forecasts."""
+        return self.drift_.shift[self.isolated_[rows].astype(int)] * self.later_[rows, None]
 
     def _beliefs_of(self, rows):
         place, number = self.place_[rows], self._number[rows]
@@ -578,7 +581,7 @@ class Forecaster(Forecasts, Estimator):
     def _kin_of(self, rows):
         return lambda block: self._kin(rows[block])
 
-    def _calibrated(self, score, deviation, rows, given):
+    def _calibrated(self, score, deviation, rows, given, share):
         isolated = self.isolated_[rows]
-        deviation = self.calibration_(score, deviation, observed_counts(given), isolated)
+        deviation = self.calibration_(score, deviation, observed_counts(given), isolated, share)
         return deviation * np.where(self.later_[rows][:, None], self.drift_.widening, 1.0)

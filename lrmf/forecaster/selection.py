@@ -65,7 +65,7 @@ class JointResponses:
         factors = self.loadings.T @ self.weights
         return factors.T @ factors + (self.weights.T * self.noise) @ self.weights
 
-    def choose(self, n, *, cost=None, allowed=None):
+    def choose(self, n, *, cost=None, allowed=None, until=None):
         """The items that lower the summed variance of the scores most, one after another.
 
         Observing z_j lowers it by sum_b Cov(score_b, z_j)^2 / Var z_j; then all moments are
@@ -78,10 +78,12 @@ class JointResponses:
         cost : (n_items,), optional
             The gain counts by cost.
         allowed : bool (n_items,), optional
+        until : function of the scores' covariance that says when it is small enough, optional
 
         Returns
         -------
         int (n_chosen,), in the order of the choice
+        (n_benchmarks, n_benchmarks), the scores' covariance that is to be expected then
         """
         loadings, weights = self.loadings, self.weights.astype(np.float32)
         remaining = np.eye(loadings.shape[1], dtype=np.float32)  # covariance of f
@@ -89,12 +91,13 @@ class JointResponses:
         shared = loadings @ (loadings.T @ weights) + self.noise[:, None] * weights
         variance = np.sum(loadings**2, axis=1) + self.noise
         price = np.ones(len(loadings), np.float32) if cost is None else cost
+        left_over = self.covariance()
         open_ = np.ones(len(loadings), bool) if allowed is None else allowed.copy()
         chosen, left = [], n
         while True:
             able = open_ & (price <= left) & (variance > _LEAST_VARIANCE)
-            if not able.any():
-                return np.array(chosen, int)
+            if not able.any() or (until is not None and until(left_over)):
+                return np.array(chosen, int), left_over
             gain = np.sum(shared**2, axis=1) / np.maximum(variance, _LEAST_VARIANCE)
             best = int(np.argmax(np.where(able, gain / price, -1)))
             chosen.append(best)
@@ -102,6 +105,7 @@ class JointResponses:
             # Condition on the response of the item.
             direction, own = remaining @ loadings[best], variance[best]
             along = loadings @ direction
+            left_over = left_over - np.outer(shared[best], shared[best]) / own
             shared = shared - np.outer(along, shared[best] / own)
             variance = variance - along**2 / own
             remaining = remaining - np.outer(direction, direction) / own

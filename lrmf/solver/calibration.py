@@ -84,7 +84,7 @@ class IntervalCalibration:
                 scale[at] = coverage_scale(errors)
         return cls(np.array(list(forecasts)), unexplained, scale)
 
-    def __call__(self, score, deviation, n_revealed, isolated):
+    def __call__(self, score, deviation, n_revealed, isolated, share=1.0):
         """Calibrated deviations (n, n_benchmarks).
 
         Parameters
@@ -92,6 +92,8 @@ class IntervalCalibration:
         score, deviation : (n, n_benchmarks)
         n_revealed : int (n,)
         isolated : bool (n,)
+        share : (n, n_benchmarks)
+            Of each score that is forecast, not observed: only that can be unexplained.
         """
         group = isolated.astype(int)
         # Linear interpolation between the levels in log(1 + n).
@@ -105,4 +107,4 @@ class IntervalCalibration:
             (1 - share) * table[below, group] + share * table[above, group]
             for table in (self.unexplained, self.scale)
         )
-        return widened(score, deviation, unexplained) * scale
+        return widened(score, deviation, unexplained * share**2) * scale

@@ -431,9 +431,9 @@ class LRMF(Forecasts, Estimator):
         trust = np.where(observed(revealed).any(axis=1), self.few_shot_trust, 1.0)
         return self.likelihood_.fold_in(prior.temper(trust), revealed)
 
-    def _calibrated(self, score, deviation, rows, given):
+    def _calibrated(self, score, deviation, rows, given, share):
         isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
-        return self.calibration_(score, deviation, observed_counts(given), isolated)
+        return self.calibration_(score, deviation, observed_counts(given), isolated, share)
 
     @cached_property
     def evaluated_(self):
@@ -530,8 +530,8 @@ class _Leaf(Forecasts):
     def _states(self, rows, revealed):
         return self._belief_
 
-    def _calibrated(self, score, deviation, rows, given):
-        return self._calibration(score, deviation, observed_counts(given), self._isolated)
+    def _calibrated(self, score, deviation, rows, given, share):
+        return self._calibration(score, deviation, observed_counts(given), self._isolated, share)
 
 
 def _plain(number):

@@ -148,5 +148,7 @@ class Process:
 
 def _alike(noise):
     """Groups of outputs with the same noise."""
-    _, member = np.unique(noise, axis=1, return_inverse=True)
-    return [np.flatnonzero(member.ravel() == group) for group in range(member.max() + 1)]
+    groups = {}
+    for output, column in enumerate(np.ascontiguousarray(noise.T)):
+        groups.setdefault(column.tobytes(), []).append(output)
+    return [np.array(group) for group in groups.values()]

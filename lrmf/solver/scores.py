@@ -117,6 +117,10 @@ class BenchmarkScores:
         deviation = widened(score, deviation, unexplained)
         return standardised_error(score, deviation, self.actual(given, target))
 
+    def open_share(self, given):
+        """Share of each score that is not observed (n, n_benchmarks)."""
+        return (~observed(given)).astype(np.float32) @ self.weights / self.weights.sum(axis=0)
+
     def n_observed(self, given):
         """Number of observed columns (n, n_benchmarks)."""
         return (observed(given).astype(np.float32) @ (self.weights > 0)).astype(int)

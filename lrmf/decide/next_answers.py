@@ -1,0 +1,149 @@
+"""Which answers to collect next, as lm-eval's ``--samples`` takes them, and what they should bring.
+
+The loop in Python, for any harness that can be asked question by question::
+
+    new = forecaster.fold_in(parents=parents)
+    while half_width(new) > 0.02:
+        new = new.update({item: ask(item) for item in new.next_items(10)})
+"""
+
+import csv
+import json
+
+import numpy as np
+
+from ..data.response_kinds import PROPORTIONS
+from .answers import AnswersError, Questions
+from .ask import aligned
+
+BUDGET = 50  # answers, where nothing is asked for
+
+
+def half_width(new, level=0.9):
+    """Half the width of the mean score's interval, as a fraction."""
+    _, lower, upper = new.mean_score(level=level)
+    return (upper - lower) / 2
+
+
+def choose(new, *, budget=None, precision=None, benchmarks=None, cost=None):
+    """Ids of the items to ask next.
+
+    Parameters
+    ----------
+    new : NewModel
+    budget : int, optional
+        Answers, or with costs what they may cost together; 50 by default.
+    precision : float, optional
+        Half-width of the mean score's 90% interval, as a fraction, that they should lead to.
+    benchmarks : list of str, optional
+    cost : mapping, optional, as in `NewModel.next_items`
+    """
+    if precision is not None:
+        return new.items_until(precision, most=budget, cost=cost)
+    return new.next_items(budget or BUDGET, benchmarks=benchmarks, cost=cost)
+
+
+def read_costs(path):
+    """Costs by item_id, or by task or benchmark, from a CSV.
+
+    Raises
+    ------
+    AnswersError
+        If a line is no cost.
+    """
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file, skipinitialspace=True)
+            keys = {"item_id", "task"} & set(reader.fieldnames or ())
+            if len(keys) != 1 or "cost" not in reader.fieldnames:
+                raise AnswersError(f"{path}: needs a first line item_id,cost or task,cost")
+            key, costs = keys.pop(), {}
+            for row in reader:
+                try:
+                    costs[row[key]] = float(row["cost"])
+                except (TypeError, ValueError):
+                    costs[row[key]] = np.nan
+                if not costs[row[key]] > 0:
+                    raise AnswersError(f"{path}, line {reader.line_num}: the cost of {row[key]} "
+                                       f"must be a number above 0, got {row['cost']!r}")  # fmt: skip
+    except OSError as error:
+        raise AnswersError(f"{path}: cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise AnswersError(f"{path}: is no text file, item_id,cost or task,cost") from error
+    return costs
+
+
+def costs_of(costs, new, questions):
+    """Costs by item_id or benchmark, where they were given by lm-eval's tasks."""
+    known = new.forecasts.columns_.keys() | set(new.forecasts.scores_.names)
+    if not costs or costs.keys() <= known:
+        return costs or None
+    by_task = {}
+    for item, (task, _) in questions.places.items():
+        by_task.setdefault(task, []).append(item)
+    spread = {}
+    for name, cost in costs.items():
+        if name not in known and name not in by_task:
+            raise ValueError(
+                f"cost of {name!r}: neither an item, a task nor a benchmark of the fit"
+            )
+        spread |= dict.fromkeys([name] if name in known else by_task[name], cost)
+    return spread
+
+
+def expected(new, item_ids):
+    """What the answers should bring: the scores' intervals before, and their widths after.
+
+    Returns
+    -------
+    list of dict : benchmark, n (answers to collect), score, lower, upper, and half_width, that of
+        the 90% interval before and after; the last one is the mean score
+    """
+    fit, frame = new.forecasts, new.scores()
+    columns = [fit.columns_[item] for item in item_ids]
+    before, after = new._joint().covariance(), new.expected_covariance(columns)
+    share = np.sqrt(np.diag(after) / np.maximum(np.diag(before), 1e-12))
+    rows = [
+        {"benchmark": row.benchmark, "n": int((fit.scores_.weights[columns, number] > 0).sum()),
+         "score": row.score, "lower": row.lower, "upper": row.upper,
+         "half_width": [half, half * min(1.0, share[number])]}
+        for number, row in enumerate(frame.itertuples()) for half in [(row.upper - row.lower) / 2]
+    ]  # fmt: skip
+    mean, lower, upper = new.mean_score()
+    half = [(upper - lower) / 2, new.half_width_after(after)]
+    rows.append({"benchmark": "average", "n": len(columns), "score": mean, "lower": lower,
+                 "upper": upper, "half_width": half})  # fmt: skip
+    return rows
+
+
+def as_text(new, item_ids, questions: Questions):
+    """The plan to read: answers by benchmark and the intervals before and after, in points."""
+    rows = expected(new, item_ids)
+    heads = ["benchmark", "forecast", "90% now", "90% then", "answers"]
+    lines = [
+        [row["benchmark"], f"{100 * row['score']:.1f}",
+         *(f"± {100 * half:.1f}" for half in row["half_width"]), str(row["n"])]
+        for row in rows if row["n"] or row["benchmark"] == "average" or len(rows) < 20
+    ]  # fmt: skip
+    what = "benchmarks" if new.forecasts.kind_ is PROPORTIONS else "answers"
+    text = [f"The {len(item_ids)} {what} that say most about the scores, with what is known now "
+            "(in points):", "", *aligned([heads, *lines])]  # fmt: skip
+    if new.forecasts.kind_ is PROPORTIONS:
+        return "\n".join([*text, "", f"In this order: {', '.join(map(str, item_ids))}"])
+    tasks = questions.samples(item_ids)
+    text += ["", *aligned([["task", "questions"], *([task, _numbers(n)] for task, n in tasks.items())],
+                          n_left=2)]  # fmt: skip
+    return "\n".join(text)
+
+
+def _numbers(numbers):
+    return ", ".join(map(str, numbers[:12])) + (
+        f" and {len(numbers) - 12} more" * (len(numbers) > 12)
+    )
+
+
+def as_samples(new, item_ids, questions: Questions):
+    """Text of a file for lm-eval's ``--samples``; of benchmarks as items a list in their order."""
+    if new.forecasts.kind_ is PROPORTIONS:
+        return json.dumps([str(item) for item in item_ids], indent=1) + "\n"
+    return json.dumps(questions.samples(item_ids)) + "\n"
