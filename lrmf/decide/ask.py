@@ -56,11 +56,8 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
             raise ValueError(f"{answers} has another score of {twice[0]} than --score; drop one")
         scores = found.scores | scores
     card = {"model_id": name or ""} | ({} if size is None else {"params_b": size})
-    new = forecaster.fold_in(
-        parents=[(parent, relation) for parent in parents],
-        card=card,
-        answers=found.answers if found else None,
-    )
+    new = forecaster.fold_in(parents=[(parent, relation) for parent in parents], card=card)
+    new = new.update(found.answers) if found else new
     observed = dict(zip(benchmarks, new.scores()["n_observed"], strict=True)) if scores else {}
     if both := [benchmark for benchmark in scores if observed[benchmark]]:
         raise ValueError(f"{both[0]} has both a score and answers; give one of them")
@@ -106,6 +103,7 @@ def answer(new, *, name=None, parents=(), relation=None, notes=(), level=0.9):
         ],
         "scores": [_plain(row) for row in frame.to_dict("records")],
         "average": {"score": mean, "lower": lower, "upper": upper},
+        "known": {"answers": int(frame["n_observed"].sum()), "scores": len(new.known_scores)},
         "basis": {
             "lineage": basis["lineage"], "card_and_name": basis["card_and_name"],
             "nearest": nearest, "n_models": len(evaluated),
@@ -175,7 +173,7 @@ def _listed(names):
 def as_text(said):
     """The answer to read: scores in points, what they rest on, notes."""
     parents = [parent for parent in said["parents"] if parent["scores"]][:_N_PARENTS]
-    lines = [_headline(said), "", *_table(said, parents), "", *_basis(said)]
+    lines = [_headline(said), *_known(said), "", *_table(said, parents), "", *_basis(said)]
     lines += ["", *map(as_note, said["notes"])] if said["notes"] else []
     return "\n".join(lines)
 
@@ -192,6 +190,12 @@ def _headline(said):
         names = f"{', '.join(first)} and {last}" if first else last
         text += f", {'an' if said['relation'] == 'adapter' else 'a'} {_A[said['relation']]} {names}"
     return f"{text}; scores in points (0 to 100)"
+
+
+def _known(said):
+    counts = [f"{number:,} {what if number > 1 else what[:-1]}"
+              for what, number in said["known"].items() if number]  # fmt: skip
+    return [f"Known of it: {' and '.join(counts)}."] if counts else []
 
 
 def _table(said, parents):

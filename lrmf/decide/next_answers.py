@@ -64,8 +64,10 @@ def read_costs(path):
                 except (TypeError, ValueError):
                     costs[row[key]] = np.nan
                 if not costs[row[key]] > 0:
-                    raise AnswersError(f"{path}, line {reader.line_num}: the cost of {row[key]} "
-                                       f"must be a number above 0, got {row['cost']!r}")  # fmt: skip
+                    raise AnswersError(
+                        f"{path}, line {reader.line_num}: the cost of {row[key]} must be a number "
+                        f"above 0, got {row['cost']!r}"
+                    )
     except OSError as error:
         raise AnswersError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
@@ -102,7 +104,7 @@ def expected(new, item_ids):
     fit, frame = new.forecasts, new.scores()
     columns = [fit.columns_[item] for item in item_ids]
     before, after = new._joint().covariance(), new.expected_covariance(columns)
-    share = np.sqrt(np.diag(after) / np.maximum(np.diag(before), 1e-12))
+    share = np.sqrt(np.maximum(np.diag(after), 0) / np.maximum(np.diag(before), 1e-12))
     rows = [
         {"benchmark": row.benchmark, "n": int((fit.scores_.weights[columns, number] > 0).sum()),
          "score": row.score, "lower": row.lower, "upper": row.upper,
@@ -118,6 +120,10 @@ def expected(new, item_ids):
 
 def as_text(new, item_ids, questions: Questions):
     """The plan to read: answers by benchmark and the intervals before and after, in points."""
+    if not item_ids:
+        return "Nothing is left to ask: the scores are as certain as they can be."
+    if new.forecasts.kind_ is PROPORTIONS:
+        return _order_of_benchmarks(new, item_ids)
     rows = expected(new, item_ids)
     heads = ["benchmark", "forecast", "90% now", "90% then", "answers"]
     lines = [
@@ -125,21 +131,29 @@ def as_text(new, item_ids, questions: Questions):
          *(f"± {100 * half:.1f}" for half in row["half_width"]), str(row["n"])]
         for row in rows if row["n"] or row["benchmark"] == "average" or len(rows) < 20
     ]  # fmt: skip
-    what = "benchmarks" if new.forecasts.kind_ is PROPORTIONS else "answers"
-    text = [f"The {len(item_ids)} {what} that say most about the scores, with what is known now "
-            "(in points):", "", *aligned([heads, *lines])]  # fmt: skip
-    if new.forecasts.kind_ is PROPORTIONS:
-        return "\n".join([*text, "", f"In this order: {', '.join(map(str, item_ids))}"])
-    tasks = questions.samples(item_ids)
-    text += ["", *aligned([["task", "questions"], *([task, _numbers(n)] for task, n in tasks.items())],
-                          n_left=2)]  # fmt: skip
-    return "\n".join(text)
+    tasks = [[task, _listed(numbers)] for task, numbers in questions.samples(item_ids).items()]
+    return "\n".join([
+        f"The {len(item_ids)} answers that say most about the scores (in points), with what is "
+        "known now:", "", *aligned([heads, *lines]),
+        "", *aligned([["task", "questions"], *tasks], n_left=2),
+    ])  # fmt: skip
 
 
-def _numbers(numbers):
-    return ", ".join(map(str, numbers[:12])) + (
-        f" and {len(numbers) - 12} more" * (len(numbers) > 12)
-    )
+def _order_of_benchmarks(new, item_ids):
+    columns = [new.forecasts.columns_[item] for item in item_ids]
+    lines = [["benchmark", "average score then"]]
+    for n, item in enumerate(item_ids, start=1):
+        half = new.half_width_after(new.expected_covariance(columns[:n]))
+        lines.append([str(item), f"± {100 * half:.1f}"])
+    return "\n".join([
+        "Benchmarks to run, those first that say most about the scores (in points); the average "
+        f"is known to ± {100 * half_width(new):.1f} now:", "", *aligned(lines),
+    ])  # fmt: skip
+
+
+def _listed(numbers, most=12):
+    rest = len(numbers) - most
+    return ", ".join(map(str, numbers[:most])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def as_samples(new, item_ids, questions: Questions):

@@ -48,6 +48,11 @@ class NewModel(prediction.NewModel):
         return self.forecasts.notes_
 
     @property
+    def before(self):
+        """The same model before any `update`."""
+        return self._before or self
+
+    @property
     def answers(self):
         """The responses known (n_items,)."""
         return self.forecasts.responses_[0]
