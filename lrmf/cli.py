@@ -206,9 +206,13 @@ def _fit_options(command):
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     no_args_is_help=False,
-    epilog="A snapshot is a folder of models, items, lineage and responses; see data/README.md. "
-    "To forecast a model of your own, add it to the models and responses and its parents to the "
-    "lineage, and write the new snapshot with lrmf.save_snapshot.",
+    help="\b\nlrmf ask --model fit.npz --parents org/a,org/b --name me/x-8b\n\n"
+    "How good will a model be? Its benchmark scores, forecast from its family tree, size and name "
+    "before anyone has evaluated it, and from a few answers if there are any.",
+    epilog="lrmf ask forecasts a model of your own, and lrmf next says what to ask it first. To "
+    "try them on simulated models: lrmf simulate demo --models 500 --items 2000; lrmf fit demo "
+    "--model fit.npz. A snapshot such as demo is a folder of models, items, lineage and responses; "
+    "see data/README.md.",
 )
 @click.option(
     "--version",
@@ -219,7 +223,7 @@ def _fit_options(command):
     help="Show the version and exit.",
 )
 def program() -> None:
-    """Forecast language models' benchmark scores from their family tree."""
+    """Forecast language models from their family tree; the help is above, with its layout."""
 
 
 program.command_class = _Command
@@ -491,7 +495,7 @@ def next_(model, budget, precision, benchmarks, cost, out, valid, drawn, seed, *
         else:
             items = next_answers.choose(
                 new, budget=budget, precision=precision and precision / 100,
-                benchmarks=list(benchmarks) or None,
+                benchmarks=[name for part in benchmarks for name in part.split(",")] or None,
                 cost=next_answers.costs_of(costs, new, questions),
             )  # fmt: skip
         print(next_answers.as_text(new, items, questions))

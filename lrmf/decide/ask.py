@@ -4,13 +4,15 @@ from difflib import get_close_matches
 
 import numpy as np
 
+from ..data.response_kinds import PROPORTIONS
+from ..data.responses import observed
 from ..forecaster.near_duplicates import RELATEDNESS
 from .answers import Questions, read_answers
 
 _N_PARENTS = 4  # with a column of their own
 _N_BENCHMARKS = 8  # up to which the nearest models' scores are shown one by one
 _WIDTH = 20  # of a model's name
-_CONFLICT = 1e-9
+_CONFLICT = 1e-6  # difference of scores from which they are not the same
 _A = {"finetune": "finetune of", "merge": "merge of", "adapter": "adapter on",
       "quantized": "quantized copy of"}  # fmt: skip
 _HOW = {"other": "by card and name", "family": "same family", "two steps": "two steps away",
@@ -103,7 +105,7 @@ def answer(new, *, name=None, parents=(), relation=None, notes=(), level=0.9):
         ],
         "scores": [_plain(row) for row in frame.to_dict("records")],
         "average": {"score": mean, "lower": lower, "upper": upper},
-        "known": {"answers": int(frame["n_observed"].sum()), "scores": len(new.known_scores)},
+        "known": _counts(new),
         "basis": {
             "lineage": basis["lineage"], "card_and_name": basis["card_and_name"],
             "nearest": nearest, "n_models": len(evaluated),
@@ -113,6 +115,13 @@ def answer(new, *, name=None, parents=(), relation=None, notes=(), level=0.9):
     said["average"] = _plain(said["average"])
     said["basis"] |= _plain({key: basis[key] for key in ("lineage", "card_and_name")})
     return said
+
+
+def _counts(new):
+    n = int(observed(new.answers).sum())
+    if new.forecasts.kind_ is PROPORTIONS:
+        return {"answers": 0, "scores": n}
+    return {"answers": n, "scores": len(new.known_scores)}
 
 
 def _scores(fit, row):
@@ -203,7 +212,7 @@ def _table(said, parents):
     heads += ["beats best parent"] if parents else []
     rows = []
     for row in said["scores"]:
-        name, is_known = row["benchmark"], row["lower"] == row["upper"]
+        name, is_known = row["benchmark"], row["upper"] - row["lower"] < _CONFLICT
         cells = [name, _points(row["score"]), "known" if is_known else _range(row)]
         cells += [_points(parent["scores"][name]) for parent in parents]
         if parents:

@@ -181,8 +181,7 @@ class _Task:
             return self.order[place, done:n]
         ids = self.forecaster.item_ids_
         missing = {ids[item]: np.inf for item in np.flatnonzero(~self.seen[place])}
-        scored = np.array(self.scores.names)[np.isfinite(self.actual[place])].tolist()
-        chosen = new.next_items(n - done, benchmarks=scored, cost=missing or None)
+        chosen = new.next_items(n - done, cost=missing or None)
         return np.array([self.forecaster.columns_[item] for item in chosen], int)
 
     def _with_interval(self, new, place):

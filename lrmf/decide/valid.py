@@ -164,7 +164,8 @@ def as_text(drawn, new):
     lines = [["benchmark", "estimate", "valid 95% interval", "answers", "forecast", "95% interval"]]
     for row, own in zip(rows, [*frame, mean], strict=True):
         valid = "too few answers" if np.isnan(row["lower"]) else _range(row)
-        lines.append([row["benchmark"], f"{100 * row['score']:.1f}", valid, str(row["n_drawn"]),
+        score = f"{100 * np.clip(row['score'], 0, 1):.1f}"  # unbiased, and so not always within
+        lines.append([row["benchmark"], score, valid, str(row["n_drawn"]),
                       f"{100 * own['score']:.1f}", _range(own)])  # fmt: skip
     return "\n".join([
         "Valid intervals hold for 95% of draws whether or not the forecast is right (in points):",
