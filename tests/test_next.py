@@ -1,6 +1,9 @@
 """`lrmf next`: the answers that say most about the scores."""
 
+import asyncio
 import json
+import sys
+from types import ModuleType, SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +11,7 @@ import pytest
 
 from lrmf import Forecaster
 from lrmf.decide import chosen
+from lrmf.decide.early_stopping import EarlyStopping
 from lrmf.decide.next_answers import expected, half_width
 from lrmf.forecaster.selection import JointResponses
 
@@ -180,3 +184,56 @@ class TestCommand:
     def test_what_cannot_be_ends_in_one_sentence(self, command, saved_fit, options, culprit):
         code, out, err = command("next", "--model", saved_fit, "--name", "x", *options)
         assert code in (1, 2) and out == "" and err.count("\n") == 1 and culprit in err
+
+
+class Sample:
+    def __init__(self, id):
+        self.id = id
+
+
+class EarlyStop(Sample):
+    def __init__(self, id, epoch, reason):
+        super().__init__(id)
+        self.epoch, self.reason = epoch, reason
+
+
+@pytest.fixture
+def inspect_ai(monkeypatch):
+    """Inspect's module of this name, with the one class that is returned to it."""
+    module = ModuleType("inspect_ai")
+    module.util = ModuleType("inspect_ai.util")
+    module.util.EarlyStop = EarlyStop
+    monkeypatch.setitem(sys.modules, "inspect_ai", module)
+    monkeypatch.setitem(sys.modules, "inspect_ai.util", module.util)
+
+
+class TestEarlyStopping:
+    def run_task(self, manager, items, answer):
+        async def run():
+            assert await manager.start_task(None, [Sample(item) for item in items], 1)
+            asked = []
+            for item in items:
+                if await manager.schedule_sample(item, 1) is None:
+                    asked.append(item)
+                    await manager.complete_sample(item, 1, {"match": SimpleNamespace(value=answer)})
+            return asked, await manager.complete_task()
+
+        return asyncio.run(run())
+
+    def test_it_runs_what_says_most(self, forecaster, new, inspect_ai):
+        manager = EarlyStopping(new, budget=8)
+        asked, told = self.run_task(manager, forecaster.item_ids_, "C")
+        assert set(asked) == set(new.next_items(8))
+        assert told["skipped"] == len(forecaster.item_ids_) - 8
+        assert manager.new.scores()["n_observed"].sum() == 8
+        assert told["lower"] < told["mean_score"] < told["upper"]
+
+    def test_it_stops_when_the_score_is_known(self, forecaster, new, inspect_ai):
+        wanted = 0.6 * half_width(new)
+        manager = EarlyStopping(new, precision=wanted)
+        asked, _ = self.run_task(manager, forecaster.item_ids_, "I")
+        assert 0 < len(asked) <= len(new.items_until(wanted))
+
+    def test_samples_of_another_fit_are_refused(self, new, inspect_ai):
+        with pytest.raises(ValueError, match="item_of"):
+            self.run_task(EarlyStopping(new), ["a", "b"], "C")

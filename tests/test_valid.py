@@ -14,7 +14,7 @@ def new(saved_fit):
     return forecaster.fold_in(parents=[str(forecaster.trained_ids_[0])])
 
 
-def simulated_coverage(bias, budget, *, n_items=1500, n_draws=800, seed=0):
+def simulated_coverage(bias, budget, *, n_items=1500, n_draws=1000, seed=0):
     """Share of draws whose interval holds the score, and how far estimates are off on average."""
     rng = np.random.default_rng(seed)
     weights, inside, error = np.full((n_items, 1), 1 / n_items), 0, 0.0
@@ -34,7 +34,7 @@ def simulated_coverage(bias, budget, *, n_items=1500, n_draws=800, seed=0):
 
 
 @pytest.mark.parametrize("bias", [0.0, 1.0])
-@pytest.mark.parametrize("budget", [60, 200])
+@pytest.mark.parametrize("budget", [100, 300])
 def test_intervals_cover_whether_or_not_the_forecast_is_right(bias, budget):
     coverage, error = simulated_coverage(bias, budget)
     assert 0.93 <= coverage <= 0.97
