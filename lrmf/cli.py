@@ -190,12 +190,12 @@ program.command_class = _Command
 # ---- commands
 
 
-@program.command()
+@program.command("simulate")
 @click.argument("out", type=_PATH)
 @click.option("--models", "n_models", default=2934, help="number of models")
 @click.option("--items", "n_items", default=21606, help="number of items")
 @click.option("--seed", default=SEED, help="random seed")
-def simulate(out: Path, **sizes) -> None:
+def simulate_hub(out: Path, **sizes) -> None:
     """Write a simulated Hub as a snapshot."""
     from .data.snapshot import SnapshotError
     from .simulation.simulate import write_simulated
