@@ -18,14 +18,16 @@ import click
 from .files import OutputError, check_place, check_space, output
 
 SEED = 0
+_MOST_LISTED = 20  # files that could not be read
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    if sys.stderr is None:  # closed: what would go there must not land in other files
-        sys.stderr = open(os.devnull, "w")
-    if sys.stdout:  # a terminal may lack characters that names have
-        sys.stdout.reconfigure(errors="backslashreplace")
+    # What would go to a closed stream must not land in other files.
+    sys.stdout, sys.stderr = (
+        stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr)
+    )
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack characters of names
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("once")
@@ -44,8 +46,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    default = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    defaults = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
+        for number, default in defaults.items():
+            if default is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, signal.default_int_handler)
         # `program.main` would turn errors into messages, and Ctrl-C into an exit, of its own.
         with program.make_context("lrmf", list(argv)) as context:
             program.invoke(context)
@@ -65,7 +70,8 @@ def _run(argv: list[str]) -> int:
         exec("")
         return _fail(str(interruption) or "interrupted, nothing was written", 130)
     finally:
-        signal.signal(signal.SIGTERM, default)
+        for number, default in defaults.items():
+            signal.signal(number, default)
     return 0
 
 
@@ -133,6 +139,17 @@ def _ids_in(_, __, path: Path | None) -> list[str] | None:
     if not ids:
         raise click.BadParameter(f"{path}: holds no id; write one org/name a line")
     return ids
+
+
+def _chosen(_, __, texts: tuple[str, ...]) -> list[str] | None:
+    """Names between spaces or commas, each a benchmark of the leaderboard."""
+    known = ["ifeval", "bbh", "math", "gpqa", "musr", "mmlu_pro"]
+    names = " ".join(texts).replace(",", " ").split()
+    if unknown := [name for name in names if name not in known]:
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(known)}")
+    if texts and not names:
+        raise click.BadParameter("names no benchmark")
+    return names or None
 
 
 _PATH = click.Path(path_type=Path)
@@ -215,7 +232,7 @@ def simulate_hub(out: Path, **sizes) -> None:
 @click.option(
     "--benchmarks",
     multiple=True,
-    type=click.Choice(["ifeval", "bbh", "math", "gpqa", "musr", "mmlu_pro"]),
+    callback=_chosen,
     metavar="NAME...",
     show_default="all; with --instances, all but mmlu_pro",
     help="benchmarks to collect",
@@ -236,7 +253,6 @@ def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> No
     """Collect the Open LLM Leaderboard and its lineage from the Hugging Face Hub."""
     from . import hub
 
-    options["benchmarks"] = list(options["benchmarks"]) or None
     options["client"] = hub.Client(say=_say_above_bar)
     if dry_run:
         print(hub.estimate(**options))
@@ -246,13 +262,18 @@ def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> No
     from .data.describe import describe
 
     print(describe(snapshot, lineage), end="\n\n")
-    n_failed = snapshot.provenance["n_failed_files"]
+    n_again = snapshot.provenance["n_failed_files"]
     for key, what in (("statuses", "ids asked for"), ("details_statuses", "details")):
         if counts := snapshot.provenance.get(key):
             print(f"{what}:", ", ".join(f"{count:,} {name}" for name, count in counts.items()))
-            n_failed += counts["error"]
-    if n_failed:
-        print(f"{n_failed:,} ids or files failed; --resume asks for them again")
+            n_again += counts["error"]
+    unread = hub.unread_files(out)
+    for line in unread[:_MOST_LISTED]:
+        print(f"not read: {line}")
+    if rest := len(unread[_MOST_LISTED:]):
+        print(f"not read: {rest:,} more files, see {out / hub.STATUS_FILE}")
+    if n_again:
+        print(f"{n_again:,} ids or files failed; --resume asks for them again")
 
 
 def _say_above_bar(message: str) -> None:
