@@ -261,8 +261,8 @@ def read_samples(lines: Iterable[bytes], metric: str) -> Samples:
     chosen: dict[int, tuple[str, bool, str]] = {}
     n_repeated = n_unusable = 0
     for row in _rows(lines):
-        doc_id, value = _doc_id(row.get("doc_id")), _truth(row.get(metric))
-        if doc_id is None or value is None:
+        doc_id, value = row.get("doc_id"), _truth(row.get(metric))
+        if type(doc_id) is not int or value is None:
             n_unusable += 1
             continue
         name, doc_hash = row.get("filter"), row.get("doc_hash")
@@ -297,14 +297,6 @@ def _rows(lines: Iterable[bytes]) -> Iterator[dict]:
             rest = rest[end:]
     if rest and rest != "]":
         yield {}
-
-
-def _doc_id(value: object) -> int | None:
-    """A question's number, also as a text or a whole float."""
-    if isinstance(value, str) and value.strip().isdecimal():
-        return int(value)
-    is_whole = isinstance(value, float) and value.is_integer()
-    return int(value) if is_whole or type(value) is int else None
 
 
 def _truth(value: object) -> bool | None:

@@ -1,6 +1,7 @@
 """The crawl: leaderboard, lineage and, if asked for, single answers, as one snapshot."""
 
 import glob
+import io
 import os
 import shutil
 from collections import Counter
@@ -125,7 +126,7 @@ def crawl(
 
 def unread_files(out: str | os.PathLike) -> list[str]:
     """Files that the crawl in a folder could not read: "id: file: reason"."""
-    status = pd.read_parquet(Path(out) / STATUS_FILE)
+    status = pd.read_parquet(io.BytesIO((Path(out) / STATUS_FILE).read_bytes()))
     found = status[status["kind"] == "file"]
     return [f"{name}: {reason}" for name, reason in zip(found["id"], found["reason"], strict=True)]
 
@@ -353,8 +354,7 @@ class _Study:
             provenance=provenance,
             keep_others=True,
         )
-        with files.output(self.out / STATUS_FILE) as file:
-            status.to_parquet(file, index=False)
+        files.write_bytes(self.out / STATUS_FILE, status.to_parquet(index=False))
         self.log.append("finished", "")
         return snapshot
 
