@@ -17,6 +17,7 @@ from ..data.responses import (
     random_places,
     reveal,
     row_blocks,
+    unmasked,
     without,
 )
 from ..estimator import Estimator, check_is_fitted
@@ -150,6 +151,7 @@ class Forecaster(Forecasts, Estimator):
     def fit(self, responses, lineage, *, items=None, models=None):
         """Learn everything from the models that have responses; arguments as in `LRMF.fit`."""
         # Bad input is refused before anything is fitted.
+        responses = unmasked(responses)
         LRMF(seed=self.seed, n_threads=self.n_threads).check(responses, lineage, items)
         lineage = self._known(lineage)
         rng = np.random.default_rng([self.seed, 11])
@@ -192,6 +194,7 @@ class Forecaster(Forecasts, Estimator):
         Forecaster
         """
         check_is_fitted(self)
+        responses = unmasked(responses)
         LRMF().check(responses, lineage, None)
         kind, n_items = kind_of(responses), responses.shape[1]
         if (n_items, kind) != (self.responses_.shape[1], self.kind_):

@@ -14,12 +14,12 @@ from huggingface_hub import parse_eval_result_entries
 from huggingface_hub.hf_api import DatasetLeaderboardEntry
 
 from ..data.schema import UNKNOWN_TRIALS, is_id
-from .cards import normalised_id
+from .edges import normalised_id
 from .client import Client
 from .errors import CrawlError, Refusal
 from .log import CrawlLog
-from .publish import SOURCES_FILE
 
+SOURCES_FILE = "score_sources.parquet"
 _STATED = "date source_url source_name source_user source_org notes dataset_revision".split()
 _LISTED = "verified filename pull_request notes".split()
 _COLUMNS = "model_id benchmark subtask value".split() + list(dict.fromkeys(_STATED + _LISTED))
