@@ -24,6 +24,7 @@ TABLE_FILES = {
     "items": "items.parquet",
     "lineage": "lineage.parquet",
 }
+DESCRIPTION_FILE = "croissant.json"  # which a snapshot may lack
 DATA_FILES = (*TABLE_FILES.values(), RESPONSES_FILE)
 
 _N_EXAMPLES = 3
