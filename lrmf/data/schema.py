@@ -60,7 +60,7 @@ _ID = (
     (lambda text: text == text.strip(), "with spaces around (strip them)"),
     (
         lambda text: text.isprintable() and not _INVISIBLE.search(text),
-        "with control or invisible characters (remove them)",
+        "with invisible or control characters (remove them)",
     ),
     (
         lambda text: not _ABSOLUTE.match(text) and ".." not in re.split(r"[/\\]", text),
