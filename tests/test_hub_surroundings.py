@@ -11,12 +11,13 @@ from hub_server import TABLE, TABLE_PATH, serve
 from hub_world import World, add_details, make_world, table_row
 
 from lrmf import cli
+from lrmf.data.ids import normalised_id
+from lrmf.data.metadata import day, sizes
+from lrmf.data.samples import read_samples
 from lrmf.data.snapshot import load_snapshot
 from lrmf.hub import Client, CrawlError, crawl, unread_files
 from lrmf.hub import client as client_module
-from lrmf.hub.details import read_samples
-from lrmf.hub.edges import file_claims, normalised_id, read_file
-from lrmf.hub.metadata import day, sizes
+from lrmf.hub.edges import file_claims, read_file
 
 A, B, C = "alpha/a-7b", "beta/b-7b", "gamma/c-7b"
 MERGE = f"models:\n  - model: {A}\n  - model: {B}\nmerge_method: linear\n"
