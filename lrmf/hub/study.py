@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from .. import files
 from ..data.lineage import Lineage
-from ..data.snapshot import Snapshot, save_snapshot
+from ..data.snapshot import Snapshot, SnapshotError, save_snapshot
 from . import community, details, known_models, leaderboard
 from .ancestry import Crawler, read_file_claims, read_visit
 from .client import Client, each
@@ -120,10 +120,12 @@ def crawl(
         with closing(CrawlLog(out / LOG_FOLDER, keep=_keep, redact=client.redact)) as log:
             options = _begin(log, client, options, resume=resume, say=say)
             return _Study(client, log, out, n_workers=n_workers, say=say).run(**options)
-    except (OSError, files.OutputError) as error:
-        error = error.__cause__ or error
+    except (OSError, files.OutputError, SnapshotError) as error:
+        cause = error.__cause__ or error
+        if not isinstance(cause, OSError):
+            raise
         raise CrawlError(
-            f"{out}: cannot be read or written ({getattr(error, 'strerror', None) or error}); "
+            f"{out}: cannot be read or written ({cause.strerror or cause}); "
             "make room or choose another folder, then continue with --resume"
         ) from error
     except KeyboardInterrupt:
