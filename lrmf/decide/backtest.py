@@ -15,6 +15,7 @@ from ..data.features import model_dates
 from ..data.lineage import Lineage
 from ..data.responses import has_responses, observed
 from ..data.snapshot import Snapshot, load_snapshot
+from ..evaluation.metrics import mean_of_finite
 from ..files import output
 from ..forecaster.forecaster import Forecaster
 from ..forecaster.merges import EvaluatedModels
@@ -165,13 +166,18 @@ def plan_quality(tested: pd.DataFrame, *, n_boot=1000, seed=0) -> pd.DataFrame:
     rows = []
     for (planner, metric), values in draws.items():
         lead = draws[FORECAST, metric] - values
-        bounds = np.nanquantile([values[1:], lead[1:]], [0.025, 0.975], axis=1)
-        row = planner, metric, values[0], *bounds[:, 0], lead[0], *bounds[:, 1]
-        rows.append((*row, _verdict(metric, *bounds[:, 1]) if planner != FORECAST else ""))
+        row = planner, metric, values[0], *_bounds(values), lead[0], *_bounds(lead)
+        rows.append((*row, _verdict(metric, *_bounds(lead)) if planner != FORECAST else ""))
     columns = ["planner", "metric", "value", "lower", "upper", "difference"]
     columns += ["difference_lower", "difference_upper", "verdict"]
     counts = {"n_merges": tested["model_id"].nunique(), "n_cutoffs": tested["cutoff"].nunique()}
     return pd.DataFrame(rows, columns=columns).assign(**counts)
+
+
+def _bounds(draws):
+    """95% interval of the resamples; NaN where none has a value."""
+    finite = draws[1:][np.isfinite(draws[1:])]
+    return np.quantile(finite, [0.025, 0.975]) if finite.size else (np.nan, np.nan)
 
 
 def _verdict(metric, lower, upper):
@@ -212,7 +218,7 @@ def _regret(tested, planner, weights):
             for order in (np.argsort(-own), np.argsort(-value[rows], kind="stable"))
         )
         regrets.append(100 * (best - chosen))
-    return np.nanmean(regrets, axis=0)
+    return mean_of_finite(np.stack(regrets, axis=1))
 
 
 def _top_mean(ordered, weights, n_top):
