@@ -92,8 +92,9 @@ def test_the_average_is_surer_than_its_benchmarks_but_not_as_if_they_were_indepe
 
 def test_plans_are_ranked_and_say_how_good_their_parents_are(fitted, plans):
     assert plans["score"].is_monotonic_decreasing
-    assert plans["p_better"].between(0, 1).all() and plans["diversity"].between(0, 1).all()
+    assert plans["p_better"].between(0, 1).all() and plans["diversity"].dropna().between(0, 1).all()
     models = EvaluatedModels(fitted)
+    models.complete(np.arange(len(models.ids)))
     scores = pd.Series(models.scores, models.ids)
     for row in plans.head(5).itertuples():
         assert row.parents_best == pytest.approx(max(scores[list(row.parents)]))
