@@ -31,15 +31,17 @@ class Hub:
     """What the server knows.
 
     ``models`` are raw answers by current id, ``renamed`` leads from old ids to current ones,
-    ``disabled`` ids are refused. ``files`` are bytes by (repository, path), where datasets are
-    named ``datasets/org/name``; those of repositories in ``gated`` are refused without a token,
-    of those in ``closed`` with any; those in ``broken`` fail.
+    ``disabled`` ids are refused. ``leaderboards`` are rows of Community Evals by dataset. ``files``
+    are bytes by (repository, path), where datasets are named ``datasets/org/name``; those of
+    repositories in ``gated`` are refused without a token, of those in ``closed`` with any; those in
+    ``broken`` fail.
     """
 
     models: dict[str, dict] = field(default_factory=dict)
     renamed: dict[str, str] = field(default_factory=dict)
     disabled: set[str] = field(default_factory=set)
     datasets: dict[str, dict] = field(default_factory=dict)
+    leaderboards: dict[str, list] = field(default_factory=dict)
     files: dict[tuple[str, str], bytes] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     closed: set[str] = field(default_factory=set)
@@ -316,6 +318,10 @@ class _Api(_Handler):
             self.listing(query)
         elif match := re.fullmatch(r"/api/models/(.+)", path):
             self.model(match[1], parts, query)
+        elif path == "/api/datasets":
+            self.official_benchmarks(query)
+        elif match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/leaderboard", path):
+            self.leaderboard(match[1], query)
         elif match := re.fullmatch(r"/api/datasets/([^/]+/[^/]+)/tree/([^/]+)", path):
             self.tree(match[1], query)
         elif match := re.fullmatch(r"/api/datasets/(.+)", path):
@@ -345,6 +351,26 @@ class _Api(_Handler):
             row for name, row in self.served.hub.models.items() if name.startswith(f"{author}/")
         ]
         self.page([_expanded(row, query) for row in rows], query)
+
+    def official_benchmarks(self, query: dict) -> None:
+        asked = "benchmark:official" in query.get("filter", [])
+        rows = [{"_id": sha(name)[:24], "id": name} for name in self.served.hub.leaderboards]
+        self.page(rows if asked else [], query)
+
+    def leaderboard(self, dataset: str, query: dict) -> None:
+        """Rows of a benchmark; by default of models without a declared base model, as the Hub."""
+        hub = self.served.hub
+        if dataset not in hub.leaderboards:
+            self.missing()
+            return
+        rows = hub.leaderboards[dataset]
+        if query.get("base_model") != ["false"]:
+            rows = [
+                row
+                for row in rows
+                if not hub.models.get(row.get("modelId"), {}).get("cardData", {}).get("base_model")
+            ]
+        self.json(rows)
 
     def tree(self, repo: str, query: dict) -> None:
         hub = self.served.hub

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from builders import tiny_snapshot, tiny_tables
-from hypothesis import HealthCheck, given, settings
+from fuzzing import fuzz
+from hypothesis import given
 from hypothesis import strategies as st
 
 from lrmf import files
@@ -493,12 +494,7 @@ def pristine(tmp_path_factory):
     return folder
 
 
-@settings(
-    max_examples=300,
-    deadline=None,
-    derandomize=True,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
+@fuzz(300)
 @given(spoil=damaged_snapshots(), refresh=st.booleans(), verify=st.booleans())
 def test_a_damaged_snapshot_ends_in_a_snapshot_error_or_is_valid(
     pristine, tmp_path, spoil, refresh, verify

@@ -15,6 +15,7 @@ from .response_kinds import ANSWERS, kind_of
 from .responses import MISSING, observed, row_blocks
 
 SCHEMA_VERSION = 1
+UNKNOWN_TRIALS = 1000  # questions behind a score where nobody states them, as the solver assumes
 RELATIONS = ("finetune", "merge", "adapter", "quantized")
 
 MANIFEST_FILE = "snapshot.json"
@@ -260,3 +261,8 @@ def some(values: Iterable, *, show: Callable[[object], str] = quote) -> str:
     rest = len(values) - _N_EXAMPLES
     shown = ", ".join(show(value) for value in values[:_N_EXAMPLES])
     return f"{shown} and {rest} more" if rest > 0 else shown
+
+
+def is_id(value: object) -> bool:
+    """Whether a value can be the id of a model, an item or a benchmark."""
+    return all(holds(value) for holds, _ in _ID)

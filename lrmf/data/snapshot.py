@@ -14,6 +14,8 @@ A snapshot is a directory with four data files and a manifest (schema version 1)
     ``(n_models, n_items)``: ``uint8`` answers 0/1 with 255 = not evaluated, or ``float32``
     proportions in [0, 1] with NaN = not evaluated.
 
+``croissant.json`` beside them describes the same to data catalogues; nothing here reads it.
+
 Loading reports all problems at once; saving is atomic and its bytes depend on the content only.
 """
 
@@ -29,6 +31,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..files import output_folder
+from .croissant import CROISSANT_FILE, describe_as_croissant
 from .response_kinds import ANSWERS, kind_of
 from .responses import benchmark_scores, observed_by_benchmark, row_blocks
 from .schema import (
@@ -509,7 +512,9 @@ def _target_problems(target: Path, *, overwrite: bool) -> list[str]:
         return [
             "already exists; choose another folder, delete it, or pass overwrite=True in Python"
         ]
-    foreign = sorted(e for e in entries - {MANIFEST_FILE, *DATA_FILES} if not e.startswith("."))
+    foreign = sorted(
+        e for e in entries - {MANIFEST_FILE, CROISSANT_FILE, *DATA_FILES} if not e.startswith(".")
+    )
     if foreign or MANIFEST_FILE not in entries:
         what = f"holds {some(foreign)}" if foreign else f"has no {MANIFEST_FILE}"
         return [f"{what}, so it is not only a snapshot and is not overwritten; move it away"]
@@ -524,8 +529,14 @@ def _write_files(folder: Path, manifest: dict, tables: dict, responses: np.ndarr
     for file in DATA_FILES:
         path = folder / file
         files[file] = {"bytes": path.stat().st_size, "sha256": _sha256(path)}
-    text = json.dumps({**manifest, "files": files}, indent=1, ensure_ascii=False)
-    (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+    manifest = _write_json(folder / MANIFEST_FILE, {**manifest, "files": files})
+    described = describe_as_croissant(manifest, files, tables, responses)
+    _write_json(folder / CROISSANT_FILE, described)
+
+
+def _write_json(path: Path, content: dict) -> dict:
+    path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return content
 
 
 def _write_table(path: Path, frame: pd.DataFrame) -> None:

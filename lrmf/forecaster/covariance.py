@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.optimize import minimize
 
 from ..data.descriptions import Descriptions
 from ..solver.linear import inverse
@@ -128,7 +127,7 @@ class Covariance:
         """Prior variances (len(a),), noise included."""
         w = self.parameters
         shared = sum(w.get(name, 0) for name in ("card and name", "base", "constant", "noise"))
-        linear = sum(w[name] * row**2 for name, row in self._linear(a).items())
+        linear = sum(w.get(name, 0) * row**2 for name, row in self._linear(a).items())
         return shared + w["lineage"] * a.variance + linear
 
     def terms(self, a, b):
@@ -258,6 +257,8 @@ def learn(covariance, nodes, outputs, noise, *, seed, config=None):
     noise : (n, q), what the responses leave open; outputs of which they tell less than a third
         do not count
     """
+    from scipy.optimize import minimize  # forecasts do without
+
     config = config or LearningConfig()
     rows = np.random.default_rng([seed, 3]).permutation(len(nodes))[: config.n_models]
     rows = np.sort(rows)

@@ -1,7 +1,8 @@
-"""The crawl: leaderboard results and lineage from the Hugging Face Hub, as a snapshot.
+"""The crawl: results and lineage from the Hugging Face Hub, as a snapshot.
 
 `crawl` does it, `estimate` says beforehand what it will cost. `client` requests (within the quota
-that `limiter` watches), `log` remembers every answer, `leaderboard` and `details` read results,
+that `limiter` watches), `log` remembers every answer, `leaderboard` and `details` read results of
+the Open LLM Leaderboard, `community` those of Community Evals, `known_models` those of a snapshot,
 `cards` reads what a model's metadata says about its parents, `ancestry` visits the ancestors and
 decides which edges there are, `study` does all this in order, `publish` puts the snapshot in place.
 """

@@ -191,6 +191,12 @@ def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, lis
     return frame[known].reset_index(drop=True), skipped
 
 
+def no_evaluations() -> pd.DataFrame:
+    """What the leaderboard says of models that it has not evaluated."""
+    dtypes = {"model_id": "string", "base_model": "string", "weight_type": "string"}
+    return pd.DataFrame(columns=[*dtypes, "merged"]).astype(dtypes | {"merged": "boolean"})
+
+
 def one_evaluation_each(evaluations: pd.DataFrame, benchmarks: list[str]) -> pd.DataFrame:
     """Keep one evaluation a model, and name the others in ``other_evaluations``.
 

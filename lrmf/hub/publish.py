@@ -6,11 +6,13 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
+from ..data.croissant import CROISSANT_FILE
 from ..data.schema import DATA_FILES, MANIFEST_FILE
 from .log import LOG_FOLDER
 
 STATUS_FILE = "crawl_status.parquet"
-_FILES = (*DATA_FILES, STATUS_FILE, MANIFEST_FILE)
+SOURCES_FILE = "score_sources.parquet"  # of Community Evals
+_FILES = (*DATA_FILES, STATUS_FILE, SOURCES_FILE, CROISSANT_FILE, MANIFEST_FILE)
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # of Linux and of macOS
 
 
@@ -32,7 +34,9 @@ def publish(staging: Path, out: Path) -> None:
     if staging is not None:
         (out / MANIFEST_FILE).unlink(missing_ok=True)
         for name in _FILES:
-            os.replace(staging / name, out / name)
+            (out / name).unlink(missing_ok=True)
+            if (staging / name).exists():
+                os.replace(staging / name, out / name)
         os.rmdir(staging)
     tidy(out)
 

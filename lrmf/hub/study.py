@@ -17,7 +17,7 @@ from tqdm import tqdm
 from .. import files
 from ..data.lineage import Lineage
 from ..data.snapshot import Snapshot, load_snapshot, save_snapshot
-from . import details, leaderboard
+from . import community, details, known_models, leaderboard
 from .ancestry import Crawler, establish_edges, read_file_claims, read_visit
 from .client import Client, each
 from .details import TASKS, Answers, Repository, megabytes
@@ -39,6 +39,7 @@ _READERS = {
     "details": details.read_repository,
     "samples": details.read_answers,
     "keys": lambda entry: entry["keys"],
+    "scores": lambda entry: entry["rows"],
     "listing": lambda entry: entry["rows"],
     "table": lambda entry: entry["sha"],
     "overruled": lambda entry: entry["claims"],
@@ -50,6 +51,9 @@ _READERS = {
 def crawl(
     out: str | os.PathLike,
     *,
+    source: str = "leaderboard",
+    lineage_of: str | os.PathLike | None = None,
+    datasets: Iterable[str] | None = None,
     benchmarks: Iterable[str] | None = None,
     instances: bool = False,
     models: Iterable[str] | None = None,
@@ -60,7 +64,7 @@ def crawl(
     client: Client | None = None,
     say: Callable[[str], None] = lambda _: None,
 ) -> Snapshot:
-    """Collect the Open LLM Leaderboard v2 and its models' lineage from the Hugging Face Hub.
+    """Collect a leaderboard, or a snapshot's models, and their lineage from the Hugging Face Hub.
 
     Every answer is appended to a log in ``out/.crawl`` as it arrives. An interrupted crawl that is
     resumed ends in the same tables as an undisturbed one; a new crawl into the same folder fetches
@@ -69,6 +73,10 @@ def crawl(
     Parameters
     ----------
     out : path of the folder to create or to bring up to date
+    source : ``leaderboard`` is the Open LLM Leaderboard v2, ``community`` are Community Evals
+    lineage_of : path of a snapshot: instead of scores, fetch cards and family trees of its models,
+        and keep its items and responses
+    datasets : of Community Evals, ids of benchmark datasets; default: the Hub's official ones
     benchmarks : keys of `leaderboard.BENCHMARKS`; default: all, or with ``instances`` all but
         MMLU-Pro
     instances : collect the answers to single questions instead of the benchmarks' scores
@@ -95,6 +103,9 @@ def crawl(
     out = Path(out).resolve()
     client = client or Client(say=say)
     options = {
+        "source": source,
+        "lineage_of": None if lineage_of is None else os.fspath(Path(lineage_of).resolve()),
+        "datasets": None if datasets is None else leaderboard.model_ids(datasets),
         "benchmarks": benchmarks if benchmarks is None else list(benchmarks),
         "instances": instances,
         "models": models if models is None else leaderboard.model_ids(models),
@@ -165,8 +176,16 @@ class _Study:
         self.repositories: dict[str, Repository] = {}
         self.counts: dict[str, object] = {}
 
-    def run(self, *, benchmarks, instances, models, max_models, max_depth) -> Snapshot:
+    def run(
+        self, *, source, lineage_of, datasets, benchmarks, instances, models, max_models, max_depth
+    ) -> Snapshot:
         """All steps, with the options of `crawl`."""
+        if lineage_of:
+            return self._follow(known_models.KnownModels(lineage_of), max_depth)
+        if source == "community":
+            options = {"datasets": datasets, "models": models, "max_models": max_models}
+            evals = community.Community(self.client, self.log, self._each, **options)
+            return self._follow(evals, max_depth)
         self.benchmarks = leaderboard.chosen_benchmarks(benchmarks, instances=instances)
         self.evaluations, skipped = leaderboard.read_table(self._table(), self.benchmarks)
         if skipped:
@@ -177,7 +196,20 @@ class _Study:
         )
         self._trace_lineage(max_depth)
         self.models = self._models()
-        return self._write(*(self._answers() if instances else self._scores()))
+        items, responses = self._answers() if instances else self._scores()
+        models = self.models.drop(columns=self.benchmarks)
+        return self._write(
+            {"models": models, "items": items, "lineage": self.lineage, "responses": responses},
+            about=f"Open LLM Leaderboard v2 at commit {self.revision}",
+            provenance={"revisions": {TABLE_REPO: self.revision}},
+        )
+
+    def _follow(self, scores, max_depth: int) -> Snapshot:
+        """Trace the lineage of models that another source than the leaderboard names."""
+        self.chosen, self.others = scores.model_ids, []
+        self.evaluations = leaderboard.no_evaluations()
+        self._trace_lineage(max_depth)
+        return self._write(**scores.tables(self.visits, self.lineage))
 
     def _table(self) -> bytes:
         """The leaderboard's table at the commit recorded in the log, or now."""
@@ -309,39 +341,40 @@ class _Study:
             text += f"; {LARGE} left out, {megabytes(n_bytes[LARGE])} (--benchmarks ... {LARGE})"
         self.say(text)
 
-    def _write(self, items: pd.DataFrame, responses: np.ndarray) -> Snapshot:
-        """Put the snapshot and the statuses in place."""
+    def _write(
+        self,
+        tables: dict,
+        *,
+        about: str,
+        provenance: dict,
+        source: str = "hub",
+        more: dict[str, pd.DataFrame] | None = None,
+    ) -> Snapshot:
+        """Put the snapshot, the statuses and further tables in place."""
         status = self._status_table()
         counts = status[status["kind"] == "model"]["status"].value_counts()
-        dropped = Lineage.from_edges(self.lineage, self.models["model_id"]).dropped
+        dropped = Lineage.from_edges(tables["lineage"], tables["models"]["model_id"]).dropped
         started = self.log.header["time"]
         provenance = {
+            **provenance,
             "endpoint": self.client.endpoint,
             "crawled_at": started,
-            "revisions": {TABLE_REPO: self.revision},
             "statuses": {name: int(counts.get(name, 0)) for name in STATUSES},
             "n_cycles": int((dropped["reason"] == "cycle").sum()),
             **self.counts,
         }
         note = (
-            f"Open LLM Leaderboard v2 at commit {self.revision}; lineage from the metadata of the "
-            f"models on the Hub, {started[:10]}. The licences are those of the authors."
+            f"{about}; lineage from the metadata of the models on the Hub, {started[:10]}. "
+            "The licences are those of the authors."
         )
         staging = self.out / LOG_FOLDER / "snapshot"
         for path in [staging, *staging.parent.glob(f".{staging.name}.*")]:
             shutil.rmtree(path, ignore_errors=True)  # left by an interrupted crawl
         save_snapshot(
-            staging,
-            models=self.models.drop(columns=self.benchmarks),
-            items=items,
-            lineage=self.lineage,
-            responses=responses,
-            name=self.out.name,
-            source="hub",
-            note=note,
-            provenance=provenance,
+            staging, **tables, name=self.out.name, source=source, note=note, provenance=provenance
         )
-        status.to_parquet(staging / STATUS_FILE, index=False)
+        for name, table in ({STATUS_FILE: status} | (more or {})).items():
+            table.to_parquet(staging / name, index=False)
         publish(staging, self.out)
         self.log.append("finished", "")
         return load_snapshot(self.out, verify_checksums=False)

@@ -7,13 +7,12 @@ from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
 from ..data.features import model_features
 from ..data.lineage import lacks_evaluated_relatives
 from ..data.response_kinds import ANSWERS, PROPORTIONS, kind_of
 from ..data.responses import has_responses, observed, observed_counts
+from ..estimator import Estimator, check_is_fitted
 from ..threads import threads
 from .answers import lay_out
 from .arcsine import ArcsineGaussian
@@ -38,7 +37,7 @@ _N_CALIBRATION = 400  # leave-one-out forecasts behind the width of the interval
 LIKELIHOODS = {ANSWERS: Bernoulli, PROPORTIONS: ArcsineGaussian}
 
 
-class LRMF(Forecasts, BaseEstimator):
+class LRMF(Forecasts, Estimator):
     """Lineage-regularized matrix factorization.
 
     Answers z_ui in {0, 1} of model u to item i, with model states t_u = [m_u, b_u]:
@@ -72,6 +71,9 @@ class LRMF(Forecasts, BaseEstimator):
         Which part of the model state the lineage regularizes (answers).
     use_features : bool
         Whether `fit` uses the models table as the prior mean of the states.
+    prior : function of (lineage, p), optional
+        Makes the `Prior` of the p components over the nodes, such as a `ProcessPrior`, in place of
+        the field above; it is not kept by `to_arrays`.
     few_shot_trust : float
         Tempering tau of the lineage prior when answers are folded in: N(t_u, S_u / tau).
     max_sweeps, tolerance : int, float
@@ -116,6 +118,7 @@ class LRMF(Forecasts, BaseEstimator):
         jump=0.05,
         regularize="both",
         use_features=False,
+        prior=None,
         few_shot_trust=1.0,
         max_sweeps=100,
         tolerance=1e-3,
@@ -131,6 +134,7 @@ class LRMF(Forecasts, BaseEstimator):
         self.jump = jump
         self.regularize = regularize
         self.use_features = use_features
+        self.prior = prior
         self.few_shot_trust = few_shot_trust
         self.max_sweeps = max_sweeps
         self.tolerance = tolerance
@@ -206,6 +210,8 @@ class LRMF(Forecasts, BaseEstimator):
                 self.__dict__.pop(name, None)  # what an earlier fit has cached
 
     def _prior(self, p, node_variance=0.0):
+        if self.prior is not None:
+            return self.prior(self.lineage_, p)
         regularized = LIKELIHOODS[self.kind_].regularized(self.regularize, p)
         strength = np.where(regularized, float(self.lineage_strength), 0.0)
         return LineagePrior(
@@ -322,7 +328,8 @@ class LRMF(Forecasts, BaseEstimator):
 
     def to_arrays(self):
         """What `adapt` needs of a fit, as named arrays that `numpy.savez` takes without pickle."""
-        arrays = {"params": np.array(json.dumps(self.get_params(), sort_keys=True, default=_plain))}
+        parameters = self.get_params() | {"prior": None}
+        arrays = {"params": np.array(json.dumps(parameters, sort_keys=True, default=_plain))}
         if self.items_ is not None:
             arrays |= {f"items_{c}": self.items_[c].to_numpy() for c in ("n_trials",)}
             arrays |= {f"items_{c}": self.items_[c].to_numpy(str) for c in ("item_id", "benchmark")}
@@ -432,9 +439,9 @@ class LRMF(Forecasts, BaseEstimator):
         trust = np.where(observed(revealed).any(axis=1), self.few_shot_trust, 1.0)
         return self.likelihood_.fold_in(prior.temper(trust), revealed)
 
-    def _calibrated(self, score, deviation, rows, given):
+    def _calibrated(self, score, deviation, rows, given, share):
         isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
-        return self.calibration_(score, deviation, observed_counts(given), isolated)
+        return self.calibration_(score, deviation, observed_counts(given), isolated, share)
 
     @cached_property
     def evaluated_(self):
@@ -531,8 +538,8 @@ class _Leaf(Forecasts):
     def _states(self, rows, revealed):
         return self._belief_
 
-    def _calibrated(self, score, deviation, rows, given):
-        return self._calibration(score, deviation, observed_counts(given), self._isolated)
+    def _calibrated(self, score, deviation, rows, given, share):
+        return self._calibration(score, deviation, observed_counts(given), self._isolated, share)
 
 
 def _plain(number):

@@ -1,0 +1,144 @@
+"""A snapshot's description in Croissant 1.0, with RAI fields, as data catalogues read it."""
+
+from urllib.parse import quote
+
+import numpy as np
+import pandas as pd
+from pandas.api import types
+
+from .responses import observed, row_blocks
+from .schema import MANIFEST_FILE, RESPONSES_FILE, TABLE_FILES
+
+CROISSANT_FILE = "croissant.json"
+_CONTEXT = {
+    "@language": "en",
+    "@vocab": "https://schema.org/",
+    "citeAs": "cr:citeAs",
+    "column": "cr:column",
+    "conformsTo": "dct:conformsTo",
+    "cr": "http://mlcommons.org/croissant/",
+    "data": {"@id": "cr:data", "@type": "@json"},
+    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
+    "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
+    "examples": {"@id": "cr:examples", "@type": "@json"},
+    "extract": "cr:extract",
+    "field": "cr:field",
+    "fileObject": "cr:fileObject",
+    "fileProperty": "cr:fileProperty",
+    "fileSet": "cr:fileSet",
+    "format": "cr:format",
+    "includes": "cr:includes",
+    "isLiveDataset": "cr:isLiveDataset",
+    "jsonPath": "cr:jsonPath",
+    "key": "cr:key",
+    "md5": "cr:md5",
+    "parentField": "cr:parentField",
+    "path": "cr:path",
+    "rai": "http://mlcommons.org/croissant/RAI/",
+    "recordSet": "cr:recordSet",
+    "references": "cr:references",
+    "regex": "cr:regex",
+    "repeated": "cr:repeated",
+    "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
+    "sc": "https://schema.org/",
+    "separator": "cr:separator",
+    "source": "cr:source",
+    "subField": "cr:subField",
+    "transform": "cr:transform",
+}
+_KEYS = {"models": ["model_id"], "items": ["item_id"], "lineage": ["parent", "child"]}
+_FORMATS = {".json": "application/json", ".parquet": "application/x-parquet"}
+_TYPES = (
+    (types.is_bool_dtype, "sc:Boolean"),
+    (types.is_integer_dtype, "sc:Integer"),
+    (types.is_float_dtype, "sc:Float"),
+)
+
+
+def describe_as_croissant(
+    manifest: dict, files: dict[str, dict], tables: dict[str, pd.DataFrame], responses: np.ndarray
+) -> dict:
+    """Describe a snapshot: its files, the columns of its tables, and what the manifest knows.
+
+    Parameters
+    ----------
+    manifest : content of ``snapshot.json``
+    files : bytes and sha256 of each file, by name
+    tables : models, items and lineage
+    responses : ndarray of shape (n_models, n_items)
+
+    Returns
+    -------
+    dict
+        JSON-LD of a ``Dataset`` that conforms to Croissant 1.0 and its RAI vocabulary 1.0. It
+        depends on the arguments only.
+    """
+    n_observed = sum(int(observed(block).sum()) for _, block in row_blocks(responses))
+    share = 1 - n_observed / max(1, responses.size)
+    simulated = manifest["source"] == "simulated"
+    chosen = "drawn from a simulation" if simulated else "those that somebody chose to evaluate"
+    stated = {
+        "url": manifest.get("endpoint"),
+        "license": manifest.get("license") or ("Apache-2.0" if simulated else None),
+        "citeAs": manifest.get("cite_as"),
+        "datePublished": str(manifest.get("crawled_at") or "")[:10],
+        "rai:dataCollectionTimeframe": manifest.get("crawled_at"),
+    }
+    return {
+        "@context": _CONTEXT,
+        "@type": "sc:Dataset",
+        "conformsTo": [
+            "http://mlcommons.org/croissant/1.0",
+            "http://mlcommons.org/croissant/RAI/1.0",
+        ],
+        "name": manifest["name"],
+        "description": manifest["note"] or f"Snapshot of benchmark results: {manifest['source']}",
+        "version": f"{manifest['schema_version']}.0.0",
+        **{key: value for key, value in stated.items() if value},
+        "rai:dataCollection": f"Source: {manifest['source']}. {manifest['note']}".strip(),
+        "rai:dataCollectionMissingData": f"{share:.1%} of the responses are missing: "
+        "255 among answers, NaN among proportions.",
+        "rai:dataBiases": f"The models are {chosen}; their lineage is what was declared.",
+        "rai:dataLimitations": "A model without a known parent may have one; unknown is null.",
+        "rai:dataUseCases": "Forecasting benchmark scores of language models.",
+        "distribution": [_file(name, entry) for name, entry in files.items()],
+        "recordSet": [_records(table, frame) for table, frame in tables.items()],
+    }
+
+
+def _file(name: str, entry: dict) -> dict:
+    about = {
+        MANIFEST_FILE: "The manifest",
+        RESPONSES_FILE: "Matrix of responses, models x items, in the order of the tables (NumPy)",
+    }
+    return {
+        "@type": "cr:FileObject",
+        "@id": name,
+        "name": name,
+        "description": about.get(name, "Table"),
+        "contentUrl": name,
+        "contentSize": f"{entry['bytes']} B",
+        "encodingFormat": _FORMATS.get("." + name.rpartition(".")[2], "application/octet-stream"),
+        "sha256": entry["sha256"],
+    }
+
+
+def _records(table: str, frame: pd.DataFrame) -> dict:
+    """Record set of a table: one field a column."""
+    fields = [
+        {
+            "@type": "cr:Field",
+            "@id": f"{table}/{quote(str(column), safe='')}",
+            "name": str(column),
+            "dataType": next((name for holds, name in _TYPES if holds(frame[column])), "sc:Text"),
+            "source": {
+                "fileObject": {"@id": TABLE_FILES[table]},
+                "extract": {"column": str(column)},
+            },
+        }
+        for column in frame.columns
+    ]
+    key = [{"@id": f"{table}/{column}"} for column in _KEYS[table]]
+    return {"@type": "cr:RecordSet", "@id": table, "name": table, "key": key, "field": fields}

@@ -1,0 +1,192 @@
+"""Community Evals: scores that models state in ``.eval_results``, by benchmark dataset.
+
+``api/datasets/<id>/leaderboard`` lists the models of a benchmark (`HfApi.get_dataset_leaderboard`),
+``api/models/<id>?expand=evalResults`` the results of a model (`HfApi.model_info`). The rows of both
+are read by the client's own parsers, one by one.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pandas as pd
+from huggingface_hub import parse_eval_result_entries
+from huggingface_hub.hf_api import DatasetLeaderboardEntry
+
+from ..data.schema import UNKNOWN_TRIALS, is_id
+from .cards import normalised_id
+from .client import Client
+from .errors import CrawlError, Refusal
+from .log import CrawlLog
+from .publish import SOURCES_FILE
+
+_STATED = "date source_url source_name source_user source_org notes dataset_revision".split()
+_LISTED = "verified filename pull_request notes".split()
+_COLUMNS = "model_id benchmark subtask value".split() + list(dict.fromkeys(_STATED + _LISTED))
+
+
+class Community:
+    """The models with Community Evals of some datasets, and every score with where it is from.
+
+    ``datasets`` are by default the official benchmarks of the Hub, ``models`` all on their
+    leaderboards; ``each`` runs a function over tasks in the crawl's workers. Afterwards
+    ``model_ids`` are the models.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        log: CrawlLog,
+        each: Callable,
+        *,
+        datasets: list[str] | None,
+        models: list[str] | None,
+        max_models: int | None,
+    ):
+        self._client, self._log, self._left_out = client, log, []
+        if datasets is None:
+            rows = self._rows("api/datasets", filter="benchmark:official", limit=1000)
+            datasets = [row["id"] for row in rows if isinstance(row, dict) and "id" in row]
+        boards = dict(each("benchmarks", self._listed, sorted(set(datasets))))
+        listed = [row for name in sorted(boards) for row in boards[name]]
+        models = sorted({row["model_id"] for row in listed}) if models is None else models
+        self.model_ids = models[:max_models]
+        answers = dict(each("results", self._stated, self.model_ids))
+        stated = [row for name in sorted(answers) for row in answers[name]]
+        stated = [row for row in stated if row["benchmark"] in boards]
+        listed = [row for row in listed if row["model_id"] in answers]
+        self._scores = stated + _further(listed, stated)
+        if not self._scores:
+            raise CrawlError(
+                "no Community Evals are there for these benchmarks and models; name others with "
+                "--datasets or --models-from"
+            )
+
+    def _listed(self, dataset: str) -> list[dict]:
+        """Scores on the leaderboard of a dataset; it names no task."""
+
+        def read(row: dict) -> dict:
+            entry = DatasetLeaderboardEntry(**row)
+            if normalised_id(entry.model_id) != entry.model_id:
+                raise ValueError("no id of a model")
+            about = {name: getattr(entry, name) for name in _LISTED}
+            about |= {f"source_{key}": (entry.source or {}).get(key) for key in ("url", "name")}
+            return {"model_id": entry.model_id, "benchmark": dataset, "value": entry.value} | about
+
+        path = f"api/datasets/{dataset}/leaderboard"
+        return list(self._read(dataset, read, self._rows(path, base_model="false")))
+
+    def _stated(self, model_id: str) -> list[dict]:
+        """Scores in the results of a model."""
+
+        def read(row: dict) -> dict:
+            if "error" in row:
+                raise ValueError("the Hub found the file invalid")
+            (entry,) = parse_eval_result_entries([row])
+            place = {"benchmark": entry.dataset_id, "subtask": entry.task_id}
+            if not all(map(is_id, place.values())):
+                raise ValueError("no name of a task")
+            about = {name: getattr(entry, name) for name in _STATED}
+            return {"model_id": model_id, "value": entry.value} | place | about
+
+        path = f"api/models/{model_id}"
+        return list(self._read(model_id, read, self._rows(path, expand=["evalResults"])))
+
+    def _rows(self, path: str, **parameters) -> list:
+        """Rows of an answer: from the log, or asked for and written there."""
+        rows, reason = self._log.find("scores", path), ""
+        if rows is not None:
+            return rows
+        try:
+            if path == "api/datasets":
+                rows = [row for page in self._client.pages(path, **parameters) for row in page]
+            else:
+                rows = self._client.json(path, **parameters)
+        except Refusal as refusal:
+            reason = refusal.reason
+            self._left_out.append({"model_id": path, "reason": reason})
+        rows = rows.get("evalResults") if isinstance(rows, dict) else rows
+        return self._log.append("scores", path, rows=rows or [], reason=reason)
+
+    def _read(self, place: str, read: Callable, rows: list) -> Iterator[dict]:
+        for row in rows:
+            try:
+                score = read(row)
+                if isinstance(score["value"], bool):
+                    raise ValueError("no number")
+                yield score | {"value": float(score["value"])}
+            except (TypeError, ValueError, LookupError, AttributeError) as error:
+                reason = f"{str(row)[:200]}: {type(error).__name__} {error}"
+                self._left_out.append({"model_id": place, "reason": reason})
+
+    def tables(self, visits: dict, lineage: pd.DataFrame) -> dict:
+        """Models, items and responses of the scores: arguments of the study's `_write`.
+
+        Of several scores of a model the verified one counts, then the latest. A table beside the
+        snapshot has every score as stated, with where it is from and whether it is used.
+        """
+        frame = pd.DataFrame(self._scores).reindex(columns=_COLUMNS)
+        frame["model_id"] = [visits[name].resolved or name for name in frame["model_id"]]
+        frame.insert(1, "item_id", frame["benchmark"] + "/" + frame["subtask"])
+        frame["verified"] = frame["verified"].eq(True)
+        frame["score"], frame["reason"] = _as_proportions(frame)
+        order = ["model_id", "item_id", "verified", "date", "value"]
+        frame = frame.sort_values(order, na_position="first", ignore_index=True)
+        used = frame.dropna(subset="score").drop_duplicates(order[:2], keep="last")
+        if used.empty:
+            raise CrawlError("none of the scores is a proportion or a percentage; name others")
+        frame["used"] = frame.index.isin(used.index)
+        matrix = used.pivot(index="model_id", columns="item_id", values="score")
+        items = used.drop_duplicates("item_id").sort_values("item_id", ignore_index=True)
+        items = items[["item_id", "benchmark", "subtask"]].astype("string")
+        facts = {v.resolved or n: {"revision": v.sha, **v.facts} for n, v in visits.items()}
+        models = pd.DataFrame([{"model_id": name} | facts[name] for name in matrix.index])
+        sources = pd.concat([frame, pd.DataFrame(self._left_out)], ignore_index=True)
+        numbers = ["value", "score", "verified", "used", "pull_request"]
+        texts = dict.fromkeys(sources.columns.difference(numbers), "string")
+        return {
+            "tables": {
+                "models": models.convert_dtypes(),
+                "items": items.assign(n_trials=UNKNOWN_TRIALS),
+                "lineage": lineage,
+                "responses": np.ascontiguousarray(matrix, dtype=np.float32),
+            },
+            "about": "Community Evals, as authors of the models and others state them",
+            "provenance": {"n_scores": len(frame), "n_scores_used": len(used)},
+            "more": {SOURCES_FILE: sources.astype(texts)},
+        }
+
+
+def _further(listed: list[dict], stated: list[dict]) -> list[dict]:
+    """Scores that only a leaderboard has; what it says of the others is added to these.
+
+    A leaderboard's score is that of the model's result with the same value. Else its task is the
+    only one of the dataset, or ``default``.
+    """
+    tasks, results = defaultdict(set), defaultdict(list)
+    for row in stated:
+        tasks[row["benchmark"]].add(row["subtask"])
+        results[row["model_id"], row["benchmark"], row["value"]].append(row)
+    further = []
+    for row in listed:
+        same = results[row["model_id"], row["benchmark"], row["value"]]
+        for result in same:
+            result.update((key, value) for key, value in row.items() if value is not None)
+        if not same:
+            known = tasks[row["benchmark"]]
+            further.append(row | {"subtask": next(iter(known)) if len(known) == 1 else "default"})
+    return further
+
+
+def _as_proportions(frame: pd.DataFrame) -> tuple[pd.Series, pd.Series]:
+    """Scores from 0 to 1, and why a value has none.
+
+    An item with a value over 1 is in percent; there a value up to 1 may be either.
+    """
+    percent = frame.groupby("item_id")["value"].transform("max") > 1
+    score = frame["value"] / np.where(percent, 100, 1)
+    unclear = percent & (frame["value"] > 0) & (frame["value"] <= 1)
+    reason = pd.Series(pd.NA, frame.index, dtype="string")
+    reason[~score.between(0, 1)] = "neither a proportion nor a percentage"
+    reason[unclear] = "a proportion or a percentage: others of the item are in percent"
+    return score.where(reason.isna()), reason

@@ -1,0 +1,123 @@
+"""Every Eval Ever: one JSON file an evaluation, and JSON Lines of single answers.
+
+Source: ``eval.schema.json`` and ``instance_level_eval.schema.json`` of the package
+``every-eval-ever`` 0.3.0 (arXiv 2606.14516).
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+
+from .results import Results, Unreadable, known_id, load_json, mapping, number, rank_of
+
+LICENSE = ""  # that of each evaluation's source
+CITATION = "Every Eval Ever (2026), arXiv:2606.14516"
+NOTE = "Evaluations in the schema of Every Eval Ever."
+_MEANS = {"average", "overall", "mean", "meanscore", "averagescore", "total", "macroaverage"}
+
+
+def read(files: Iterable, results: Results) -> None:
+    """Read aggregates (.json) and single answers (.jsonl)."""
+    for file in files:
+        with results.reading(file):
+            if file.name.endswith(".jsonl"):
+                _read_answers(file, results)
+            elif file.name.endswith(".json"):
+                _read_scores(file, results)
+            else:
+                raise Unreadable("is neither .json nor .jsonl")
+
+
+def _read_scores(file, results: Results) -> None:
+    content = load_json(file)
+    rows, info = content.get("evaluation_results"), mapping(content, "model_info")
+    if not isinstance(rows, list) or not info:
+        raise Unreadable("is no evaluation: it has no evaluation_results or no model_info")
+    model_id, time = known_id(info.get("id")), _time(content.get("evaluation_id"))
+    details = mapping(info, "additional_details")
+    size = re.fullmatch(r"\d+", str(details.get("num_parameters", "")))
+    results.add_model(model_id, order=time, params_b=int(size[0]) / 1e9 if size else None)
+    results.versions.add(str(content.get("schema_version")))
+    benchmark = _benchmark(content.get("evaluation_id"))
+    several = len({_named(row)[0] for row in rows}) > 1
+    for row in rows:
+        (name, variant), metric = _named(row), mapping(row, "metric_config")
+        try:
+            if several and _plain(name) in _MEANS | {_plain(benchmark)}:
+                raise Unreadable("the mean of the other rows")
+            value = _proportion(row, metric)
+            n_trials = mapping(mapping(row, "score_details"), "uncertainty").get("num_samples")
+            variant = variant or str(metric.get("metric_id") or metric.get("metric_name") or "")
+            options = {"variant": variant, "rank": _rank(variant), "order": time}
+            results.add(file, model_id, (benchmark, name), value, n_trials=n_trials, **options)
+        except Unreadable as error:
+            results.leave_out(file, f"{name}: {error}")
+
+
+def _named(row: dict) -> tuple[str, str]:
+    """Name of an evaluation and its metric; a filter of lm-eval belongs to the metric."""
+    name, metric = row["evaluation_name"], str(row.get("evaluation_result_id") or "")
+    _, colon, filtered = metric.partition(":")
+    return name.removesuffix(f"/{filtered}") if colon else name, metric
+
+
+def _rank(metric: str) -> int:
+    return rank_of(metric.partition(":")[0])
+
+
+def _proportion(row: dict, metric: dict) -> float:
+    """The score on a scale from 0 (worst) to 1 (best); raises Unreadable where that is unknown."""
+    score = number(mapping(row, "score_details").get("score"))
+    low, high = number(metric.get("min_score")), number(metric.get("max_score"))
+    if metric.get("score_type") == "binary":
+        low, high = 0, 1
+    elif {low, high} & {None}:
+        unit = {"proportion": (0, 1), "percent": (0, 100)}.get(metric.get("metric_unit"))
+        low, high = unit or (None, None)
+    if score is None or (metric.get("has_unknown_level") and score == -1):
+        raise Unreadable("the score is not known")
+    if metric.get("lower_is_better") is not False:
+        raise Unreadable("lower is better")
+    if low is None or high is None or not low < high:
+        raise Unreadable("the scale has no bounds")
+    return (score - low) / (high - low)
+
+
+def _read_answers(file, results: Results) -> None:
+    """Answers by evaluation and question; of several lines of a question the first counts."""
+    runs, n_unusable = defaultdict(dict), 0
+    with file.open("rb") as stream:
+        for line in filter(bytes.strip, stream):
+            try:
+                row = json.loads(line)
+                known, whole = row["evaluation"]["is_correct"], row["evaluation_id"]
+                if not isinstance(known, bool):
+                    raise ValueError("is_correct is neither true nor false")
+                name, metric = _named(row)
+                key = (known_id(row["model_id"]), whole, name, metric)
+                runs[key].setdefault(f"{name}/{row['sample_id']}", int(known))
+            except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
+                n_unusable += 1
+    if not runs:
+        raise Unreadable("has no line that is an answer of a model to a sample")
+    if n_unusable:
+        results.leave_out(file, f"{n_unusable} lines: no answer of a model to a sample")
+    for (model_id, whole, name, metric), answers in runs.items():
+        options = {"variant": metric, "rank": _rank(metric), "order": _time(whole)}
+        with results.reading(file):
+            results.add(file, model_id, (_benchmark(whole), name), answers, **options)
+
+
+def _benchmark(evaluation_id: object) -> str:
+    """The first part of ``benchmark/model/time``."""
+    return str(evaluation_id).partition("/")[0]
+
+
+def _time(evaluation_id: object) -> tuple[float, str]:
+    last = str(evaluation_id).rpartition("/")[2]
+    return (float(last) if re.fullmatch(r"\d+(\.\d+)?", last) else 0.0, str(evaluation_id))
+
+
+def _plain(text: object) -> str:
+    return re.sub(r"\W|_", "", str(text)).casefold()

@@ -1,0 +1,100 @@
+"""lm-evaluation-harness 0.4: folders with ``results_*.json`` and ``samples_<task>_*.jsonl``.
+
+Source: `lm_eval.loggers.EvaluationTracker` and `lm_eval.evaluator` of version 0.4.13.
+"""
+
+import re
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import networkx as nx
+
+from .lm_eval_samples import named_model, place_of, rank_in, read_answers
+from .results import Results, Unreadable, load_json, mapping, number
+
+LICENSE = ""
+CITATION = "Gao et al. (2024), The Language Model Evaluation Harness, doi:10.5281/zenodo.12608602"
+NOTE = "Results of lm-evaluation-harness."
+_FILE = re.compile(
+    r"(?:samples_(?P<task>.+?)|.*?)(?:_(?P<time>\d{4}-\d\d-\d\dT[\d\-:.]+?))?\.jsonl?"
+)
+_NAMES = ("peft", "delta", "pretrained", "model", "path", "engine")  # as lm-eval looks for them
+_LABELS = {"alias", "name", " ", "sample_len", "sample_count"}  # of a group without a score
+_PACKED = re.compile(r"load_in_[48]bit|gptq|awq|gguf|uint8", re.IGNORECASE)  # no sizes of models
+
+
+def read(files: Iterable, results: Results) -> None:
+    """Read results first: they name the models and the groups of the samples beside them."""
+    models, groups, scores, samples = {}, nx.DiGraph(), [], []
+    for file in files:
+        match = _FILE.fullmatch(file.name)
+        if match and match["task"]:
+            samples.append((file, match["task"], match["time"] or ""))
+        else:
+            with results.reading(file):
+                scores += _read_scores(file, match and match["time"], results, models, groups)
+    for file, model_id, task, value, options in scores:
+        with results.reading(file):
+            results.add(file, model_id, place_of(task, groups), value, **options)
+    read_answers(samples, results, models, groups)
+
+
+def _read_scores(file, time: str | None, results: Results, models: dict, groups) -> list[tuple]:
+    """Scores of a results file: arguments of `Results.add`, with the task's own name."""
+    content = load_json(file)
+    if not isinstance(rows := content.get("results"), dict):
+        raise Unreadable("is no results file of lm-eval: it has no 'results'")
+    if not time and (date := number(content.get("date"))):
+        time = datetime.fromtimestamp(date, UTC).strftime("%Y-%m-%dT%H-%M-%S")
+    model_id = _read_model(content, file, time or "", results)
+    models[str(file.parent), time or ""] = models[str(file.parent), ""] = model_id
+    rising = mapping(content, "higher_is_better")
+    values = {task: _values(row, mapping(rising, task)) for task, row in rows.items()}
+    # A group with a score of its own is the mean of its tasks, one without is a list of benchmarks.
+    parts = mapping(content, "group_subtasks").items()
+    own = nx.DiGraph((group, task) for group, found in parts if values.get(group) for task in found)
+    groups.update(own)
+    scores = []
+    for task, found in values.items():
+        if task in own and not nx.descendants(own, task).isdisjoint(rows):
+            continue
+        if not found and set(rows[task]) - _LABELS:
+            results.leave_out(file, f"{task}: has no score from 0 to 1, the higher the better")
+        n_trials = mapping(mapping(content, "n-samples"), task).get("effective")
+        for metric, (_, value) in found.items():
+            options = {"n_trials": n_trials, "variant": metric, "rank": rank_in(task, metric)}
+            scores.append((file, model_id, task, value, options | {"order": (time or "",)}))
+    return scores
+
+
+def _values(row: dict, rising: dict) -> dict[str, tuple[str, float]]:
+    """Filter and score by metric: of several filters ``none``, or the first by name."""
+    values: dict[str, tuple[str, float]] = {}
+    for key, value in row.items():
+        metric, _, name = key.partition(",")
+        value = None if metric.endswith("_stderr") or metric in _LABELS else number(value)
+        if value is not None and 0 <= value <= 1 and rising.get(metric) is not False:
+            choice = ("" if name == "none" else name, value)
+            values[metric] = min(values.get(metric, choice), choice)
+    return values
+
+
+def _read_model(content: dict, file, time: str, results: Results) -> str:
+    """Id of the model, from the arguments of the harness; what else they tell goes to results."""
+    config = mapping(content, "config")
+    stated = config.get("model_args") or {}
+    if isinstance(stated, str):
+        stated = dict(pair.strip().partition("=")[::2] for pair in stated.split(","))
+    named = next((stated[name] for name in _NAMES if stated.get(name)), content.get("model_name"))
+    model_id = named_model(named or file.parent.name)
+    if stated.get("peft"):
+        results.add_edge(stated.get("pretrained"), model_id, "adapter", "model_args")
+    size, dtype = number(config.get("model_num_parameters")), str(config.get("model_dtype") or "")
+    known = size and size > 0 and not _PACKED.search(f"{stated} {dtype}")
+    facts = {"params_b": size / 1e9 if known else None, "revision": config.get("model_sha") or None}
+    if "chat_template" in content:
+        facts["chat_template"] = bool(content["chat_template"])
+    facts |= {"precision": dtype.removeprefix("torch.") or None, "evaluated_at": time[:10] or None}
+    results.add_model(model_id, order=(time,), **facts)
+    results.versions.add(str(content.get("lm_eval_version", "unknown")))
+    return model_id

@@ -1,0 +1,126 @@
+"""MTEB: a checkout of ``embeddings-benchmark/results`` and the metadata of the package ``mteb``.
+
+Results are ``<model>/<revision>/<task>.json`` with ``org__name`` for the model. The package (its
+wheel or its folder; nothing of it is run) says what the models are adapted from, which splits of a
+task count, and how many samples they have. Source: `mteb.TaskResult.get_score` of version 2.26.
+"""
+
+import ast
+import warnings
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from .results import Results, Unreadable, known_id, load_json, mapping, number
+
+LICENSE = "CC0-1.0"
+CITATION = "Muennighoff et al. (2023), MTEB, arXiv:2210.07316; Enevoldsen et al. (2025), MMTEB"
+NOTE = (
+    "MTEB: main score of each task, the mean over its splits and subsets; negative scores are 0. "
+    "Models that lack a usual subset of a task have no score of it."
+)
+
+
+def read(files: Iterable, results: Results) -> None:
+    """Read the package first: it says which splits and revisions count."""
+    models, splits, sizes, found = {}, {}, {}, defaultdict(list)
+    rest = []
+    for file in files:
+        with results.reading(file):
+            if file.name.endswith(".py"):
+                _read_code(file, models, splits)
+            elif "descriptive_stats" in str(file):
+                sizes[file.name.removesuffix(".json")] = _sizes(load_json(file))
+            elif file.name.endswith(".json") and ".whl" not in str(file):
+                rest.append(file)
+    for model_id, facts in models.items():
+        results.add_edge(facts.pop("adapted_from", None), model_id, "finetune", "adapted_from")
+        results.add_model(model_id, order=(1,), **facts)
+    for file in rest:
+        with results.reading(file):
+            model_id = known_id(file.parent.parent.name.replace("__", "/", 1))
+            content = load_json(file)
+            if file.name == "model_meta.json":
+                facts = _facts(content)
+                results.add_edge(facts.pop("adapted_from"), model_id, "finetune", "adapted_from")
+                results.add_model(model_id, order=(0, facts["revision"]), **facts)
+                continue
+            task = content.get("task_name") or file.name.removesuffix(".json")
+            scores = _main_scores(content, splits.get(task))
+            version = str(content.get("mteb_version"))
+            usual = file.parent.name == models.get(model_id, {}).get("revision")
+            found[task].append((file, model_id, scores, (usual, version, file.parent.name)))
+    for task, runs in found.items():
+        _add_task(task, runs, sizes.get(task, {}), results)
+
+
+def _add_task(task: str, runs: list, sizes: dict, results: Results) -> None:
+    """Mean over the splits and subsets that most models have; a run that lacks one is left out."""
+    counts = Counter(tuple(sorted(scores)) for _, _, scores, _ in runs)
+    usual = max(counts, key=lambda keys: (counts[keys], len(keys), keys))
+    n_trials = sum(sizes.get(split, 0) for split in {split for split, _ in usual})
+    for file, model_id, scores, order in runs:
+        with results.reading(file):
+            if missing := [key for key in usual if key not in scores]:
+                raise Unreadable(f"lacks {len(missing)} of the {len(usual)} usual subsets")
+            mean = sum(scores[key] for key in usual) / len(usual)
+            results.add(
+                file, model_id, (task, task), max(mean, 0.0), n_trials=n_trials, order=order
+            )
+
+
+def _main_scores(content: dict, wanted: list | None) -> dict[tuple[str, str], float]:
+    """Main score by split and subset, of the splits that count."""
+    scores = mapping(content, "scores")
+    kept = [split for split in scores if not wanted or split in wanted] or list(scores)
+    found = {
+        (split, str(row["hf_subset"])): number(row.get("main_score"))
+        for split in kept
+        for row in scores[split]
+    }
+    if not found or None in found.values():
+        raise Unreadable("has no main_score" if found else "is no result of mteb: it has no scores")
+    return found
+
+
+def _sizes(content: dict) -> dict[str, int]:
+    """Queries, or else samples, of each split."""
+    return {split: row.get("num_queries") or row["num_samples"] for split, row in content.items()}
+
+
+def _facts(stated: dict) -> dict:
+    size, embedding = number(stated.get("n_parameters")), number(stated.get("embed_dim"))
+    texts = {name: stated.get(name) for name in ("adapted_from", "revision", "license")}
+    texts["created_at"] = stated.get("release_date")
+    facts = {name: text if isinstance(text, str) else None for name, text in texts.items()}
+    return facts | {"params_b": size / 1e9 if size and size > 0 else None, "embed_dim": embedding}
+
+
+def _read_code(file, models: dict, splits: dict) -> None:
+    """Literal arguments of ``ModelMeta(...)`` and ``TaskMetadata(...)``; the code is never run."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of strings that Python would read otherwise
+        tree = ast.parse(file.read_bytes())
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
+            continue
+        stated = {word.arg: _literal(word.value) for word in node.keywords}
+        if node.func.id == "ModelMeta" and isinstance(stated.get("name"), str):
+            models[stated["name"]] = _facts(stated)
+        elif node.func.id == "TaskMetadata" and isinstance(stated.get("eval_splits"), list):
+            splits[stated.get("name")] = stated["eval_splits"]
+
+
+def _literal(node: ast.expr) -> object:
+    """The value of a literal, of products and sums of numbers, and of int() of them; or None."""
+    if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "int" and node.args:
+        value = number(_literal(node.args[0]))
+        return None if value is None else int(value)
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mult | ast.Add):
+        left, right = number(_literal(node.left)), number(_literal(node.right))
+        if left is None or right is None:
+            return None
+        return left * right if isinstance(node.op, ast.Mult) else left + right
+    try:
+        return ast.literal_eval(node)
+    except (ValueError, TypeError):
+        return None

@@ -1,0 +1,525 @@
+"""Importers: what they read of each format, and what they say of the rest."""
+
+import json
+import zipfile
+
+import numpy as np
+import pytest
+from importer_contract import MODELS, ImporterContract, cells, write
+
+from lrmf import cli
+from lrmf.data.responses import MISSING
+from lrmf.importers import IMPORTERS, import_files
+from lrmf.importers.results import Results, files_in
+
+TIME = "2025-01-0{}T10-00-00.000000"
+LATE = TIME.format(9)
+
+
+def results_file(model, scores, *, day=1, **content):
+    """What lm-eval writes beside the samples; scores are rows of metrics by task."""
+    return {
+        "results": scores,
+        "group_subtasks": {},
+        "higher_is_better": {},
+        "n-samples": {task: {"original": 50, "effective": 50} for task in scores},
+        "config": {"model": "hf", "model_args": f"pretrained={model},dtype=bfloat16"},
+        "date": 1735725600.0 + 86400 * (day - 1),
+        "lm_eval_version": "0.4.13",
+    } | content
+
+
+def sample_lines(values, *, metric="acc", name="none", **fields):
+    """Lines of a samples file; the hash of a question depends on its number only."""
+    rows = [
+        {"doc_id": n, "doc_hash": f"{n:016x}", "filter": name, "metrics": [metric], metric: value}
+        for n, value in enumerate(values)
+    ]
+    return [row | fields for row in rows]
+
+
+def lm_eval_folder(folder, model):
+    return folder / model.replace("/", "__")
+
+
+class TestScoresOfLmEval(ImporterContract):
+    source = "lm-eval"
+    bad = {
+        "org__bad/results_2025-01-01T10-00-00.000000.json": "{broken",
+        "org__bad/results_2025-01-02T10-00-00.000000.json": [],
+        "org__bad/samples_arc_2025-01-02T10-00-00.000000.jsonl": "no json\n",
+        "org__bad/config.json": {"architectures": ["LlamaForCausalLM"]},
+        "org__bad/notes.txt": "notes",
+    }
+
+    def write_files(self, folder):
+        for number, model in enumerate(MODELS):
+            scores = {
+                "arc_easy": {"alias": "arc", "acc,none": 0.1 * number, "acc_stderr,none": 0.01},
+                "gsm8k": {"exact_match,flexible-extract": 0.5, "exact_match,strict-match": 0.4},
+            }
+            file = results_file(model, scores)
+            write(lm_eval_folder(folder, model) / f"results_{TIME.format(1)}.json", file)
+        scores = {(model, "arc_easy"): round(0.1 * n, 6) for n, model in enumerate(MODELS)}
+        return scores | {(model, "gsm8k"): 0.5 for model in MODELS}
+
+    def test_groups_are_not_counted_beside_their_tasks(self, run, tmp_path):
+        scores = {
+            "mmlu": {"acc,none": 0.5},
+            "mmlu_stem": {"acc,none": 0.4},
+            "mmlu_physics": {"acc,none": 0.3},
+            "mmlu_law": {"acc,none": 0.6},
+            "lonely": {"acc,none": 0.7, "sample_len": 1},
+            "suite": {"alias": "suite", "name": "suite", "sample_len": 1},
+        }
+        groups = {"mmlu": ["mmlu_stem", "mmlu_law"], "mmlu_stem": ["mmlu_physics"], "lonely": []}
+        content = results_file(
+            "org/a", scores, group_subtasks=groups | {"suite": ["mmlu", "lonely"]}
+        )
+        _, snapshot, messages = run(write(tmp_path / "x/results.json", content))
+        assert messages == ""
+        assert {item: value for (_, item), value in cells(snapshot).items()} == {
+            "lonely": 0.7,
+            "mmlu/mmlu_law": 0.6,
+            "mmlu/mmlu_physics": 0.3,
+        }
+        assert snapshot.benchmarks == ["lonely", "mmlu"]
+
+    def test_a_group_counts_where_its_tasks_are_not_told(self, run, tmp_path):
+        content = results_file("org/a", {"mmlu": {"acc,none": 0.5}})
+        content["group_subtasks"] = {"mmlu": ["mmlu_law"]}
+        snapshot = run(write(tmp_path / "results.json", content))[1]
+        assert cells(snapshot) == {("org/a", "mmlu"): 0.5}
+
+    def test_tasks_of_the_leaderboard_are_named_as_in_a_crawl(self, run, tmp_path):
+        task = "leaderboard_bbh_navigate"
+        content = results_file("org/a", {task: {"acc_norm,none": 0.5, "acc,none": 0.1}})
+        snapshot = run(write(tmp_path / "results.json", content))[1]
+        assert list(snapshot.items["benchmark"]) == ["bbh"]
+        assert cells(snapshot) == {("org/a", "bbh/navigate"): 0.5}
+
+    def test_zero_is_a_score_and_noise_and_losses_are_none(self, run, tmp_path):
+        scores = {
+            "a": {"acc,none": 0.0, "acc_stderr,none": 0.5},
+            "b": {"word_perplexity,none": 12.0, "acc,none": "N/A"},
+            "c": {"brier_score,none": 0.2},
+            "d": {"acc,none": True, "f1,none": float("nan")},
+        }
+        content = results_file("org/a", scores, higher_is_better={"c": {"brier_score": False}})
+        _, snapshot, messages = run(write(tmp_path / "results.json", content))
+        assert cells(snapshot) == {("org/a", "a"): 0.0}
+        assert all(f"{task}: has no score" in messages for task in "bcd")
+
+    def test_the_most_complete_run_counts_then_the_latest(self, run, tmp_path):
+        for day, effective, score in [(1, 50, 0.1), (2, 50, 0.2), (3, 10, 0.3)]:
+            content = results_file("org/a", {"arc": {"acc,none": score}}, day=day)
+            content["n-samples"]["arc"]["effective"] = effective
+            write(tmp_path / f"files/results_{TIME.format(day)}.json", content)
+        snapshot = run(tmp_path / "files")[1]
+        assert cells(snapshot) == {("org/a", "arc"): 0.2}
+        assert snapshot.provenance["imported"]["n_repeated_runs"] == 2
+
+    def test_all_models_are_compared_by_one_metric(self, run, tmp_path):
+        for name, row in [
+            ("org/a", {"acc,none": 0.1, "acc_norm,none": 0.2}),
+            ("org/b", {"acc,none": 0.3, "acc_norm,none": 0.4}),
+            ("org/c", {"acc,none": 0.5}),
+        ]:
+            path = lm_eval_folder(tmp_path / "files", name) / "results.json"
+            write(path, results_file(name, {"arc": row}))
+        snapshot = run(tmp_path / "files")[1]
+        assert list(snapshot.items["metric"]) == ["acc"]
+        assert sorted(cells(snapshot).values()) == [0.1, 0.3, 0.5]
+
+    @pytest.mark.parametrize(
+        "arguments, model_id",
+        [
+            ("pretrained=org/a,dtype=auto", "org/a"),
+            ({"pretrained": "org/a", "revision": "main"}, "org/a"),
+            ("dtype=auto,pretrained=https://huggingface.co/org/a", "org/a"),
+            ("pretrained=org/base,peft=org/a", "org/a"),
+            ("pretrained=/home/me/runs/llama/step-10", "llama/step-10"),
+            ("model=gpt-4o", "gpt-4o"),
+            ("", "org/named"),
+            (None, "org/named"),
+        ],
+    )
+    def test_the_id_of_the_model(self, run, tmp_path, arguments, model_id):
+        content = results_file("", {"arc": {"acc,none": 0.5}}, model_name="org/named")
+        content["config"]["model_args"] = arguments
+        snapshot = run(write(tmp_path / "x__y/results.json", content))[1]
+        assert list(snapshot.models["model_id"]) == [model_id]
+        if "peft" in str(arguments):
+            assert snapshot.lineage.iloc[0, :3].tolist() == ["org/base", "org/a", "adapter"]
+
+    def test_ids_that_differ_in_case_are_one_model(self, run, tmp_path):
+        for number, name in enumerate(["org/Model", "Org/model", "org/Model"]):
+            content = results_file(name, {f"task{number}": {"acc,none": 0.5}})
+            write(tmp_path / f"files/{number}/results.json", content)
+        assert list(run(tmp_path / "files")[1].models["model_id"]) == ["org/Model"]
+
+    def test_what_the_harness_knows_of_a_model(self, run, tmp_path):
+        for name, dtype in [("org/a", "torch.bfloat16"), ("org/packed", "torch.uint8")]:
+            content = results_file(name, {"arc": {"acc,none": 0.5}}, chat_template="{{x}}")
+            content["config"] |= {"model_num_parameters": 7 * 10**9, "model_dtype": dtype}
+            write(tmp_path / f"files/{name}/results.json", content)
+        models = run(tmp_path / "files")[1].models.set_index("model_id")
+        assert models.loc["org/a", "params_b"] == 7.0
+        assert models.loc["org/a", "precision"] == "bfloat16"
+        assert models.loc["org/a", "chat_template"]
+        assert models.loc["org/a", "evaluated_at"] == "2025-01-01"
+        assert np.isnan(models["params_b"].astype(float)["org/packed"])
+
+
+class TestAnswersOfLmEval(ImporterContract):
+    source = "lm-eval"
+    bad = {
+        f"org__bad/samples_arc_{LATE}.jsonl": "no json\n",
+        f"org__bad/samples_f1only_{LATE}.jsonl": sample_lines([0.3, 0.7], metric="f1"),
+        f"org__bad/samples_array_{LATE}.json": "[[[",
+    }
+
+    def write_files(self, folder):
+        expected = {}
+        for number, model in enumerate(MODELS):
+            place = lm_eval_folder(folder, model)
+            answers = [number % 2, 1, 0.0, 1.0]
+            write(place / f"samples_arc_{TIME.format(1)}.jsonl", sample_lines(answers))
+            scores = {"arc": {"acc,none": sum(answers) / 4}}
+            write(place / f"results_{TIME.format(1)}.json", results_file(model, scores))
+            for doc_id, value in enumerate(answers):
+                expected[model, f"arc/arc/{doc_id:016x}"] = float(value)
+        return expected
+
+    def answers_of(self, run, path, rows):
+        write(path, rows)
+        return list(cells(run(path)[1]).values())
+
+    def test_one_filter_counts_for_each_question(self, run, tmp_path):
+        rows = sample_lines([0, 0], name="strict") + sample_lines([1, 0], name="flexible")
+        rows += [sample_lines([0, 0, 1], name="strict")[2]]
+        path = tmp_path / "org__a/samples_gsm8k_2025-01-01T10-00-00.0.jsonl"
+        assert self.answers_of(run, path, rows) == [1, 0, 1]
+
+    def test_questions_without_hashes_are_numbered_as_in_other_files(self, run, tmp_path):
+        named = sample_lines([1, 0])
+        bare = [{k: v for k, v in row.items() if k != "doc_hash"} for row in sample_lines([0, 0])]
+        write(tmp_path / "files/org__a/samples_arc.jsonl", named)
+        write(tmp_path / "files/org__b/samples_arc.jsonl", bare)
+        assert run(tmp_path / "files")[1].n_items == 2
+
+    def test_samples_alone_are_enough(self, run, tmp_path):
+        path = tmp_path / "org__a-details/samples_hellaswag_2025-01-01T10-00-00.1.jsonl"
+        rows = sample_lines([1, 0, 1])
+        write(path, rows)
+        snapshot = run(path)[1]
+        assert snapshot.models["model_id"].tolist() == ["org/a"]
+        assert snapshot.benchmarks == ["hellaswag"]
+        assert snapshot.responses.tolist() == [[1, 0, 1]]
+
+    def test_an_array_instead_of_lines(self, run, tmp_path):
+        rows = sample_lines([1, 0, 1])
+        path = write(tmp_path / "org__a/samples_arc.json", json.dumps(rows, indent=1))
+        assert list(cells(run(path)[1]).values()) == [1, 0, 1]
+
+    def test_the_most_complete_run_counts_then_the_latest(self, run, tmp_path):
+        for day, answers in [(1, [0, 0]), (2, [1, 1]), (3, [0])]:
+            rows = sample_lines(answers)
+            write(tmp_path / f"files/org__a/samples_arc_{TIME.format(day)}.jsonl", rows)
+        assert list(cells(run(tmp_path / "files")[1]).values()) == [1, 1]
+
+    def test_scores_without_answers_are_named_or_taken_instead(self, run, tmp_path):
+        self.write_files(tmp_path / "files")
+        content = results_file("org/late", {"arc": {"acc,none": 0.3}})
+        write(tmp_path / "files/org__late/results.json", content)
+        code, snapshot, messages = run(tmp_path / "files")
+        assert snapshot.is_binary and "org__late" in messages
+        snapshot = run(tmp_path / "files", out="scores", options=["--proportions"])[1]
+        assert not snapshot.is_binary
+        assert cells(snapshot)["org/late", "arc"] == pytest.approx(0.3)
+        assert snapshot.n_models == len(MODELS) + 1
+
+    def test_lines_that_cannot_be_used_are_counted(self, run, tmp_path):
+        rows = sample_lines([1, 0, 1])
+        lines = [json.dumps(row) for row in rows]
+        lines[1:1] = ["{broken", "[]", json.dumps({"doc_id": 9, "acc": 0.5})]
+        path = write(tmp_path / "org__a/samples_arc.jsonl", "\n".join(lines))
+        _, snapshot, messages = run(path)
+        assert snapshot.responses.tolist() == [[1, 0, 1]]
+        assert "3 lines" in messages
+
+
+class TestScoresOfEveryEvalEver(ImporterContract):
+    source = "every-eval-ever"
+    bad = {
+        "data/bench/broken.json": "{",
+        "data/bench/other.json": {"schema_version": "0.3.0"},
+        "data/bench/rows.jsonl": [{"sample_id": "1"}],
+        "data/bench/paper.pdf": b"%PDF",
+    }
+
+    @staticmethod
+    def evaluation(model, rows, *, benchmark="bench", time=1):
+        return {
+            "schema_version": "0.3.0",
+            "evaluation_id": f"{benchmark}/{model.replace('/', '_')}/{time}.5",
+            "retrieved_timestamp": f"{time}.5",
+            "source_metadata": {
+                "source_type": "evaluation_run",
+                "source_organization_name": "lab",
+                "evaluator_relationship": "third_party",
+            },
+            "eval_library": {"name": "lm_eval", "version": "0.4.13"},
+            "model_info": {"name": model, "id": model, "additional_details": {}},
+            "evaluation_results": rows,
+        }
+
+    @staticmethod
+    def row(name, score, *, low=0.0, high=1.0, n=20, **metric):
+        return {
+            "evaluation_name": name,
+            "source_data": {"dataset_name": "bench", "source_type": "url", "url": ["x"]},
+            "metric_config": {
+                "lower_is_better": False,
+                "score_type": "continuous",
+                "min_score": low,
+                "max_score": high,
+            }
+            | metric,
+            "score_details": {"score": score, "uncertainty": {"num_samples": n}},
+        }
+
+    def write_files(self, folder):
+        expected = {}
+        for number, model in enumerate(MODELS):
+            rows = [self.row("Bench", 0.9), self.row("law", 0.2 * number)]
+            rows.append(self.row("code", 10.0 * number, high=100.0))
+            write(folder / f"data/bench/{model}/{number}.json", self.evaluation(model, rows))
+            expected[model, "bench/law"] = round(0.2 * number, 6)
+            expected[model, "bench/code"] = round(0.1 * number, 6)
+        return expected
+
+    def test_scores_are_brought_to_one_scale_or_named(self, run, tmp_path):
+        rows = [
+            self.row("percent", 25.0, low=None, high=None, metric_unit="percent"),
+            self.row("proportion", 0.5, low=None, high=None, metric_unit="proportion"),
+            self.row("shifted", 3.0, low=1.0, high=5.0),
+            self.row("zero", 0.0),
+            self.row("elo", 1200.0, low="-Infinity", high="Infinity"),
+            self.row("error", 0.2, lower_is_better=True),
+            self.row("unknown", -1, has_unknown_level=True),
+            self.row("beyond", 1.5),
+        ]
+        path = write(tmp_path / "a.json", self.evaluation("org/a", rows))
+        _, snapshot, messages = run(path)
+        assert {item: value for (_, item), value in cells(snapshot).items()} == {
+            "bench/percent": 0.25,
+            "bench/proportion": 0.5,
+            "bench/shifted": 0.5,
+            "bench/zero": 0.0,
+        }
+        assert snapshot.items["n_trials"].tolist() == [20] * 4
+        assert all(f"{name}:" in messages for name in ("elo", "error", "unknown", "beyond"))
+
+    def test_metrics_and_filters_of_one_evaluation_are_not_counted_twice(self, run, tmp_path):
+        rows = [
+            self.row("bench", 0.5) | {"evaluation_result_id": "acc"},
+            self.row("bench", 0.6) | {"evaluation_result_id": "acc_norm"},
+        ]
+        write(tmp_path / "files/a.json", self.evaluation("org/a", rows))
+        rows = [
+            self.row(f"gen/{name}", score) | {"evaluation_result_id": f"exact_match:{name}"}
+            for name, score in [("strict", 0.1), ("flexible", 0.2)]
+        ]
+        write(tmp_path / "files/b.json", self.evaluation("org/a", rows, benchmark="gen"))
+        _, snapshot, messages = run(tmp_path / "files")
+        assert cells(snapshot) == {("org/a", "bench"): 0.6, ("org/a", "gen"): 0.2}
+        assert messages == ""
+
+    def test_the_latest_of_several_evaluations_counts(self, run, tmp_path):
+        for time, score in [(10, 0.1), (9, 0.2)]:
+            rows = [self.row("law", score)]
+            write(tmp_path / f"files/{time}.json", self.evaluation("org/a", rows, time=time))
+        assert list(cells(run(tmp_path / "files")[1]).values()) == [0.1]
+
+
+class TestAnswersOfEveryEvalEver(ImporterContract):
+    source = "every-eval-ever"
+    bad = {"data/bench/rows.jsonl": [{"sample_id": "1"}], "data/bench/text.jsonl": "text\n"}
+
+    @staticmethod
+    def answer(model, sample, known, **fields):
+        return {
+            "schema_version": "instance_level_eval_0.3.0",
+            "evaluation_id": f"bench/{model.replace('/', '_')}/7",
+            "model_id": model,
+            "evaluation_name": "law",
+            "sample_id": f"law_{sample}",
+            "interaction_type": "single_turn",
+            "input": {"raw": "?", "reference": ["A"]},
+            "evaluation": {"score": float(known or 0), "is_correct": known},
+        } | fields
+
+    def write_files(self, folder):
+        expected = {}
+        for number, model in enumerate(MODELS):
+            answers = [True, number % 2 == 0, False]
+            rows = [self.answer(model, n, known) for n, known in enumerate(answers)]
+            write(folder / f"data/bench/{model}/x_samples.jsonl", rows)
+            expected |= {(model, f"bench/law/law_{n}"): float(a) for n, a in enumerate(answers)}
+        return expected
+
+    def test_lines_that_repeat_or_miss_an_answer(self, run, tmp_path):
+        rows = [self.answer("org/a", 1, True), self.answer("org/a", 1, False)]
+        rows += [self.answer("org/a", 2, False), self.answer("org/a", 3, None)]
+        _, snapshot, messages = run(write(tmp_path / "rows.jsonl", rows))
+        assert list(cells(snapshot).values()) == [1.0, 0.0]
+        assert "1 lines" in messages
+
+
+class TestMteb(ImporterContract):
+    source = "mteb"
+    bad = {
+        "results/org__bad/rev/Broken.json": "{",
+        "results/org__bad/rev/Old.json": {"mteb_version": "1.0", "test": {"accuracy": 0.5}},
+        "results/org__bad/rev/Null.json": {"scores": {"test": [{"hf_subset": "a"}]}},
+    }
+
+    @staticmethod
+    def result(task, scores, **content):
+        rows = {
+            split: [
+                {"hf_subset": name, "languages": ["eng-Latn"], "main_score": s} for name, s in row
+            ]
+            for split, row in scores.items()
+        }
+        return {"task_name": task, "mteb_version": "2.1.0", "scores": rows} | content
+
+    def write_files(self, folder):
+        expected = {}
+        for number, model in enumerate(MODELS):
+            place = folder / f"results/{model.replace('/', '__')}/rev1"
+            scores = {"test": [("de", 0.2), ("en", 0.2 * number)]}
+            write(place / "Bitext.json", self.result("Bitext", scores))
+            expected[model, "Bitext"] = round(0.1 + 0.1 * number, 6)
+            if number:  # whole blocks are missing
+                write(place / "STS.json", self.result("STS", {"test": [("default", -0.1)]}))
+                expected[model, "STS"] = 0.0
+            meta = {"name": model, "release_date": "2024-05-01", "n_parameters": 33 * 10**6}
+            write(place / "model_meta.json", meta | {"adapted_from": "org/base"})
+        return expected
+
+    def wheel(self, path):
+        code = """
+from mteb.models.model_meta import ModelMeta
+raise SystemExit("this code must not be run")
+a = ModelMeta(name="org/alpha-7b", revision="rev2", n_parameters=int(1.5 * 1e9),
+              adapted_from="org/beta-7b", loader=Loader, license="mit")
+b = ModelMeta(name="org/beta-7b", revision="r", adapted_from="/local/path")
+c = TaskMetadata(name="Bitext", eval_splits=["test"], dataset={"path": "x"})
+"""
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("mteb/models/some_models.py", code)
+            archive.writestr("mteb/models/odd.py", "def broken(:\n")
+            sizes = {"test": {"num_samples": 70}, "train": {"num_samples": 1000}}
+            archive.writestr("mteb/descriptive_stats/X/Bitext.json", json.dumps(sizes))
+        return path
+
+    def test_cards_and_parents_come_with_the_results(self, run, tmp_path):
+        self.write_files(tmp_path / "files")
+        snapshot = run(tmp_path / "files")[1]
+        edges = set(
+            snapshot.lineage[["parent", "child", "relation"]].itertuples(index=False, name=None)
+        )
+        assert edges == {("org/base", model, "finetune") for model in MODELS}
+        assert set(snapshot.models["created_at"]) == {"2024-05-01"}
+        assert snapshot.models["params_b"].tolist() == pytest.approx([0.033] * len(MODELS))
+
+    def test_the_package_knows_parents_sizes_and_splits(self, run, tmp_path):
+        self.write_files(tmp_path / "files")
+        for path in (tmp_path / "files").rglob("model_meta.json"):
+            path.unlink()
+        scores = {"test": [("de", 0.4), ("en", 0.6)], "train": [("de", 1.0), ("en", 1.0)]}
+        path = tmp_path / "files/results/org__alpha-7b/rev2/Bitext.json"
+        write(path, self.result("Bitext", scores))
+        wheel = self.wheel(tmp_path / "mteb-2-py3-none-any.whl")
+        _, snapshot, messages = run(tmp_path / "files", wheel)
+        assert snapshot.lineage.iloc[:, :3].values.tolist() == [
+            ["org/beta-7b", "org/alpha-7b", "finetune"]
+        ]
+        models = snapshot.models.set_index("model_id")
+        assert models.loc["org/alpha-7b", "params_b"] == 1.5
+        assert models.loc["org/alpha-7b", "license"] == "mit"
+        # The revision that the package names counts, by its own split.
+        assert cells(snapshot)["org/alpha-7b", "Bitext"] == pytest.approx(0.5)
+        assert snapshot.items.set_index("item_id").loc["Bitext", "n_trials"] == 70
+        assert "odd.py" in messages
+
+    def test_a_model_without_a_usual_subset_has_no_score(self, run, tmp_path):
+        self.write_files(tmp_path / "files")
+        path = tmp_path / "files/results/org__few/rev/Bitext.json"
+        write(path, self.result("Bitext", {"test": [("en", 0.9)]}))
+        path = tmp_path / "files/results/org__more/rev/Bitext.json"
+        more = [("fr", 0.9), ("de", 0.1), ("en", 0.3)]
+        write(path, self.result("Bitext", {"test": more}))
+        _, snapshot, messages = run(tmp_path / "files")
+        assert "org/few" not in snapshot.models["model_id"].tolist() and "org__few" in messages
+        assert cells(snapshot)["org/more", "Bitext"] == pytest.approx(0.2)
+
+
+class TestAtlas(ImporterContract):
+    source = "atlas"
+    bad = {
+        "response_matrix_bad.csv": "model,score\norg/a,0.5\n",
+        "empty.csv": "",
+        "binary.csv": b"\xff\xfe\x00",
+        "readme.md": "# data",
+    }
+
+    def write_files(self, folder):
+        expected = {}
+        for benchmark, items in [("arc", [10, 9, 101]), ("gsm8k", [1, 2])]:
+            lines = ['"",' + ",".join(f'"{item}"' for item in items)]
+            for number, model in enumerate(MODELS):
+                answers = [(number + item) % 2 for item in items]
+                lines.append(f'"{model}",' + ",".join(map(str, answers)))
+                for item, value in zip(items, answers, strict=True):
+                    expected[model, f"{benchmark}/{item}"] = float(value)
+            write(folder / f"response_matrix_tiny{benchmark}.csv", "\n".join(lines) + "\n")
+        return expected
+
+    def test_items_are_sorted_by_number(self, run, tmp_path):
+        self.write_files(tmp_path / "files")
+        items = run(tmp_path / "files")[1].items["item_id"].tolist()
+        assert items == ["arc/9", "arc/10", "arc/101", "gsm8k/1", "gsm8k/2"]
+
+    def test_the_archive_as_published(self, run, tmp_path):
+        expected = self.write_files(tmp_path / "files")
+        archive = tmp_path / "response_matrices.zip"
+        with zipfile.ZipFile(archive, "w") as packed:
+            for path in sorted((tmp_path / "files").iterdir()):
+                packed.write(path, path.name)
+        assert cells(run(archive)[1]) == expected
+
+    def test_missing_answers_and_odd_rows(self, run, tmp_path):
+        text = '"X","X1","X2"\norg/a,1,NA\norg/b,0\norg/c,2,1\n,1,1\norg/d,0,0\n'
+        _, snapshot, messages = run(
+            write(tmp_path / "gaussian_sampled_arc_response_matrix.csv", text)
+        )
+        assert snapshot.responses.tolist() == [[1, MISSING], [0, 0]]
+        assert snapshot.items["item_id"].tolist() == ["arc/1", "arc/2"]
+        assert all(f"row {number}:" in messages for number in (3, 4, 5))
+
+
+def test_the_command_line_offers_every_importer(tmp_path):
+    (argument,) = (p for p in cli.program.commands["import"].params if p.name == "source")
+    assert list(argument.type.choices) == list(IMPORTERS)
+    with pytest.raises(ValueError, match="helm"):
+        import_files("helm", [], tmp_path / "out")
+
+
+def test_a_broken_archive_is_named(tmp_path):
+    results = Results()
+    path = write(tmp_path / "broken.zip", b"PK no archive")
+    assert files_in([path], results) == []
+    assert results.left_out[0][0] == str(path)
