@@ -7,7 +7,7 @@ const PLAN_COLUMNS = {
   upper: ["to", points],
   parents_best: ["Best parent", points],
   p_better: ["Chance to beat it", share],
-  p_best_of_size: ["Best of its size", share],
+  p_best_of_size: ["Chance best of its size", share],
   size_b: ["Size, billions", (value) => String(Number(value.toPrecision(3)))],
   diversity: ["Diversity", (value) => value.toFixed(3)],
 };
