@@ -501,9 +501,8 @@ def explore(snapshot: Path, out: Path, model: Path | None) -> None:
     with output(out) as file:
         from .explorer import explore as page
 
-        file.write(
-            page(data, _loaded(model, data) if model else _fitted(data, lineage, {})).encode()
-        )
+        fitted = _loaded(model, data) if model else _fitted(data, lineage, {})
+        file.write(page(data, fitted).encode())
     _say_on_terminal(f"wrote {out}; open it in a browser, it needs no network")
 
 
