@@ -1,10 +1,10 @@
 """Model cards: everything people write there is read as an id or left out, and nothing fails."""
 
 import pytest
+from lrmf.hub.cards import Claim, declared_claims, file_claims, files_to_read, normalised_id
 
 from lrmf.hub import cards
 from lrmf.hub.ancestry import Visit, establish_edges, read_visit
-from lrmf.hub.cards import Claim, declared_claims, file_claims, files_to_read, normalised_id
 
 IDS = [
     ("org/name", "org/name"),

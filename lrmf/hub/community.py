@@ -13,8 +13,8 @@ import pandas as pd
 from huggingface_hub import parse_eval_result_entries
 from huggingface_hub.hf_api import DatasetLeaderboardEntry
 
+from ..data.ids import normalised_id
 from ..data.schema import UNKNOWN_TRIALS, is_id
-from .edges import normalised_id
 from .client import Client
 from .errors import CrawlError, Refusal
 from .log import CrawlLog

@@ -4,10 +4,10 @@ import os
 
 import pandas as pd
 
+from ..data.ids import normalised_id
 from ..data.schema import some
 from ..data.snapshot import load_snapshot
 from .ancestry import Visit
-from .cards import normalised_id
 from .errors import CrawlError
 
 _TYPES = {"params_b": "Float64", "likes": "Int64", "merged": "boolean"}  # the others are texts
