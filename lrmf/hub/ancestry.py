@@ -172,6 +172,8 @@ class Crawler:
                 is_final = isinstance(refusal, TooLarge)
                 status = "unread" if is_final else refusal.status
                 values |= {"status": status, "reason": refusal.reason}
+            except _UNREADABLE as error:
+                values["reason"] = f"cannot be read ({type(error).__name__})"
             known = self._record("file", key, values)
         if known.problem:
             visit.unread[name] = known.problem
