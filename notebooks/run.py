@@ -11,6 +11,7 @@ that the notebook's cell tagged `parameters` does not have, or a value of anothe
 import ast
 import difflib
 import os
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -65,6 +66,7 @@ class OwnKernelManager(AsyncKernelManager):
 
 def main(arguments=None) -> int:
     """Run the command line; returns the exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C
     try:
         return run_notebook.main(arguments, prog_name="run.py", standalone_mode=False)
     except click.UsageError as error:

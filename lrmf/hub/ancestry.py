@@ -14,7 +14,7 @@ from ..data.ids import normalised_id
 from . import edges
 from .client import Client, each
 from .edges import ADAPTER_FILE, DECLARED, MERGE_FILES, Claim
-from .errors import Refusal
+from .errors import Refusal, TooLarge
 from .leaderboard import claimed_bases
 from .log import CrawlLog
 
@@ -169,7 +169,11 @@ class Crawler:
                 claims, values["reason"] = edges.read_file(name, content)
                 values["parents"] = [claim.parent for claim in claims]
             except Refusal as refusal:
-                values |= {"status": refusal.status, "reason": refusal.reason}
+                is_final = isinstance(refusal, TooLarge)
+                status = "unread" if is_final else refusal.status
+                values |= {"status": status, "reason": refusal.reason}
+            except _UNREADABLE as error:
+                values["reason"] = f"cannot be read ({type(error).__name__})"
             known = self._record("file", key, values)
         if known.problem:
             visit.unread[name] = known.problem

@@ -22,7 +22,7 @@ from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import get_session
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 
-from .errors import CrawlError, Refusal, Stopped
+from .errors import CrawlError, Refusal, Stopped, TooLarge
 from .limiter import Limiter, retry_after
 
 PROJECT = "lineage-regularized matrix factorization, research crawler"
@@ -348,7 +348,7 @@ def _chunks(response: httpx2.Response, max_bytes: int, seconds: float) -> Iterat
     for chunk in response.iter_bytes():
         n_bytes += len(chunk)
         if n_bytes > max_bytes:
-            raise Refusal("too large", f"is larger than {max_bytes} bytes")
+            raise TooLarge("error", f"is larger than {max_bytes} bytes")
         if time.monotonic() > deadline:
             raise _Transient("too slow")
         yield chunk

@@ -35,7 +35,8 @@ _MERGE_TAGS = {"merge", "mergekit", "lazymergekit", "moerge", "mergekit-moe"}
 _QUANTIZED_TAGS = {"gguf", "gptq", "awq", "exl2", "bitsandbytes-quantized"}
 _NAME_KEYS = ("name", "id", "model", "model_name", "base_model", "path", "repo_id", "source_model")
 _NESTED = ("models", "slices", "sources", "modules", "experts", "shared_experts", "genome")
-_MAX_DEPTH, _MAX_NODES, _MAX_NAMES, _MAX_YAML = 12, 5000, 200, 2**20
+_MAX_DEPTH, _MAX_NODES, _MAX_NAMES = 12, 5000, 200
+_MAX_YAML, _MAX_README, _MAX_LINE = 2**18, 2**18, 10_000  # characters; pictures are longer lines
 _BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
@@ -121,9 +122,14 @@ def read_file(name: str, content: bytes) -> tuple[list[Claim], str]:
         except (ValueError, RecursionError) as error:
             return [], f"is no valid JSON ({type(error).__name__})"
         return [Claim(parent, "adapter", name) for parent in _ids(named)], ""
-    blocks = _code_blocks(text) if name == "README.md" else [(text, True)]
+    blocks, problem = [(text, True)], ""
+    if name == "README.md":
+        text = "".join(line for line in text.splitlines(keepends=True) if len(line) < _MAX_LINE)
+        if len(text) > _MAX_README:
+            problem = f"is longer than {_MAX_README} characters; its middle was not read"
+            text = f"{text[: _MAX_README // 2]}\n\n{text[-_MAX_README // 2 :]}"
+        blocks = _code_blocks(text)
     parents: dict[str, None] = {}
-    problem = ""
     for block, is_yaml in blocks:
         try:
             parents |= dict.fromkeys(_merged_models(block))
@@ -140,7 +146,7 @@ def read_file(name: str, content: bytes) -> tuple[list[Claim], str]:
 def _markdown():
     from markdown_it import MarkdownIt  # takes a fifth of a second
 
-    return MarkdownIt("commonmark").disable("inline")
+    return MarkdownIt("commonmark").disable(["inline", "reference"])
 
 
 def _code_blocks(text: str) -> Iterator[tuple[str, bool]]:

@@ -13,5 +13,9 @@ class Refusal(Exception):
         self.status, self.reason = status, reason
 
 
+class TooLarge(Refusal):
+    """A file above the limit, which another attempt does not make smaller."""
+
+
 class Stopped(Exception):
     """Another thread ended the crawl; nothing more is to be requested."""
