@@ -11,7 +11,13 @@ from lrmf import Forecaster, Lineage
 from lrmf.cli import program
 from lrmf.decide import backtest
 from lrmf.decide.backtest import backtest_merges, cite, plan_quality, recorded_hub
-from lrmf.decide.benchmarks import benchmarks_first, first_quality, measure_first, scores_of
+from lrmf.decide.benchmarks import (
+    _typical,
+    benchmarks_first,
+    first_quality,
+    measure_first,
+    scores_of,
+)
 from lrmf.decide.plans import backtest_line, plan_file, plan_text
 from lrmf.forecaster.merges import EvaluatedModels, MergeConfig
 
@@ -324,14 +330,10 @@ def test_each_benchmark_comes_once_and_the_first_leaves_least(fitted):
     names = fitted.scores_.names
     assert len(order) == len(names) - 1 and order["benchmark"].is_unique
     assert set(order["benchmark"]) <= set(names) and order["left"].between(0, 1).all()
-    # The first by brute force: the variance of the others' scores, given one of them.
-    from lrmf.decide.benchmarks import _typical
-
+    # The first by brute force: the variance of the others' mean score, given one of them.
     precision, evidence, slopes = _typical(fitted)
-    left = [
-        np.mean([g @ np.linalg.inv(precision + evidence[b]) @ g for g in np.delete(slopes, b, 0)])
-        for b in range(len(names))
-    ]
+    means = [np.delete(slopes, b, axis=0).mean(axis=0) for b in range(len(names))]
+    left = [g @ np.linalg.inv(precision + e) @ g for g, e in zip(means, evidence, strict=True)]
     assert order["benchmark"][0] == names[int(np.argmin(left))]
 
 

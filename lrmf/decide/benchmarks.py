@@ -23,8 +23,10 @@ def benchmarks_first(forecaster, n=None, *, benchmarks=None) -> pd.DataFrame:
 
         C_S = (C^-1 + sum_{b in S} E_b)^-1,    E_b = sum_{i in b} slope_i^2 d_i d_i' / noise_i,
 
-    and of the scores g_b' t of the rest the mean variance (g_b' C_S g_b) over b not in S. Each step
-    takes the benchmark that leaves least: p^3 operations for each candidate, p the components.
+    and of the mean score of the rest, g' t with g the mean of its slopes g_b, the variance
+    g' C_S g. Each step takes the benchmark that leaves least: p^3 operations for each candidate,
+    p the components. (Single benchmarks of the rest are forecast no better, on average, if their
+    mean variance is the criterion, and their mean is forecast worse.)
 
     Parameters
     ----------
@@ -36,7 +38,7 @@ def benchmarks_first(forecaster, n=None, *, benchmarks=None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame : step, benchmark, left (share of the rest's initial variance that is left)
+    DataFrame : step, benchmark, left (share of the variance of the rest's mean)
 
     Raises
     ------
@@ -53,15 +55,15 @@ def benchmarks_first(forecaster, n=None, *, benchmarks=None) -> pd.DataFrame:
     precision, evidence, slopes = _typical(forecaster)
     before, rows = np.linalg.inv(precision), []
     for step in range(1, n + 1):
-        # Covariances after each candidate, and the variances of all others' scores.
+        # Covariances after each candidate, and the variance of the mean of all others.
         able = np.flatnonzero(rest)
         after = np.linalg.inv(precision + evidence[able])
-        variance = np.einsum("bp,cpq,bq->cb", slopes[able], after, slopes[able], optimize=True)
-        total = variance.sum(axis=1) - np.diagonal(variance)
-        best = able[total.argmin()]
-        precision, rest[best] = precision + evidence[best], False
-        start = np.einsum("bp,pq,bq->", slopes[rest], before, slopes[rest])
-        rows.append((step, names[best], total.min() / start))
+        others = (slopes[able].sum(axis=0) - slopes[able]) / (able.size - 1)
+        variance = np.einsum("cp,cpq,cq->c", others, after, others)
+        chosen = variance.argmin()
+        start = others[chosen] @ before @ others[chosen]
+        rows.append((step, names[able[chosen]], variance[chosen] / start))
+        precision, rest[able[chosen]] = precision + evidence[able[chosen]], False
     return pd.DataFrame(rows, columns=["step", "benchmark", "left"])
 
 
@@ -86,7 +88,8 @@ def measure_first(snapshot, *, n=5, n_folds=2, n_random=3, seed=0, **options) ->
     """Errors of forecasts for held-out models that have run the first benchmarks, or random ones.
 
     Whole models are held out, the order is chosen from the others. A model that lacks a benchmark
-    of the order is given the next one that it has.
+    of the order is given the next one that it has. What is left to forecast depends on what was
+    run; errors of the average compare like with like.
 
     Parameters
     ----------

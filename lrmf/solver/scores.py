@@ -159,12 +159,6 @@ def interval(score, deviation, level):
     return np.minimum(np.sin(lower / 2) ** 2, score), np.maximum(np.sin(upper / 2) ** 2, score)
 
 
-def chance_above(score, deviation, bar):
-    """Probability that the score turns out above `bar`, normal on the arcsine scale."""
-    gap = to_arcsine(score) - to_arcsine(bar)
-    return ndtr(gap / np.maximum(arcsine_deviation(score, deviation), 1e-12))
-
-
 def standardised_error(score, deviation, actual):
     """|actual - score| in standard deviations, on the arcsine scale."""
     error = np.abs(to_arcsine(actual) - to_arcsine(score))
