@@ -147,7 +147,7 @@ def _notes(new, parents, rows, frame):
             yield f"the parent {parent} is not known, and says nothing here{hint}"
         elif parent not in rows:
             yield f"the parent {parent} was never evaluated; its relatives speak for it"
-    yield from (note for note in new.notes if not note.startswith("the parent "))
+    yield from (note.removeprefix(": ") for note in new.notes if not note.startswith("the parent "))
     far = frame.loc[frame["extrapolates"], "benchmark"].tolist()
     if new.explanation["is_far"]:
         yield "hardly anything like this model has been evaluated: the forecast extrapolates"

@@ -264,9 +264,7 @@ class Forecaster(Forecasts, Estimator):
     def plan_merges(self, candidates=None, n_parents=2, *, objective="mean", top=20, size=None):
         """Which evaluated models to merge next; see `lrmf.forecaster.merges.plan_merges`."""
         check_is_fitted(self)
-        return plan_merges(
-            self, candidates, n_parents, objective=objective, top=top, size=size
-        )  # fmt: skip
+        return plan_merges(self, candidates, n_parents, objective=objective, top=top, size=size)
 
     def explain(self, rows=None):
         """What the forecasts of some models without own responses rest on; see `explain`.

@@ -14,7 +14,7 @@ from .results import Results, Unreadable, known_id, load_json, mapping, number, 
 LICENSE = ""  # that of each evaluation's source
 CITATION = "Every Eval Ever (2026), arXiv:2606.14516"
 NOTE = "Evaluations in the schema of Every Eval Ever."
-_MEANS = {"average", "overall", "mean", "meanscore", "averagescore", "total", "macroaverage"}
+_MEANS = {"average", "overall", "mean", "meanscore", "meanwinrate", "averagescore", "macroaverage"}
 
 
 def read(files: Iterable, results: Results) -> None:

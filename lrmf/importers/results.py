@@ -175,7 +175,7 @@ class Results:
         is_answers, (benchmark, subtask) = isinstance(values, Mapping), task
         if not is_answers:
             if number(values) is None or not 0 <= values <= 1:
-                raise Unreadable(f"{subtask}: {quote(values)} is not a proportion")
+                raise Unreadable(f"{quote(values)} is not within 0 and 1")
             values = {"" if subtask == benchmark else subtask: values}
         for name in values:
             if (*task, name) not in self._items:
