@@ -204,6 +204,27 @@ def test_the_mean_has_the_interval_of_mean_score(both, tmp_path):
     assert 100 * np.abs(shown - wanted).max() < 0.1
 
 
+@needs_node
+def test_the_page_says_what_lrmf_ask_says(proportions, tmp_path, capsys):
+    fit, parents = str(tmp_path / "fit.npz"), list(proportions.forecaster.trained_ids_[[1, 40]])
+    proportions.forecaster.save(fit)
+    first = proportions.data["benchmarks"][0]
+    question = {"parents": parents, "relation": "merge", "scores": {first: 0.4}}
+    question["card"] = {"size": 4, "name": "me/mixed-4b"}
+    options = ["--parents", ",".join(parents), "--size", "4", "--name", "me/mixed-4b"]
+    assert main(["ask", "--model", fit, *options, "--score", f"{first}=40", "--json"]) == 0
+    said = pd.DataFrame(json.loads(capsys.readouterr().out)["scores"])
+    (shown,) = asked(tmp_path, proportions.data, [question])
+    assert 100 * np.abs(shown - said[["score", "lower", "upper"]].to_numpy()).max() < 0.1
+
+
+@needs_node
+def test_the_script_is_sound(proportions, tmp_path):
+    (script,) = re.findall("<script>(.*?)</script>", proportions.page, flags=re.DOTALL)
+    (tmp_path / "page.js").write_text(script)
+    assert subprocess.run([NODE, "--check", tmp_path / "page.js"]).returncode == 0
+
+
 def test_baked_scores_are_those_of_predict_scores(both):
     data, n = both.data["models"], both.snapshot.n_models
     scores = both.forecaster.predict_scores().pivot(index="row", columns="benchmark")

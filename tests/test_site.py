@@ -10,7 +10,7 @@ from bs4 import BeautifulSoup
 from chromium import chromium, find_chromium
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from website import render
+from website import home, render
 from website.build import Site, SiteError, main, write
 
 pytestmark = pytest.mark.slow  # the whole site is rendered
@@ -28,7 +28,7 @@ NOTEBOOKS = sorted(path.name for path in (ROOT / "notebooks").glob("0*.ipynb"))
 def site(tmp_path_factory):
     """Folder with the site of this checkout."""
     target = tmp_path_factory.mktemp("site") / "site"
-    write(Site().build(), target)
+    write(Site(explorer=home.simulated_explorer()).build(), target)
     return target
 
 
@@ -58,7 +58,7 @@ def checkout(tmp_path):
 
 
 def test_every_notebook_is_a_page_with_all_its_figures_and_outputs(soups):
-    assert len(NOTEBOOKS) == 6
+    assert len(NOTEBOOKS) >= 6
     for name in NOTEBOOKS:
         cells = nbformat.read(ROOT / "notebooks" / name, as_version=4).cells
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
@@ -101,7 +101,8 @@ def test_relative_links_lead_to_files_and_anchors_of_the_site(site, soups):
                 continue
             target = (site / address).parent / unquote(parts.path) if parts.path else site / address
             assert target.is_file(), f"{address}: {parts.geturl()}"
-            if parts.fragment:
+            # The fragment of the explorer is its state, not an anchor.
+            if parts.fragment and parts.path != home.EXPLORER:
                 other = soups[str(target.resolve().relative_to(site.resolve()))]
                 assert other.find(id=parts.fragment), f"{address}: {parts.geturl()}"
 
@@ -109,7 +110,10 @@ def test_relative_links_lead_to_files_and_anchors_of_the_site(site, soups):
 def test_nothing_is_loaded_from_elsewhere(site, soups):
     assert "//" not in (site / "style.css").read_text()
     for address, soup in soups.items():
-        assert not soup(["script", "iframe", "object", "embed"]), address
+        if address != home.EXPLORER:  # has a script, and a policy of its own
+            assert not soup(["script", "object", "embed"]), address
+        frames = [home.EXPLORER] if address == "index.html" else []
+        assert [frame["src"] for frame in soup("iframe")] == frames, address
         for tag in soup(["img", "link", "source"]):
             assert urlsplit(tag.get("href") or tag["src"]).scheme in ("", "data"), address
 
@@ -126,7 +130,7 @@ def test_the_same_sources_give_the_same_bytes(checkout):
 
 def test_links_between_sources_become_links_between_pages(checkout):
     files = Site(checkout).build()
-    hrefs = [a["href"] for a in BeautifulSoup(files["index.html"], "html.parser").main("a")]
+    hrefs = [a["href"] for a in BeautifulSoup(files["overview.html"], "html.parser").main("a")]
     assert hrefs == ["code.py.html#L3", "other.html#a-heading"]
     code = BeautifulSoup(files["code.py.html"], "html.parser")
     assert code.find(id="L3").get_text() == "answer = 42"
@@ -146,6 +150,30 @@ def test_all_problems_are_reported_at_once(checkout):
         "README.md: links to gone.md, which does not exist",
         "README.md: other.html has no anchor #nowhere",
     ]
+
+
+def test_home_shows_findings_and_what_each_notebook_answers(checkout):
+    text = "# Title\n\nIt forecasts.\n\n<!-- findings: made -->\n\n1. It works.\n\n"
+    (checkout / "README.md").write_text(text + "<!-- end of findings -->\n\nMore.\n")
+    cells = [
+        new_markdown_cell("# 01 Does it?\n\n**Question.** Does it rise?\n\nSee."),
+        new_code_cell(
+            "say()", outputs=[new_output("stream", text="**Answer.** It rises by 3.\n\nn = 7")]
+        ),
+    ]
+    nbformat.write(new_notebook(cells=cells), checkout / "notebooks" / "01_a.ipynb")
+    nbformat.write(new_notebook(cells=cells[:1]), checkout / "notebooks" / "02_b.ipynb")
+    files = Site(checkout, explorer=b"page").build()
+    soup = BeautifulSoup(files["index.html"], "html.parser")
+    assert soup.h1.get_text() == "Title" and "It forecasts." in soup.main.p
+    assert soup.find("ol").get_text(strip=True) == "It works."
+    cards = [(card.a["href"], card.p.get_text()) for card in soup.select(".cards li")]
+    assert cards == [
+        ("notebooks/01_a.html", "It rises by 3."),
+        ("notebooks/02_b.html", "Does it rise?"),
+    ]
+    assert soup.iframe["src"] in files
+    assert "iframe" not in Site(checkout).build()["index.html"].decode()
 
 
 def test_an_image_is_described_by_what_its_cell_prints():

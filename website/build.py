@@ -1,9 +1,9 @@
 """Build the static site from the files of this checkout: `python -m website.build build/site`.
 
-A page stands where its source does: README.md becomes index.html, notebooks/03_fit.ipynb becomes
-notebooks/03_fit.html and lrmf/cli.py becomes lrmf/cli.py.html. The pages of `NAVIGATION`, the
-notebooks, the runs and all that these link to are part of the site; a link that leads nowhere
-is an error.
+The home page is index.html. Any other page stands where its source does: README.md becomes
+overview.html, notebooks/03_fit.ipynb becomes notebooks/03_fit.html and lrmf/cli.py becomes
+lrmf/cli.py.html. The pages of `NAVIGATION`, the notebooks, the runs and all that these link to are
+part of the site; a link that leads nowhere is an error.
 """
 
 import argparse
@@ -21,10 +21,11 @@ from bs4 import BeautifulSoup
 
 from lrmf.files import output_folder
 
-from . import figures, render
+from . import figures, home, render
 
 ROOT = Path(__file__).resolve().parents[1]
 NAVIGATION = {  # by title; what does not exist (the paper, before it is typeset) is left out
+    "Home": "index.html",  # made of the others, not a file
     "Overview": "README.md",
     "Notebooks": "notebooks",
     "Figures": "figures",
@@ -37,6 +38,7 @@ NAVIGATION = {  # by title; what does not exist (the paper, before it is typeset
 COPIED = {".csv", ".pdf", ".png", ".svg"}
 LISTED = {".bib", ".css", ".html", ".ipynb", ".md", ".mplstyle", ".py", ".tex", ".yaml"}
 FIGURES = PurePosixPath("notebooks/06_figures.ipynb")
+HOME = PurePosixPath("index.html")
 MARKER = ".nojekyll"  # asks GitHub Pages to serve the files as they are; no other folder has it
 
 
@@ -45,9 +47,15 @@ class SiteError(Exception):
 
 
 class Site:
-    """Files of the site by address, made from sources in the order in which they are met."""
+    """Files of the site by address, made from sources in the order in which they are met.
 
-    def __init__(self, root=ROOT):
+    Parameters
+    ----------
+    root : path of the checkout
+    explorer : bytes, optional, the explorer's page
+    """
+
+    def __init__(self, root=ROOT, *, explorer=None):
         self._root = Path(root)
         self._template = jinja2.Template(
             Path(__file__).with_name("page.html").read_text(encoding="utf-8"),
@@ -59,11 +67,13 @@ class Site:
         self._claims = []  # (source, address, anchor) to check
         self._problems = []
         self.files = {MARKER: b"", "style.css": _style()}
+        if explorer:
+            self.files[home.EXPLORER] = explorer
 
     def build(self) -> dict[str, bytes]:
         """All files; raises SiteError."""
         for source in [*NAVIGATION.values(), *self._notebooks(), *self._runs()]:
-            if (self._root / source).exists():
+            if self._exists(source):
                 self._address(PurePosixPath(source))
         for source in self._queue:  # grows while pages are made
             self.files[_place(self._root, source)] = self._content(source)
@@ -73,6 +83,9 @@ class Site:
         if self._problems:
             raise SiteError("\n".join(self._problems))
         return self.files
+
+    def _exists(self, source):
+        return PurePosixPath(source) == HOME or (self._root / source).exists()
 
     def _notebooks(self):
         return sorted(f"notebooks/{path.name}" for path in self._root.glob("notebooks/0*.ipynb"))
@@ -91,6 +104,10 @@ class Site:
 
     def _content(self, source) -> bytes:
         path = self._root / source
+        if source == HOME:
+            has_explorer = home.EXPLORER in self.files
+            body = home.page(self._root, self._notebooks(), has_explorer=has_explorer)
+            return home.with_explorer(self._linked(source, BeautifulSoup(body, "html.parser")))
         if source.suffix in COPIED:
             return path.read_bytes()
         if path.is_dir():
@@ -154,7 +171,7 @@ class Site:
         here = _place(self._root, source)
         menu = []
         for title, other in entries:
-            if (self._root / other).exists():
+            if self._exists(other):
                 address = self._address(PurePosixPath(other))
                 menu.append((title, _way(here, address), address == here))
         return menu
@@ -200,7 +217,7 @@ def main(arguments=None) -> int:
     target = parser.parse_args(arguments).target
     try:
         check_target(target)
-        files = Site().build()
+        files = Site(explorer=home.simulated_explorer()).build()
         write(files, target)
     except SiteError as error:
         print(f"website: {error}", file=sys.stderr)
@@ -217,8 +234,10 @@ def _style() -> bytes:
 
 def _place(root, source) -> str:
     """Address of the page made from a source."""
-    if source.suffix in COPIED:
+    if source == HOME or source.suffix in COPIED:
         return str(source)
+    if source == PurePosixPath("README.md"):
+        return "overview.html"
     if source.name == "README.md":
         return str(source.with_name("index.html"))
     if (root / source).is_dir():

@@ -182,7 +182,9 @@ class NewModel(prediction.NewModel):
         items = [np.flatnonzero(fit.scores_.weights[:, column]) for column in columns]
         if fit.kind_ is PROPORTIONS and all(part.size == 1 for part in items):
             ids = [fit.item_ids_[part[0]] for part in items]
-            return self.update(dict(zip(ids, scores.values(), strict=True)))
+            new = self.update(dict(zip(ids, scores.values(), strict=True)))
+            new.is_chosen = self.is_chosen  # known scores are whatever there is
+            return new
         new = copy.copy(fit)
         prior = fit._belief_of(self._row)
         actual = to_arcsine(np.array(list(scores.values())))

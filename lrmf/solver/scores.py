@@ -4,7 +4,7 @@ from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr, ndtri
+from scipy.special import ndtri
 
 from ..data.response_kinds import to_arcsine
 from ..data.responses import observed

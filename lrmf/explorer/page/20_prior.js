@@ -10,6 +10,7 @@ const KEPT_COLUMNS = 1200; // covariances of a model with all others
 const COLUMNS_AT_ONCE = 60;
 const SETTLED = 0.01; // share of a variance below which what is left does not matter
 const SHARED = 0.2; // of what single models still explain, all together do
+const FAR = 0.8; // share of the prior variance that is left where nothing like it has been evaluated
 const LINEAR = ["size, linear", "date, linear", "size and date, linear"];
 const INHERITED = ["size", "architecture"];
 
@@ -465,7 +466,8 @@ class Prior {
         else for (let v = 0; v < this.n; v += 1) means[k] += cross[v] * process.solved[v * this.q + k];
       }
     }
-    return { means: this.drawn(means, variances, described.parents), variances, cross, filled };
+    const isFar = Math.min(...variances) > FAR * own;
+    return { means: this.drawn(means, variances, described.parents), variances, cross, filled, isFar };
   }
 
   /** Weights of the models of largest covariance, the only ones that are looked at. */

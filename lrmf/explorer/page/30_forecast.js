@@ -133,7 +133,7 @@ class Forecaster {
       return { ...interval(score, deviation, half), score, deviation, known: false };
     });
     const average = this.average(found, result, state.covariance, copies, half);
-    return { rows: result, average, notes: described.notes, isolated, nearest: this.nearest(forecast), filled: forecast.filled };
+    return { rows: result, average, notes: described.notes, isolated, isFar: forecast.isFar, nearest: this.nearest(forecast), filled: forecast.filled };
   }
 
   /**

@@ -47,7 +47,7 @@ class Tree {
     const [low, high] = this.range = world.range(this.members);
     const gradient = make("span", { class: "gradient", "aria-hidden": "true" });
     this.ends.replaceChildren(points(low), gradient, points(high), ` ${world.state.by || "mean of all benchmarks"}`);
-    this.caption.textContent = `Family of ${count(this.members.length, "model")} around ${world.models.id[world.families[family].head]}; ancestors and descendants of the chosen model are in full colour.`;
+    this.caption.textContent = `Family of ${count(this.members.length, "model")} around ${world.models.id[world.families[family].head]}; ancestors and descendants of the chosen model are in full colour. Arrow keys walk the tree.`;
     this.render();
   }
 

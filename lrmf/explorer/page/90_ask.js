@@ -104,7 +104,10 @@ class Ask {
     const { parents, scores } = question;
     if (parents.some((node) => !this.forecaster.prior.place.has(node))) notes.push("A parent that the fit does not know is left out.");
     if (!parents.length) notes.push("Without parents the forecast rests on size and name alone.");
-    else if (answer.isolated) notes.push("No relative of this model has been evaluated.");
+    if (answer.isFar) notes.push("Hardly anything like this model has been evaluated; the forecast is a guess with a wide interval.");
+    const above = this.aboveAll(answer.rows);
+    if (above.length) notes.push(`Above every score that the fit has seen: ${above.join(", ")}.`);
+    if (parents.length && answer.isolated) notes.push("No relative of this model has been evaluated.");
     if (scores.size && world.data.ask.items.kind === "answers") {
       notes.push("Known scores stand for all their answers; lrmf ask with the single answers knows more.");
     }
@@ -140,6 +143,15 @@ class Ask {
           make("th", { scope: "row" }, "mean of all"), make("td", { class: "number" }, points(average.score)),
           make("td", { class: "range" }, average.known ? "known" : `${points(average.lower)} to ${points(average.upper)}`),
           make("td", { class: "picture" }, bar({ ...average, isEvaluated: average.known })), make("td", { colspan: 3 }))) : null));
+  }
+
+  /** Benchmarks on which a forecast is higher than all observed scores. */
+  aboveAll(rows) {
+    const { world } = this;
+    return world.benchmarks.filter((_, b) => {
+      const best = world.models.id.reduce((top, __, node) => (world.observed(node, b) ? Math.max(top, world.value("now_score", node, b)) : top), 0);
+      return !rows[b].known && best > 0 && rows[b].score > best;
+    });
   }
 
   /** Evaluated models within a quarter of a size, the logarithm of billions of parameters. */
