@@ -102,9 +102,9 @@ class IntervalCalibration:
         )
         below = np.minimum(place.astype(int), len(self.n_revealed) - 1)
         above = np.minimum(below + 1, len(self.n_revealed) - 1)
-        share = (place - below)[:, None]
+        between = (place - below)[:, None]
         unexplained, scale = (
-            (1 - share) * table[below, group] + share * table[above, group]
+            (1 - between) * table[below, group] + between * table[above, group]
             for table in (self.unexplained, self.scale)
         )
         return widened(score, deviation, unexplained * share**2) * scale
