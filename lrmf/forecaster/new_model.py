@@ -79,7 +79,7 @@ class NewModel(prediction.NewModel):
             share = fit.scores_.open_share(given)
             deviation = fit._calibrated(score, deviation, self._row, given, share)
             if self.is_chosen:  # the calibration by the number of answers is of random ones
-                deviation = deviation * (1 + _MORE / observed(given).sum())
+                deviation = deviation * (1 + _MORE / max(1, observed(given).sum()))
         for column, known in self.known_scores.items():
             score[0, column], deviation[0, column] = known, 0.0
         return score[0], deviation[0], fit.scores_.n_observed(given)[0]
