@@ -1,4 +1,4 @@
-"""The command line `lrmf`: simulate, crawl, validate, fit, predict, ask, next.
+"""The command line `lrmf`: simulate, crawl, validate, fit, predict, ask, next, plan.
 
 Exit codes: 0 done, 1 data or files cannot be used, 2 the options cannot, 130 interrupted. Outputs
 appear complete or not at all, and their places are tried before the long work.
@@ -520,6 +520,36 @@ def _new_model(model: Path, options: dict) -> tuple:
     fitted = Forecaster.load(model)
     known = {name: options[name] for name in ("size", "name", "scores", "answers")}
     return *fold_in(fitted, options["parents"], relation=relation, **known), relation
+
+
+@program.command()
+@_file("--model", required=True, help="fit to use, from `lrmf fit`")
+@click.option("--from", "candidates", metavar="ID,ID,...", help="evaluated models to merge")
+@click.option(
+    "--top", type=click.IntRange(2, 2000), show_default="200", help="or so many of the best ones"
+)
+@click.option("--parents", "n_parents", type=click.IntRange(2, 3), default=2, help="of a merge")
+@click.option("--size", type=_Strength(0, min_open=True), help="of models, in billions")
+@click.option("--objective", default="mean", help="benchmark to rank by, or the mean of all")
+@_file("--out", help="plans to write as well (.csv), scores as fractions")
+def plan(model: Path, candidates, top, out: Path | None, **options) -> None:
+    """Rank merges of evaluated models by their expected score."""
+    if candidates and top:
+        raise click.UsageError("--from and --top: name models or count them, not both")
+    if out:
+        check_place(out)
+    if out and out.resolve() == model.resolve():
+        raise click.UsageError(f"--out {out}: would replace the fit in --model")
+    if candidates:
+        top = [name.strip() for name in candidates.split(",") if name.strip()]
+    from .decide.plans import plan_file, plan_text
+    from .forecaster.forecaster import Forecaster
+
+    with output(out) as file:
+        plans = Forecaster.load(model).plan_merges(top, top=10**6, **options)
+        if file:
+            file.write(plan_file(plans))
+    print(plan_text(plans))
 
 
 # ---- what the commands share

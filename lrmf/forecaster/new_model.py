@@ -5,14 +5,13 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr
 
 from ..data.response_kinds import PROPORTIONS, to_arcsine
 from ..data.responses import observed
 from ..solver import prediction
 from ..solver.gaussians import Gaussians
 from ..solver.prediction import revealed_row
-from ..solver.scores import arcsine_deviation, interval
+from ..solver.scores import chance_above, interval
 from ..threads import threads
 from .explanation import explain
 from .selection import JointResponses, mixture_of
@@ -105,9 +104,7 @@ class NewModel(prediction.NewModel):
         score, deviation, n_observed = self._forecast
         lower, upper = interval(score, deviation, level)
         best = _best(fit.trained_scores_[self.parents])
-        # On the arcsine scale, where deviations depend least on the score.
-        spread = np.maximum(arcsine_deviation(score, deviation), 1e-9)
-        better = ndtr((to_arcsine(score) - to_arcsine(best)) / spread)
+        better = chance_above(score, deviation, best)
         related = np.isfinite(fit.trained_scores_[fit._kin(self._row)[0] >= 2])
         above = score > np.nan_to_num(_best(fit.trained_scores_), nan=np.inf)
         return pd.DataFrame({

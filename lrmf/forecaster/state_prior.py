@@ -4,7 +4,7 @@ import numpy as np
 from scipy import sparse
 
 from ..solver.gaussians import Gaussians
-from ..solver.process import Process
+from ..solver.process import EXACT, Process
 from .covariance import LEAST_NOISE, Covariance, choose_share, learn
 
 _REACHES = (0.0, 0.25, 0.5)
@@ -14,6 +14,7 @@ _ROUNDS = 10  # of expectation maximisation
 _FIELD_NOISE = 0.1  # of levels of cards, where they are forecast
 _FEW = 1000  # models up to which every output has noise of its own
 _ALIKE = 1.4  # ratio of mean shares up to which outputs have common noise where models are many
+_MANY = 50  # models whose fields are forecast at once, from which on covariances are kept
 _LEAST_SHARE = 0.05  # below this outputs are all alike
 _NOTHING = 1e6  # noise of what is not known
 _DEGREES = 4  # of freedom of the t distribution that scatters are those of
@@ -88,6 +89,7 @@ class StatePrior:
         self.nodes = describer.nodes[np.arange(describer.n_evaluated)]
         # Fields that are known of some model.
         self.able = [name for name, mask in self.nodes.open.items() if not mask.all()]
+        self._kept = None, None  # fields, and the covariances that do not look at these
 
     def condition(self, covariance, values, noise, *, solved=None):
         """Condition the process on these outputs, or take up what was saved of one."""
@@ -212,11 +214,11 @@ class StatePrior:
             unknown = [name for name, is_open in zip(fields, pattern, strict=True) if is_open]
             # As any output, by a covariance that does not look at these fields.
             blind = self.covariance_.without(unknown)
+            between = self._between(blind, tuple(unknown), rows.size)
             known = np.hstack([self.nodes.table(name) for name in unknown])
             typical = np.nanmean(known, axis=0)
             process = Process(
-                lambda a, b, blind=blind: blind(self.nodes[a], self.nodes[b]),
-                blind.variance(self.nodes) + _FIELD_NOISE,
+                between, blind.variance(self.nodes) + _FIELD_NOISE,
                 np.isnan(known) * _NOTHING, np.nan_to_num(known - typical), exact=0,
             )  # fmt: skip
             cross = blind(described[rows], self.nodes)
@@ -228,6 +230,16 @@ class StatePrior:
                     part = part / np.maximum(part.sum(axis=1, keepdims=True), 1e-9)
                 filled[name][rows] = part
         return described.replace(filled)
+
+    def _between(self, covariance, unknown, n):
+        """Covariances of the evaluated models, by their rows, for forecasts of n models."""
+        if n <= _MANY or len(self.nodes) > EXACT:
+            return lambda a, b: covariance(self.nodes[a], self.nodes[b])
+        # For many forecasts, and those that follow, all of them at once.
+        if self._kept[0] != unknown:
+            self._kept = unknown, covariance(self.nodes, self.nodes)
+        matrix = self._kept[1]
+        return lambda a, b: matrix[np.ix_(a, b)]
 
     def _beliefs(self, mean, variance):
         scale = np.sqrt(variance)
