@@ -18,9 +18,10 @@ from ..data.snapshot import Snapshot, load_snapshot
 from ..evaluation.metrics import mean_of_finite
 from ..files import output
 from ..forecaster.forecaster import Forecaster
-from ..forecaster.merges import EvaluatedModels, chance_above
+from ..forecaster.merges import EvaluatedModels
 from ..simulation.population import PopulationConfig
 from ..simulation.simulate import simulate
+from ..solver.scores import chance_above
 from .plans import CITED
 
 FORECAST, MEAN, BEST = "Forecaster", "parents' mean", "best parent"

@@ -622,7 +622,7 @@ class Forecaster(Forecasts, Estimator):
     def _kin_of(self, rows):
         return lambda block: self._kin(rows[block])
 
-    def _calibrated(self, score, deviation, rows, given, share):
+    def _calibrated(self, score, deviation, rows, given, share=1.0):
         isolated = self.isolated_[rows]
         deviation = self.calibration_(score, deviation, observed_counts(given), isolated, share)
         return deviation * np.where(self.later_[rows][:, None], self.drift_.widening, 1.0)

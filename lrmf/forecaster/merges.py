@@ -7,11 +7,10 @@ from math import comb
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr
 
 from ..data.response_kinds import ANSWERS
 from ..data.responses import observed, row_blocks
-from ..solver.scores import standardised_error
+from ..solver.scores import chance_above
 
 N_CANDIDATES = 200  # best models that plans are made of
 COLUMNS = ["parents", "size_b", "score", "lower", "upper", "parents_best", "p_better"]
@@ -103,11 +102,6 @@ def plan_merges(
     plans.attrs["left_out"] = {reason: n for reason, n in left_out.items() if n}
     plans.attrs |= {"n_sets": len(sets), "n_exact": len(possible)}
     return plans.head(top)
-
-
-def chance_above(score, deviation, bar):
-    """Probability that the score turns out above `bar`, normal on the arcsine scale."""
-    return ndtr(np.copysign(standardised_error(score, deviation, bar), score - bar))
 
 
 def _check(n_parents, top, n_candidates):

@@ -5,23 +5,22 @@ from functools import cached_property
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtr
 
 from ..data.response_kinds import PROPORTIONS, to_arcsine
-from ..data.responses import observed, reveal
+from ..data.responses import observed
 from ..solver import prediction
 from ..solver.gaussians import Gaussians
 from ..solver.prediction import revealed_row
-from ..solver.scores import arcsine_deviation, interval
+from ..solver.scores import chance_above, interval
 from ..threads import threads
 from .explanation import explain
 from .selection import JointResponses, mixture_of
 
 _N_LINEARISED = 10  # times
 _INSIDE = 1e-4, 1 - 1e-4  # scores whose slopes on the arcsine scale are finite
-# Intervals after n chosen answers are wider by a factor 1 + _MORE / sqrt(n): measured on held-out
-# models of one real and one simulated snapshot, by decide.chosen, 5 to 100 answers.
-_MORE = 0.5
+# Intervals after n chosen answers are wider by the factor 1 + _MORE / n, which held-out models of a
+# real and a simulated snapshot called for (`decide.chosen`, 5 to 100 answers).
+_MORE = 1.0
 _LEAST = 1e-4  # variance of a known score on the arcsine scale
 
 
@@ -77,13 +76,9 @@ class NewModel(prediction.NewModel):
         with threads(1):
             _, score, deviation = fit._belief(self._row, None, given, None)
             share = fit.scores_.open_share(given)
-            own = fit._calibrated(score, deviation, self._row, given, share)
+            deviation = fit._calibrated(score, deviation, self._row, given, share)
             if self.is_chosen:  # the calibration by the number of answers is of random ones
-                blank = reveal(given, False)
-                before = fit._calibrated(score, deviation, self._row, blank, share)
-                n = max(1, observed(given).sum())
-                own = np.maximum(own, before) * (1 + _MORE / np.sqrt(n))
-            deviation = own
+                deviation = deviation * (1 + _MORE / max(1, observed(given).sum()))
         for column, known in self.known_scores.items():
             score[0, column], deviation[0, column] = known, 0.0
         return score[0], deviation[0], fit.scores_.n_observed(given)[0]
@@ -109,9 +104,7 @@ class NewModel(prediction.NewModel):
         score, deviation, n_observed = self._forecast
         lower, upper = interval(score, deviation, level)
         best = _best(fit.trained_scores_[self.parents])
-        # On the arcsine scale, where deviations depend least on the score.
-        spread = np.maximum(arcsine_deviation(score, deviation), 1e-9)
-        better = ndtr((to_arcsine(score) - to_arcsine(best)) / spread)
+        better = chance_above(score, deviation, best)
         related = np.isfinite(fit.trained_scores_[fit._kin(self._row)[0] >= 2])
         above = score > np.nan_to_num(_best(fit.trained_scores_), nan=np.inf)
         return pd.DataFrame({
@@ -148,8 +141,8 @@ class NewModel(prediction.NewModel):
         """The forecast with more answers: a new `NewModel`, in milliseconds.
 
         They may have been chosen, as `next_items` does. Chosen answers narrow the posterior faster
-        than random ones, of which the calibration of the intervals was learned; so intervals are
-        wider, relative to the posterior, than those before any answer.
+        than random ones, of which the calibration of the intervals was learned; so intervals are a
+        little wider than those of `Forecaster.fold_in` with the same answers.
 
         Parameters
         ----------

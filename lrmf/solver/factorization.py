@@ -440,7 +440,7 @@ class LRMF(Forecasts, Estimator):
         trust = np.where(observed(revealed).any(axis=1), self.few_shot_trust, 1.0)
         return self.likelihood_.fold_in(prior.temper(trust), revealed)
 
-    def _calibrated(self, score, deviation, rows, given, share):
+    def _calibrated(self, score, deviation, rows, given, share=1.0):
         isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
         return self.calibration_(score, deviation, observed_counts(given), isolated, share)
 
@@ -539,7 +539,7 @@ class _Leaf(Forecasts):
     def _states(self, rows, revealed):
         return self._belief_
 
-    def _calibrated(self, score, deviation, rows, given, share):
+    def _calibrated(self, score, deviation, rows, given, share=1.0):
         return self._calibration(score, deviation, observed_counts(given), self._isolated, share)
 
 

@@ -4,7 +4,7 @@ from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
-from scipy.special import ndtri
+from scipy.special import ndtr, ndtri
 
 from ..data.response_kinds import to_arcsine
 from ..data.responses import observed
@@ -157,6 +157,12 @@ def interval(score, deviation, level):
     lower, upper = np.clip(y - half, 0, np.pi), np.clip(y + half, 0, np.pi)
     # At no width the score itself, which sin^2 and arcsin miss by a rounding error.
     return np.minimum(np.sin(lower / 2) ** 2, score), np.maximum(np.sin(upper / 2) ** 2, score)
+
+
+def chance_above(score, deviation, bar):
+    """Probability that the score turns out above `bar`, normal on the arcsine scale."""
+    gap = to_arcsine(score) - to_arcsine(bar)
+    return ndtr(gap / np.maximum(arcsine_deviation(score, deviation), 1e-12))
 
 
 def standardised_error(score, deviation, actual):
