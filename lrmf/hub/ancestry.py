@@ -1,7 +1,7 @@
 """From the leaderboard's models up through their parents: who is asked about, and what was said."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
 from typing import NamedTuple
@@ -130,13 +130,15 @@ class Crawler:
                 visits[asked] = visit
                 bar.update()
             answered = [(asked, v.resolved) for asked, v in visits.items() if v.resolved]
-            known = {name.casefold() for names in answered for name in names}
+            known = {name.casefold(): names[1] for names in answered for name in names}
             parents = {claim.parent for asked in level for claim in visits[asked].claims}
             level = sorted(p for p in parents.difference(visits) if p.casefold() not in known)
             if not level:
                 break
-        twice = [a for a, v in visits.items() if not v.resolved and a.casefold() in known]
-        return {asked: visits[asked] for asked in sorted(set(visits).difference(twice))}
+        for asked, visit in visits.items():  # a spelling that this Hub does not redirect
+            if not visit.resolved and (name := known.get(asked.casefold())):
+                visits[asked] = replace(visit, status="renamed", resolved=name)
+        return dict(sorted(visits.items()))
 
     def _visit(self, asked: str) -> Visit:
         visit = self._log.find("model", asked)
