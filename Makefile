@@ -11,6 +11,7 @@ Lineage-Regularized Matrix Factorization: the paper's results, regenerated.
   make crawl        collect a snapshot of the live Hub into data/hub
   make bench        measure the solver against its peers (BENCH=quick: in about a minute)
   make coverage     all unit tests; fails if they leave more than 5% of lrmf/ out
+  make check-claims recompute what is cheap, compare claims, README and docs with the results
   make paper        typeset the paper from the generated figures and tables
   make site         notebooks, figures, tables and documents as web pages in build/site
   make clean        remove build/ and caches; make distclean also .venv and simulated data
@@ -47,7 +48,7 @@ NOTEBOOKS := 01_crawl 02_lineage 03_fit 04_baselines 05_cold_start 06_figures
 committed := $(wildcard $(NOTEBOOKS:%=notebooks/%.ipynb))
 
 .PHONY: help setup reproduce test test-all coverage lint side-by-side unit-tests lab notebooks
-.PHONY: $(NOTEBOOKS:%=compare-%) crawl bench paper site clean distclean environment FORCE
+.PHONY: $(NOTEBOOKS:%=compare-%) crawl bench check-claims paper site clean distclean environment FORCE
 .DELETE_ON_ERROR:
 help:
 	@: $(info $(help))
@@ -249,6 +250,9 @@ bench: .venv-bench/.installed
 # From the committed results alone, so it is always made anew; equal results give equal bytes.
 paper: $(installed)
 	@$(python) -m paper.build
+
+check-claims: $(installed)
+	@$(python) -m paper.check
 
 site: $(installed)
 	@$(python) -m website.build build/site

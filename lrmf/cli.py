@@ -1,4 +1,4 @@
-"""The command line `lrmf`: simulate, crawl, import, validate, fit, predict.
+"""The command line `lrmf`: simulate, crawl, import, validate, fit, predict, plan, explore.
 
 Exit codes: 0 done, 1 data or files cannot be used, 2 the options cannot, 130 interrupted. Outputs
 appear complete or not at all, and their places are tried before the long work.
@@ -382,12 +382,7 @@ def predict(snapshot: Path, out: Path, item_probabilities, model, **parameters) 
         if matrix_file:
             check_space(item_probabilities, 4 * data.n_models * data.n_items)
         if model:
-            from .forecaster.forecaster import Forecaster
-            from .forecaster.saved_fit import check_items
-
-            fitted = Forecaster.load(model)
-            check_items(model, fitted, data.items)
-            fitted = fitted.adapt(data.responses, lineage, models=data.models)
+            fitted = _loaded(model, data).adapt(data.responses, lineage, models=data.models)
         else:
             fitted = _fitted(data, lineage, parameters)
         scores = forecast_snapshot(fitted, data, matrix_file)
@@ -398,7 +393,67 @@ def predict(snapshot: Path, out: Path, item_probabilities, model, **parameters) 
         _say(f"note: {note}")
 
 
+@program.command()
+@_file("--model", required=True, help="fit to use, from `lrmf fit`")
+@click.option("--from", "candidates", metavar="ID,ID,...", help="evaluated models to merge")
+@click.option(
+    "--top", type=click.IntRange(2, 2000), show_default="200", help="or so many of the best ones"
+)
+@click.option("--parents", "n_parents", type=click.IntRange(2, 3), default=2, help="of a merge")
+@click.option("--size", type=_Strength(0, min_open=True), help="of models, in billions")
+@click.option("--objective", default="mean", help="benchmark to rank by, or the mean of all")
+@_file("--out", help="plans to write as well (.csv), scores as fractions")
+def plan(model: Path, candidates, top, out: Path | None, **options) -> None:
+    """Rank merges of evaluated models by their expected score."""
+    if candidates and top:
+        raise click.UsageError("--from and --top: name models or count them, not both")
+    if out:
+        check_place(out)
+    if out and out.resolve() == model.resolve():
+        raise click.UsageError(f"--out {out}: would replace the fit in --model")
+    if candidates:
+        top = [name.strip() for name in candidates.split(",") if name.strip()]
+    from .decide.plans import plan_file, plan_text
+    from .forecaster.forecaster import Forecaster
+
+    with output(out) as file:
+        plans = Forecaster.load(model).plan_merges(top, top=10**6, **options)
+        if file:
+            file.write(plan_file(plans))
+    print(plan_text(plans))
+
+
+@program.command()
+@_snapshot
+@_file("--out", required=True, help="page to write (.html)")
+@_file(
+    "--model",
+    show_default="fit this snapshot first",
+    help="fit to use, from `lrmf fit` on the same items",
+)
+def explore(snapshot: Path, out: Path, model: Path | None) -> None:
+    """Write a page to look at families and to forecast models of one's own."""
+    _check_places(snapshot, {"--out": out}, inputs=[model] if model else [])
+    data, lineage = _load(snapshot)
+    with output(out) as file:
+        from .explorer import explore as page
+
+        file.write(
+            page(data, _loaded(model, data) if model else _fitted(data, lineage, {})).encode()
+        )
+    _say_on_terminal(f"wrote {out}; open it in a browser, it needs no network")
+
+
 # ---- what the commands share
+
+
+def _loaded(path: Path, snapshot):
+    from .forecaster.forecaster import Forecaster
+    from .forecaster.saved_fit import check_items
+
+    fitted = Forecaster.load(path)
+    check_items(path, fitted, snapshot.items)
+    return fitted
 
 
 def _load(path: Path) -> tuple:

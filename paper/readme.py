@@ -1,93 +1,195 @@
-"""The README's table of claims, and what was aimed at: ``python -m paper.readme``.
+"""What README and docs say of the results: ``python -m paper.readme``.
 
-Both come from the committed results.
+Findings and the table of README.md, the table of docs/claims.md, and figures/claims.json, all from
+the committed results. `check` compares instead of writing.
 """
 
+import json
 import sys
 import textwrap
 from pathlib import Path
 
 import pandas as pd
 
+from lrmf.baselines.registry import BOOSTING, FORECASTER, LRMF, MULTI_HOP, find
+from lrmf.evaluation.bootstrap import LEVEL
 from lrmf.files import OutputError, write_text
-from lrmf.report.tables import interval
+from lrmf.report.tables import interval, number
 
-from .generate import ROOT, Results, aims, is_earlier, listed
+from .generate import ROOT, PaperError, Results, is_earlier, listed
 
-RUNS = {"simulated": "simulated", "simulated, tuned": "full"}
-RUNS |= {"v1": "openllm-v1-items", "v2": "openllm-v2"}
-START, END = "<!-- claims: python -m paper.readme -->", "<!-- end of claims -->"
-
-
-def claims_block(root: Path = ROOT) -> str:
-    """Markdown of the claims, a column a run: the verdict and what was measured."""
-    columns = {}
-    for title, run in RUNS.items():
-        path = root / "figures" / run / "tables" / "claims.csv"
-        table = pd.read_csv(path, index_col="claim", keep_default_na=False)
-        columns[title] = "**" + table["verdict"] + "**: " + table["measured"]
-    frame = pd.DataFrame(columns).fillna("not tested")
-    by_length = sorted(columns.values(), key=len, reverse=True)  # the longest has them in order
-    frame = frame.loc[list(dict.fromkeys(name for column in by_length for name in column.index))]
-    lines = [("claim", *frame.columns), ("---",) * (1 + len(frame.columns)), *frame.itertuples()]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
-
-
-def earlier_results(root: Path = ROOT) -> str:
-    """A paragraph: which columns an earlier forecaster has made; empty if none."""
-    earlier = [title for title, run in RUNS.items() if is_earlier(root / "figures" / run)]
-    if not earlier:
-        return ""
-    titles = listed([f"*{title}*" for title in earlier])
-    text = (
-        f"*Forecaster* in {titles} is still an earlier version: LRMF corrected by random forests "
-        "over cards, averaged with boosted trees."
-    )
-    return textwrap.fill(text, 100, break_on_hyphens=False) + "\n\n"
-
-
-SETTINGS = {
-    "zero shot": "zero-shot",
-    "average": "zero-shot, average over benchmarks",
-    "later": "later models",
-    "few shot 1": "1 benchmark revealed",
-    "few shot 2": "2 revealed",
-    "few shot 4": "4 revealed",
+RUNS = {"simulated": "sim", "simulated, tuned": "full", "v1": "v1", "v2": "v2"}
+FOLDERS = {"sim": "simulated", "full": "full", "v1": "openllm-v1-items", "v2": "openllm-v2"}
+SEES = {  # what each predictor reads of a model that has no answers, from nothing to everything
+    "item mean": "nothing",
+    "boosting on features": "card",
+    MULTI_HOP.label: "tree",
+    LRMF.label: "tree, card if it helps",
+    BOOSTING.label: "card, name, tree",
+    FORECASTER.label: "card, name, tree",
 }
 
 
-def results_beside_aims(root: Path = ROOT) -> str:
-    """A paragraph: r aimed at and reached on v2, and what intervals of later models cover."""
-    results = Results(root, "v2")
-    rows = aims(results)
-    said = [
-        f"{SETTINGS[name]} {row.aim}, reached {row.reached} (best rival {row.rival})"
-        for name, row in zip(rows.index, rows.itertuples(), strict=True)
+class _Run(Results):
+    """The CSVs of any of the runs."""
+
+    def __init__(self, root, short):
+        self.short, self.run = short, FOLDERS[short]
+        self.folder = root / "figures" / self.run
+
+    def claims(self) -> pd.DataFrame:
+        return self.read("tables/claims", keep_default_na=False)
+
+    def claim(self, claim, setting="zero-shot"):
+        """The row about a claim in a setting."""
+        rows = self.claims()
+        return rows[(rows["claim"] == claim) & (rows["setting"] == setting)].iloc[0]
+
+    def value(self, frame, metric="pearson", predictor=FORECASTER.label, **labels):
+        """Row of a frame as `bootstrap` makes it."""
+        rows = self.read(frame)
+        for name, value in {"metric": metric, "predictor": predictor, **labels}.items():
+            rows = rows[rows[name] == value]
+        return rows.iloc[0]
+
+    def r(self, frame="zero_shot", **labels):
+        return interval(*self.value(frame, **labels)[["value", "lower", "upper"]], 2)
+
+    def mae(self, frame="zero_shot", **labels):
+        return number(self.value(frame, "mae", **labels)["value"], 1)
+
+
+def findings(root: Path = ROOT) -> str:
+    """What the real data say, in sentences that hold whatever the numbers are."""
+    v1, v2 = _Run(root, "v1"), _Run(root, "v2")
+    added = [run.claim("Forecaster against Forecaster without lineage") for run in (v1, v2)]
+    trees = [run.claim(f"Forecaster against {BOOSTING.label}") for run in (v1, v2)]
+    kind = "above factorization with model features"
+    claimed = [run.claim(f"LRMF 7 to 10 points of r {kind}") for run in (v1, v2)]
+    published = [run.claim(f"LRMF 15 to 30 points of r {kind}") for run in (v1, v2)]
+    n_models = [int(run.value("zero_shot")["n_models"]) for run in (v1, v2)]
+    texts = [
+        "**A family tree, a card and a name forecast a model that nobody has evaluated.** For "
+        f"{n_models[0]} held-out models of Open LLM Leaderboard v1 and {n_models[1]} of v2, "
+        f"forecast and actual scores correlate {v1.r()} and {v2.r()}, with mean absolute errors of "
+        f"{v1.mae()} and {v2.mae()} points; {v2.r('later_models')} and {v2.mae('later_models')} "
+        "for models of v2 that came later than all the fit has seen.",
+        "**Tree, card and name say much the same.** Beside the other two, the tree is worth "
+        f"{added[0].measured} points of r on v1 and {added[1].measured} on v2. Boosted trees "
+        f"that read all three are {_gap(trees[0])} on v1 and {_gap(trees[1])} on v2. Over a "
+        f"factorization that reads cards, lineage is worth {claimed[0].measured} and "
+        f"{claimed[1].measured} points: the 7 to 10 points first claimed for it are "
+        f"{claimed[0].verdict} on v1 and {claimed[1].verdict} on v2, the 15 to 30 points "
+        f"published are {published[0].verdict} and {published[1].verdict}.",
+        "**A few answers replace all of it.** With 5, 20 and 50 answers of a model known, "
+        f"forecasts on v1 correlate {_curve(v1, (5, 20, 50))}; with 1, 2 and 4 of the six "
+        f"benchmarks of v2, {_curve(v2, (1, 2, 4))}. Where a few cells of all models are known "
+        "at random, 90% intervals are too narrow ("
+        f"{v2.claim('90% intervals of Forecaster', '2% of cells').measured} at 2% of v2).",
     ]
-    met = [float(row.reached) >= float(row.aim) for row in rows.itertuples()]
-    later = results.read("later_models").query("predictor == 'Forecaster' and metric == 'coverage'")
-    covered = interval(*later[["value", "lower", "upper"]].iloc[0], 2)
-    text = (
-        f"What we had aimed at on v2 in r: {'; '.join(said)}. This meets {sum(met) or 'none'} of "
-        f"the {len(met)} aims; the paper says in section 6 what the data allow, and in Appendix B "
-        f"what was tried and left out. Nominal 90% intervals of later models cover {covered}."
-    )
-    return textwrap.fill(text, 100, break_on_hyphens=False)
+    wrapped = [
+        textwrap.fill(f"{n}. {text}", 100, subsequent_indent="   ", break_on_hyphens=False)
+        for n, text in enumerate(texts, 1)
+    ]
+    return "\n".join(wrapped) + earlier_results(root)
 
 
-def with_claims(text: str, root: Path = ROOT) -> str:
-    """The README with what stands between its two marks made anew."""
-    before, _, rest = text.partition(START)
-    _, mark, after = rest.partition(END)
+def _gap(row) -> str:
+    said = {"better": "behind by", "worse": "ahead by"}.get(row.verdict, "level with it")
+    if row.verdict == LEVEL:
+        return f"{said} ({row.measured})"
+    return f"{said} {row.measured}"
+
+
+def _curve(run, steps) -> str:
+    return listed([number(run.value("few_shot", k=k)["value"], 2) for k in steps])
+
+
+def results_table(root: Path = ROOT) -> str:
+    """Markdown: r with its interval and MAE by predictor, a column a run."""
+    lines = [("the forecast reads", "predictor", *RUNS), ("---",) * (2 + len(RUNS))]
+    for label, seen in SEES.items():
+        cells = []
+        for short in RUNS.values():
+            run = _Run(root, short)
+            known = set(run.read("zero_shot")["predictor"])
+            chosen = {"predictor": label}
+            r = run.r(**chosen) if label in known else ""
+            r = r if not r.startswith("0.00") else "0"
+            cells.append(f"{r} · {run.mae(**chosen)}" if r else "not in this run")
+        lines.append((seen, f"**{label}**" if find(label) is FORECASTER else label, *cells))
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def claims_table(root: Path = ROOT) -> str:
+    """Markdown of all claims and settings, a column a run: what was measured and the verdict."""
+    columns = {}
+    for title, short in RUNS.items():
+        table = _Run(root, short).claims().set_index(["claim", "setting"])
+        columns[title] = table["measured"] + ": **" + table["verdict"] + "**"
+    frame = pd.concat(columns, axis=1, sort=False).fillna("")
+    frame = frame.loc[sorted(frame.index, key=_place(columns))]
+    lines = [("claim", "setting", *frame.columns), ("---",) * (2 + len(columns))]
+    lines += [(*index, *cells) for index, cells in zip(frame.index, frame.to_numpy(), strict=True)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _place(columns):
+    """Key that keeps the claims in their order, and the settings within each from few to many."""
+    claims = list(dict.fromkeys(claim for column in columns.values() for claim, _ in column.index))
+
+    def key(index):
+        claim, setting = index
+        head = setting.split(" ")[0].rstrip("%")
+        is_number = head.replace(".", "", 1).isdigit()
+        group = ("known" in setting) + 2 * ("cells" in setting) + 3 * (setting == "later models")
+        return claims.index(claim), group, float(head) if is_number else 0.0
+
+    return key
+
+
+def claims_json(root: Path = ROOT) -> str:
+    """All claims of all runs, for programs: run, claim, setting, verdict, value, lower, upper."""
+    rows = [
+        {"run": FOLDERS[short], **{k: v if v != "" else None for k, v in row.items()}}
+        for short in RUNS.values()
+        for row in _Run(root, short).claims().to_dict("records")
+    ]
+    return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+
+
+def earlier_results(root: Path = ROOT) -> str:
+    """A sentence: which columns an earlier forecaster has made; empty if none."""
+    earlier = [title for title, s in RUNS.items() if is_earlier(root / "figures" / FOLDERS[s])]
+    if not earlier:
+        return ""
+    return f"\n\n*Forecaster* in {listed(earlier)} is still an earlier version."
+
+
+def _filled(text: str, name: str, content: str) -> str:
+    """A document with what stands between the two marks of this name made anew."""
+    start, end = f"<!-- {name}: python -m paper.readme -->", f"<!-- end of {name} -->"
+    before, _, rest = text.partition(start)
+    _, mark, after = rest.partition(end)
     if not mark:
-        raise ValueError(f"README.md needs a line {START} and a line {END}")
-    paragraphs = earlier_results(root) + results_beside_aims(root)
-    return f"{before}{START}\n\n{claims_block(root)}\n\n{paragraphs}\n\n{END}{after}"
+        raise ValueError(f"needs a line {start} and a line {end}")
+    return f"{before}{start}\n\n{content}\n\n{end}{after}"
+
+
+def documents(root: Path = ROOT) -> dict[Path, str]:
+    """Every document that quotes results, as it should be."""
+    readme, claims = root / "README.md", root / "docs" / "claims.md"
+    text = _filled(readme.read_text(encoding="utf-8"), "findings", findings(root))
+    return {
+        readme: _filled(text, "results", results_table(root)),
+        claims: _filled(claims.read_text(encoding="utf-8"), "claims", claims_table(root)),
+        root / "figures" / "claims.json": claims_json(root),
+    }
 
 
 if __name__ == "__main__":
-    readme = ROOT / "README.md"
     try:
-        write_text(readme, with_claims(readme.read_text(encoding="utf-8")))
-    except (OSError, ValueError, OutputError) as reason:
+        for path, text in documents().items():
+            write_text(path, text)
+    except (OSError, ValueError, PaperError, OutputError) as reason:
         sys.exit(f"paper.readme: {reason}")

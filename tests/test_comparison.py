@@ -123,27 +123,24 @@ def test_spread_is_the_deviation_over_folds_and_seeds():
 
 
 @pytest.mark.parametrize(
-    ("difference", "lower", "verdict"),
+    ("lower", "upper", "verdict"),
     [
-        (0.30, 0.11, "larger than claimed"),
-        (0.08, 0.01, "as claimed"),
-        (0.30, 0.02, "as claimed"),
-        (0.06, 0.01, "smaller than claimed"),
-        (0.20, -0.01, "no advantage"),
-        (-0.20, -0.30, "no advantage"),
+        (0.01, 0.30, "better"),
+        (-0.01, 0.30, "no clear difference"),
+        (-0.30, -0.01, "worse"),
+        (np.nan, np.nan, "no clear difference"),
     ],
 )
-def test_claim(difference, lower, verdict):
+def test_the_verdict_is_that_of_the_interval(lower, upper, verdict):
     frame = pd.DataFrame(
         {
             "predictor": ["MF", "MF", "item mean"],
             "metric": ["pearson", "mae", "pearson"],
-            "difference": difference,
             "difference_lower": lower,
+            "difference_upper": upper,
         }
     )
-    judged = comparison.judge_claim(frame)
-    assert judged["verdict"].tolist() == [verdict]
+    assert comparison.judge_leads(frame)["verdict"].tolist() == [verdict]
 
 
 def test_leads_are_those_of_each_reference_with_the_same_draws():
@@ -270,7 +267,7 @@ def test_emptiness_is_passed_on():
     assert comparison.by_stratum(add_strata(empty)).empty
     assert calibration_bins(empty).empty
     assert interval_quality(empty).empty
-    assert comparison.judge_claim(comparison.bootstrap(empty)).empty
+    assert comparison.judge_leads(comparison.bootstrap(empty)).empty
 
 
 @pytest.mark.parametrize("binary", [True, False])

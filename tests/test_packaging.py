@@ -1,5 +1,6 @@
 """pyproject.toml, requirements.lock, environment.yml and CITATION.cff say the same."""
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -101,3 +102,29 @@ def test_citation_is_of_this_version(project):
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
     assert citation["version"] == project["version"]
     assert citation["license"] == project["license"]
+
+
+def test_every_description_of_the_software_says_the_same():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text(encoding="utf-8"))
+    codemeta = json.loads((ROOT / "codemeta.json").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert citation["title"] == zenodo["title"] == codemeta["name"]
+    abstract = " ".join(citation["abstract"].split())
+    assert abstract == zenodo["description"] == codemeta["description"]
+    assert {project["version"]} == {found["version"] for found in (citation, zenodo, codemeta)}
+    assert project["license"] == citation["license"] == zenodo["license"]
+    assert codemeta["license"].endswith(f"/{project['license']}")
+    assert citation["keywords"] == zenodo["keywords"] == codemeta["keywords"]
+    names = [author["name"] for author in citation["authors"]]
+    assert names == [creator["name"] for creator in zenodo["creators"]]
+    assert names == [author["name"] for author in codemeta["author"]]
+
+
+def test_the_container_takes_the_steps_of_make_setup():
+    container = json.loads((ROOT / ".devcontainer" / "devcontainer.json").read_text())
+    assert (ROOT / ".devcontainer" / container["build"]["dockerfile"]).resolve().is_file()
+    steps = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    assert "RUN make setup" in steps and container["postCreateCommand"] == "make setup"
+    version = re.search(r"FROM python:(\d+)\.(\d+)", steps)
+    assert (3, 11) <= (int(version[1]), int(version[2])) < (3, 14)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrmf.evaluation.bootstrap import judge_claim
+from lrmf.evaluation.bootstrap import judge_leads
 from lrmf.report import tables
 
 
@@ -79,7 +79,7 @@ def test_a_bound_below_zero_keeps_its_sign():
 
 def test_claim_table_names_method_and_rival():
     frame = compared({"Forecaster": (0.7, 0.6, 0.8), "MF": (0.5, 0.4, 0.6)})
-    claim = judge_claim(frame).assign(setting="zero-shot", reference="LRMF")
+    claim = judge_leads(frame).assign(setting="zero-shot", reference="LRMF")
     table = tables.claim_table(claim)
     assert list(table.columns) == ["method", "rival", "lead", "verdict"]
     assert table.loc["zero-shot"].tolist()[:2] == ["LRMF", "MF"]

@@ -1,8 +1,9 @@
 """Descriptions of models: what card, name and family tree say before anyone has asked a question.
 
 A field that a card leaves open is unknown, not a level of its own. It is inherited: an unscored
-ancestor takes what most of its evaluated children have, a model takes what its parents have. What
-remains open is a distribution over what the evaluated models have.
+ancestor takes what most of its evaluated children have, a model takes what its parents have, and so
+it does with the name if it has none. What remains open is a distribution over what the evaluated
+models have.
 """
 
 import re
@@ -189,7 +190,27 @@ class Describer:
         found = self._describe(
             rows, ids, values[rows], known[rows], ancestry[rows], change, self._parents | parents
         )
+        found = self._with_names(found, rows, ids, parents)
         return found, [note for name, note in notes if name in set(ids)]
+
+    def _with_names(self, found, rows, ids, parents):
+        """A model without a name is called like its parents, on average."""
+        nameless = [n for n, name in enumerate(ids) if not str(name).rpartition("/")[2]]
+        cells = [
+            (n, parent) for n in nameless for parent in parents.get(rows[n], ((), ()))[0]
+            if parent < len(self.ids)
+        ]  # fmt: skip
+        if not cells:
+            return found
+        places = tuple(np.array(cells).T)
+        weights = sparse.csr_array((np.ones(len(cells)), places), (len(ids), len(self.ids)))
+        names = {}
+        for field in ("grams", "tokens"):
+            mean = weights @ getattr(self.nodes, field)
+            length = np.maximum(sparse.linalg.norm(mean, axis=1), 1e-9)
+            mean = sparse.diags_array(1 / length) @ mean
+            names[field] = sparse.csr_array(getattr(found, field) + mean, dtype=np.float32)
+        return replace(found, **names)
 
     def _is_known(self, name):
         """Whether a model is in the family tree, but not evaluated."""

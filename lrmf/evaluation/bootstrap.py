@@ -154,31 +154,27 @@ def spread_over_folds(forecasts: pd.DataFrame) -> pd.DataFrame:
     return grouped.agg(sd="std", n_splits="size").reset_index()
 
 
-def judge_claim(comparison: pd.DataFrame) -> pd.DataFrame:
-    """Whether r exceeds that of factorization and collaborative filtering by what is claimed.
+BETTER, LEVEL, WORSE = "better", "no clear difference", "worse"
 
-    Verdicts from the difference in r and its interval: "larger than claimed" if the whole interval
-    lies above the claimed range, "as claimed" if the difference is at least the lower end of the
-    range and the interval excludes 0, "smaller than claimed" if the interval excludes 0 but not
-    the difference, "no advantage" if the interval includes 0 or less.
-    """
-    low, high = CLAIM
+
+def verdict(lower, upper):
+    """What the interval of a difference says: better above 0, worse below, else no clear one."""
+    return np.select([np.asarray(lower) > 0, np.asarray(upper) < 0], [BETTER, WORSE], LEVEL)
+
+
+def judge_leads(comparison: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `bootstrap` about r and baselines of the claim, with the `verdict` of each."""
     frame = comparison[
         (comparison["metric"] == "pearson") & comparison["predictor"].isin(shown_in(LEADS))
-    ].copy()
-    conditions = [
-        frame["difference_lower"] > high,
-        (frame["difference_lower"] > 0) & (frame["difference"] >= low),
-        frame["difference_lower"] > 0,
     ]
-    verdicts = ["larger than claimed", "as claimed", "smaller than claimed"]
-    return frame.assign(verdict=np.select(conditions, verdicts, "no advantage"))
+    bounds = frame["difference_lower"], frame["difference_upper"]
+    return frame.assign(verdict=verdict(*bounds))
 
 
 def leads(
     forecasts: pd.DataFrame, references: Sequence[str], *, by: Sequence[str] = (), **options
 ) -> pd.DataFrame:
-    """Whether each `reference` leads the baselines in r as claimed: the frames of `judge_claim`.
+    """The differences in r of each `reference` to the baselines: the frames of `judge_leads`.
 
     Parameters
     ----------
@@ -186,12 +182,12 @@ def leads(
     forecasts, by, options : as in `bootstrap`
     """
     options |= {"by": by, "metrics": ["pearson"]}
-    parts = [judge_claim(bootstrap(forecasts[:0], **options)).assign(reference="")]
+    parts = [judge_leads(bootstrap(forecasts[:0], **options)).assign(reference="")]
     for reference in references if not forecasts.empty else ():
         if (forecasts["predictor"] == reference).any():
             chosen = forecasts[forecasts["predictor"].isin([reference, *shown_in(LEADS)])]
             compared = bootstrap(chosen, reference=reference, **options)
-            parts.append(judge_claim(compared).assign(reference=reference))
+            parts.append(judge_leads(compared).assign(reference=reference))
     return pd.concat(parts[1:] or parts, ignore_index=True)
 
 

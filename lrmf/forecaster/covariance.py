@@ -128,7 +128,7 @@ class Covariance:
         """Prior variances (len(a),), noise included."""
         w = self.parameters
         shared = sum(w.get(name, 0) for name in ("card and name", "base", "constant", "noise"))
-        linear = sum(w[name] * row**2 for name, row in self._linear(a).items())
+        linear = sum(w.get(name, 0) * row**2 for name, row in self._linear(a).items())
         return shared + w["lineage"] * a.variance + linear
 
     def terms(self, a, b):

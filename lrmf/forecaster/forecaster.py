@@ -36,6 +36,7 @@ from ..solver.scores import coverage_scale
 from ..threads import threads
 from .drift import DriftConfig, TemporalDrift, late_models, shrunken_mean
 from .explanation import explain
+from .merges import plan_merges
 from .near_duplicates import (
     CONFIG,
     NearDuplicates,
@@ -228,8 +229,39 @@ class Forecaster(Forecasts, BaseEstimator):
         new.responses_ = revealed_row(answers or {}, columns, self.responses_.dtype)
         new.n_threads = 1
         with threads(1):
-            new._attach_leaf(card, parents if self.use_lineage else [])
+            new._attach_leaves([card], [parents if self.use_lineage else []])
         return NewModel(new)
+
+    def fold_in_each(self, parents, cards=None):
+        """Forecasts of models without responses, each as `fold_in` makes it, all at once.
+
+        Parameters
+        ----------
+        parents : sequence, for each model a sequence of ids or (id, relation)
+        cards : sequence of mappings, optional, one for each model, with different model_id
+
+        Returns
+        -------
+        Forecasts : a row for each model
+        """
+        check_is_fitted(self)
+        parents = [read_parents(own) for own in parents]
+        new = copy.copy(self)
+        kind = kind_of(self.responses_)
+        shape = len(parents), self.responses_.shape[1]
+        new.responses_ = np.full(shape, kind.missing, self.responses_.dtype)
+        # Ids tell the models apart; no model is of this organization, and the names are empty.
+        cards = cards or [{"model_id": f"new model {n}/"} for n in range(len(parents))]
+        with threads(self.n_threads):
+            new._attach_leaves(cards, parents if self.use_lineage else [[] for _ in parents])
+        return new
+
+    def plan_merges(self, candidates=None, n_parents=2, *, objective="mean", top=20, size=None):
+        """Which evaluated models to merge next; see `lrmf.forecaster.merges.plan_merges`."""
+        check_is_fitted(self)
+        return plan_merges(
+            self, candidates, n_parents, objective=objective, top=top, size=size
+        )  # fmt: skip
 
     def explain(self, rows=None):
         """What the forecasts of some models without own responses rest on; see `explain`.
@@ -346,26 +378,34 @@ class Forecaster(Forecasts, BaseEstimator):
         candidates = pd.Index(self.lineage_.node_ids).get_indexer(self.trained_ids_)
         self._kinship = Relatedness(self.lineage_, candidates)
 
-    def _attach_leaf(self, card, parents):
-        """Take one new model as the only row."""
-        table = pd.DataFrame([card if self.use_cards else {"model_id": card["model_id"]}])
+    def _attach_leaves(self, cards, parents):
+        """Take new models as the rows: their cards, and pairs (id, relation) of each."""
+        table = pd.DataFrame(cards)
+        shown = table if self.use_cards else table[["model_id"]]
         kinship = self._kinship
-        nodes = pd.Index(kinship.lineage.node_ids).get_indexer([parent for parent, _ in parents])
+        known = pd.Index(kinship.lineage.node_ids)
+        nodes = [known.get_indexer([parent for parent, _ in own]) for own in parents]
         edges = [
-            (parent, card["model_id"], relation)
-            for (parent, relation), node in zip(parents, nodes, strict=True) if node >= 0
+            (parent, name, relation)
+            for name, own, places in zip(table["model_id"], parents, nodes, strict=True)
+            for (parent, relation), node in zip(own, places, strict=True) if node >= 0
         ]  # fmt: skip
-        self.place_, self._number, self._beliefs = np.array([-1]), np.array([0]), None
-        self._is_unchanged = np.array([False])
-        self.other_, self.notes_ = self.prior_.describer.describe(table, edges)
-        self.later_ = self.drift_.is_later(pd.DataFrame([card]))
+        n = len(table)
+        self.place_, self._number, self._beliefs = np.full(n, -1), np.arange(n), None
+        self._is_unchanged = np.zeros(n, bool)
+        self.other_, self.notes_ = self.prior_.describer.describe(shown, edges)
+        self.later_ = self.drift_.is_later(table)
+        unknown = [
+            parent for own, places in zip(parents, nodes, strict=True)
+            for (parent, _), node in zip(own, places, strict=True) if node < 0
+        ]  # fmt: skip
         self.notes_ += [
             f"the parent {parent} is not known; the forecast goes on without it"
-            for (parent, _), node in zip(parents, nodes, strict=True) if node < 0
-        ]  # fmt: skip
-        kin = kinship.of_leaf(nodes[nodes >= 0])
-        self._kin = lambda rows: kin
-        self.isolated_ = np.array([not (kin > 0).any()])
+            for parent in dict.fromkeys(unknown)
+        ]
+        kin = np.concatenate([kinship.of_leaf(places[places >= 0]) for places in nodes])
+        self._kin = lambda rows: kin[rows]
+        self.isolated_ = ~(kin > 0).any(axis=1)
 
     def _kin(self, rows):
         return self._kinship.of(rows)

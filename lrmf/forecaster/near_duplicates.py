@@ -74,7 +74,8 @@ class NearDuplicates:
         w_ve  propto  share[relatedness of v, e] / n_kin  prod_{i in O} P(z_ui | v, e)
 
     with n_kin the number of training models of that relatedness to u, and p_ui in it what LRMF
-    would have forecast as the answers came in (`forecast_in_turn`). The shares (mixture weights)
+    would have forecast as the answers came in (`forecast_in_turn`). Strangers that answered none of
+    the items in O have no weight. The shares (mixture weights)
     are learned by expectation maximisation from training models that are forecast as if only few
     of their answers were revealed. Answers are not independent given v, so the best shares depend
     on how many are revealed: they are learned for each number in `NearDuplicateConfig.n_revealed`,
@@ -167,9 +168,6 @@ class NearDuplicates:
                 level = CONFIG.n_revealed.index(CONFIG.typical)
             if found := self.mixture_weights.get((CONFIG.n_revealed[level], bool(group))):
                 shares[row], alone[row] = found
-            if n_revealed[row] == 0:  # nothing speaks for a stranger
-                alone[row] += shares[row, 0].sum()
-                shares[row, 0] = 0
         return shares, alone
 
     def blend(self, weights, forecast, items=slice(None)):
@@ -312,8 +310,13 @@ def _normalised(ratio, kin, shares, alone):
     log_prior = np.full((len(kin), NOISE.size, len(RELATEDNESS) + 1), -np.inf, np.float32)
     with np.errstate(divide="ignore"):
         log_prior[..., :-1] = np.log(shares / np.stack(number, axis=1)[..., None]).swapaxes(1, 2)
+    # Nothing speaks for strangers without an answer in common: their share is that of LRMF alone.
+    is_silent = (kin == 0) & (ratio == 0).all(axis=1)
+    share = is_silent.sum(axis=1) / number[0]
+    alone = alone + share * shares[:, 0].sum(axis=1)
     log_weight = ratio
     log_weight += np.take_along_axis(log_prior, kin[:, None].astype(np.intp), axis=2)
+    np.copyto(log_weight, -np.inf, where=is_silent[:, None])
     # Normalised together with the weight of LRMF alone, in a stable way.
     top = np.maximum(log_weight.max(axis=(1, 2)), np.log(alone))
     log_weight -= top[:, None, None].astype(np.float32)

@@ -1,10 +1,12 @@
 """The prior of model states: a Gaussian process over what cards, names and lineage say."""
 
 import numpy as np
+import pandas as pd
 from scipy import sparse
 
 from ..solver.gaussians import Gaussians
-from ..solver.process import Process
+from ..solver.process import EXACT, Process
+from ..solver.process_prior import ProcessPrior
 from .covariance import LEAST_NOISE, Covariance, choose_share, learn
 
 _REACHES = (0.0, 0.25, 0.5)
@@ -14,6 +16,7 @@ _ROUNDS = 10  # of expectation maximisation
 _FIELD_NOISE = 0.1  # of levels of cards, where they are forecast
 _FEW = 1000  # models up to which every output has noise of its own
 _ALIKE = 1.4  # ratio of mean shares up to which outputs have common noise where models are many
+_MANY = 50  # models whose fields are forecast at once, from which on covariances are kept
 _LEAST_SHARE = 0.05  # below this outputs are all alike
 _NOTHING = 1e6  # noise of what is not known
 _DEGREES = 4  # of freedom of the t distribution that scatters are those of
@@ -88,6 +91,7 @@ class StatePrior:
         self.nodes = describer.nodes[np.arange(describer.n_evaluated)]
         # Fields that are known of some model.
         self.able = [name for name, mask in self.nodes.open.items() if not mask.all()]
+        self._kept = None, None  # fields, and the covariances that do not look at these
 
     def condition(self, covariance, values, noise, *, precisions=None):
         """Condition the process on these outputs, or take up saved precision matrices."""
@@ -129,6 +133,36 @@ class StatePrior:
         return choose_share(
             covariance, self.nodes, values, noise, np.sqrt(self.variances), seed=self.seed
         )
+
+    def of_nodes(self, lineage, p):
+        """The covariance learned as a prior of p independent components, for ``LRMF(prior=...)``.
+
+        Parameters
+        ----------
+        lineage : Lineage of the models of this prior
+        p : int
+
+        Returns
+        -------
+        ProcessPrior
+
+        Raises
+        ------
+        ValueError
+            If a node of the lineage is not known here, or p is not the number of outputs.
+        """
+        place = pd.Index(self.describer.ids).get_indexer(lineage.node_ids)
+        if (place < 0).any():
+            unknown = np.asarray(lineage.node_ids)[place < 0][0]
+            raise ValueError(f"{unknown!r} is not among the models that the prior was fitted to")
+        if p != len(self.centre):
+            raise ValueError(f"the prior has {len(self.centre)} components, not {p}")
+        nodes = self.describer.nodes[place]
+        covariance = self.covariance_(nodes, nodes).astype(np.float64)
+        covariance[np.diag_indices_from(covariance)] = (
+            self.covariance_.variance(nodes) + LEAST_NOISE
+        )
+        return ProcessPrior(covariance, np.sum(self.to_states**2, axis=0))
 
     def _choose_reach(self):
         children = np.flatnonzero(np.diff(self.nodes.parents.indptr))
@@ -212,11 +246,11 @@ class StatePrior:
             unknown = [name for name, is_open in zip(fields, pattern, strict=True) if is_open]
             # As any output, by a covariance that does not look at these fields.
             blind = self.covariance_.without(unknown)
+            between = self._between(blind, tuple(unknown), rows.size)
             known = np.hstack([self.nodes.table(name) for name in unknown])
             typical = np.nanmean(known, axis=0)
             process = Process(
-                lambda a, b, blind=blind: blind(self.nodes[a], self.nodes[b]),
-                blind.variance(self.nodes) + _FIELD_NOISE,
+                between, blind.variance(self.nodes) + _FIELD_NOISE,
                 np.isnan(known) * _NOTHING, np.nan_to_num(known - typical), exact=0,
             )  # fmt: skip
             cross = blind(described[rows], self.nodes)
@@ -228,6 +262,16 @@ class StatePrior:
                     part = part / np.maximum(part.sum(axis=1, keepdims=True), 1e-9)
                 filled[name][rows] = part
         return described.replace(filled)
+
+    def _between(self, covariance, unknown, n):
+        """Covariances of the evaluated models, by their rows, for forecasts of n models."""
+        if n <= _MANY or len(self.nodes) > EXACT:
+            return lambda a, b: covariance(self.nodes[a], self.nodes[b])
+        # For many forecasts, and those that follow, all of them at once.
+        if self._kept[0] != unknown:
+            self._kept = unknown, covariance(self.nodes, self.nodes)
+        matrix = self._kept[1]
+        return lambda a, b: matrix[np.ix_(a, b)]
 
     def _beliefs(self, mean, variance):
         scale = np.sqrt(variance)

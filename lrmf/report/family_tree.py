@@ -88,6 +88,26 @@ def family_picture(
     return pd.DataFrame(rows), edges[drawn].reset_index(drop=True)
 
 
+def family_layout(lineage: Lineage, family: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Place all members of a family, as `family_picture` places those that it shows.
+
+    Returns
+    -------
+    members : int (n,), nodes
+    generation : int (n,)
+    height : float (n,)
+    """
+    members = np.flatnonzero(lineage.families == family)
+    if members.size == 1:
+        return members, np.zeros(1, int), np.zeros(1)
+    graph = _graph(lineage, members)
+    generation = _generations(graph)
+    height = _heights(graph, generation)
+    return members, *(
+        np.array([part[m] for m in members.tolist()]) for part in (generation, height)
+    )
+
+
 def _graph(lineage, members):
     """The family as a graph over node numbers."""
     is_member = np.zeros(lineage.n_nodes, dtype=bool)

@@ -56,6 +56,7 @@ from .population import (
     PRETRAINED,
     QUANTIZED,
     Population,
+    PopulationConfig,
     describe_models,
     grow_population,
     recorded_edges,
@@ -124,7 +125,13 @@ class AnswerConfig:
         return mixing
 
 
-def simulate(*, n_models: int = 2934, n_items: int = 21606, seed: int = 0) -> Snapshot:
+def simulate(
+    *,
+    n_models: int = 2934,
+    n_items: int = 21606,
+    seed: int = 0,
+    population: PopulationConfig | None = None,
+) -> Snapshot:
     """Draw a simulated Hub; see the module's docstring for the model.
 
     Parameters
@@ -136,6 +143,8 @@ def simulate(*, n_models: int = 2934, n_items: int = 21606, seed: int = 0) -> Sn
         for each benchmark. The default is the real number.
     seed : int, at least 0
         Equal seeds give equal bytes.
+    population : PopulationConfig, optional
+        Shares of merges, of recorded parents and the like.
 
     Returns
     -------
@@ -163,8 +172,9 @@ def simulate(*, n_models: int = 2934, n_items: int = 21606, seed: int = 0) -> Sn
     _check_whole_number("seed", seed, 0, 2**63 - 1)
     config, item_config = AnswerConfig(), ItemConfig()
     rng = np.random.default_rng(seed)
-    population = grow_population(n_models, rng)
-    cards = describe_models(population, rng)
+    settings = PopulationConfig() if population is None else population
+    population = grow_population(n_models, rng, settings)
+    cards = describe_models(population, rng, settings)
     edges = recorded_edges(population)
     items = make_items(n_items)
     retention = _draw_retention(population.kind, rng, config)

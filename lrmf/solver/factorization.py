@@ -72,6 +72,9 @@ class LRMF(Forecasts, BaseEstimator):
         Which part of the model state the lineage regularizes (answers).
     use_features : bool
         Whether `fit` uses the models table as the prior mean of the states.
+    prior : function of (lineage, p), optional
+        Makes the `Prior` of the p components over the nodes, such as a `ProcessPrior`, in place of
+        the field above; it is not kept by `to_arrays`.
     few_shot_trust : float
         Tempering tau of the lineage prior when answers are folded in: N(t_u, S_u / tau).
     max_sweeps, tolerance : int, float
@@ -116,6 +119,7 @@ class LRMF(Forecasts, BaseEstimator):
         jump=0.05,
         regularize="both",
         use_features=False,
+        prior=None,
         few_shot_trust=1.0,
         max_sweeps=100,
         tolerance=1e-3,
@@ -131,6 +135,7 @@ class LRMF(Forecasts, BaseEstimator):
         self.jump = jump
         self.regularize = regularize
         self.use_features = use_features
+        self.prior = prior
         self.few_shot_trust = few_shot_trust
         self.max_sweeps = max_sweeps
         self.tolerance = tolerance
@@ -206,6 +211,8 @@ class LRMF(Forecasts, BaseEstimator):
                 self.__dict__.pop(name, None)  # what an earlier fit has cached
 
     def _prior(self, p, node_variance=0.0):
+        if self.prior is not None:
+            return self.prior(self.lineage_, p)
         regularized = LIKELIHOODS[self.kind_].regularized(self.regularize, p)
         strength = np.where(regularized, float(self.lineage_strength), 0.0)
         return LineagePrior(
@@ -322,7 +329,8 @@ class LRMF(Forecasts, BaseEstimator):
 
     def to_arrays(self):
         """What `adapt` needs of a fit, as named arrays that `numpy.savez` takes without pickle."""
-        arrays = {"params": np.array(json.dumps(self.get_params(), sort_keys=True, default=_plain))}
+        parameters = self.get_params() | {"prior": None}
+        arrays = {"params": np.array(json.dumps(parameters, sort_keys=True, default=_plain))}
         if self.items_ is not None:
             arrays |= {f"items_{c}": self.items_[c].to_numpy() for c in ("n_trials",)}
             arrays |= {f"items_{c}": self.items_[c].to_numpy(str) for c in ("item_id", "benchmark")}

@@ -71,6 +71,43 @@ class Forecasts:
         rows = self._checked(rows, revealed=revealed, target=target)
         return self._scores_of(rows, revealed, target, level)
 
+    def predict_average(self, rows=None, *, revealed=None, benchmarks=None, level=0.9):
+        r"""Mean of the benchmark scores, with its interval.
+
+        The deviation of each score is calibrated, sigma_b to sigma'_b; benchmarks stay correlated
+        as the states have them: `BenchmarkScores.average_deviation` with f_b = sigma'_b / sigma_b
+        over their number.
+
+        Parameters
+        ----------
+        rows, revealed, level : as in `predict_scores`
+        benchmarks : sequence of str, optional, all by default
+
+        Returns
+        -------
+        DataFrame : row, score, lower, upper, deviation
+        """
+        rows, names = self._checked(rows, revealed=revealed), self.scores_.names
+        chosen = np.isin(names, names if benchmarks is None else benchmarks)
+        parts = [np.empty((2, 0))]
+        with threads(self.n_threads):
+            for block, shown in self._blocks(rows, revealed):
+                given = self.responses_[rows[block]] if shown is None else shown
+                states = self._states(rows[block], shown)
+                forecast = self.likelihood_.forecast(states.mean, states.covariance)
+                expected = self._refined(rows[block], shown, states, forecast[0], slice(None))
+                score = self.scores_.expected(expected, given, None)
+                own = self.likelihood_, states, given
+                raw = self.scores_.deviation(*own, None, forecast=forecast)
+                factor = self._calibrated(score, raw, rows[block], given) * chosen / chosen.sum()
+                factor = np.divide(factor, raw, out=np.zeros_like(raw), where=raw > 0)
+                deviation = self.scores_.average_deviation(*own, factor, forecast=forecast)
+                parts.append(np.stack([score[:, chosen].mean(axis=1), deviation]))
+        score, deviation = np.concatenate(parts, axis=1)
+        lower, upper = interval(score, deviation, level)
+        frame = {"row": rows, "score": score, "lower": lower, "upper": upper}
+        return pd.DataFrame(frame | {"deviation": deviation})
+
     def predict_both(self, rows=None, *, revealed=None, target=None, level=0.9):
         """Expected responses of all items and benchmark scores, in the time of one of them.
 

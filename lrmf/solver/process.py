@@ -129,7 +129,8 @@ class Process:
     def _from_neighbours(self, cross, own):
         mean, variance = np.empty((2, len(cross), self.outputs.shape[1]))
         n_near = min(self.neighbours, cross.shape[1])
-        nearest = np.argpartition(-cross, n_near - 1, axis=1)[:, :n_near]
+        # Many models are alike: ties, but for rounding errors, go to the first ones.
+        nearest = np.argsort(-np.round(cross, 6), axis=1, kind="stable")[:, :n_near]
         for row, near in enumerate(np.sort(nearest, axis=1)):
             near = near[np.isfinite(cross[row, near])]
             among, right = self.between(near, near).astype(np.float64), cross[row, near]

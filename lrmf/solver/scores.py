@@ -91,6 +91,30 @@ class BenchmarkScores:
         total = np.where(total > 0, total, np.nan).astype(np.float64)
         return np.sqrt(np.maximum(variance, 0)) / total
 
+    def average_deviation(self, likelihood, states, given, factor, *, forecast):
+        r"""Standard deviation (n,) of a weighted sum of scores, sum_b f_b s_b, and the noise.
+
+        With g_b the slope of score b and C the covariance of the state, shared by all benchmarks,
+
+            Var = g' C g + noise,    g = sum_b f_b g_b.
+
+        Parameters
+        ----------
+        likelihood, states, given, forecast : as in `deviation`
+        factor : (n, n_benchmarks), f
+        """
+        _, slope, noise = forecast
+        free = (~observed(given)).astype(np.float32)
+        gradient, variance = np.zeros(states.information.shape), np.zeros(len(given))
+        for b, weights in enumerate(self.weights.T):
+            column = np.flatnonzero(weights)
+            share = weights[column] / weights.sum()
+            own = (slope * free)[:, column] @ (likelihood.loadings[column] * share[:, None])
+            gradient += factor[:, [b]] * own
+            variance += factor[:, b] ** 2 * ((noise * free)[:, column] @ share**2)
+        variance += np.einsum("ni,nij,nj->n", gradient, states.covariance, gradient)
+        return np.sqrt(np.maximum(variance, 0))
+
     def errors(self, likelihood, states, given, *, unexplained=0.0):
         """`standardised_error` of forecasts of all observed responses (n, n_benchmarks).
 
@@ -120,6 +144,12 @@ def interval(score, deviation, level):
     lower, upper = np.clip(y - half, 0, np.pi), np.clip(y + half, 0, np.pi)
     # At no width the score itself, which sin^2 and arcsin miss by a rounding error.
     return np.minimum(np.sin(lower / 2) ** 2, score), np.maximum(np.sin(upper / 2) ** 2, score)
+
+
+def chance_above(score, deviation, bar):
+    """Probability that the score turns out above `bar`, normal on the arcsine scale."""
+    gap = to_arcsine(score) - to_arcsine(bar)
+    return norm.cdf(gap / np.maximum(_arcsine_deviation(score, deviation), 1e-12))
 
 
 def standardised_error(score, deviation, actual):

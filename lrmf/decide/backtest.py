@@ -1,0 +1,305 @@
+"""Merge plans, back-tested by time: forecasts of later merges beside their parents' scores.
+
+``python -m lrmf.decide.backtest [SNAPSHOT ...]`` writes the aggregates that `lrmf plan` cites, for
+a simulated Hub and the snapshots named.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ..data.features import model_dates
+from ..data.lineage import Lineage
+from ..data.responses import has_responses, observed
+from ..data.snapshot import Snapshot, load_snapshot
+from ..files import output
+from ..forecaster.forecaster import Forecaster
+from ..forecaster.merges import EvaluatedModels
+from ..simulation.population import PopulationConfig
+from ..simulation.simulate import simulate
+from ..solver.scores import chance_above
+from .plans import CITED
+
+FORECAST, MEAN, BEST = "Forecaster", "parents' mean", "best parent"
+WITH_CARD = "Forecaster with card"
+PLANNERS = FORECAST, WITH_CARD, MEAN, BEST
+HIGHER_IS_BETTER = ("tau", "auc")
+_TOP = 10
+_CLASS = 2 * np.log(1.25)  # width of a class of sizes, on the log scale
+_PRIOR = (5, 0.05)  # errors that a heuristic is thought to have shown beforehand, and their size
+
+
+def backtest_merges(snapshot: Snapshot, *, n_cutoffs=5, quantiles=(0.4, 0.9), **options):
+    """Forecast merges from what was there before them, at several cutoffs.
+
+    At each cutoff the Forecaster is fitted to the models dated before it and to their lineage. It
+    forecasts every later merge of two or more of these models from its parents, as neither name nor
+    card of a merge are known when it is planned; and once more with both, to see what they add.
+
+    Parameters
+    ----------
+    snapshot : with dates
+    n_cutoffs, quantiles : cutoffs at so many evenly spaced quantiles of the dates
+    options : of `Forecaster`
+
+    Returns
+    -------
+    DataFrame
+        cutoff, model_id, size_class, cluster (its first parent), actual (mean of the benchmarks),
+        parents_best, and for each planner its value, deviation and p_better as ``value PLANNER``
+        and so on. The heuristics' deviations and biases are those of the merges before the cutoff.
+
+    Raises
+    ------
+    ValueError
+        If models have no dates, or no merge is later than a cutoff.
+    """
+    evaluated = has_responses(snapshot.responses)
+    dates = model_dates(snapshot.models, evaluated)
+    if not (dated := dates[evaluated].dropna()).size:
+        raise ValueError("no dates to test plans by: models has no evaluated_at or created_at")
+    cutoffs = dated.quantile(np.linspace(*quantiles, n_cutoffs)).dt.normalize().unique()
+    parts = [_at_cutoff(snapshot, dates, evaluated, cutoff, options) for cutoff in cutoffs]
+    found = pd.concat(parts, ignore_index=True)
+    if found.empty:
+        raise ValueError(
+            f"no merge of two evaluated models is later than {cutoffs[0].date()}; plans need a "
+            "snapshot with merges and dates"
+        )
+    return found
+
+
+def _at_cutoff(snapshot, dates, evaluated, cutoff, options):
+    models, edges = snapshot.models, snapshot.lineage
+    before = evaluated & (dates < cutoff).to_numpy()
+    # What was there: the models before the cutoff, and the edges of no others.
+    there = models[before].reset_index(drop=True)
+    unborn = models["model_id"][~before]
+    lineage = Lineage.from_edges(edges[~edges["child"].isin(unborn)], there["model_id"])
+    fitted = Forecaster(**options).fit(
+        snapshot.responses[before], lineage, items=snapshot.items, models=there
+    )
+    known = EvaluatedModels(fitted)
+    # All merges by their known parents: those before the cutoff, and those to plan.
+    merges = edges[(edges["relation"] == "merge") & edges["parent"].isin(there["model_id"])]
+    merges = merges.groupby("child")["parent"].agg(sorted)
+    merges = merges[merges.map(len) > 1]
+    later = models["model_id"][evaluated & (dates >= cutoff).to_numpy()]
+    past, planned = (merges[merges.index.isin(ids)] for ids in (there["model_id"], later))
+    if planned.empty:
+        return pd.DataFrame()
+    rows = models.reset_index().set_index("model_id")["index"][planned.index].to_numpy()
+    actual = _averages(fitted, snapshot.responses[rows])
+    frame = pd.DataFrame({"cutoff": str(cutoff.date()), "model_id": planned.index})
+    frame["cluster"], frame["actual"] = [parents[0] for parents in planned], actual
+    scores = pd.Series(known.scores, known.ids)
+    size = pd.Series(known.size, known.ids)
+    logs = np.array([np.log(size[parents]).mean() for parents in planned])
+    frame["size_class"] = np.floor(np.nan_to_num(logs, nan=-99) / _CLASS).astype(int)
+    frame["parents_best"] = [scores[parents].max() for parents in planned]
+    own = scores.reindex(past.index).to_numpy()
+    for planner, summary in ((MEAN, np.mean), (BEST, np.max)):
+        value, before_it = (
+            np.array([summary(scores[parents]) for parents in group]) for group in (planned, past)
+        )
+        _add(frame, planner, *_heuristic(value, own - before_it))
+    parents = [[(parent, "merge") for parent in own] for own in planned]
+    for planner, cards in ((FORECAST, None), (WITH_CARD, models.iloc[rows].to_dict("records"))):
+        forecast = fitted.fold_in_each(parents, cards).predict_average()
+        _add(frame, planner, forecast["score"].to_numpy(), forecast["deviation"].to_numpy())
+    return frame[np.isfinite(frame["actual"])]
+
+
+def _averages(fitted, responses):
+    """Mean benchmark scores (n,), NaN unless all benchmarks are observed."""
+    return fitted.scores_.actual(responses, observed(responses)).mean(axis=1)
+
+
+def _heuristic(value, errors):
+    """A heuristic's value moved by its mean past error, and the deviation of these errors."""
+    n_prior, scale = _PRIOR
+    n = len(errors) + n_prior
+    bias = errors.sum() / n
+    variance = (np.sum((errors - bias) ** 2) + n_prior * scale**2) / n
+    return value + bias, np.full(len(value), np.sqrt(variance))
+
+
+def _add(frame, planner, value, deviation):
+    frame[f"value {planner}"], frame[f"deviation {planner}"] = value, deviation
+    frame[f"p_better {planner}"] = chance_above(value, deviation, frame["parents_best"].to_numpy())
+
+
+def plan_quality(tested: pd.DataFrame, *, n_boot=1000, seed=0) -> pd.DataFrame:
+    r"""How well each planner ranks merges, with 95% intervals and the Forecaster's paired lead.
+
+    tau : Kendall's rank correlation of value and actual score, over all pairs of merges of one
+        cutoff and one class of sizes (a factor of 1.56).
+    regret : points by which the mean actual score of the planner's ten best merges falls short of
+        that of the ten best in truth (of half of them where fewer than 20), mean over cutoffs.
+    mae : mean absolute error of the value, in points.
+    brier, auc : of the chance to beat the best parent. The base rate is a planner of its own.
+
+    Intervals resample merges, all that share their first parent together, the same draws for all
+    planners: differences are paired over cutoffs.
+
+    Parameters
+    ----------
+    tested : of `backtest_merges`
+
+    Returns
+    -------
+    DataFrame : planner, metric, value, lower, upper, difference (Forecaster minus planner),
+        difference_lower, difference_upper, verdict, n_merges, n_cutoffs
+    """
+    weights = _resamples(tested["cluster"], n_boot, seed)
+    draws = {
+        (planner, metric): measure(tested, planner, weights)
+        for planner in PLANNERS for metric, measure in _MEASURES.items()
+    }  # fmt: skip
+    beats = (tested["actual"] > tested["parents_best"]).to_numpy(float)
+    rate = weights @ beats / weights.sum(axis=1)
+    draws["base rate", "brier"] = rate * (1 - rate)
+    rows = []
+    for (planner, metric), values in draws.items():
+        lead = draws[FORECAST, metric] - values
+        bounds = np.nanquantile([values[1:], lead[1:]], [0.025, 0.975], axis=1)
+        row = planner, metric, values[0], *bounds[:, 0], lead[0], *bounds[:, 1]
+        rows.append((*row, _verdict(metric, *bounds[:, 1]) if planner != FORECAST else ""))
+    columns = ["planner", "metric", "value", "lower", "upper", "difference"]
+    columns += ["difference_lower", "difference_upper", "verdict"]
+    counts = {"n_merges": tested["model_id"].nunique(), "n_cutoffs": tested["cutoff"].nunique()}
+    return pd.DataFrame(rows, columns=columns).assign(**counts)
+
+
+def _verdict(metric, lower, upper):
+    if lower > 0 or upper < 0:
+        return "better" if (lower > 0) == (metric in HIGHER_IS_BETTER) else "worse"
+    return "no clear difference"
+
+
+def _resamples(clusters, n_boot, seed):
+    """Weights (1 + n_boot, n), the first row all ones."""
+    codes, names = pd.factorize(clusters)
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_boot)
+    return np.concatenate([np.ones((1, len(codes))), counts[:, codes]])
+
+
+def _tau(tested, planner, weights):
+    value, actual = tested[f"value {planner}"].to_numpy(), tested["actual"].to_numpy()
+    agree, n_pairs = 0.0, 0.0
+    for rows in tested.groupby(["cutoff", "size_class"]).indices.values():
+        w = weights[:, rows]
+        signs = np.sign(value[rows, None] - value[rows]) * np.sign(
+            actual[rows, None] - actual[rows]
+        )
+        agree = agree + np.sum(w @ signs * w, axis=1)
+        n_pairs = n_pairs + w.sum(axis=1) ** 2 - np.sum(w**2, axis=1)
+    return agree / np.where(n_pairs > 0, n_pairs, np.nan)
+
+
+def _regret(tested, planner, weights):
+    value, actual = tested[f"value {planner}"].to_numpy(), tested["actual"].to_numpy()
+    regrets = []
+    for rows in tested.groupby("cutoff").indices.values():
+        w, own = weights[:, rows], actual[rows]
+        n_top = np.minimum(_TOP, w.sum(axis=1) / 2)
+        best, chosen = (
+            _top_mean(own[order], w[:, order], n_top)
+            for order in (np.argsort(-own), np.argsort(-value[rows], kind="stable"))
+        )
+        regrets.append(100 * (best - chosen))
+    return np.nanmean(regrets, axis=0)
+
+
+def _top_mean(ordered, weights, n_top):
+    """Mean of the first `n_top` (b,) values, in the order given, of each resample."""
+    before = np.cumsum(weights, axis=1) - weights
+    taken = np.clip(n_top[:, None] - before, 0, weights)
+    return taken @ ordered / np.where(n_top > 0, n_top, np.nan)
+
+
+def _mae(tested, planner, weights):
+    error = 100 * np.abs(tested[f"value {planner}"] - tested["actual"]).to_numpy()
+    return weights @ error / weights.sum(axis=1)
+
+
+def _brier(tested, planner, weights):
+    beats = (tested["actual"] > tested["parents_best"]).to_numpy(float)
+    error = (tested[f"p_better {planner}"].to_numpy() - beats) ** 2
+    return weights @ error / weights.sum(axis=1)
+
+
+def _auc(tested, planner, weights):
+    beats = (tested["actual"] > tested["parents_best"]).to_numpy()
+    p = tested[f"p_better {planner}"].to_numpy()
+    above = (np.sign(p[beats][:, None] - p[~beats]) + 1) / 2
+    wins = np.sum(weights[:, beats] @ above * weights[:, ~beats], axis=1)
+    pairs = weights[:, beats].sum(axis=1) * weights[:, ~beats].sum(axis=1)
+    return wins / np.where(pairs > 0, pairs, np.nan)
+
+
+_MEASURES = {"tau": _tau, "regret": _regret, "mae": _mae, "brier": _brier, "auc": _auc}
+
+
+def cite(name, note, tested) -> dict:
+    """Aggregates of a back-test, as the file of `CITED` keeps them."""
+    quality = plan_quality(tested)
+    keys = ["value", "difference", "difference_lower", "difference_upper", "verdict"]
+    rows = quality.set_index(["metric", "planner"])[keys]
+    table = {
+        metric: {planner: _rounded(rows.loc[metric, planner]) for planner in part["planner"]}
+        for metric, part in quality.groupby("metric", sort=False)
+    }
+    counts = {key: int(quality[key].iloc[0]) for key in ("n_merges", "n_cutoffs")}
+    beats = float((tested["actual"] > tested["parents_best"]).mean())
+    return {"name": name, "note": note, **counts, "share_better": round(beats, 3), **table}
+
+
+def _rounded(row):
+    return {k: v if isinstance(v, str) else round(float(v), 3) for k, v in row.items()}
+
+
+def main(argv=None) -> None:
+    """Run the back-tests and write what they found; see the module's docstring."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("snapshots", nargs="*", help="folders, beside the simulated Hub")
+    parser.add_argument("--cutoffs", type=int, default=5)
+    parser.add_argument("--hubs", type=int, default=4, help="simulated ones")
+    parser.add_argument("--out", default=CITED, help="file to write (.json)")
+    options = parser.parse_args(argv)
+    hubs = {seed: recorded_hub(1000, 300, seed) for seed in range(options.hubs)}
+    note = f"{options.hubs} simulated Hubs that record all parents"
+    found = [("simulated", note, hubs)]
+    found += [(Path(path).name, "", {"": load_snapshot(path)}) for path in options.snapshots]
+    cited = []
+    for name, note, snapshots in found:
+        parts = []
+        for key, snapshot in snapshots.items():
+            part = backtest_merges(snapshot, n_cutoffs=options.cutoffs)
+            labels = ["cutoff", "model_id", "cluster"]
+            parts.append(part.assign(**{label: f"{key} " + part[label] for label in labels}))
+        tested = pd.concat(parts, ignore_index=True)
+        cited.append(cite(name, note, tested))
+        print(plan_quality(tested).round(3).to_string(), flush=True)
+    with output(options.out) as file:
+        file.write(f"{json.dumps(cited, indent=1)}\n".encode())
+
+
+def recorded_hub(n_models, n_items, seed=0) -> Snapshot:
+    """A simulated Hub where the cards of all merges name all parents, most of them evaluated.
+
+    On the real Hub, and in `simulate` as it comes, few merges have two evaluated parents on record.
+    """
+    recorded = PopulationConfig(
+        recorded=(1, 1), recorded_merge=(1, 1), merge_fully_recorded=(1, 1), grandparent_too=0,
+        unscored=0.1,
+    )  # fmt: skip
+    return simulate(n_models=n_models, n_items=n_items, seed=seed, population=recorded)
+
+
+if __name__ == "__main__":
+    main()

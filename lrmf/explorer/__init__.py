@@ -1,0 +1,37 @@
+"""The explorer: one self-contained page of a family tree, with forecasts and a place to ask."""
+
+import html
+
+from .bake import bake
+from .page import render
+
+__all__ = ["bake", "explore", "render", "show"]
+
+
+def explore(snapshot, forecaster, *, plans=None) -> str:
+    """The page of a snapshot as HTML; see `bake` for the parameters."""
+    return render(bake(snapshot, forecaster, plans=plans))
+
+
+def show(snapshot, forecaster, *, plans=None, height=700):
+    """The same page inside a notebook.
+
+    Parameters
+    ----------
+    snapshot, forecaster, plans : as in `bake`
+    height : int, pixels
+
+    Returns
+    -------
+    IPython.display.HTML
+    """
+    from IPython.display import HTML
+
+    page = html.escape(explore(snapshot, forecaster, plans=plans))
+    allowed = "allow-scripts allow-popups allow-popups-to-escape-sandbox"
+    # A line break first: IPython warns of data that begin with a frame.
+    return HTML(
+        f'\n<iframe srcdoc="{page}" width="100%" height="{height}" style="border: 0" '
+        f'title="Explorer of {html.escape(snapshot.name)}" sandbox="{allowed}">'
+        "</iframe>"
+    )

@@ -1,0 +1,300 @@
+"""Which models to merge next: sets of parents, ranked by the forecast of their merge."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import chain, combinations
+from math import comb
+
+import numpy as np
+import pandas as pd
+
+from ..data.response_kinds import ANSWERS
+from ..data.responses import observed, row_blocks
+from ..solver.scores import chance_above
+
+N_CANDIDATES = 200  # best models that plans are made of
+COLUMNS = ["parents", "size_b", "score", "lower", "upper", "parents_best", "p_better"]
+COLUMNS += ["p_best_of_size", "diversity"]
+_MOST_SETS = 5_000_000
+
+
+@dataclass(frozen=True)
+class MergeConfig:
+    """What can be merged, and what a merge is compared with.
+
+    Attributes
+    ----------
+    same_size : float
+        Ratio of sizes up to which models have the same weights: cards count an embedding that is
+        used twice once or twice.
+    size_class : float
+        Ratio of sizes up to which models are of the same class.
+    n_exact : int
+        Sets of parents that are forecast exactly.
+    """
+
+    same_size: float = 1.1
+    size_class: float = 1.25
+    n_exact: int = 300
+
+
+def plan_merges(
+    forecaster, candidates=None, n_parents=2, *, objective="mean", top=20, size=None, level=0.9
+):
+    r"""Rank sets of evaluated models by the expected score of their merge.
+
+    A plan is forecast as `Forecaster.fold_in` forecasts a merge of these parents without a card.
+    Up to 300 sets, all of them; of more than that, the 300 whose parents' own children are best on
+    average. With g(p) the forecast of a child of p alone,
+
+        f(p, q) ~ (g(p) + g(q)) / 2,
+
+    as a Gaussian process is linear in the lineage of the merge.
+
+    Parameters
+    ----------
+    forecaster : Forecaster, fitted
+    candidates : sequence of ids, or int, optional
+        Evaluated models, or how many of the best ones (200).
+    n_parents : int
+        2 or 3.
+    objective : str
+        "mean" of the benchmarks, or the name of one of them.
+    top : int
+        Plans returned.
+    size : float, optional
+        Only models of about so many billions of parameters.
+    level : float
+        Nominal coverage of the interval.
+
+    Returns
+    -------
+    DataFrame, the best plan first
+        parents (tuple of ids), size_b (billions of parameters), score, lower, upper, parents_best
+        (the score of the best parent), p_better (the chance to beat it), p_best_of_size (the chance
+        to beat all evaluated models within a quarter of the size), diversity (`diversity`). Its
+        ``attrs`` hold ``left_out``, the number of sets by the reason why they cannot be merged,
+        ``n_sets``, all sets, and ``n_exact``, those forecast exactly.
+
+    Raises
+    ------
+    ValueError
+        If a candidate is not an evaluated model, there are too few, or an argument is out of range.
+    """
+    config = MergeConfig()
+    models = EvaluatedModels(forecaster, objective)
+    chosen = models.choose(N_CANDIDATES if candidates is None else candidates, size, config)
+    _check(n_parents, top, len(chosen))
+    # All sets of parents, and why some cannot be merged.
+    flat = chain.from_iterable(combinations(range(len(chosen)), n_parents))
+    sets = np.fromiter(flat, np.intp).reshape(-1, n_parents)
+    reasons, why = models.obstacles(chosen, sets, config)
+    left_out = {reason: int((why == code).sum()) for code, reason in enumerate(reasons)}
+    possible = sets[why < 0]
+    # Of many sets the most promising by what is forecast of each parent's child.
+    if len(possible) > config.n_exact:
+        promise = models.forecast(chosen[:, None])["score"].to_numpy()
+        order = np.argsort(-promise[possible].mean(axis=1), kind="stable")
+        possible = possible[np.sort(order[: config.n_exact])]
+    plans = models.plans(chosen, possible, level, config)
+    plans = plans.sort_values("score", ascending=False, kind="stable", ignore_index=True)
+    plans.attrs["left_out"] = {reason: n for reason, n in left_out.items() if n}
+    plans.attrs |= {"n_sets": len(sets), "n_exact": len(possible)}
+    return plans.head(top)
+
+
+def _check(n_parents, top, n_candidates):
+    if n_parents not in (2, 3):
+        raise ValueError(f"n_parents must be 2 or 3, got {n_parents!r}")
+    if not isinstance(top, int | np.integer) or top < 1:
+        raise ValueError(f"top must be a whole number from 1, got {top!r}")
+    if n_candidates < n_parents:
+        raise ValueError(
+            f"a merge of {n_parents} needs at least as many candidates, got {n_candidates}; "
+            "name more evaluated models"
+        )
+    if comb(n_candidates, n_parents) > _MOST_SETS:
+        raise ValueError(
+            f"{n_candidates} candidates have {comb(n_candidates, n_parents):,} sets of "
+            f"{n_parents}, more than {_MOST_SETS:,}; name fewer candidates"
+        )
+
+
+class EvaluatedModels:
+    """The evaluated models of a fit, with what planning needs to know of them.
+
+    Attributes
+    ----------
+    ids : object (n,)
+    scores : (n,), of the objective: observed, and forecast where a benchmark has no response
+    size : (n,), billions of parameters, NaN where unknown
+    architecture : object (n,), "" where unknown
+
+    Parameters
+    ----------
+    forecaster : Forecaster
+    objective : as in `plan_merges`
+    """
+
+    def __init__(self, forecaster, objective="mean"):
+        names = forecaster.scores_.names
+        if objective != "mean" and objective not in names:
+            raise ValueError(
+                f"objective must be 'mean' or a benchmark of the fit ({', '.join(names[:8])}"
+                f"{', ...' if len(names) > 8 else ''}), got {objective!r}"
+            )
+        self.forecaster = forecaster
+        self.benchmarks = names if objective == "mean" else [objective]
+        self.ids, self.responses = forecaster.trained_ids_, forecaster.trained_responses_
+        self.scores = self._scores()
+        # Sizes and architectures as the fit has them, those of parents where a card is silent.
+        describer, n = forecaster.prior_.describer, len(self.ids)
+        values, known = describer.values[:n], describer.known[:n]
+        self.size = np.where(known[:, 0], np.exp(values[:, 0]), np.nan)
+        self.architecture = np.full(n, "", object)
+        if levels := describer.levels.get("architecture"):
+            place = list(describer.parts).index("architecture")
+            best = values[:, describer.parts["architecture"]].argmax(axis=1)
+            self.architecture = np.where(known[:, place], np.array(levels, object)[best], "")
+
+    def _scores(self):
+        fitted = self.forecaster
+        scores = np.concatenate(
+            [fitted.scores_.actual(rows, observed(rows)) for _, rows in row_blocks(self.responses)]
+        )
+        scores = scores[:, np.isin(fitted.scores_.names, self.benchmarks)]
+        # Whoever lacks a benchmark is forecast, with what it has.
+        row = pd.Series(np.arange(len(fitted.place_)), fitted.place_)
+        lacking = np.flatnonzero(np.isnan(scores).any(axis=1))
+        lacking = lacking[np.isin(lacking, row.index)]
+        average = scores.mean(axis=1)
+        if lacking.size:
+            found = fitted.predict_average(row[lacking].to_numpy(), benchmarks=self.benchmarks)
+            average[lacking] = found["score"]
+        return average
+
+    def choose(self, candidates, size, config):
+        """Rows of the candidates: those named, or the best; ValueError if one is unknown."""
+        is_near = np.ones(len(self.ids), bool)
+        if size is not None:
+            is_near = np.maximum(self.size / size, size / self.size) <= config.same_size
+        if isinstance(candidates, int | np.integer):
+            order = np.argsort(-np.nan_to_num(self.scores), kind="stable")
+            return order[is_near[order]][: max(candidates, 0)]
+        names = [candidates] if isinstance(candidates, str) else list(dict.fromkeys(candidates))
+        rows = pd.Index(self.ids).get_indexer(names)
+        if (rows < 0).any():
+            name = names[int(np.argmin(rows))]
+            near = get_close_matches(str(name), self.ids.tolist(), n=3)
+            hint = f"; did you mean {', '.join(near)}?" if near else "; name models of the fit"
+            raise ValueError(f"{name!r} is not an evaluated model of the fit{hint}")
+        return rows[is_near[rows]]
+
+    def obstacles(self, chosen, sets, config):
+        """Reasons, and the number of the one why each set cannot be merged; -1 for those that can.
+
+        Parameters
+        ----------
+        chosen : int (n,), rows of the candidates
+        sets : int (n_sets, n_parents), of `chosen`
+        """
+        edges, ids = self.forecaster.trained_edges_, self.ids[chosen]
+        size, architecture = self.size[chosen], self.architecture[chosen]
+        known = {"architecture": self.architecture != "", "size": np.isfinite(self.size)}
+        reasons, masks = [], []
+        # Of single models: adapters and quantized weights cannot be averaged, nor can the unknown.
+        for relation, reason in (("adapter", "an adapter"), ("quantized", "quantized weights")):
+            children = edges.loc[edges["relation"] == relation, "child"]
+            reasons.append(reason)
+            masks.append(np.isin(ids, children)[sets].any(axis=1))
+        for name, is_known in known.items():
+            reasons.append(f"unknown {name}")
+            masks.append((~is_known[chosen] & is_known.any())[sets].any(axis=1))
+        # Of sets: all weights must have the same shapes.
+        codes = pd.factorize(architecture)[0][sets]
+        reasons.append("different architectures")
+        masks.append((codes != codes[:, :1]).any(axis=1))
+        sizes = size[sets]
+        reasons.append("different sizes")
+        masks.append(sizes.max(axis=1) > config.same_size * sizes.min(axis=1))
+        reasons.append("merged already")
+        masks.append(self._is_made(ids, sets))
+        return reasons, np.select(masks, range(len(masks)), -1)
+
+    def _is_made(self, ids, sets):
+        edges = self.forecaster.trained_edges_
+        merges = edges[edges["relation"] == "merge"].groupby("child")["parent"]
+        made = {frozenset(parents) for _, parents in merges}
+        place = {name: number for number, name in enumerate(ids)}
+        n, n_parents = len(ids), sets.shape[1]
+        base = n ** np.arange(n_parents)
+        codes = [
+            np.sort([place[name] for name in parents]) @ base
+            for parents in made if len(parents) == n_parents and parents <= place.keys()
+        ]  # fmt: skip
+        return np.isin(sets @ base, codes)
+
+    def forecast(self, parents, level=0.9):
+        """`predict_average` of the merges of `parents` (m, n_parents), rows of models."""
+        merges = [[(name, "merge") for name in own] for own in self.ids[parents]]
+        return self.forecaster.fold_in_each(merges).predict_average(
+            benchmarks=self.benchmarks, level=level
+        )
+
+    def best_of_size(self, size, config):
+        """Best score of the models of about each size (m,); NaN where the size is unknown."""
+        order = np.argsort(np.nan_to_num(self.size, nan=np.inf), kind="stable")
+        order = order[np.isfinite(self.size[order])]
+        sizes = self.size[order]
+        low = np.searchsorted(sizes, size / config.size_class)
+        high = np.searchsorted(sizes, size * config.size_class, side="right")
+        return np.array(
+            [
+                self.scores[order[a:b]].max() if b > a and np.isfinite(s) else np.nan
+                for a, b, s in zip(low, high, size, strict=True)
+            ]
+        )
+
+    def plans(self, chosen, sets, level, config):
+        """The frame of `plan_merges` for these sets, in their order."""
+        parents = chosen[sets]
+        if not len(sets):
+            return pd.DataFrame(columns=COLUMNS)
+        forecast = self.forecast(parents, level)
+        score, deviation = forecast["score"].to_numpy(), forecast["deviation"].to_numpy()
+        best = self.scores[parents].max(axis=1)
+        size = np.exp(np.log(self.size[parents]).mean(axis=1))
+        frame = forecast[["score", "lower", "upper"]].assign(
+            parents_best=best,
+            p_better=chance_above(score, deviation, best),
+            p_best_of_size=chance_above(score, deviation, self.best_of_size(size, config)),
+            diversity=self.diversity(chosen, sets),
+        )
+        return frame.assign(parents=[tuple(own) for own in self.ids[parents]], size_b=size)[COLUMNS]
+
+    def diversity(self, chosen, sets):
+        r"""How differently the parents err (n_sets,), 0 to 1, the mean over pairs of parents.
+
+        Of answers: the share of the items that either got wrong which the other got right, over the
+        items that both answered. Of scores: the mean absolute difference over the benchmarks that
+        both have. NaN where there are none.
+        """
+        used, place = np.unique(sets, return_inverse=True)
+        own = np.asarray(self.responses[chosen[used]])
+        known = observed(own)
+        if self.forecaster.kind_ is ANSWERS:
+            wrong, seen = ((own == 0).astype(np.float32), known.astype(np.float32))
+            both = wrong @ wrong.T
+            either = wrong @ seen.T + seen @ wrong.T - both
+            apart = 1 - np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+            apart[seen @ seen.T == 0] = np.nan
+        else:
+            own = np.where(known, own, 0).astype(float)
+            gap = np.zeros((len(used), len(used)))
+            for values, is_known in zip(own.T, known.T, strict=True):
+                gap += np.abs(values[:, None] - values) * np.outer(is_known, is_known)
+            count = known.astype(float) @ known.T
+            apart = gap / np.where(count > 0, count, np.nan)
+        place = place.reshape(sets.shape)
+        pairs = combinations(range(sets.shape[1]), 2)
+        return np.mean([apart[place[:, a], place[:, b]] for a, b in pairs], axis=0)
