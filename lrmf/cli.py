@@ -18,14 +18,16 @@ import click
 from .files import OutputError, check_place, check_space, output
 
 SEED = 0
+_MOST_LISTED = 20  # files that could not be read
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    if sys.stderr is None:  # closed: what would go there must not land in other files
-        sys.stderr = open(os.devnull, "w")
-    if sys.stdout:  # a terminal may lack characters that names have
-        sys.stdout.reconfigure(errors="backslashreplace")
+    # What would go to a closed stream must not land in other files.
+    sys.stdout, sys.stderr = (
+        stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr)
+    )
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal may lack characters of names
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("once")
@@ -44,8 +46,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    default = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    defaults = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
     try:
+        for number, default in defaults.items():
+            if default is not signal.SIG_IGN:  # as under nohup
+                signal.signal(number, signal.default_int_handler)
         # `program.main` would turn errors into messages, and Ctrl-C into an exit, of its own.
         with program.make_context("lrmf", list(argv)) as context:
             program.invoke(context)
@@ -65,7 +70,8 @@ def _run(argv: list[str]) -> int:
         exec("")
         return _fail(str(interruption) or "interrupted, nothing was written", 130)
     finally:
-        signal.signal(signal.SIGTERM, default)
+        for number, default in defaults.items():
+            signal.signal(number, default)
     return 0
 
 
@@ -135,6 +141,17 @@ def _ids_in(_, __, path: Path | None) -> list[str] | None:
     return ids
 
 
+def _chosen(_, __, texts: tuple[str, ...]) -> list[str] | None:
+    """Names between spaces or commas, each a benchmark of the leaderboard."""
+    known = ["ifeval", "bbh", "math", "gpqa", "musr", "mmlu_pro"]
+    names = " ".join(texts).replace(",", " ").split()
+    if unknown := [name for name in names if name not in known]:
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(known)}")
+    if texts and not names:
+        raise click.BadParameter("names no benchmark")
+    return names or None
+
+
 _PATH = click.Path(path_type=Path)
 _file = partial(click.option, type=_PATH)
 _snapshot = click.argument("snapshot", type=_PATH)
@@ -190,12 +207,12 @@ program.command_class = _Command
 # ---- commands
 
 
-@program.command()
+@program.command("simulate")
 @click.argument("out", type=_PATH)
 @click.option("--models", "n_models", default=2934, help="number of models")
 @click.option("--items", "n_items", default=21606, help="number of items")
 @click.option("--seed", default=SEED, help="random seed")
-def simulate(out: Path, **sizes) -> None:
+def simulate_hub(out: Path, **sizes) -> None:
     """Write a simulated Hub as a snapshot."""
     from .data.snapshot import SnapshotError
     from .simulation.simulate import write_simulated
@@ -229,7 +246,7 @@ def simulate(out: Path, **sizes) -> None:
 @click.option(
     "--benchmarks",
     multiple=True,
-    type=click.Choice(["ifeval", "bbh", "math", "gpqa", "musr", "mmlu_pro"]),
+    callback=_chosen,
     metavar="NAME...",
     show_default="all; with --instances, all but mmlu_pro",
     help="benchmarks to collect",
@@ -250,8 +267,7 @@ def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> No
     """Collect scores and lineage, or the lineage of a snapshot, from the Hugging Face Hub."""
     from . import hub
 
-    for name in ("benchmarks", "datasets"):
-        options[name] = list(options[name]) or None
+    options["datasets"] = list(options["datasets"]) or None
     _check_source(dry_run, **options)
     options["client"] = hub.Client(say=_say_above_bar)
     if dry_run:
@@ -267,13 +283,18 @@ def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> No
     if n_scores := snapshot.provenance.get("n_scores"):
         n_used = snapshot.provenance["n_scores_used"]
         print(f"scores: {n_used:,} of {n_scores:,} used; score_sources.parquet says of each why")
-    n_failed = snapshot.provenance["n_failed_files"]
+    n_again = snapshot.provenance["n_failed_files"]
     for key, what in (("statuses", "ids asked for"), ("details_statuses", "details")):
         if counts := snapshot.provenance.get(key):
             print(f"{what}:", ", ".join(f"{count:,} {name}" for name, count in counts.items()))
-            n_failed += counts["error"]
-    if n_failed:
-        print(f"{n_failed:,} ids or files failed; --resume asks for them again")
+            n_again += counts["error"]
+    unread = hub.unread_files(out)
+    for line in unread[:_MOST_LISTED]:
+        print(f"not read: {line}")
+    if rest := len(unread[_MOST_LISTED:]):
+        print(f"not read: {rest:,} more files, see {out / hub.STATUS_FILE}")
+    if n_again:
+        print(f"{n_again:,} ids or files failed; --resume asks for them again")
 
 
 def _check_source(dry_run: bool, *, source, lineage_of, datasets, **options) -> None:

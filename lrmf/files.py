@@ -1,16 +1,20 @@
 """The one place that writes: files and folders appear complete, or not at all."""
 
+import ctypes
 import errno
 import io
 import os
 import secrets
 import shutil
 import stat
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 _KEPT = 40  # characters of a name that the name of its partial file repeats
+_UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
+_AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # of Linux and of macOS
 
 
 class OutputError(Exception):
@@ -66,17 +70,18 @@ def output(path: Path | None) -> Iterator[io.FileIO | None]:
     check_place(path)
     path = path.resolve()
     partial = _beside(path, "partial")
+    file = _File(partial, path)
     try:
-        with _File(partial, path) as file:
-            yield file
-            with _naming(path):
-                os.fsync(file.fileno())
-                if path.exists():
-                    os.fchmod(file.fileno(), stat.S_IMODE(path.stat().st_mode))
+        yield file
         with _naming(path):
-            os.replace(partial, path)
+            _sync(file.fileno())
+            _keep_mode(path, partial)
+            file.close()
+            _move(partial, path)
     finally:
-        partial.unlink(missing_ok=True)
+        for clean_up in (file.close, partial.unlink):
+            with suppress(OSError):  # which must not mask the error that came first
+                clean_up()
 
 
 def write_bytes(path: str | os.PathLike, content: bytes) -> None:
@@ -91,49 +96,166 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 
 @contextmanager
-def output_folder(path: str | os.PathLike) -> Iterator[Path]:
+def output_folder(
+    path: str | os.PathLike, *, last: str = "", keep_others: bool = False
+) -> Iterator[Path]:
     """Yield a new folder that replaces the one at `path`, if any, when the block ends well.
 
-    Otherwise it vanishes and the old one stays as it was. Failures to write are plain OSErrors.
+    Otherwise it vanishes and the old one stays as it was. Files that are replaced hand on their
+    permissions. Failures to write are plain OSErrors.
+
+    Two folders change places in one step, so that a reader sees the old or the new one. Where they
+    cannot (mount points, the current folder, some network disks), files move one by one into the
+    old folder, the file named `last` after all others; it is absent meanwhile.
+
+    Parameters
+    ----------
+    path : path of a folder
+    last : str, name of the file that makes the content complete
+    keep_others : bool
+        Whether files and folders that the new folder lacks stay in their place.
     """
     path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial, retired = _beside(path, "partial"), _beside(path, "old")
+    partial = _beside(path, "partial")
     try:
-        partial.mkdir()
+        try:
+            partial.mkdir()
+        except OSError:
+            if not path.is_dir():
+                raise
+            partial = _beside(path / path.name, "partial")  # the folder around is read-only
+            partial.mkdir()
         yield partial
         for entry in (*partial.rglob("*"), partial):
-            _sync(entry)
-        _swap_in(partial, path, retired)
-        _sync(path.parent)
+            descriptor = os.open(entry, os.O_RDONLY)
+            try:
+                _sync(descriptor)
+            finally:
+                os.close(descriptor)
+            _keep_mode(path / entry.relative_to(partial), entry)
+        if not _swap_in(partial, path, keep_others=keep_others):
+            _move_in(partial, path, last, keep_others=keep_others)
+        with suppress(OSError):
+            descriptor = os.open(path.parent, os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-        if path.exists():
-            shutil.rmtree(retired, ignore_errors=True)
 
 
-def _swap_in(partial: Path, path: Path, retired: Path) -> None:
-    """Put `partial` in the place of `path`; on any failure put the old one back."""
+def _swap_in(partial: Path, path: Path, *, keep_others: bool) -> bool:
+    """Put `partial` in the place of `path` in one step; False if only single files can move.
+
+    What is to stay is linked into the new folder first: whenever the program dies, it is complete
+    in one of the two.
+    """
+    if partial.parent == path or (path.exists() and Path.cwd().is_relative_to(path)):
+        return False
+    others = set(os.listdir(path)) - set(os.listdir(partial)) if path.exists() else set()
     try:
-        if path.exists():
-            os.rename(path, retired)
+        if not others or not keep_others:
+            _replace_folder(partial, path)
+            return True
+        for name in others:
+            _link(path / name, partial / name)
+        _exchange(partial, path)
+        return True
+    except OSError as error:
+        if not others and error.errno not in (errno.EBUSY, errno.EXDEV):
+            raise
+    for name in others if keep_others else ():
+        if (partial / name).is_dir() and not (partial / name).is_symlink():
+            shutil.rmtree(partial / name)
+        else:
+            (partial / name).unlink(missing_ok=True)
+    return False
+
+
+def _replace_folder(partial: Path, path: Path) -> None:
+    """Exchange two folders, or rename the old one away; on any failure put it back."""
+    if not path.exists():
+        os.rename(partial, path)
+        return
+    with suppress(OSError):
+        _exchange(partial, path)
+        return
+    retired = _beside(path, "old")
+    os.rename(path, retired)
+    try:
         os.rename(partial, path)
     except BaseException:
-        if retired.exists() and not path.exists():
+        with suppress(OSError):
             os.rename(retired, path)
         raise
+    shutil.rmtree(retired, ignore_errors=True)
 
 
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
+def _exchange(one: Path, other: Path) -> None:
+    """Let two folders change places; raises OSError where that cannot be done."""
+    library = ctypes.CDLL(None, use_errno=True)
+    first, second = os.fsencode(one), os.fsencode(other)
+    try:
+        if sys.platform == "darwin":
+            failed = library.renamex_np(first, second, _RENAME_SWAP)
+        else:
+            failed = library.renameat2(_AT_FDCWD, first, _AT_FDCWD, second, _RENAME_EXCHANGE)
+    except AttributeError as error:
+        raise OSError("this system cannot exchange two folders") from error
+    if failed:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), str(other))
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give a file, or all files of a folder, a second name."""
+    if source.is_dir() and not source.is_symlink():
+        shutil.copytree(source, target, symlinks=True, copy_function=os.link)
+    else:
+        os.link(source, target, follow_symlinks=False)
+
+
+def _move_in(partial: Path, path: Path, last: str, *, keep_others: bool) -> None:
+    """Move the files of `partial` one by one to `path`, the one named `last` after all others."""
+    new = sorted(os.listdir(partial), key=lambda name: (name == last, name))
+    if last:
+        (path / last).unlink(missing_ok=True)
+    for entry in [] if keep_others else list(path.iterdir()):
+        if entry.name not in new and entry != partial:
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
+    for name in new:
+        if (partial / name).is_dir():
+            shutil.rmtree(path / name, ignore_errors=True)
+        _move(partial / name, path / name)
+
+
+def _move(source: Path, target: Path) -> None:
+    """Replace `target`, also where it is a mount point or on another disk."""
+    try:
+        os.replace(source, target)
+    except OSError as error:
+        if error.errno == errno.EBUSY:  # a file that is a mount point keeps its place
+            shutil.copyfile(source, target)
+        elif error.errno == errno.EXDEV:
+            shutil.move(source, target)
+        else:
+            raise
+
+
+def _keep_mode(old: Path, new: Path) -> None:
+    """Give a new file the permissions of the one that it replaces, where there is one."""
+    with suppress(OSError):  # some disks have no permissions
+        if old.exists():
+            new.chmod(stat.S_IMODE(old.stat().st_mode))
+
+
+def _sync(descriptor: int) -> None:
+    """Wait until a file or folder is on the disk, as far as the file system can tell."""
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems cannot do this for folders.
-        if error.errno != errno.EINVAL or not path.is_dir():
+        is_folder = stat.S_ISDIR(os.fstat(descriptor).st_mode)
+        if error.errno not in _UNSUPPORTED and not is_folder:
             raise
-    finally:
-        os.close(descriptor)
 
 
 def _beside(path: Path, kind: str) -> Path:

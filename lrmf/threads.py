@@ -1,11 +1,29 @@
-"""Threads of BLAS and of the compiled kernels, set for a while and given back."""
+"""Compiled kernels, and their threads and those of BLAS, set for a while and given back."""
 
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 
 import numba
 from threadpoolctl import ThreadpoolController
+
+
+def njit(**options):
+    """`numba.njit` that keeps its code on disk, or compiles anew where no folder can be written."""
+
+    def compile_lazily(function):
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except (RuntimeError, OSError):  # raised for want of a place
+            warnings.warn(
+                "compiled code cannot be kept: compiling anew, about 20 s; set NUMBA_CACHE_DIR to "
+                "a writable folder",
+                stacklevel=2,
+            )
+            return numba.njit(**options)(function)
+
+    return compile_lazily
 
 
 @cache

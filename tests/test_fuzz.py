@@ -13,14 +13,14 @@ from importer_contract import cells
 
 from lrmf.data.schema import RELATIONS
 from lrmf.data.snapshot import load_snapshot
-from lrmf.hub import cards
-from lrmf.hub.ancestry import establish_edges, read_visit
+from lrmf.hub import edges
+from lrmf.hub.ancestry import read_visit
 from lrmf.importers import IMPORTERS, import_files
 
 pytestmark = pytest.mark.slow
 
 ID = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,12}[a-z0-9]/[A-Za-z0-9][A-Za-z0-9_.\-]{0,20}[a-z0-9]"
-ids = st.from_regex(ID, fullmatch=True).filter(lambda text: cards.normalised_id(text) == text)
+ids = st.from_regex(ID, fullmatch=True).filter(lambda text: edges.normalised_id(text) == text)
 
 # Kinds of files that people publish; what public reports found unreadable is among them.
 CONFIGURATIONS = (
@@ -51,7 +51,7 @@ ADAPTERS = (
 )
 FILES = {
     name: READMES if name == "README.md" else ADAPTERS if "adapter" in name else CONFIGURATIONS
-    for name in cards.FILES
+    for name in edges.FILES
 }
 ANSWER = {
     "id": "a/model",
@@ -71,7 +71,7 @@ ANSWER = {
 
 def assert_claims(claims):
     for claim in claims:
-        assert cards.normalised_id(claim.parent) == claim.parent
+        assert edges.normalised_id(claim.parent) == claim.parent
         assert claim.relation in (*RELATIONS, None)
 
 
@@ -84,7 +84,7 @@ def test_a_card_of_any_shape_is_read(changes):
     entry = {"kind": "model", "key": "a/model", "time": "2025-01-01T00:00:00Z", "status": "ok"}
     visit = read_visit(json.loads(json.dumps(entry | {"answer": answer})))
     assert_claims(visit.claims)
-    lineage, _ = establish_edges({"a/model": visit})
+    lineage, _ = edges.establish_edges({"a/model": visit})
     assert set(lineage["child"]) <= {"a/model"}
     assert visit.facts["params_b"] is None or visit.facts["params_b"] > 0
 
@@ -101,44 +101,68 @@ def test_a_card_of_any_shape_is_read(changes):
 )
 def test_parents_in_a_card_are_found_however_they_are_written(parents, shape, quotes):
     card = {"base_model": shape([quotes.format(name) for name in parents])}
-    claims = cards.declared_claims({"cardData": card})
+    claims = edges.declared_claims({"cardData": card})
     assert [claim.parent for claim in claims] == parents
 
 
 @fuzz(600)
-@given(data=st.data(), name=st.sampled_from(cards.FILES))
+@given(data=st.data(), name=st.sampled_from(edges.FILES))
 def test_a_merge_file_of_any_content_is_read(data, name):
-    assert_claims(cards.file_claims(name, data.draw(damaged(FILES[name]))))
+    assert_claims(edges.file_claims(name, data.draw(damaged(FILES[name]))))
 
 
 LAYOUTS = {
     "models": lambda names: {"models": [{"model": name} for name in names]},
+    "texts": lambda names: {"method": "slerp", "models": names},
     "slices": lambda names: {"slices": [{"sources": [{"model": name} for name in names]}]},
+    "modules": lambda names: {"modules": {"text": LAYOUTS["slices"](names)}},
     "experts": lambda names: {
         "base_model": names[0],
         "experts": [{"source_model": name} for name in names],
     },
+    "shared": lambda names: {
+        "experts": [{"source_model": names[0]}],
+        "shared_experts": [{"source_model": name} for name in names],
+    },
     "adapters": lambda names: {"models": [{"model": f"{name}+x/lora"} for name in names]},
     "revisions": lambda names: {"models": [{"model": f"{name}@main"} for name in names]},
-    "base": lambda names: {
-        "base_model": names[0],
-        "models": [{"model": name} for name in names],
+    "cached": lambda names: {
+        "models": [
+            {"model": f"/root/.cache/hub/models--{name.replace('/', '--')}/snapshots/{'0' * 40}"}
+            for name in names
+            if "--" not in name
+        ]
     },
+    "base": lambda names: {"base_model": names[0], "models": [{"model": name} for name in names]},
 }
+
+
+def in_one_document(names, layout, flow):
+    return yaml.safe_dump(LAYOUTS[layout](names), default_flow_style=flow, allow_unicode=True)
+
+
+def in_documents(names, layout, flow):
+    return "---\n".join(in_one_document([name], layout, flow) for name in names)
 
 
 @fuzz(300)
 @given(
-    parents=st.lists(ids, min_size=1, max_size=4, unique=True),
+    parents=st.lists(
+        ids.filter(lambda name: "--" not in name), min_size=1, max_size=4, unique=True
+    ),
     layout=st.sampled_from(sorted(LAYOUTS)),
     flow=st.sampled_from([None, True, False]),
-    readme=st.booleans(),
+    write=st.sampled_from([in_one_document, in_documents]),
+    fence=st.sampled_from([None, *FENCES]),
 )
-def test_parents_in_a_merge_file_are_found(parents, layout, flow, readme):
-    text = yaml.safe_dump(LAYOUTS[layout](parents), default_flow_style=flow, allow_unicode=True)
-    name = "README.md" if readme else "mergekit_config.yml"
-    content = f"# Merge\n\n```yaml\n{text}```\n" if readme else text
-    claims = cards.file_claims(name, content.encode())
+def test_parents_in_a_merge_file_are_found(parents, layout, flow, write, fence):
+    text = write(parents, layout, flow)
+    if fence and "---" not in text:
+        indent = fence[: len(fence) - len(fence.lstrip())]
+        text = "".join(f"{indent}{line}" for line in text.splitlines(keepends=True))
+        claims = edges.file_claims("README.md", f"# Merge\n\n{fence.format(text)}".encode())
+    else:
+        claims = edges.file_claims("mergekit_config.yml", text.encode())
     assert {claim.parent for claim in claims} == set(parents)
 
 

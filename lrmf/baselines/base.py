@@ -3,6 +3,7 @@
 import numpy as np
 from sklearn.base import BaseEstimator
 
+from ..data.responses import unmasked
 from ..data.statistics import item_means
 
 BLOCK_MODELS = 256  # forecast at once
@@ -28,7 +29,7 @@ class _Baseline(BaseEstimator):
 
     def fit(self, responses, lineage=None, *, items=None, models=None):
         """Learn from the observed responses (n_models, n_items)."""
-        self.responses_ = responses
+        self.responses_ = responses = unmasked(responses)
         self.item_means_ = item_means(responses, items)
         self._fit(lineage)
         return self

@@ -136,8 +136,12 @@ def date_column(
 
 
 def read_dates(column: pd.Series) -> pd.Series:
-    """Dates of a column of text, NaT where unknown or unreadable."""
-    text = column.astype("string")
+    """Dates of a column of any type, NaT where unknown, unreadable or not of this century.
+
+    2022-03-02T23:29:04 stands for an unknown date on the Hub.
+    """
+    text = pd.Series([str(value) for value in column], index=column.index, dtype=object)
+    text = text.where(text.str.match(r"20(?!22-03-02.23:29:04)\d\d"))  # which stand for unknown
     return pd.to_datetime(text, utc=True, errors="coerce", format="ISO8601")
 
 

@@ -70,6 +70,8 @@ PROPORTIONS = ResponseKind(
 
 def kind_of(responses) -> ResponseKind:
     """The kind of a response matrix, by its type: uint8 holds answers, floats proportions."""
+    if isinstance(responses, np.ma.MaskedArray):  # most of NumPy would drop the mask
+        raise ValueError("responses is a masked array; pass `lrmf.data.responses.unmasked` of it")
     return ANSWERS if np.dtype(getattr(responses, "dtype", responses)) == np.uint8 else PROPORTIONS
 
 

@@ -23,10 +23,25 @@ def observed(responses: np.ndarray) -> np.ndarray:
     >>> observed(np.array([[0, 1, MISSING]], dtype=np.uint8))
     array([[ True,  True, False]])
     """
-    responses = np.asarray(responses)
+    responses = np.asarray(unmasked(responses))
     if np.issubdtype(responses.dtype, np.floating):
         return ~np.isnan(responses)
     return responses != MISSING
+
+
+def unmasked(responses: np.ndarray) -> np.ndarray:
+    """The same array, with the masked cells of a NumPy masked array missing.
+
+    Examples
+    --------
+    >>> unmasked(np.ma.masked_array(np.array([[0, 1]], np.uint8), mask=[[False, True]]))
+    array([[  0, 255]], dtype=uint8)
+    """
+    if not isinstance(responses, np.ma.MaskedArray):
+        return responses
+    if responses.dtype != np.uint8 and not np.issubdtype(responses.dtype, np.floating):
+        responses = responses.astype(np.float64)  # only floats have a NaN
+    return responses.filled(kind_of(responses.dtype).missing)
 
 
 def without(responses: np.ndarray, rows: np.ndarray) -> np.ndarray:

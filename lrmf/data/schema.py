@@ -28,7 +28,11 @@ TABLE_FILES = {
 DATA_FILES = (*TABLE_FILES.values(), RESPONSES_FILE)
 
 _N_EXAMPLES = 3
-_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+# Marks that are letters to Unicode but show nothing, beside what `str.isprintable` finds.
+_INVISIBLE = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0]"
+)
+_JOINERS = str.maketrans("", "", "\u200c\u200d\ufe0f")  # of Persian words and of emoji
 _ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:[/\\]")
 
 
@@ -43,7 +47,10 @@ def is_text(value: object) -> bool:
 
 
 def _is_finite_number(value: object) -> bool:
-    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    try:
+        return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer beyond all floats
+        return False
 
 
 # Rules: tests of a value in order, each with what is wrong with a value that fails it.
@@ -51,12 +58,16 @@ _ID = (
     (is_text, "null or not a text (name every row)"),
     (str.strip, "empty (name every row)"),
     (lambda text: text == text.strip(), "with spaces around (strip them)"),
-    (lambda text: not _CONTROL.search(text), "with control characters (remove them)"),
+    (
+        lambda text: text.isprintable() and not _INVISIBLE.search(text),
+        "with control or invisible characters (remove them)",
+    ),
     (
         lambda text: not _ABSOLUTE.match(text) and ".." not in re.split(r"[/\\]", text),
         "like a file path (use org/name)",
     ),
 )
+_LABEL = (*_ID[:3], (lambda text: text.translate(_JOINERS).isprintable(), _ID[3][1]), *_ID[4:])
 _TRIALS = "no positive integer (1 for an instance, the number of questions for a whole benchmark)"
 _NUMBER = ((_is_finite_number, "no finite number (unknown is null)"),)
 _FLAG = ((lambda value: isinstance(value, bool | np.bool), "not true or false (unknown is null)"),)
@@ -69,7 +80,8 @@ _COLUMNS = {
         **dict.fromkeys(("revision", "architecture", "precision", "type", "license"), _TEXT),
     },
     "items": {
-        **dict.fromkeys(("item_id", "benchmark", "subtask"), _ID),
+        "item_id": _ID,
+        **dict.fromkeys(("benchmark", "subtask"), _LABEL),
         "n_trials": ((lambda value: is_count(value) and value > 0, _TRIALS),),
     },
     "lineage": {

@@ -33,7 +33,7 @@ import pyarrow.parquet as pq
 from ..files import output_folder
 from .croissant import CROISSANT_FILE, describe_as_croissant
 from .response_kinds import ANSWERS, kind_of
-from .responses import benchmark_scores, observed_by_benchmark, row_blocks
+from .responses import benchmark_scores, observed_by_benchmark, row_blocks, unmasked
 from .schema import (
     DATA_FILES,
     MANIFEST_FILE,
@@ -317,6 +317,7 @@ def save_snapshot(
     note: str = "",
     provenance: dict | None = None,
     overwrite: bool = False,
+    keep_others: bool = False,
 ) -> Snapshot:
     """Check the data and write them as a snapshot: completely, or not at all.
 
@@ -333,7 +334,10 @@ def save_snapshot(
     provenance : dict, optional
         Further manifest keys, JSON-serialisable.
     overwrite : bool
-        Replace an existing snapshot at ``path``. Anything else at ``path`` is never replaced.
+        Replace an existing snapshot at ``path``. Anything else at ``path`` is never replaced;
+        hidden files beside the snapshot stay.
+    keep_others : bool
+        Write into the folder at ``path`` whatever it holds; other files stay.
 
     Returns
     -------
@@ -363,15 +367,17 @@ def save_snapshot(
     if not problems:
         manifest |= dict(sorted(provenance.items()))
     problems += _manifest_problems(manifest)
+    responses = unmasked(responses)
     problems += find_problems(models, items, lineage, responses)
     tables = {"models": models, "items": items, "lineage": lineage}
     try:
         target = Path(path).resolve()
-        problems += _target_problems(target, overwrite=overwrite)
+        if not keep_others:
+            problems += _target_problems(target, overwrite=overwrite)
         if problems:
             raise SnapshotError(problems, path)
         manifest |= {count: len(tables[table]) for count, table in _COUNTS.items()}
-        with output_folder(target) as folder:
+        with output_folder(target, last=MANIFEST_FILE, keep_others=True) as folder:
             _write_files(folder, manifest, tables, responses)
     except OSError as error:
         reason = error.strerror or error
@@ -541,16 +547,22 @@ def _write_json(path: Path, content: dict) -> dict:
 
 def _write_table(path: Path, frame: pd.DataFrame) -> None:
     """Parquet whose bytes depend on the values only: no index, no pandas or Arrow metadata."""
-    try:
-        table = pa.Table.from_pandas(frame, preserve_index=False).replace_schema_metadata(None)
-    except (pa.ArrowException, ValueError, TypeError) as error:
-        raise SnapshotError(
-            f"{path.name}: a column has no single type ({_reason(error)}); use one type and null"
-        ) from error
-    for index, column in enumerate(table.schema):
-        if pa.types.is_large_string(column.type):
-            table = table.set_column(index, column.name, table.column(index).cast(pa.string()))
-    pq.write_table(table, path, compression="zstd", store_schema=False)
+    columns = {}
+    for name in frame:
+        try:
+            array = pa.array(frame[name], from_pandas=True)
+            if isinstance(array, pa.ChunkedArray):
+                array = array.combine_chunks()
+            if pa.types.is_large_string(array.type):
+                array = array.cast(pa.string())
+            pq.write_table(pa.table({name: array[:1]}), pa.BufferOutputStream())
+        except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
+            raise SnapshotError(
+                f"{path.name}: column {quote(name)} has no single type that Parquet can hold "
+                f"({_reason(error)}); use one type and null"
+            ) from error
+        columns[name] = array
+    pq.write_table(pa.table(columns), path, compression="zstd", store_schema=False)
 
 
 def _write_responses(path: Path, responses: np.ndarray) -> None:

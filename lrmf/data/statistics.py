@@ -5,9 +5,10 @@ Answers (``uint8``) are counted by compiled kernels over all threads, without a 
 
 import numpy as np
 import pandas as pd
-from numba import njit, prange
+from numba import prange
 from scipy import sparse
 
+from ..threads import njit
 from .response_kinds import ANSWERS, kind_of
 from .responses import MISSING, observed, row_blocks
 
@@ -15,7 +16,7 @@ MIN_VALUES = 3  # below that a correlation means nothing
 SAME_VALUE = 1e-5  # values closer than 0.001 points count as equal
 TILE_COLUMNS = 256  # columns that one thread counts at a time
 
-_OPTIONS = {"cache": True, "error_model": "numpy"}
+_OPTIONS = {"error_model": "numpy"}
 
 
 def count_answers(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

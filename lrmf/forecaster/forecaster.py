@@ -18,6 +18,7 @@ from ..data.responses import (
     observed_counts,
     random_places,
     reveal,
+    unmasked,
     without,
 )
 from ..files import output
@@ -150,6 +151,7 @@ class Forecaster(Forecasts, BaseEstimator):
     def fit(self, responses, lineage, *, items=None, models=None):
         """Learn everything from the models that have responses; arguments as in `LRMF.fit`."""
         # Bad input is refused before anything is fitted.
+        responses = unmasked(responses)
         LRMF(seed=self.seed, n_threads=self.n_threads).check(responses, lineage, items)
         lineage = self._known(lineage)
         rng = np.random.default_rng([self.seed, 11])
@@ -188,6 +190,7 @@ class Forecaster(Forecasts, BaseEstimator):
         Forecaster
         """
         check_is_fitted(self)
+        responses = unmasked(responses)
         LRMF().check(responses, lineage, None)
         kind, n_items = kind_of(responses), responses.shape[1]
         if (n_items, kind) != (self.responses_.shape[1], self.kind_):

@@ -1,16 +1,17 @@
-"""From the leaderboard's models up through their parents: visits, and the edges they establish."""
+"""From the leaderboard's models up through their parents: who is asked about, and what was said."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import chain, islice
+from typing import NamedTuple
 
 import pandas as pd
 from tqdm import tqdm
 
-from . import cards
-from .cards import DECLARED, FILES, SOURCES, Claim, normalised_id
+from . import edges, metadata
 from .client import Client, each
+from .edges import ADAPTER_FILE, DECLARED, MERGE_FILES, Claim, normalised_id
 from .errors import Refusal
 from .leaderboard import claimed_bases
 from .log import CrawlLog
@@ -19,8 +20,7 @@ EXPAND = (
     "baseModels cardData config createdAt disabled gated lastModified library_name likes "
     "safetensors sha siblings tags"
 ).split()
-MAX_FILE = 2**20
-_CONFIG = ("architectures", "model_type")
+MAX_FILE = 32 * 2**20  # some READMEs hold their pictures
 _UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MIN_LISTED = 2  # models of one author from which on a listing is cheaper than asking for each
 _LOGGED_ROWS, _LOGGED_LENGTH = 20, 300
@@ -33,7 +33,8 @@ class Visit:
     ``status`` is ok, renamed, gated, missing, disabled or error; ``resolved`` is the id that the
     Hub answered with, None without an answer; ``inferred`` is the relation to one parent and to
     several; ``files`` are those to read for parents, and those to read if the leaderboard calls the
-    model a merge. ``facts`` describe the model for a snapshot.
+    model a merge. ``facts`` describe the model for a snapshot; ``false_size`` is what the
+    Hub says of a size and is not the model's. ``unread`` has why files could not be read.
     """
 
     status: str
@@ -48,6 +49,8 @@ class Visit:
     inferred: tuple[str, str] = ("finetune", "merge")
     files: tuple[list[str], list[str]] = ((), ())
     facts: dict = field(default_factory=dict)
+    false_size: float | None = None
+    unread: dict[str, str] = field(default_factory=dict)
 
 
 def ask_model(client: Client, asked: str) -> dict:
@@ -62,9 +65,9 @@ def ask_model(client: Client, asked: str) -> dict:
     kept = {key: answer[key] for key in ("id", *EXPAND) if key in answer}
     # Chat templates and lists of checkpoints can be of any length.
     if isinstance(config := kept.get("config"), dict):
-        kept["config"] = {key: config[key] for key in _CONFIG if key in config}
-    if (files := cards.files_of(kept)) is not None:
-        relevant = files.intersection(FILES)
+        kept["config"] = {key: config[key] for key in metadata.CONFIG_KEYS if key in config}
+    if (files := metadata.files_of(kept)) is not None:
+        relevant = files.intersection((*MERGE_FILES, *metadata.ADAPTER_FILES))
         kept["siblings"] = [{"rfilename": name} for name in sorted(relevant)]
     status = "gated" if kept.get("gated") else "ok"
     if resolved != asked:
@@ -81,49 +84,26 @@ def read_visit(entry: dict) -> Visit:
     if not isinstance(answer, dict):
         return visit
     own_ids = {entry["key"], answer["id"]}
-    read_files = partial(cards.files_to_read, answer, own_ids=own_ids)
+    read_files = partial(edges.files_to_read, answer, own_ids=own_ids)
     visit.resolved = answer["id"]
-    visit.sha = cards.commit(answer)
-    visit.last_modified = _text(answer.get("lastModified"))
+    visit.sha = metadata.commit(answer)
+    visit.last_modified = metadata.text(answer.get("lastModified"))
     visit.gated = bool(answer.get("gated"))
-    visit.claims = cards.declared_claims(answer)
-    visit.relation = cards.card_relation(answer)
-    visit.inferred = (cards.inferred_relation(answer, 1), cards.inferred_relation(answer, 2))
+    visit.claims = edges.declared_claims(answer)
+    visit.relation = edges.card_relation(answer)
+    visit.inferred = (edges.inferred_relation(answer, 1), edges.inferred_relation(answer, 2))
     visit.files = (read_files(merged=False), read_files(merged=True))
-    visit.facts = _facts(answer)
+    visit.facts = metadata.facts(answer) | {"merged": edges.is_merge(answer) or None}
+    visit.false_size = metadata.sizes(answer)[1]
     return visit
-
-
-def _facts(answer: dict) -> dict:
-    """What the Hub knows of a model that the leaderboard has not evaluated."""
-    architectures = cards.mapping(answer, "config").get("architectures")
-    if not isinstance(architectures, list):
-        architectures = []
-    n_parameters, likes = cards.mapping(answer, "safetensors").get("total"), answer.get("likes")
-    return {
-        "architecture": _text(next(iter(architectures), None)),
-        "params_b": n_parameters / 1e9 if _is_count(n_parameters) and n_parameters else None,
-        "license": _text(cards.mapping(answer, "cardData").get("license")),
-        "likes": likes if _is_count(likes) else None,
-        "created_at": (_text(answer.get("createdAt")) or "")[:10] or None,
-        "merged": True if cards.is_merge(answer) else None,
-    }
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value.isprintable() and len(value) < 200 else None
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and 0 <= value < 2**62
 
 
 class Crawler:
     """Visit models and their ancestors, each id once, and write down every answer.
 
     Answers found in the log are not asked for again. The evaluations say which models are merges
-    and which base models the leaderboard names. ``n_failed_files`` counts the files that may name
-    parents and could not be fetched.
+    and which base models the leaderboard names. Ids that differ in
+    case only from one that was answered for are not visited.
     """
 
     def __init__(self, client: Client, log: CrawlLog, evaluations: pd.DataFrame, *, n_workers: int):
@@ -132,7 +112,7 @@ class Crawler:
         self._merged = set(evaluations["model_id"][evaluations["merged"].fillna(False)])
         self._bases = claimed_bases(evaluations)
         self._unchanged: set[str] = set()
-        self.n_failed_files = 0
+        self.n_failed_files = 0  # that another attempt may bring
 
     def visit_all(self, roots: Iterable[str], max_depth: int, bar: tqdm) -> dict[str, Visit]:
         """Visit the roots, then breadth first their ancestors up to ``max_depth`` steps away.
@@ -147,12 +127,14 @@ class Crawler:
             for asked, visit in self._each(self._visit, level):
                 visits[asked] = visit
                 bar.update()
-            known = {visit.resolved for visit in visits.values()}.union(visits)
+            answered = [(asked, v.resolved) for asked, v in visits.items() if v.resolved]
+            known = {name.casefold() for names in answered for name in names}
             parents = {claim.parent for asked in level for claim in visits[asked].claims}
-            level = sorted(parents - known)
+            level = sorted(p for p in parents.difference(visits) if p.casefold() not in known)
             if not level:
                 break
-        return dict(sorted(visits.items()))
+        twice = [a for a, v in visits.items() if not v.resolved and a.casefold() in known]
+        return {asked: visits[asked] for asked in sorted(set(visits).difference(twice))}
 
     def _visit(self, asked: str) -> Visit:
         visit = self._log.find("model", asked)
@@ -163,6 +145,7 @@ class Crawler:
                 visit = self._record("model", asked, ask_model(self._client, asked))
         merged = not self._merged.isdisjoint((asked, visit.resolved))
         claims = [claim for claim in visit.claims if claim.source in DECLARED]
+        visit.unread = {}
         # The files repeat each other; the first that names parents will do.
         found = (self._file_claims(visit, name) for name in visit.files[merged])
         claims += next(filter(None, found), [])
@@ -175,17 +158,21 @@ class Crawler:
         """Parents in a file at the commit visited; a commit's file never changes."""
         revision = visit.sha or "main"
         key = f"{visit.resolved}@{revision}/{name}"
-        claims = (self._log.recall if visit.sha else self._log.find)("file", key)
-        if claims is None:
+        known = (self._log.recall if visit.sha else self._log.find)("file", key)
+        if known is None or known.again:
             path = f"{visit.resolved}/resolve/{revision}/{name}"
+            values = {"status": "ok", "reason": "", "name": name, "parents": []}
             try:
                 content = self._client.content(path, max_bytes=MAX_FILE)
-                values = {"status": "ok", "name": name, "text": content.decode(errors="replace")}
+                claims, values["reason"] = edges.read_file(name, content)
+                values["parents"] = [claim.parent for claim in claims]
             except Refusal as refusal:
-                values = {"status": refusal.status, "reason": refusal.reason, "name": name}
-                self.n_failed_files += refusal.status == "error"
-            claims = self._record("file", key, values)
-        return claims or []
+                values |= {"status": refusal.status, "reason": refusal.reason}
+            known = self._record("file", key, values)
+        if known.problem:
+            visit.unread[name] = known.problem
+            self.n_failed_files += known.again
+        return known.claims
 
     def _record(self, kind: str, key: str, values: dict) -> object:
         """Write an answer down; one that cannot be read must not end the crawl."""
@@ -240,68 +227,19 @@ class Crawler:
         )
 
 
-def read_file_claims(entry: dict) -> list[Claim] | None:
-    """Read a log entry of kind ``file``; None if the file has to be asked for again."""
-    if entry["status"] == "error":
-        return None
-    return cards.file_claims(entry["name"], entry["text"].encode()) if "text" in entry else []
+class FileClaims(NamedTuple):
+    """What a file says of the parents, why it could not be read, and whether to ask again."""
+
+    claims: list[Claim]
+    problem: str
+    again: bool
 
 
-def establish_edges(visits: dict[str, Visit]) -> tuple[pd.DataFrame, dict[str, list[dict]]]:
-    """Turn the claims of all sources into edges between the ids that the Hub uses now.
-
-    Of the sources in the order of `cards.SOURCES` the first that names a parent decides. Parents
-    that only a lower declared source names are kept if they have been deleted or made private (the
-    Hub's own tree cannot list these), and the files of an incomplete merge add theirs. The relation
-    is the card's ``base_model_relation``, else that of the first source which states one, else
-    inferred as the Hub does.
-
-    Returns the edges (parent, child, relation, and as evidence the sources that name the parent),
-    sorted, and by child the claims that were overruled (parent, relation, source).
-    """
-    current = {asked: visit.resolved or asked for asked, visit in visits.items()}
-    names: dict[str, list[str]] = {}  # under which a model was asked for, the current one first
-    for asked in sorted(visits, key=lambda asked: (current[asked] != asked, asked)):
-        names.setdefault(current[asked], []).append(asked)
-    gone = {asked for asked, visit in visits.items() if visit.status == "missing"}
-    # A name without owner that the Hub does not resolve is nobody's id.
-    resolved = {asked for asked, visit in visits.items() if visit.resolved}
-    edges, overruled = [], {}
-    for child, asked in sorted(names.items()):
-        claims = dict.fromkeys(
-            claim._replace(parent=current.get(claim.parent, claim.parent))
-            for name in asked
-            for claim in visits[name].claims
-            if "/" in claim.parent or claim.parent in resolved
-        )
-        claims = [claim for claim in claims if claim.parent not in (child, *asked)]
-        found, rest = _decide(claims, visits[asked[0]], gone)
-        edges += [(parent, child, relation, evidence) for parent, relation, evidence in found]
-        if rest:
-            overruled[child] = [claim._asdict() for claim in rest]
-    lineage = pd.DataFrame(sorted(edges), columns=["parent", "child", "relation", "evidence"])
-    return lineage.astype("string"), overruled
-
-
-def _decide(
-    claims: list[Claim], visit: Visit, gone: set[str]
-) -> tuple[list[tuple[str, str, str]], list[Claim]]:
-    """Parents of one model with relation and evidence, and the claims not followed."""
-    claims = sorted(claims, key=lambda claim: SOURCES.index(claim.source))
-    parents = {
-        claim.parent: None
-        for claim in claims
-        if claim.source == claims[0].source
-        or claim.source in FILES
-        or (claim.source in DECLARED and claim.parent in gone)
-    }
-    found, followed = [], set()
-    for parent in parents:
-        own = [claim for claim in claims if claim.parent == parent]
-        declared = any(claim.source in DECLARED for claim in own)
-        stated = [visit.relation if declared else None, *(claim.relation for claim in own)]
-        relation = next(filter(None, stated), visit.inferred[len(parents) > 1])
-        evidence = ",".join(dict.fromkeys(claim.source for claim in own))
-        found.append((parent, relation, evidence))
-        followed.update(claim for claim in own if claim.relation in (None, relation))
-    return found, [claim for claim in claims if claim not in followed]
+def read_file_claims(entry: dict) -> FileClaims:
+    """Read a log entry of kind ``file``."""
+    status, name = entry["status"], entry.get("name")
+    relation = "adapter" if name == ADAPTER_FILE else "merge"
+    claims = [Claim(parent, relation, name) for parent in entry.get("parents", ())]
+    is_old = status == "ok" and "parents" not in entry  # of an earlier version of this program
+    problem = "" if status == "missing" else entry.get("reason", "")
+    return FileClaims(claims, problem, again=status == "error" or is_old)

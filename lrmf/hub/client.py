@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import os
 import re
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -69,7 +71,8 @@ class Client:
         say: Callable[[str], None] = lambda _: None,
         **limits,
     ):
-        self.endpoint = (endpoint or constants.ENDPOINT).rstrip("/")
+        self.endpoint = (constants.ENDPOINT if endpoint is None else endpoint).rstrip("/")
+        _check_endpoint(self.endpoint)
         self.stopped = threading.Event()
         self.limiter = Limiter(self.stopped, say=say)
         self.n_requests = self.n_bytes = 0
@@ -88,6 +91,7 @@ class Client:
         agent = f"lrmf/{_version()}; hf_hub/{huggingface_hub.__version__}; {PROJECT}"
         self._headers = {"User-Agent": agent}
         self._token = _token()
+        self._session = _session()
         if self._token:
             self._headers["Authorization"] = f"Bearer {self._token}"
 
@@ -219,8 +223,9 @@ class Client:
         problem = state.outcome.exception()
         kept = "what was fetched is kept: continue"
         if problem.unreachable:
+            way = f" through the proxy of {_proxies()}" if _proxies() else ""
             raise CrawlError(
-                f"{self.endpoint} cannot be reached ({problem}); check the connection, then "
+                f"{self.endpoint} cannot be reached{way} ({problem}); check the connection, then "
                 "continue with --resume"
             ) from problem
         if problem.exhausted:
@@ -243,11 +248,11 @@ class Client:
             headers["Accept-Encoding"] = "identity"
         if begin:
             headers["Range"] = f"bytes={begin}-"
-        self.limiter.enter(kind)
+        entered = self.limiter.enter(kind)
         answer = None
         try:
             self.n_requests += 1
-            with get_session().stream(
+            with self._session.stream(
                 "GET", url, headers=headers, timeout=self.limits.timeout, follow_redirects=True
             ) as response:
                 answer = response.headers
@@ -257,15 +262,24 @@ class Client:
                 yield response
                 self._n_given_up = 0
         except OfflineModeIsEnabled as error:
-            raise CrawlError("offline mode is on; unset HF_HUB_OFFLINE to crawl") from error
+            raise CrawlError(f"offline mode is on; unset {_offline_switch()} to crawl") from error
         except (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
             raise Refusal("error", f"leads nowhere ({type(error).__name__})") from error
         except (httpx2.RequestError, httpx2.StreamError) as error:
-            problem = _Transient(_one_line(error))
-            problem.unreachable = isinstance(error, httpx2.ConnectError | httpx2.ConnectTimeout)
+            reason = _one_line(error)
+            if isinstance(error, httpx2.ProxyError) and "407" in reason:
+                raise CrawlError(_proxy_message()) from error
+            if "CERTIFICATE_VERIFY_FAILED" in reason:
+                raise CrawlError(
+                    f"{self.endpoint}: its certificate is not trusted ({reason}); where a proxy "
+                    "signs with its own, set SSL_CERT_FILE to a file that holds its certificate"
+                ) from error
+            problem = _Transient(reason)
+            unreachable = httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError
+            problem.unreachable = isinstance(error, unreachable)
             raise problem from error
         finally:
-            self.limiter.leave(kind, answer)
+            self.limiter.leave(kind, entered, answer)
 
     def _problem(self, response: httpx2.Response, kind: str) -> Exception:
         """What a response without success means."""
@@ -280,12 +294,18 @@ class Client:
             with suppress(ValueError, RecursionError, LookupError, TypeError):
                 message = json.loads(next(response.iter_bytes(), b""))["error"]
         message = _one_line(self.redact(message)) if isinstance(message, str) else ""
-        if status == 401 and "Invalid credentials" in message:
+        if status == 407:
+            return CrawlError(_proxy_message())
+        # A token that has expired is refused for public repositories as well.
+        code = headers.get("X-Error-Code", "")
+        is_refused = status == 401 or (status == 403 and "expired" in message.lower())
+        if self._token and is_refused and not code and "gated" not in message.lower():
             return CrawlError(
-                "the Hub does not accept the token; renew it (`hf auth login`) or unset HF_TOKEN"
+                f"the Hub does not accept the token of {_token_place()} ({message or 'HTTP 401'}); "
+                "renew it (`hf auth login`) or unset it, then continue with --resume"
             )
         reason = f"HTTP {status}" + (f": {message}" if message else "")
-        return Refusal(refusal_status(status, headers.get("X-Error-Code", ""), message), reason)
+        return Refusal(refusal_status(status, code, message), reason)
 
 
 def each(function: Callable, tasks: Iterable, *, n_workers: int) -> Iterator[tuple[object, object]]:
@@ -328,7 +348,7 @@ def _chunks(response: httpx2.Response, max_bytes: int, seconds: float) -> Iterat
     for chunk in response.iter_bytes():
         n_bytes += len(chunk)
         if n_bytes > max_bytes:
-            raise Refusal("error", f"is larger than {max_bytes} bytes")
+            raise Refusal("too large", f"is larger than {max_bytes} bytes")
         if time.monotonic() > deadline:
             raise _Transient("too slow")
         yield chunk
@@ -353,6 +373,63 @@ def _token() -> str:
             "it again, or unset HF_TOKEN"
         )
     return token
+
+
+def _token_place() -> str:
+    names = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]
+    return names[0] if names else constants.HF_TOKEN_PATH
+
+
+def _check_endpoint(endpoint: str) -> None:
+    """Refuse an address that leads nowhere; raises CrawlError."""
+    try:
+        url = httpx2.URL(endpoint)
+        is_address = url.scheme in ("http", "https") and bool(url.host)
+    except httpx2.InvalidURL:
+        is_address = False
+    if not is_address:
+        host = endpoint.rpartition("://")[2] or "huggingface.co"
+        raise CrawlError(
+            f"HF_ENDPOINT={endpoint!r} is not the address of a Hub; write https://{host}, or unset "
+            "it for https://huggingface.co"
+        )
+
+
+def _session() -> httpx2.Client:
+    """The session of `huggingface_hub`; raises CrawlError where the surroundings prevent one."""
+    try:
+        return get_session()
+    except (ssl.SSLError, OSError) as error:
+        names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+        given = " and ".join(f"{name}={os.environ[name]}" for name in names) or "the system's"
+        raise CrawlError(
+            f"certificates cannot be read from {given} ({error.strerror or error}); name a file "
+            "that exists and holds certificates, or unset the variable"
+        ) from error
+    except (ImportError, ValueError, httpx2.InvalidURL) as error:
+        raise CrawlError(
+            f"the proxy of {_proxies() or 'the system'} cannot be used ({_one_line(error)}); "
+            "write http://host:port, unset it, or for socks5:// `pip install socksio`"
+        ) from error
+
+
+def _proxies() -> str:
+    """Names of the variables that name a proxy; their values may hold passwords."""
+    names = (name for name, value in os.environ.items() if value)
+    wanted = ("http_proxy", "https_proxy", "all_proxy")
+    return ", ".join(sorted(name for name in names if name.lower() in wanted))
+
+
+def _proxy_message() -> str:
+    return (
+        f"the proxy of {_proxies() or 'the system'} asks for a password (HTTP 407); write "
+        "http://user:password@host:port, then continue with --resume"
+    )
+
+
+def _offline_switch() -> str:
+    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
+    return next((name for name in names if os.environ.get(name)), names[0])
 
 
 def _version() -> str:

@@ -5,20 +5,21 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from ..data.responses import MISSING
-from .cards import commit
 from .client import CORRUPT, Client
 from .errors import CrawlError, Refusal
 from .leaderboard import BENCHMARKS, DETAILS_OWNER
 from .log import CrawlLog
+from .metadata import commit
 
+_WRITTEN = {"true": 1, "true_": 1, "1": 1, "1.0": 1, "false": 0, "false_": 0, "0": 0, "0.0": 0}
 MAX_SAMPLES = 2 * 2**30
 _CHECKSUM_TRIES = 3
 _FILE = re.compile(
@@ -47,13 +48,17 @@ class Run(NamedTuple):
 
 @dataclass(slots=True)
 class Repository:
-    """Details of one model: commit and the runs of the tasks; without them, the reason."""
+    """Details of one model: commit and the runs of the tasks; without them, the reason.
+
+    ``unread`` has why files, or lines of files, could not be read.
+    """
 
     status: str
     reason: str
     time: str
     sha: str | None = None
     runs: tuple[Run, ...] = ()
+    unread: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -173,6 +178,7 @@ def _fetch_run(
     """Answers of one run: from the log, or streamed and written there."""
     key = f"{repo}:{run.path}:{run.oid}"
     if known := log.recall("samples", key):
+        _note_unusable(repository, run, known)
         return known
     path = f"datasets/{repo}/resolve/{repository.sha}/{run.path}"
     try:
@@ -183,6 +189,7 @@ def _fetch_run(
         if refusal.status == "gated":
             repository.status, repository.reason = "gated", refusal.reason
         log.append("refused", key, status=refusal.status, reason=refusal.reason)
+        repository.unread[run.path] = refusal.reason
         return None
     # Most files of a task list the same questions, so the log has each list once.
     text = json.dumps(samples.keys, separators=(",", ":"))
@@ -190,7 +197,7 @@ def _fetch_run(
     if log.recall("keys", digest) is None:
         log.append("keys", digest, keys=samples.keys)
     bits = base64.b64encode(np.packbits(np.array(samples.values, dtype=bool)).tobytes()).decode()
-    return log.append(
+    answers = log.append(
         "samples",
         key,
         keys=digest,
@@ -199,6 +206,14 @@ def _fetch_run(
         n_repeated=samples.n_repeated,
         n_unusable=samples.n_unusable,
     )
+    _note_unusable(repository, run, answers)
+    return answers
+
+
+def _note_unusable(repository: Repository, run: Run, answers: Answers) -> None:
+    if answers.n_unusable:
+        n_lines = answers.n_unusable + answers.n_answers + answers.n_repeated
+        repository.unread[run.path] = f"{answers.n_unusable} of {n_lines} samples are unusable"
 
 
 def _stream_run(client: Client, path: str, run: Run) -> Samples:
@@ -237,7 +252,7 @@ def gated_message(client: Client, repo: str) -> str:
 
 
 def read_samples(lines: Iterable[bytes], metric: str) -> Samples:
-    """Read a samples file: one JSON object a line, of which id, hash and metric are kept.
+    """Read a samples file, of which id, hash and metric are kept: JSON Lines, or one JSON array.
 
     Where a question was scored through several filters, the filter ``none`` counts, or the first by
     name. Lines that repeat a question are counted and left out; so are lines that are no JSON
@@ -245,13 +260,9 @@ def read_samples(lines: Iterable[bytes], metric: str) -> Samples:
     """
     chosen: dict[int, tuple[str, bool, str]] = {}
     n_repeated = n_unusable = 0
-    for line in filter(bytes.strip, lines):
-        try:
-            row = json.loads(line)
-            doc_id, value = row.get("doc_id"), row.get(metric)
-        except (ValueError, RecursionError, AttributeError):
-            doc_id = value = None
-        if type(doc_id) is not int or value not in (0, 1):
+    for row in _rows(lines):
+        doc_id, value = _doc_id(row.get("doc_id")), _truth(row.get(metric))
+        if doc_id is None or value is None:
             n_unusable += 1
             continue
         name, doc_hash = row.get("filter"), row.get("doc_hash")
@@ -259,10 +270,50 @@ def read_samples(lines: Iterable[bytes], metric: str) -> Samples:
         n_repeated += doc_id in chosen and chosen[doc_id][0] == rank
         if doc_id not in chosen or rank < chosen[doc_id][0]:
             doc_hash = doc_hash[:16] if isinstance(doc_hash, str) else ""
-            chosen[doc_id] = (rank, bool(value), doc_hash)
+            chosen[doc_id] = (rank, value, doc_hash)
     ordered = sorted(chosen.items())
     keys = [[doc_id, doc_hash] for doc_id, (_, _, doc_hash) in ordered]
     return Samples(keys, [value for _, (_, value, _) in ordered], n_repeated, n_unusable)
+
+
+def _rows(lines: Iterable[bytes]) -> Iterator[dict]:
+    """The objects of JSON Lines or of one JSON array; an empty one for what is none."""
+    decode, rest, in_array, is_first = json.JSONDecoder().raw_decode, "", False, True
+    for line in filter(bytes.strip, lines):
+        text = line.decode("utf-8", "surrogateescape").removeprefix("\ufeff").strip()
+        if is_first:
+            is_first, in_array = False, text.startswith("[")
+            text = text[in_array:]
+        rest = f"{rest}\n{text}" if rest else text
+        while rest := rest.lstrip(" \t\r\n," if in_array else None):
+            try:
+                row, end = decode(rest)
+            except (ValueError, RecursionError):
+                if not in_array:
+                    yield {}
+                    rest = ""
+                break  # in an array an object may go on in the next line
+            yield row if isinstance(row, dict) else {}
+            rest = rest[end:]
+    if rest and rest != "]":
+        yield {}
+
+
+def _doc_id(value: object) -> int | None:
+    """A question's number, also as a text or a whole float."""
+    if isinstance(value, str) and value.strip().isdecimal():
+        return int(value)
+    is_whole = isinstance(value, float) and value.is_integer()
+    return int(value) if is_whole or type(value) is int else None
+
+
+def _truth(value: object) -> bool | None:
+    """0 or 1, also as a text, as versions of lm-evaluation-harness wrote it; else None."""
+    if isinstance(value, list) and len(value) == 1:
+        value = value[0]
+    if isinstance(value, str):
+        value = _WRITTEN.get(value.strip().lower().removeprefix("np."))
+    return bool(value) if isinstance(value, int | float) and value in (0, 1) else None
 
 
 def build_matrix(

@@ -4,6 +4,8 @@ import html
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from decimal import Decimal
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -11,9 +13,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ..data.schema import quote
-from .cards import commit, normalised_id
 from .client import Client
+from .edges import normalised_id
 from .errors import CrawlError, Refusal
+from .metadata import commit, day
 
 TABLE_REPO = "open-llm-leaderboard/contents"
 TABLE_FILE = "data/train-00000-of-00001.parquet"
@@ -71,6 +74,7 @@ BENCHMARKS = {
 }
 LARGE = "mmlu_pro"  # nearly all of the bytes of the details
 # Of several evaluations of one model the one closest to the released weights is kept.
+_LARGEST = 1e5  # billions of parameters
 PRECISIONS = ("bfloat16", "float16", "float32", "8bit", "4bit", "GPTQ")
 
 _TEXTS = {
@@ -87,6 +91,8 @@ _NUMBERS = {"params_b": "#Params (B)", "likes": "Hub ❤️"}
 _FLAGS = {"moe": "MoE", "merged": "Merged", "chat_template": "Chat Template", "flagged": "Flagged"}
 _DATES = {"created_at": "Upload To Hub Date", "evaluated_at": "Submission Date"}
 _UNKNOWN = {"", "?", "unknown", "none", "nan", "null"}
+# As `datasets` names files, now and formerly, and as the Hub converts them.
+_SHARD = re.compile(r"(?:.*/)?(?:train-)?(\d{4,5})(?:-of-(\d{5}))?(?:-[0-9a-f]+)?\.parquet")
 _LINK = re.compile(r"href=[\"']?https?://[^/\"']+/([^\"'>\s?#]+)", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
 
@@ -133,10 +139,42 @@ def fetch_table(client: Client, known: str | None = None) -> tuple[str, bytes | 
             raise CrawlError(f"{TABLE_REPO}: the Hub names no commit; try again later")
         if sha == known:
             return sha, None
-        path = f"datasets/{TABLE_REPO}/resolve/{sha}/{TABLE_FILE}"
-        return sha, client.content(path, max_bytes=MAX_TABLE_BYTES)
+        path = f"datasets/{TABLE_REPO}/resolve/{sha}"
+        try:
+            return sha, client.content(f"{path}/{TABLE_FILE}", max_bytes=MAX_TABLE_BYTES)
+        except Refusal as refusal:
+            if refusal.status != "missing" or not (shards := _shards(client, sha)):
+                raise
+        parts = [client.content(f"{path}/{name}", max_bytes=MAX_TABLE_BYTES) for name in shards]
     except Refusal as refusal:
-        raise CrawlError(f"{TABLE_REPO}: {refusal.reason}; try again later") from refusal
+        hint = {"error": "try again later", "missing": "check HF_ENDPOINT"}.get(refusal.status)
+        hint = hint or "accept its terms, or ask its owners"
+        raise CrawlError(f"{TABLE_REPO}: {refusal.reason}; {hint}") from refusal
+    whole = pa.BufferOutputStream()
+    tables = [_parquet(part) for part in parts]
+    pq.write_table(pa.concat_tables(tables, promote_options="permissive"), whole)
+    return sha, whole.getvalue().to_pybytes()
+
+
+def _shards(client: Client, sha: str) -> list[str]:
+    """The files of a table in several; raises CrawlError if some are missing."""
+    pages = client.pages(f"api/datasets/{TABLE_REPO}/tree/{sha}", recursive="true")
+    paths = [row.get("path") for page in pages for row in page if isinstance(row, dict)]
+    found = sorted(path for path in paths if isinstance(path, str) and _SHARD.fullmatch(path))
+    n_shards = max((int(_SHARD.fullmatch(path)[2] or 0) for path in found), default=0)
+    if 0 < len(found) < n_shards:
+        raise CrawlError(f"{TABLE_REPO}: has {len(found)} of {n_shards} files; try again later")
+    return found
+
+
+def _parquet(content: bytes) -> pa.Table:
+    try:
+        return pq.read_table(pa.BufferReader(content))
+    except (pa.ArrowException, ValueError, OSError) as error:
+        raise CrawlError(
+            f"{TABLE_REPO}: holds no readable Parquet table ({type(error).__name__}); try again "
+            "later"
+        ) from error
 
 
 def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, list[str]]:
@@ -151,13 +189,7 @@ def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, lis
     skipped : list of str
         Evaluations whose model cannot be identified.
     """
-    try:
-        table = pq.read_table(pa.BufferReader(content)).to_pandas(ignore_metadata=True)
-    except (pa.ArrowException, ValueError, OSError) as error:
-        raise CrawlError(
-            f"{TABLE_REPO}: {TABLE_FILE} is no readable Parquet table ({type(error).__name__}); "
-            "try again later"
-        ) from error
+    table = _parquet(content).to_pandas(ignore_metadata=True)
     wanted = [BENCHMARKS[benchmark].column for benchmark in benchmarks]
     missing = [name for name in wanted if name not in table]
     if missing or not {"fullname", "Model"}.intersection(table):
@@ -178,17 +210,19 @@ def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, lis
         (_TEXTS, _text, "string"),
         (_NUMBERS, _number, "Float64"),
         (_FLAGS, _flag, "boolean"),
-        (_DATES, _date, "string"),
+        (_DATES, day, "string"),
         (dict(zip(benchmarks, wanted, strict=True)), _number, "float64"),
     ):
         for name, column in columns.items():
             frame[name] = read(column, reader, dtype)
-    frame["params_b"] = frame["params_b"].where(frame["params_b"] > 0)
+    frame["params_b"] = frame["params_b"].where(frame["params_b"].between(1e-9, _LARGEST))
+    frame["likes"] = frame["likes"].where(frame["likes"] >= 0)
     scores = frame[benchmarks]
     frame[benchmarks] = scores.where((scores >= 0) & (scores <= 1))
     known = frame["model_id"].notna()
     skipped = [str(name) for name in frame["evaluation"][~known]]
-    return frame[known].reset_index(drop=True), skipped
+    # Files of a table may repeat rows.
+    return frame[known].drop_duplicates(ignore_index=True), skipped
 
 
 def no_evaluations() -> pd.DataFrame:
@@ -255,16 +289,13 @@ def _text(value: object) -> str | None:
 
 
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
         return None
-    return float(value) if np.isfinite(value) else None
+    try:
+        return float(value) if np.isfinite(float(value)) else None
+    except (OverflowError, ValueError):
+        return None
 
 
 def _flag(value: object) -> bool | None:
     return bool(value) if isinstance(value, bool | np.bool) else None
-
-
-def _date(value: object) -> str | None:
-    """YYYY-MM-DD, or null."""
-    text = str(value).strip()
-    return text[:10] if re.match(r"\d{4}-\d\d-\d\d(?!\d)", text) else None

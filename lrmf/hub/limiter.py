@@ -13,6 +13,7 @@ from .errors import CrawlError, Stopped
 
 SHARE = 0.8  # of the quota; the rest is left to other users of this address
 _LONGEST_PAUSE = 900  # seconds; the Hub's window is 300
+_LONGEST_SLEEP = 1  # seconds until a waiting worker hears what the server has said since
 _WORTH_SAYING = 5  # seconds
 
 
@@ -27,6 +28,8 @@ class _Bucket:
     resets_at: float = float("inf")
     paused_until: float = 0
     in_flight: int = 0
+    announced: float = 0
+    heard: float = 0  # when the request went out whose answer reported last
 
 
 class Limiter:
@@ -34,8 +37,9 @@ class Limiter:
 
     The server reports in each answer how many requests are left (``RateLimit: "api";r=123;t=55``,
     ``RateLimit-Policy: ...;q=500;w=300``). Requests in flight are counted against that, 20% of the
-    quota are never used, and ``Retry-After`` pauses all workers. A server that reports nothing is
-    not limited. Setting ``stopped`` ends every wait; ``say`` takes messages for the user.
+    quota are never used, and ``Retry-After`` pauses all workers. What the server says last holds:
+    of answers that overtake each other, that to the latest request. A server that reports nothing
+    is not limited. Setting ``stopped`` ends every wait; ``say`` takes messages for the user.
     """
 
     def __init__(self, stopped: threading.Event, *, say: Callable[[str], None] = lambda _: None):
@@ -43,49 +47,47 @@ class Limiter:
         self._lock = threading.Lock()
         self._buckets = {"api": _Bucket("requests"), "files": _Bucket("downloads")}
 
-    def enter(self, kind: str) -> None:
-        """Wait until a request may go out; each needs a `leave`."""
+    def enter(self, kind: str) -> float:
+        """Wait until a request may go out, and return the time; each needs a `leave`."""
         bucket = self._buckets[kind]
         while not self._stopped.is_set():
             with self._lock:
                 now = time.monotonic()
-                if now >= bucket.resets_at:  # a new window
-                    bucket.left = max(1, int(SHARE * bucket.quota))
-                    bucket.resets_at = now + bucket.window
-                if bucket.left < 1:
-                    self._pause_until(bucket, bucket.resets_at)
-                delay = bucket.paused_until - now
-                if delay <= 0:
+                if now >= bucket.resets_at:  # a new window; without a known quota, no limit
+                    known = bucket.quota > 0
+                    bucket.left = max(1, int(SHARE * bucket.quota)) if known else float("inf")
+                    bucket.resets_at = now + bucket.window if known else float("inf")
+                until = max(bucket.paused_until, bucket.resets_at if bucket.left < 1 else 0)
+                if until <= now:
                     bucket.left -= 1
                     bucket.in_flight += 1
-                    return
-            self._stopped.wait(delay)
+                    return now
+                self._announce(bucket, until)
+            self._stopped.wait(min(until - now, _LONGEST_SLEEP))
         raise Stopped
 
-    def leave(self, kind: str, headers: Mapping[str, str] | None = None) -> None:
+    def leave(self, kind: str, entered: float, headers: Mapping[str, str] | None = None) -> None:
         """Note the end of a request and what its answer reports about the quota."""
         info = parse_ratelimit_headers(headers) if headers else None
         with self._lock:
             bucket = self._buckets[kind]
             bucket.in_flight -= 1
-            if info is None:
+            if info is None or entered < bucket.heard:
                 return
-            bucket.quota = info.limit or max(bucket.quota, info.remaining + 1)
+            bucket.heard = entered
+            bucket.quota = info.limit or bucket.quota
             bucket.window = info.window_seconds or bucket.window
             # The server rounds to whole seconds.
-            resets_at = time.monotonic() + info.reset_in_seconds + 1
-            left = info.remaining - (1 - SHARE) * bucket.quota - bucket.in_flight
-            if resets_at > bucket.resets_at + 2 or bucket.resets_at == float("inf"):
-                bucket.left = left
-            else:  # answers of one window may overtake each other
-                bucket.left = min(bucket.left, left)
-                resets_at = max(resets_at, bucket.resets_at)
-            bucket.resets_at = resets_at
+            bucket.resets_at = time.monotonic() + info.reset_in_seconds + 1
+            reserve = (1 - SHARE) * bucket.quota
+            bucket.left = info.remaining - reserve - bucket.in_flight
 
     def pause(self, kind: str, seconds: float) -> None:
         """Hold all requests back, as a 429 demands; raises CrawlError if it asks for too long."""
         with self._lock:
-            self._pause_until(self._buckets[kind], time.monotonic() + seconds)
+            bucket, until = self._buckets[kind], time.monotonic() + seconds
+            bucket.paused_until = max(bucket.paused_until, until)
+            self._announce(bucket, until)
 
     def quotas(self) -> dict[str, tuple[int, float]]:
         """Requests and seconds of each quota that the server has reported."""
@@ -93,17 +95,17 @@ class Limiter:
             known = {kind: bucket for kind, bucket in self._buckets.items() if bucket.quota}
             return {kind: (bucket.quota, bucket.window) for kind, bucket in known.items()}
 
-    def _pause_until(self, bucket: _Bucket, moment: float) -> None:
-        seconds = moment - time.monotonic()
+    def _announce(self, bucket: _Bucket, until: float) -> None:
+        """Say once how long a pause will be; raises CrawlError if that is too long."""
+        seconds = until - time.monotonic()
         if seconds > _LONGEST_PAUSE:
             raise CrawlError(
                 f"the quota is exhausted and the server asks to wait {seconds / 60:,.0f} minutes; "
                 "what was fetched is kept: continue later with --resume"
             )
-        if moment > bucket.paused_until:
-            bucket.paused_until = moment
-            if seconds >= _WORTH_SAYING:
-                self._say(f"the quota of {bucket.what} is used up; going on in {seconds:.0f} s")
+        if seconds >= _WORTH_SAYING and until > bucket.announced + _WORTH_SAYING:
+            bucket.announced = until
+            self._say(f"the quota of {bucket.what} is used up; going on in {seconds:.0f} s")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import threading
+import warnings
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
@@ -39,12 +40,18 @@ class CrawlLog:
         self._file = os.open(folder / LOG_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+        except (BlockingIOError, PermissionError) as error:
             os.close(self._file)
             raise CrawlError(
                 f"{folder.parent}: another crawl is writing there; wait for it or choose another "
                 "folder"
             ) from error
+        except OSError as error:  # some network disks have no locks
+            warnings.warn(
+                f"{folder.parent}: its disk has no locks ({error.strerror or error}); see to it "
+                "that no other crawl writes there",
+                stacklevel=2,
+            )
         self._end = self._replay(folder / LOG_FILE)
 
     def close(self) -> None:

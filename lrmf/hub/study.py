@@ -1,5 +1,6 @@
 """The crawl: leaderboard, lineage and, if asked for, single answers, as one snapshot."""
 
+import glob
 import os
 import shutil
 from collections import Counter
@@ -16,16 +17,17 @@ from tqdm import tqdm
 
 from .. import files
 from ..data.lineage import Lineage
-from ..data.snapshot import Snapshot, load_snapshot, save_snapshot
+from ..data.snapshot import Snapshot, save_snapshot
 from . import community, details, known_models, leaderboard
-from .ancestry import Crawler, establish_edges, read_file_claims, read_visit
+from .ancestry import Crawler, read_file_claims, read_visit
 from .client import Client, each
 from .details import TASKS, Answers, Repository, megabytes
+from .edges import current_names, establish_edges
 from .errors import CrawlError
 from .leaderboard import BENCHMARKS, LARGE, TABLE_REPO
 from .log import LOG_FOLDER, CrawlLog
-from .publish import STATUS_FILE, publish, recover_log, tidy
 
+STATUS_FILE = "crawl_status.parquet"
 STATUSES = ("ok", "renamed", "gated", "missing", "disabled", "error")
 MAX_DEPTH = 20
 N_WORKERS = 8
@@ -114,10 +116,8 @@ def crawl(
     }
     leaderboard.chosen_benchmarks(options["benchmarks"], instances=instances)
     try:
-        recover_log(out)
         _check_out(out)
         with closing(CrawlLog(out / LOG_FOLDER, keep=_keep, redact=client.redact)) as log:
-            tidy(out)
             options = _begin(log, client, options, resume=resume, say=say)
             return _Study(client, log, out, n_workers=n_workers, say=say).run(**options)
     except (OSError, files.OutputError) as error:
@@ -132,6 +132,13 @@ def crawl(
         ) from None
     finally:
         client.stopped.set()
+
+
+def unread_files(out: str | os.PathLike) -> list[str]:
+    """Files that the crawl in a folder could not read: "id: file: reason"."""
+    status = pd.read_parquet(Path(out) / STATUS_FILE)
+    found = status[status["kind"] == "file"]
+    return [f"{name}: {reason}" for name, reason in zip(found["id"], found["reason"], strict=True)]
 
 
 def _keep(entry: dict) -> object:
@@ -247,27 +254,30 @@ class _Study:
         frame = leaderboard.one_evaluation_each(self._chosen_evaluations(), self.benchmarks)
         columns = ["model_id", "leaderboard_id", *_FEATURES, *self.benchmarks]
         known, rows = set(frame["model_id"]), {}
-        for visit in map(self.visits.get, self.others):
+        for visit in filter(None, map(self.visits.get, self.others)):
             if visit.resolved and visit.resolved not in known:
                 rows[visit.resolved] = {"revision": visit.sha, **visit.facts}
         if rows:
             more = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model_id")
             more = more.reset_index().reindex(columns=columns)
             frame = pd.concat([frame[columns], more.astype(frame[columns].dtypes.to_dict())])
+        # A number that the Hub gives for an adapter or for packed weights is no size.
+        false = {visit.resolved: visit.false_size for visit in self.visits.values()}
+        false = frame["model_id"].map(false).astype("Float64")
+        is_false = ((frame["params_b"] - false).abs() < 0.05 * false + 0.01).fillna(False)
+        frame["params_b"] = frame["params_b"].mask(is_false)
         return frame[columns].sort_values("model_id", ignore_index=True)
 
     def _chosen_evaluations(self) -> pd.DataFrame:
         """Evaluations of the models chosen, and of what the others are or descend from."""
-        current = {asked: visit.resolved or asked for asked, visit in self.visits.items()}
-        folded = {name.casefold(): name for name in current.values()}
-        folded |= {asked.casefold(): name for asked, name in current.items()}
+        current = current_names(self.visits)
         graph = nx.from_pandas_edgelist(self.lineage, "parent", "child", create_using=nx.DiGraph)
-        wanted = {current[asked] for asked in [*self.chosen, *self.others]}
+        wanted = {current[asked.casefold()] for asked in [*self.chosen, *self.others]}
         for asked in self.others:
-            if current[asked] in graph:
-                wanted |= nx.ancestors(graph, current[asked])
+            if (name := current[asked.casefold()]) in graph:
+                wanted |= nx.ancestors(graph, name)
         frame = self.evaluations.rename(columns={"model_id": "leaderboard_id"})
-        names = [current.get(n) or folded.get(n.casefold()) for n in frame["leaderboard_id"]]
+        names = [current.get(name.casefold()) for name in frame["leaderboard_id"]]
         frame.insert(0, "model_id", pd.array(names, dtype="string"))
         frame["renamed"] = frame["model_id"] != frame["leaderboard_id"]
         return frame[frame["model_id"].isin(list(wanted))].reset_index(drop=True)
@@ -367,17 +377,25 @@ class _Study:
             f"{about}; lineage from the metadata of the models on the Hub, {started[:10]}. "
             "The licences are those of the authors."
         )
-        staging = self.out / LOG_FOLDER / "snapshot"
-        for path in [staging, *staging.parent.glob(f".{staging.name}.*")]:
-            shutil.rmtree(path, ignore_errors=True)  # left by an interrupted crawl
-        save_snapshot(
-            staging, **tables, name=self.out.name, source=source, note=note, provenance=provenance
+        # Whoever dies while folders change places leaves copies of this crawl's files behind.
+        for folder in (self.out.parent, self.out):
+            for path in folder.glob(f".{glob.escape(self.out.name[:40])}.????????.partial"):
+                shutil.rmtree(path, ignore_errors=True)
+        snapshot = save_snapshot(
+            self.out,
+            **tables,
+            name=os.fsencode(self.out.name).decode(errors="replace") or "hub",
+            source=source,
+            note=note,
+            provenance=provenance,
+            keep_others=True,
         )
+        (self.out / community.SOURCES_FILE).unlink(missing_ok=True)  # of an earlier crawl
         for name, table in ({STATUS_FILE: status} | (more or {})).items():
-            table.to_parquet(staging / name, index=False)
-        publish(staging, self.out)
+            with files.output(self.out / name) as file:
+                table.to_parquet(file, index=False)
         self.log.append("finished", "")
-        return load_snapshot(self.out, verify_checksums=False)
+        return snapshot
 
     def _status_table(self) -> pd.DataFrame:
         """One row for every id asked for."""
@@ -388,6 +406,13 @@ class _Study:
         rows += [
             ("details", repo, r.status, None, None, r.sha, r.time, r.reason)
             for repo, r in sorted(self.repositories.items())
+        ]
+        told = [(visit.resolved, visit.unread) for visit in self.visits.values()]
+        told += [(repo, found.unread) for repo, found in sorted(self.repositories.items())]
+        rows += [
+            ("file", name, "error", None, None, None, None, f"{file}: {reason}")
+            for name, unread in told
+            for file, reason in unread.items()
         ]
         columns = ["kind", "id", "status", "resolved_id", "gated", "sha", "time", "reason"]
         frame = pd.DataFrame(rows, columns=columns)

@@ -18,7 +18,8 @@ import pandas as pd
 
 from ..data.responses import MISSING
 from ..data.schema import UNKNOWN_TRIALS, is_id, quote
-from ..hub.cards import mapping, normalised_id
+from ..hub.edges import normalised_id
+from ..hub.metadata import mapping
 
 __all__ = ["METRICS", "Results", "Unreadable", "files_in", "known_id", "load_json", "mapping"]
 __all__ += ["number", "rank_of"]

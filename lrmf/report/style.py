@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import matplotlib.pyplot as plt
+from matplotlib.ticker import Formatter, LogFormatterMathtext
 
 from ..baselines.registry import find
 from ..files import output
@@ -59,6 +60,31 @@ def data_label(snapshot):
 def note_data(figure, label):
     """Write the data label small at the bottom right of a figure."""
     figure.supxlabel(label, x=0.995, ha="right", fontsize=6, color=GREY)
+    _label_in_plain_text(figure)
+
+
+class _PlainPowers(Formatter):
+    """Another formatter's labels without formulas: 10⁻² instead of TeX."""
+
+    _RAISED = str.maketrans("-−0123456789.", "⁻⁻⁰¹²³⁴⁵⁶⁷⁸⁹·")
+
+    def __init__(self, formatter):
+        self.set_locs, self._label = formatter.set_locs, formatter
+
+    def __call__(self, x, pos=None):
+        text = self._label(x, pos).replace(r"\times", "×").replace(r"\mathdefault", "")
+        base, _, power = text.strip("$").replace("{", "").replace("}", "").partition("^")
+        return base + power.translate(self._RAISED)
+
+
+def _label_in_plain_text(figure):
+    """Label logarithmic axes without formulas: in all text, a dollar sign is a dollar sign."""
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            for which in ("major", "minor"):
+                formatter = getattr(axis, f"get_{which}_formatter")()
+                if isinstance(formatter, LogFormatterMathtext):
+                    getattr(axis, f"set_{which}_formatter")(_PlainPowers(formatter))
 
 
 def save_figure(figure, frame, name, *, folder):
@@ -77,6 +103,7 @@ def save_figure(figure, frame, name, *, folder):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    _label_in_plain_text(figure)
     writers = {
         ".csv": lambda file: frame.to_csv(file, mode="wb", index=False, float_format="%.6g"),
         ".png": lambda file: figure.savefig(file, format="png", metadata={"Software": None}),

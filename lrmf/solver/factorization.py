@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from ..data.features import model_features
 from ..data.lineage import lacks_evaluated_relatives
 from ..data.response_kinds import ANSWERS, PROPORTIONS, kind_of
-from ..data.responses import has_responses, observed, observed_counts
+from ..data.responses import has_responses, observed, observed_counts, unmasked
 from ..threads import threads
 from .answers import lay_out
 from .arcsine import ArcsineGaussian
@@ -169,7 +169,7 @@ class LRMF(Forecasts, BaseEstimator):
             else:
                 n_trials = None if items is None else items["n_trials"].to_numpy()
                 self.likelihood_ = ArcsineGaussian.fit(
-                    responses, n_trials=n_trials, rank=self.rank, jump=self.jump
+                    self.responses_, n_trials=n_trials, rank=self.rank, jump=self.jump
                 )
                 self._solve_proportions()
         return self
@@ -197,6 +197,7 @@ class LRMF(Forecasts, BaseEstimator):
         check_responses(responses, lineage, items)
 
     def _prepare(self, responses, lineage, items, models):
+        responses = unmasked(responses)
         self.check(responses, lineage, items)
         self.responses_, self.lineage_, self.items_ = responses, lineage, items
         self.kind_ = kind_of(responses)
@@ -321,7 +322,7 @@ class LRMF(Forecasts, BaseEstimator):
         new.likelihood_ = self.likelihood_
         with threads(self.n_threads):
             if new.kind_ is ANSWERS:
-                new._data = lay_out(responses, np.random.default_rng(self.seed))
+                new._data = lay_out(new.responses_, np.random.default_rng(self.seed))
                 new._solve_answers(self._item_parameters, free_items=False)
             else:
                 new._solve_proportions()

@@ -10,7 +10,9 @@ Results do not depend on the number of threads: each row block is summed by one 
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from ..threads import njit
 
 MISSING = 255
 TILE_ROWS = 128
@@ -19,7 +21,7 @@ _FACTORS_PER_LOG = 64  # sigmoid(|s|) >= 1/2: a product of 64 stays far above th
 _GATHER = 256
 _PADDING = 16  # rows a power of two apart would share few cache lines
 
-_options = {"cache": True, "error_model": "numpy", "fastmath": {"contract"}}
+_options = {"error_model": "numpy", "fastmath": {"contract"}}
 _sums = _options | {"fastmath": {"contract", "reassoc"}}  # sums in vector lanes, a fixed order
 
 

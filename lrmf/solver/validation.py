@@ -91,6 +91,8 @@ def check_cells(shape, kind, *, revealed=None, target=None) -> None:
     for name, (matrix, wanted, type_code) in matrices.items():
         if matrix is None:
             continue
+        if isinstance(matrix, np.ma.MaskedArray):
+            raise ValueError(f"{name} is a masked array; pass `lrmf.data.responses.unmasked` of it")
         dtype = getattr(matrix, "dtype", np.dtype(object))
         if np.shape(matrix) != shape or not dtype.str[1:].startswith(type_code):
             raise ValueError(

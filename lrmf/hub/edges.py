@@ -1,0 +1,381 @@
+"""Where an edge of the lineage comes from: the sources, what they claim, and who is believed.
+
+Sources, from the most to the least authoritative, are `SOURCES`:
+
+1. ``baseModels``: the Hub's own tree, derived from the card and kept up to date through renames;
+2. ``tags`` and 3. ``card``: the author's words;
+4. the files that made a model, read where these are incomplete: `MERGE_FILES` and `ADAPTER_FILE`;
+5. ``leaderboard``: the leaderboard's own column.
+
+`declared_claims` reads 1 to 3, `read_file` reads 4, `leaderboard.claimed_bases` reads 5, and
+`establish_edges` decides. Cards are written by hand: nothing here trusts a type, a spelling or a
+size, and whatever cannot be read as the id of a repository is left out.
+"""
+
+import codecs
+import json
+import re
+import unicodedata
+from collections.abc import Iterator
+from functools import cache
+from typing import NamedTuple
+from urllib.parse import unquote
+
+import pandas as pd
+import yaml
+
+from ..data.schema import RELATIONS
+from .metadata import ADAPTER_FILES, files_of, is_adapter, mapping, tags_of
+
+MERGE_FILES = ("mergekit_config.yml", "mergekit_moe_config.yml", "merge.yml", "README.md")
+ADAPTER_FILE = ADAPTER_FILES[0]
+DECLARED = ("baseModels", "tags", "card")
+FILES = (*MERGE_FILES, ADAPTER_FILE)
+SOURCES = (*DECLARED, *FILES, "leaderboard")
+
+_NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.\-]{0,126}[A-Za-z0-9_\-])?"
+_ID = re.compile(rf"{_NAME}(?:/{_NAME})?")
+_HOST = re.compile(
+    r"(?:(?:https?://)?(?:www\.)?(?:huggingface\.co|hf\.co)/|hf://)(.*)", re.IGNORECASE
+)
+_MARKDOWN = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
+_NO_MODEL = {"datasets", "spaces", "api", "collections", "papers", "docs", "blog"}
+_RELATION_WORDS = {
+    "finetuned": "finetune",
+    "fine-tune": "finetune",
+    "fine-tuned": "finetune",
+    "merged": "merge",
+    "lora": "adapter",
+    "peft": "adapter",
+    "quantization": "quantized",
+    "quantize": "quantized",
+    **{relation: relation for relation in RELATIONS},
+}
+_MERGE_TAGS = {"merge", "mergekit", "lazymergekit", "moerge", "mergekit-moe"}
+_QUANTIZED_TAGS = {"gguf", "gptq", "awq", "exl2", "bitsandbytes-quantized"}
+_NAME_KEYS = ("name", "id", "model", "model_name", "base_model", "path", "repo_id", "source_model")
+_NESTED = ("models", "slices", "sources", "modules", "experts", "shared_experts", "genome")
+_MAX_DEPTH, _MAX_NODES, _MAX_NAMES, _MAX_YAML = 12, 5000, 200, 2**20
+_BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+class Claim(NamedTuple):
+    """One source's statement that a model descends from ``parent``; the relation may be open."""
+
+    parent: str
+    relation: str | None
+    source: str
+
+
+def normalised_id(text: object) -> str | None:
+    """``org/name`` or a bare ``name``, or None if the text cannot be the id of a model.
+
+    Spaces, invisible characters, quotes, URLs of the Hub, Markdown links, paths into the Hub's
+    cache, trailing slashes, ``@revision`` and ``.git`` are taken off. Local paths, other hosts'
+    URLs, datasets and anything but a text give None.
+    """
+    if not isinstance(text, str) or len(text) > 500:
+        return None
+    text = "".join(mark for mark in text if unicodedata.category(mark) != "Cf")
+    text = text.strip().strip("'\"`").strip()
+    if link := _MARKDOWN.fullmatch(text):
+        text = link[1]
+    if cached := [part for part in re.split(r"[/\\]", text) if part.startswith("models--")]:
+        text = cached[-1].removeprefix("models--").replace("--", "/")
+    elif url := _HOST.fullmatch(text):  # the page of a model, or one below it
+        segments = [part for part in unquote(re.split("[?#]", url[1])[0]).split("/") if part]
+        text = "/".join(segments[segments[:1] == ["models"] :][:2])
+    elif "://" in text:
+        return None
+    name = text.split("@")[0].rstrip("/").removesuffix(".git")
+    if not _ID.fullmatch(name) or ".." in name or name.split("/")[0] in _NO_MODEL:
+        return None
+    return name
+
+
+def normalised_relation(text: object) -> str | None:
+    """One of the four relations, or None."""
+    return _RELATION_WORDS.get(text.strip().lower()) if isinstance(text, str) else None
+
+
+def declared_claims(answer: dict) -> list[Claim]:
+    """Parents in ``baseModels``, in the tags and in the card, as `model_info` answers."""
+    bases, card = answer.get("baseModels"), mapping(answer, "cardData")
+    relation = normalised_relation(mapping(answer, "baseModels").get("relation"))
+    models = bases.get("models") if isinstance(bases, dict) else bases
+    claims = [Claim(parent, relation, "baseModels") for parent in _ids(models)]
+
+    # Tags come in pairs, with and without the relation.
+    relations: dict[str, str | None] = {}
+    for tag in tags_of(answer):
+        if not (text := tag.removeprefix("base_model:")) or text == tag:
+            continue
+        word, _, rest = text.partition(":")
+        relation = normalised_relation(word) if rest else None
+        if parent := normalised_id(rest if relation else text):
+            relations[parent] = relation or relations.get(parent)
+    claims += [Claim(parent, relation, "tags") for parent, relation in relations.items()]
+
+    relation = card_relation(answer)
+    return claims + [Claim(parent, relation, "card") for parent in _ids(card.get("base_model"))]
+
+
+def card_relation(answer: dict) -> str | None:
+    """The card's ``base_model_relation``, which overrides every inferred relation."""
+    return normalised_relation(mapping(answer, "cardData").get("base_model_relation"))
+
+
+def inferred_relation(answer: dict, n_parents: int) -> str:
+    """What the Hub infers where no source names the relation."""
+    if is_adapter(answer):
+        return "adapter"
+    if n_parents > 1 or is_merge(answer):
+        return "merge"
+    if _QUANTIZED_TAGS.intersection(map(str.lower, tags_of(answer))):
+        return "quantized"
+    return "finetune"
+
+
+def is_merge(answer: dict) -> bool:
+    """Whether tags or relation say that the model was merged."""
+    tagged = not _MERGE_TAGS.isdisjoint(map(str.lower, tags_of(answer)))
+    return tagged or any(claim.relation == "merge" for claim in declared_claims(answer))
+
+
+def files_to_read(answer: dict, *, merged: bool, own_ids: set[str]) -> list[str]:
+    """Files that may name parents which the metadata do not.
+
+    A merge that declares fewer than two parents is incomplete; so is an adapter without any.
+    ``merged`` is whether the leaderboard calls the model a merge; its ``own_ids`` are no parents.
+    """
+    parents = {claim.parent for claim in declared_claims(answer)} - own_ids
+    present, wanted = files_of(answer), []
+    if len(parents) < 2 and (merged or is_merge(answer)):
+        wanted += MERGE_FILES
+    if not parents and is_adapter(answer):
+        wanted.append(ADAPTER_FILE)
+    return [name for name in wanted if present is None or name in present]
+
+
+def file_claims(name: str, content: bytes) -> list[Claim]:
+    """Parents that a file of a model's repository names."""
+    return read_file(name, content)[0]
+
+
+def read_file(name: str, content: bytes) -> tuple[list[Claim], str]:
+    """Parents that a file names, and why it could not be read (or nothing)."""
+    codec = next((codec for bom, codec in _BOMS.items() if content.startswith(bom)), "utf-8")
+    text = content.decode(codec, errors="replace").removeprefix("\ufeff")
+    if name == ADAPTER_FILE:
+        try:
+            named = mapping({"": json.loads(text)}, "").get("base_model_name_or_path")
+        except (ValueError, RecursionError) as error:
+            return [], f"is no valid JSON ({type(error).__name__})"
+        return [Claim(parent, "adapter", name) for parent in _ids(named)], ""
+    blocks = _code_blocks(text) if name == "README.md" else [(text, True)]
+    parents: dict[str, None] = {}
+    problem = ""
+    for block, is_yaml in blocks:
+        try:
+            parents |= dict.fromkeys(_merged_models(block))
+        except (yaml.YAMLError, RecursionError) as error:
+            place = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", 0)) else ""
+            if is_yaml:
+                problem = f"is no valid YAML ({type(error).__name__}{place})"
+    if name == "README.md" and parents:
+        problem = ""  # its other examples may be anything
+    return [Claim(parent, "merge", name) for parent in parents], problem
+
+
+@cache
+def _markdown():
+    from markdown_it import MarkdownIt  # takes a fifth of a second
+
+    return MarkdownIt("commonmark").disable("inline")
+
+
+def _code_blocks(text: str) -> Iterator[tuple[str, bool]]:
+    """Code blocks of a README that may be YAML, such as mergekit's, and whether they say so."""
+    if text.lstrip().startswith("---"):  # the card's metadata
+        text = text.partition("\n---")[2] or text
+    for token in _markdown().parse(text):
+        if token.type in ("fence", "code_block"):
+            language = re.split(r"\W", token.info.strip(" {."), maxsplit=1)[0].lower()
+            if language in ("", "yaml", "yml"):
+                yield token.content, bool(language)
+
+
+def _merged_models(text: str) -> list[str]:
+    """Ids of everything that was merged, and of what it was merged into.
+
+    Works on YAML's nodes: nothing is constructed, so that neither tags nor aliases nor merge keys
+    can do harm. The documents of a file are stages, which name each other. Raises YAMLError.
+    """
+    if len(text) > _MAX_YAML:
+        raise yaml.YAMLError("too long")
+    named, bases, stages = [], [], set()
+    for document in yaml.compose_all(text, Loader=yaml.SafeLoader):
+        seen: set[int] = set()
+        found = list(_texts_naming_models(document, seen, bases))
+        named += found
+        stages.update(_plain_texts(_value(document, "name")))
+    # Of `model+lora`, the model is the parent.
+    names = [name.split("+")[0] for name in (*named, *bases) if named and name not in stages]
+    return list(filter(None, map(normalised_id, names[:_MAX_NODES])))
+
+
+def _texts_naming_models(node, seen: set[int], bases: list[str]) -> Iterator[str]:
+    """Texts that name merged models in a mapping; texts that name bases go into ``bases``."""
+    if not isinstance(node, yaml.MappingNode) or id(node) in seen:
+        return
+    seen.add(id(node))
+    bases += _plain_texts(_value(node, "base_model"))
+    for key in ("model", "source_model"):
+        yield from _plain_texts(_value(node, key))
+    for key in _NESTED:
+        value = _value(node, key)
+        entries = [value]
+        if isinstance(value, yaml.SequenceNode):
+            entries = value.value
+            yield from (text for entry in entries for text in _plain_texts(entry, only_scalar=True))
+        elif isinstance(value, yaml.MappingNode) and key == "modules":
+            entries = [entry for _, entry in value.value]
+        for entry in entries:
+            yield from _texts_naming_models(entry, seen, bases)
+
+
+def _plain_texts(node, *, only_scalar: bool = False) -> list[str]:
+    """A text, the texts of a list, or that of ``{path: text}`` and ``{model: {path: text}}``."""
+    for _ in range(_MAX_DEPTH):
+        if only_scalar or not isinstance(node, yaml.MappingNode):
+            break
+        node = _value(node, "path") or _value(node, "model")
+    is_list = isinstance(node, yaml.SequenceNode) and not only_scalar
+    texts = node.value if is_list else [node]
+    return [text.value for text in texts if getattr(text, "tag", "") == "tag:yaml.org,2002:str"]
+
+
+def _value(node, key: str):
+    """The value of a key in a mapping, or in those that its merge keys (`<<`) name; or None."""
+    pending, seen = [node], set()
+    while pending:
+        node = pending.pop(0)
+        if not isinstance(node, yaml.MappingNode) or id(node) in seen:
+            continue
+        seen.add(id(node))
+        for name, value in node.value:
+            if name.value == key:
+                return value
+            if name.tag == "tag:yaml.org,2002:merge":
+                is_list = isinstance(value, yaml.SequenceNode)
+                pending += value.value if is_list else [value]
+    return None
+
+
+def _ids(value: object) -> Iterator[str]:
+    return filter(None, map(normalised_id, _texts(value)))
+
+
+def _texts(value: object) -> Iterator[str]:
+    """Texts in a value of any shape, each once; bounded, as YAML can nest a value in itself."""
+    pending, n_seen, seen = [(value, 0)], 0, set()
+    while pending and n_seen < _MAX_NODES and len(seen) < _MAX_NAMES:
+        value, depth = pending.pop()
+        n_seen += 1
+        if isinstance(value, str):
+            if value not in seen:
+                seen.add(value)
+                yield value
+        elif depth < _MAX_DEPTH:
+            if isinstance(value, dict):
+                value = [value[key] for key in _NAME_KEYS if key in value][:1]
+            if isinstance(value, list):
+                pending += [(item, depth + 1) for item in reversed(value[:_MAX_NODES])]
+
+
+def current_names(visits: dict) -> dict[str, str]:
+    """The id that the Hub uses now, by spellings in small letters.
+
+    Ids that differ in case only are one model: of several that the Hub answers for, or of none, the
+    first in order.
+    """
+    names: dict[str, str] = {}
+    resolved = [visit.resolved for visit in visits.values() if visit.resolved]
+    for name in sorted(resolved):
+        names.setdefault(name.casefold(), name)
+    for asked, visit in sorted(visits.items(), key=lambda item: (not item[1].resolved, item[0])):
+        current = visit.resolved or asked
+        names.setdefault(asked.casefold(), names.get(current.casefold(), current))
+    return names
+
+
+def establish_edges(visits: dict) -> tuple[pd.DataFrame, dict[str, list[dict]]]:
+    """Turn the claims of all sources into edges between the ids that the Hub uses now.
+
+    Of the sources in the order of `SOURCES` the first that names a parent decides. Parents that
+    only a lower declared source names are kept if they have been deleted or made private (the Hub's
+    own tree cannot list these), and the files of an incomplete merge add theirs. The relation is
+    the card's ``base_model_relation``, else that of the first source which states one, else
+    inferred as the Hub does.
+
+    Parameters
+    ----------
+    visits : dict of id asked for to `ancestry.Visit`
+
+    Returns
+    -------
+    lineage : DataFrame
+        parent, child, relation, and as evidence the sources that name the parent; sorted.
+    overruled : dict of child to list of dict
+        Claims that were not followed (parent, relation, source).
+    """
+    current = current_names(visits)
+    names: dict[str, list[str]] = {}  # under which a model was asked for, the current one first
+    for asked in sorted(visits, key=lambda asked: (current[asked.casefold()] != asked, asked)):
+        names.setdefault(current[asked.casefold()], []).append(asked)
+    # A name without owner that the Hub does not resolve is nobody's id.
+    resolved = {current[asked.casefold()] for asked, visit in visits.items() if visit.resolved}
+    gone = {current[asked.casefold()] for asked, v in visits.items() if v.status == "missing"}
+    gone -= resolved
+    edges, overruled = [], {}
+    for child, asked in sorted(names.items()):
+        claims = dict.fromkeys(
+            claim._replace(parent=current.get(claim.parent.casefold(), claim.parent))
+            for name in asked
+            for claim in visits[name].claims
+        )
+        claims = [
+            claim
+            for claim in claims
+            if claim.parent != child and ("/" in claim.parent or claim.parent in resolved)
+        ]
+        found, rest = _decide(claims, visits[asked[0]], gone)
+        edges += [(parent, child, relation, evidence) for parent, relation, evidence in found]
+        if rest:
+            overruled[child] = [claim._asdict() for claim in rest]
+    lineage = pd.DataFrame(sorted(edges), columns=["parent", "child", "relation", "evidence"])
+    return lineage.astype("string"), overruled
+
+
+def _decide(
+    claims: list[Claim], visit, gone: set[str]
+) -> tuple[list[tuple[str, str, str]], list[Claim]]:
+    """Parents of one model with relation and evidence, and the claims not followed."""
+    claims = sorted(claims, key=lambda claim: SOURCES.index(claim.source))
+    parents = {
+        claim.parent: None
+        for claim in claims
+        if claim.source == claims[0].source
+        or claim.source in FILES
+        or (claim.source in DECLARED and claim.parent in gone)
+    }
+    found, followed = [], set()
+    for parent in parents:
+        own = [claim for claim in claims if claim.parent == parent]
+        declared = any(claim.source in DECLARED for claim in own)
+        stated = [visit.relation if declared else None, *(claim.relation for claim in own)]
+        relation = next(filter(None, stated), visit.inferred[len(parents) > 1])
+        evidence = ",".join(dict.fromkeys(claim.source for claim in own))
+        found.append((parent, relation, evidence))
+        followed.update(claim for claim in own if claim.relation in (None, relation))
+    return found, [claim for claim in claims if claim not in followed]
