@@ -76,7 +76,8 @@ def _lines(file) -> Iterator[bytes]:
                 )
                 return
             stream.seek(0)
-            first = b""
+            next(filter(bytes.strip, stream))
+            first = b"{}\n"  # a line that is no sample
         yield from chain([first], stream)
 
 
