@@ -44,7 +44,7 @@ override SNAPSHOT := $(value SNAPSHOT)
 override PYTHON := $(value PYTHON)
 quote = '$(subst ','\'',$1)'
 
-NOTEBOOKS := 01_crawl 02_lineage 03_fit 04_baselines 05_cold_start 06_figures
+NOTEBOOKS := 00_quickstart 01_crawl 02_lineage 03_fit 04_baselines 05_cold_start 06_figures 07_decisions
 committed := $(wildcard $(NOTEBOOKS:%=notebooks/%.ipynb))
 
 .PHONY: help setup reproduce test test-all coverage lint side-by-side unit-tests lab notebooks
@@ -154,6 +154,7 @@ $(executed)/03_fit.ipynb: $(executed)/02_lineage.ipynb
 $(executed)/04_baselines.ipynb: $(executed)/03_fit.ipynb
 $(executed)/05_cold_start.ipynb: $(executed)/04_baselines.ipynb
 $(executed)/06_figures.ipynb: $(executed)/05_cold_start.ipynb
+$(executed)/07_decisions.ipynb: $(executed)/06_figures.ipynb
 
 $(NOTEBOOKS:%=$(executed)/%.ipynb): $(executed)/%.ipynb: notebooks/%.ipynb params/$(RUN).yaml \
     $(variables) $(wildcard lrmf/*.py lrmf/*/*.py lrmf/*/*.mplstyle notebooks/*.py) | $(installed)
@@ -208,6 +209,7 @@ unit-tests: $(installed)
 compare-02_lineage compare-03_fit compare-04_baselines: compare-01_crawl
 compare-05_cold_start: compare-04_baselines
 compare-06_figures: compare-05_cold_start compare-02_lineage compare-03_fit
+compare-07_decisions: compare-01_crawl
 
 $(NOTEBOOKS:%=compare-%): compare-%: $(installed)
 	$(python) -m pytest --quiet -p no:cacheprovider --nbval --nbval-current-env notebooks/$*.ipynb

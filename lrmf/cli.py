@@ -1,4 +1,4 @@
-"""The command line `lrmf`: simulate, crawl, import, validate, fit, predict, plan, explore.
+"""The command line `lrmf`: ask, next, plan, explore, simulate, crawl, import, fit, predict.
 
 Exit codes: 0 done, 1 data or files cannot be used, 2 the options cannot, 130 interrupted. Outputs
 appear complete or not at all, and their places are tried before the long work.
@@ -152,6 +152,44 @@ def _chosen(_, __, texts: tuple[str, ...]) -> list[str] | None:
     return names or None
 
 
+class _Positive(click.FloatRange):
+    """A finite number above 0."""
+
+    def __init__(self):
+        super().__init__(min=0, min_open=True, max=1e9)
+
+    def convert(self, value, parameter, context):
+        number = super().convert(value, parameter, context)
+        if math.isnan(number):
+            self.fail(f"{value!r} is not a number.", parameter, context)
+        return number
+
+
+def _ids(_, __, text: str | None) -> list[str]:
+    """Ids between commas."""
+    ids = [part.strip() for part in (text or "").split(",")]
+    if text is not None and not all(ids):
+        raise click.BadParameter(f"{text!r} names no model between two commas")
+    return [name for name in ids if name]
+
+
+def _known_scores(_, __, pairs: tuple) -> dict[str, float]:
+    """Scores in [0, 1] by benchmark, from BENCHMARK=POINTS."""
+    scores = {}
+    for pair in pairs:
+        name, _, text = pair.rpartition("=")
+        try:
+            points = float(text)
+        except ValueError:
+            points = math.nan
+        if not name or not 0 <= points <= 100:
+            raise click.BadParameter(f"{pair!r} is no BENCHMARK=POINTS with 0 to 100 points")
+        if scores.get(name, points / 100) != points / 100:
+            raise click.BadParameter(f"{name} has two scores; give one")
+        scores[name] = points / 100
+    return scores
+
+
 _PATH = click.Path(path_type=Path)
 _file = partial(click.option, type=_PATH)
 _snapshot = click.argument("snapshot", type=_PATH)
@@ -185,9 +223,13 @@ def _fit_options(command):
 @click.group(
     context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
     no_args_is_help=False,
-    epilog="A snapshot is a folder of models, items, lineage and responses; see data/README.md. "
-    "To forecast a model of your own, add it to the models and responses and its parents to the "
-    "lineage, and write the new snapshot with lrmf.save_snapshot.",
+    help="\b\nlrmf ask --model fit.npz --parents org/a,org/b --name me/x-8b\n\n"
+    "How good will a model be? Its benchmark scores, forecast from its family tree, size and name "
+    "before anyone has evaluated it, and from a few answers if there are any.",
+    epilog="lrmf ask forecasts a model of your own, and lrmf next says what to ask it first. To "
+    "try them on simulated models: lrmf simulate demo --models 500 --items 2000; lrmf fit demo "
+    "--model fit.npz. A snapshot such as demo is a folder of models, items, lineage and responses; "
+    "see data/README.md.",
 )
 @click.option(
     "--version",
@@ -198,7 +240,7 @@ def _fit_options(command):
     help="Show the version and exit.",
 )
 def program() -> None:
-    """Forecast language models' benchmark scores from their family tree."""
+    """Forecast language models from their family tree; the help is above, with its layout."""
 
 
 program.command_class = _Command
@@ -459,10 +501,148 @@ def explore(snapshot: Path, out: Path, model: Path | None) -> None:
     with output(out) as file:
         from .explorer import explore as page
 
-        file.write(
-            page(data, _loaded(model, data) if model else _fitted(data, lineage, {})).encode()
-        )
+        fitted = _loaded(model, data) if model else _fitted(data, lineage, {})
+        file.write(page(data, fitted).encode())
     _say_on_terminal(f"wrote {out}; open it in a browser, it needs no network")
+
+
+_new_model_options = (
+    _file("--model", required=True, help="fit to use, from `lrmf fit`"),
+    click.option("--parents", callback=_ids, help="ids of the parents: org/a,org/b"),
+    click.option(
+        "--relation",
+        type=click.Choice(["finetune", "merge", "quantized", "adapter"]),
+        show_default="merge if there are several parents, else finetune",
+    ),
+    click.option("--size", type=_Positive(), help="billions of parameters"),
+    click.option("--name", help="the model's name, which says something, too: me/x-8b-chat"),
+    click.option(
+        "--score",
+        "scores",
+        multiple=True,
+        callback=_known_scores,
+        metavar="BENCHMARK=POINTS...",
+        help="scores that are known, in points (0 to 100)",
+    ),
+    _file(
+        "--answers",
+        help="answers that are known: a CSV item_id,answer; a results file of lm-eval, or a folder "
+        "of its samples",
+    ),
+)
+
+
+def _of_a_new_model(command):
+    for option in reversed(_new_model_options):
+        command = option(command)
+    return command
+
+
+@program.command()
+@_of_a_new_model
+@click.option("--json", "as_json", is_flag=True, help="for programs; scores in [0, 1]")
+def ask(model, as_json: bool, **options) -> None:
+    """Forecast one model of your own from its parents, size, name, and what you know of it."""
+    from .decide.ask import answer, as_text
+
+    new, notes, relation = _new_model(model, options)
+    said = answer(
+        new, name=options["name"], parents=options["parents"], relation=relation, notes=notes
+    )
+    print(json.dumps(said, indent=1) if as_json else as_text(said))
+
+
+@program.command("next")
+@_of_a_new_model
+@click.option(
+    "--budget",
+    type=click.IntRange(1, 10**6),
+    show_default="50",
+    help="how many answers to ask for; with --cost, what they may cost together",
+)
+@click.option(
+    "--precision",
+    type=_Positive(),
+    help="instead: as many as should bring the average score to within so many points (half of its "
+    "90% interval)",
+)
+@click.option(
+    "--benchmarks",
+    multiple=True,
+    metavar="NAME...",
+    show_default="all",
+    help="benchmarks whose scores matter",
+)
+@_file("--cost", help="what answers cost (1 by default): a CSV item_id,cost or task,cost")
+@_file("--out", help="questions by task to write, for lm_eval --samples (.json)")
+@click.option(
+    "--valid",
+    is_flag=True,
+    help="draw at random with known probabilities, which --out then keeps in a second file, "
+    "<out>.draw.csv: intervals from it hold whether or not the forecast is right",
+)
+@_file("--drawn", help="a <out>.draw.csv of earlier, with --answers: the intervals that hold")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=SEED, help="of --valid")
+def next_(model, budget, precision, benchmarks, cost, out, valid, drawn, seed, **options) -> None:
+    """Say which answers to collect next: those that say most about the scores."""
+    from .decide import next_answers
+    from .decide.answers import Questions
+
+    if budget and precision:
+        raise click.UsageError("--budget and --precision: give one of them")
+    if precision and benchmarks:
+        raise click.UsageError("--precision is of the average score; drop --benchmarks")
+    if valid and (precision or benchmarks or cost):
+        raise click.UsageError("--valid draws from all benchmarks; it goes with --budget alone")
+    if drawn and not options["answers"]:
+        raise click.UsageError("--drawn needs the answers to what was drawn: --answers")
+    outputs = [out, out.with_name(f"{out.name}.draw.csv") if out and valid else None]
+    for path in filter(None, outputs):
+        check_place(path)
+    costs = next_answers.read_costs(cost) if cost else None
+    new, notes, _ = _new_model(model, options)
+    questions = Questions(new.forecasts.item_ids_, set(new.forecasts.scores_.names))
+    if drawn:
+        from .decide import valid as valid_
+
+        print(valid_.as_text(valid_.read_draw(drawn, new), new))
+        return
+    with output(outputs[0]) as samples, output(outputs[1]) as draw:
+        if valid:
+            from .decide import valid as valid_
+
+            drawn = valid_.draw(new, budget or next_answers.BUDGET, seed=seed)
+            items = drawn["item_id"].tolist()
+            if draw:
+                draw.write(drawn.to_csv(index=False, lineterminator="\n").encode())
+        else:
+            items = next_answers.choose(
+                new, budget=budget, precision=precision and precision / 100,
+                benchmarks=[name for part in benchmarks for name in part.split(",")] or None,
+                cost=next_answers.costs_of(costs, new, questions),
+            )  # fmt: skip
+        print(next_answers.as_text(new, items, questions))
+        for note in notes:
+            print(f"Note: {note}.")
+        if samples:
+            samples.write(next_answers.as_samples(new, items, questions).encode())
+            print(f"\nWrote {out}: lm_eval ... --log_samples --samples {out}; then --answers with "
+                  "its output folder")  # fmt: skip
+
+
+def _new_model(model: Path, options: dict) -> tuple:
+    from .decide.ask import fold_in, relation_of
+    from .forecaster.forecaster import Forecaster
+
+    if not any(options[name] for name in ("parents", "size", "name", "scores", "answers")):
+        raise click.UsageError("say something of the model: --parents, --size, --name, --score")
+    try:
+        relation = relation_of(options["parents"], options["relation"])
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    fitted = Forecaster.load(model)
+    known = {name: options[name] for name in ("size", "name", "scores", "answers")}
+    return *fold_in(fitted, options["parents"], relation=relation, **known), relation
 
 
 # ---- what the commands share

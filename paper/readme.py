@@ -17,9 +17,9 @@ from lrmf.files import OutputError, write_text
 from lrmf.report.tables import interval, number
 
 from .generate import ROOT, PaperError, Results, is_earlier, listed
+from .generate import RUNS as FOLDERS
 
-RUNS = {"simulated": "sim", "simulated, tuned": "full", "v1": "v1", "v2": "v2"}
-FOLDERS = {"sim": "simulated", "full": "full", "v1": "openllm-v1-items", "v2": "openllm-v2"}
+RUNS = {"simulated": "sim", "v1": "v1", "v2": "v2"}
 SEES = {  # what each predictor reads of a model that has no answers, from nothing to everything
     "item mean": "nothing",
     "boosting on features": "card",
@@ -31,11 +31,7 @@ SEES = {  # what each predictor reads of a model that has no answers, from nothi
 
 
 class _Run(Results):
-    """The CSVs of any of the runs."""
-
-    def __init__(self, root, short):
-        self.short, self.run = short, FOLDERS[short]
-        self.folder = root / "figures" / self.run
+    """The CSVs of a run, and what README and docs quote of them."""
 
     def claims(self) -> pd.DataFrame:
         return self.read("tables/claims", keep_default_na=False)

@@ -10,12 +10,13 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import numpy as np
+import pandas as pd
 import pytest
 from builders import missing, tiny_snapshot
 from sklearn.base import BaseEstimator, clone
 
-from lrmf import Lineage
-from lrmf.data.responses import without
+from lrmf import Forecaster, Lineage
+from lrmf.data.responses import benchmark_scores, without
 from lrmf.data.snapshot import Snapshot
 from lrmf.simulation.simulate import simulate
 
@@ -64,3 +65,45 @@ def contract(request) -> Fit:
     before, model = train.copy(), clone(request.cls.estimator)
     returned = model.fit(train, lineage, items=snapshot.items, models=snapshot.models)
     return Fit(request.cls.estimator, model, returned, snapshot, lineage, train, before, hidden)
+
+
+@pytest.fixture(scope="session")
+def saved_fit(simulated_hub, tmp_path_factory) -> Path:
+    """File of a forecaster fitted to the small simulated hub without its last twenty models."""
+    snapshot, lineage = simulated_hub
+    train = without(snapshot.responses, np.arange(130, 150))
+    forecaster = Forecaster(rank=4, seed=0)
+    forecaster.fit(train, lineage, items=snapshot.items, models=snapshot.models)
+    path = tmp_path_factory.mktemp("saved_fit") / "fit.npz"
+    forecaster.save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def saved_proportions(tmp_path_factory) -> Path:
+    """File of a forecaster fitted to a small simulated hub of benchmark scores."""
+    snapshot = simulate(n_models=150, n_items=200, seed=3)
+    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+    scores = benchmark_scores(snapshot.responses, snapshot.items)
+    trials = snapshot.items.groupby("benchmark", sort=False)["n_trials"].sum()
+    items = pd.DataFrame({"item_id": scores.columns, "benchmark": scores.columns})
+    items["n_trials"] = trials[scores.columns].to_numpy()
+    path = tmp_path_factory.mktemp("saved_proportions") / "fit.npz"
+    forecaster = Forecaster(seed=0)
+    values = scores.to_numpy(np.float32)
+    forecaster.fit(values, lineage, items=items, models=snapshot.models).save(path)
+    return path
+
+
+@pytest.fixture
+def command(capsys):
+    """Run a command line in this process: exit code, standard output and error."""
+
+    def run(*argv):
+        from lrmf import cli
+
+        code = cli.main([str(argument) for argument in argv])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run

@@ -1,7 +1,10 @@
 """The documents quote the program as it is."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pandas as pd
@@ -10,7 +13,7 @@ import yaml
 
 from lrmf import load_snapshot
 from lrmf.simulation.simulate import write_simulated
-from paper.readme import claims_block, with_claims
+from paper.readme import documents
 
 ROOT = Path(__file__).resolve().parents[1]
 CODE = [ROOT / "Makefile"]
@@ -67,17 +70,33 @@ def test_the_changelog_leads_up_to_the_version_of_the_package():
     assert set(re.findall(r"^### (.+)$", text, flags=re.MULTILINE)) <= kinds
 
 
-def test_the_readme_says_of_each_claim_what_the_committed_results_say():
+def test_the_documents_say_what_the_committed_results_say():
+    for path, text in documents().items():
+        assert path.read_text(encoding="utf-8") == text, f"{path.name}: run python -m paper.readme"
+
+
+@pytest.mark.slow
+def test_the_first_example_of_the_readme_prints_what_it_shows(tmp_path):
+    """The commands of the first block, in order, and every line of the table below them."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert with_claims(text) == text
-    for word in ("holds", "simulated", "v1", "v2"):
-        assert word in claims_block()
+    start = text.index("    $ lrmf")
+    block = re.match(r"(?:    .*\n|\n)+", text[start:])[0]
+    commands = re.findall(r"^    \$ (.+?)(?:  +#.*)?$", block.replace("\\\n", " "), re.MULTILINE)
+    table = [line.strip() for line in block.splitlines() if line.startswith("    ")][-8:]
+    for command in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", *command.split()], cwd=tmp_path, capture_output=True, text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=300,
+        )  # fmt: skip
+        assert not done.returncode, done.stderr
+    printed = [line.strip() for line in done.stdout.splitlines()]
+    assert len(commands) == 3 and [line for line in table if line not in printed] == []
 
 
-def test_the_readme_says_of_the_solver_what_the_bench_measured():
+def test_the_documents_say_of_the_solver_what_the_bench_measured():
     summary = pd.read_csv(ROOT / "bench/results/summary.csv").query("problem == 'full'")
     summary = summary.set_index("solver")
-    text = " ".join((ROOT / "README.md").read_text(encoding="utf-8").split())
+    text = " ".join((ROOT / "docs" / "cost.md").read_text(encoding="utf-8").split())
     assert f"a fit at paper scale takes {summary.loc['LRMF', 'fit_cpu']:.1f} CPU seconds" in text
     ratios = summary["ratio_loss"].round().astype(int)
     own = summary.loc["LRMF", "cpu_to_loss"]
@@ -86,9 +105,13 @@ def test_the_readme_says_of_the_solver_what_the_bench_measured():
     assert f"Adam {ratios['Adam, full batch']} times" in text
 
 
-def test_a_readme_without_the_marks_of_the_table_is_refused():
-    with pytest.raises(ValueError, match=r"README.md needs a line <!-- claims"):
-        with_claims("no table here")
+def test_a_readme_without_the_marks_of_the_table_is_refused(tmp_path):
+    (tmp_path / "README.md").write_text("no table here")
+    (tmp_path / "docs").mkdir()
+    for name in ("figures", "bench"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    with pytest.raises(ValueError, match="needs a line <!-- findings"):
+        documents(tmp_path)
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)

@@ -127,24 +127,27 @@ def as_fold_in(question):
 
 ASK = """
 const fs = require("fs");
-const [data, questions] = process.argv.slice(2).map((p) => JSON.parse(fs.readFileSync(p, "utf8")));
+const read = (path) => JSON.parse(fs.readFileSync(path, "utf8"));
+const [data, questions] = process.argv.slice(2, 4).map(read);
 const forecaster = new Forecaster(decode(data));
 const answers = questions.map(({ parents = [], relation, card, scores = {} }) =>
   forecaster.ask({
     parents: parents.map((id) => data.models.id.indexOf(id)), relation, card,
     scores: new Map(Object.entries(scores).map(([b, x]) => [data.benchmarks.indexOf(b), x])),
-  }).rows.map(({ score, lower, upper }) => [score, lower, upper]));
+  })[process.argv[4]]).map((found) =>
+  [found].flat().map(({ score, lower, upper }) => [score, lower, upper]));
 console.log(JSON.stringify(answers));
 """
 
 
-def asked(path, data, given):
+def asked(path, data, given, *, what="rows"):
     """Scores, lower and upper bounds (n_questions, n_benchmarks, 3) as the page computes them."""
     (path / "data.json").write_text(json.dumps(data))
     (path / "questions.json").write_text(json.dumps(given))
     modules = sorted(p.name for p in SOURCES.iterdir() if re.match(r"[123]0_.*js$", p.name))
     code = "\n".join((SOURCES / name).read_text(encoding="utf-8") for name in modules) + ASK
-    return np.array(json.loads(run_node(path / "data.json", path / "questions.json", code=code)))
+    files = path / "data.json", path / "questions.json"
+    return np.array(json.loads(run_node(*files, what, code=code)))
 
 
 def expected(forecaster, given):
@@ -175,19 +178,30 @@ def test_known_scores_condition_a_forecast_as_answers_do(proportions, tmp_path):
         asked(tmp_path, proportions.data, given),
         expected(proportions.forecaster, given),
     )
-    difference = 100 * np.abs(shown - wanted)
-    assert difference[0, 1:].max() < 0.1 and difference[1, 2:].max() < 0.1
-    # A known score is what it is.
-    assert np.allclose(shown[:, 0], [[0.4] * 3, [0.7] * 3])
+    assert 100 * np.abs(shown - wanted).max() < 0.1
 
 
 @needs_node
-def test_scores_of_answers_move_a_forecast_towards_them(tmp_path):
+def test_scores_of_answers_count_as_with_scores_has_them(tmp_path):
     answers = baked("answers")
-    benchmark = answers.data["benchmarks"][0]
-    given = [{}, {"scores": {benchmark: 0.9}}, {"scores": {benchmark: 0.1}}]
-    neither, high, low = asked(tmp_path, answers.data, given)[:, 1:, 0]
-    assert (high > neither).all() and (neither > low).all()
+    first, _, third = answers.data["benchmarks"][:3]
+    parent = answers.forecaster.trained_edges_["parent"].iloc[0]
+    given = [
+        {"parents": [parent], "scores": {first: 0.6}},
+        {"card": {"size": 7}, "scores": {first: 0.3, third: 0.4}},
+    ]
+    for question, shown in zip(given, asked(tmp_path, answers.data, given), strict=True):
+        new = answers.forecaster.fold_in(**as_fold_in(question) | {"answers": None})
+        wanted = new.with_scores(question["scores"]).scores()[["score", "lower", "upper"]]
+        assert 100 * np.abs(shown - wanted.to_numpy()).max() < 0.1
+
+
+@needs_node
+def test_the_mean_has_the_interval_of_mean_score(both, tmp_path):
+    given = questions(both.forecaster)
+    shown = asked(tmp_path, both.data, given, what="average")[:, 0]
+    wanted = [both.forecaster.fold_in(**as_fold_in(question)).mean_score() for question in given]
+    assert 100 * np.abs(shown - wanted).max() < 0.1
 
 
 def test_baked_scores_are_those_of_predict_scores(both):

@@ -13,14 +13,15 @@ from dataclasses import dataclass, fields, replace
 import numpy as np
 import pandas as pd
 from scipy import sparse
-from sklearn.feature_extraction.text import TfidfVectorizer
 
 from .features import UNKNOWN, levels, log_sizes, read_dates
 from .lineage import Lineage
+from .terms import Terms, grams, words
 
 FIELDS = ("architecture", "type", "chat_template")  # categories of a card
 CARD_COLUMNS = ("params_b", "created_at", "evaluated_at", *FIELDS)  # that are read
 JUMPS = {"finetune": 0.3, "merge": 0.05, "quantized": 0.1, "adapter": 0.3}
+SPLITS = {"grams": grams, "tokens": words}  # of names
 _INHERITED = ("size", "architecture")
 SMALLEST, LARGEST = 1 / 4, 4.0  # credible sizes, in those of the parents
 _RANGE = 10.0  # the same without parents, beyond the evaluated models
@@ -79,10 +80,11 @@ class Descriptions:
         return self.levels[name] if name in self.levels else getattr(self, name)[:, None]
 
     def replace(self, tables):
-        """The same with other values of some fields, by their `table`."""
+        """The same with values where some fields were open, by their `table`."""
         levels = self.levels | {name: tables[name] for name in self.levels if name in tables}
         numbers = {name: tables[name][:, 0] for name in ("size", "date") if name in tables}
-        return replace(self, levels=levels, **numbers)
+        is_open = {name: mask & (name not in tables) for name, mask in self.open.items()}
+        return replace(self, levels=levels, open=is_open, **numbers)
 
 
 class Describer:
@@ -100,6 +102,8 @@ class Describer:
     models : DataFrame or None, the models table; without it cards and dates are unknown
     lineage : Lineage
     evaluated : bool (n_models,)
+    terms : dict of "grams" and "tokens" to `Terms`, optional
+        Of an earlier fit to the same models.
 
     Attributes
     ----------
@@ -112,7 +116,9 @@ class Describer:
     matrix used in prediction of breeding values".
     """
 
-    def __init__(self, models, lineage: Lineage, evaluated: np.ndarray, *, use_names=True):
+    def __init__(
+        self, models, lineage: Lineage, evaluated: np.ndarray, *, use_names=True, terms=None
+    ):
         self.use_names = use_names
         table = _table(models, lineage.node_ids[: lineage.n_models])
         is_evaluated = np.zeros(lineage.n_nodes, bool)
@@ -127,8 +133,8 @@ class Describer:
         is_above = is_above[order]
         self.above = [name for name, above in zip(self.ids, is_above, strict=True) if above]
         self.position = {name: row for row, name in enumerate(self.ids)}
-        self.table = table = table.reindex(self.ids)
-        self._learn(table.iloc[: self.n_evaluated])
+        self.table = table = _with_levels(table.reindex(self.ids))
+        self._learn(table.iloc[: self.n_evaluated], terms)
         parents, order = _pedigree(self.ids, self.position, lineage.edges)
         values, known = self._values(table), self._known(table)
         self._children = {}
@@ -172,7 +178,7 @@ class Describer:
         parents, order = _pedigree(new, position, edges[np.isin(edges["child"], new)])
         parents = {n + row: found for row, found in parents.items()}
         # What the cards say comes before what is known of an ancestor.
-        table = _table(models, ids)
+        table = _with_levels(_table(models, ids))
         values = np.vstack([self.values, np.zeros((len(new), self.values.shape[1]))])
         known = np.vstack([self.known, np.zeros((len(new), self.known.shape[1]), bool)])
         said, is_said = self._values(table), self._known(table)
@@ -216,12 +222,12 @@ class Describer:
         """Whether a model is in the family tree, but not evaluated."""
         return self.position.get(name, -1) >= self.n_evaluated
 
-    def _learn(self, table):
+    def _learn(self, table, terms):
         """Levels, terms, organizations, and the spread of sizes and dates."""
         self.levels = {}
         for field in FIELDS:
             if field in table:
-                found = pd.unique(levels(table[field]))
+                found = pd.unique(table[field])
                 found = sorted(level for level in found if level != UNKNOWN)
                 if len(found) > 1:
                     self.levels[field] = found
@@ -241,10 +247,9 @@ class Describer:
             values[known[:, column], part].sum(axis=0) / max(known[:, column].sum(), 1)
             for column, part in enumerate(self.parts.values())
         ]
-        organizations, names = _names(table.index)
+        organizations, names = names_of(table.index)
         self.organizations = {name: row for row, name in enumerate(dict.fromkeys(organizations))}
-        self._grams = _terms(names, analyzer="char_wb", ngram_range=(2, 4))
-        self._tokens = _terms(names, token_pattern=r"[a-z]+|\d+\.?\d*")
+        self.terms = terms or {name: Terms.fit(split, names) for name, split in SPLITS.items()}
 
     def _values(self, table):
         """Size, date and levels side by side (n, n_columns); 0 where unknown."""
@@ -255,7 +260,7 @@ class Describer:
             values[:, 1] = ((read_dates(table["created_at"]) - _EPOCH) / _YEAR).fillna(0)
         for field, found in self.levels.items():
             if field in table:
-                code = pd.Index(found).get_indexer(levels(table[field]))
+                code = pd.Index(found).get_indexer(table[field])
                 rows = np.flatnonzero(code >= 0)
                 values[rows, self.parts[field].start + code[rows]] = 1
         return values
@@ -271,7 +276,7 @@ class Describer:
             elif field == "date":
                 known[:, column] = read_dates(table[name]).notna()
             else:
-                known[:, column] = levels(table[name]) != UNKNOWN
+                known[:, column] = table[name] != UNKNOWN
         return known
 
     def _inherit(self, names, values, known, parents, order, children):
@@ -329,13 +334,11 @@ class Describer:
                 part = values[:, self.parts[field]]
                 table = np.where(known[:, [column]], part, self.frequency[column])
                 tables[field] = table.astype(np.float32)
-        organizations, names = _names(ids)
-        if not self.use_names:
-            organizations, names = [""] * len(ids), [""] * len(ids)
+        organizations, names = names_of(ids, self.use_names)
         code = [self.organizations.get(o, -1) if o else -1 for o in organizations]
         variance = np.asarray((ancestry * change).multiply(ancestry).sum(axis=1)).ravel()
         return Descriptions(
-            tables, *numbers.T, np.array(code, int), self._grams(names), self._tokens(names),
+            tables, *numbers.T, np.array(code, int), *(self.terms[name](names) for name in SPLITS),
             ancestry[:, : len(self.ids)], variance, self._evaluated_parents(rows, parents), is_open,
         )  # fmt: skip
 
@@ -353,6 +356,11 @@ def _table(models, ids):
     if models is None:
         return pd.DataFrame(index=pd.Index(ids))
     return models.set_index(pd.Index(models["model_id"]))
+
+
+def _with_levels(table):
+    """The table with its categories as `levels`."""
+    return table.assign(**{name: levels(table[name]).array for name in FIELDS if name in table})
 
 
 def _pedigree(ids, position, edges):
@@ -408,16 +416,7 @@ def _size_in_name(name):
     return float(found[-1][0]) * {"b": 1, "m": 1e-3}[found[-1][1]] if len(found) == 1 else None
 
 
-def _names(ids: Iterable[str]):
-    parts = [str(name).lower().rpartition("/") for name in ids]
+def names_of(ids: Iterable[str], use_names=True) -> tuple[list[str], list[str]]:
+    """Organizations and names of the ids, in lower case; empty if they are not to be used."""
+    parts = [str(name if use_names else "").lower().rpartition("/") for name in ids]
     return [organization for organization, _, _ in parts], [name for _, _, name in parts]
-
-
-def _terms(names, **options):
-    """A function that gives the TF-IDF of names, with the terms of these."""
-    vectorizer = TfidfVectorizer(sublinear_tf=True, dtype=np.float32, **options)
-    try:
-        vectorizer.fit(names)
-    except ValueError:  # no name has a term
-        return lambda others: sparse.csr_array((len(others), 1), dtype=np.float32)
-    return lambda others: sparse.csr_array(vectorizer.transform(others))

@@ -8,14 +8,17 @@ family tree is dropped and reported: self-loops, duplicates, and the edges that 
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from itertools import chain
+from typing import TYPE_CHECKING
 
-import networkx as nx
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components, dijkstra
 
 from .schema import RELATIONS
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 EDGE_COLUMNS = ("parent", "child", "relation")
 
@@ -189,9 +192,14 @@ class Lineage:
     @cached_property
     def depth(self) -> np.ndarray:
         """Number of edges on the longest path from a root to each node."""
-        generations = enumerate(nx.topological_generations(self._graph))
-        depth = {node_id: generation for generation, nodes in generations for node_id in nodes}
-        return np.array([depth[node_id] for node_id in self.node_ids])
+        depth = np.zeros(self.n_nodes, dtype=int)
+        # One generation a pass, until no path grows.
+        while True:
+            longer = depth.copy()
+            np.maximum.at(longer, self.child_index, depth[self.parent_index] + 1)
+            if np.array_equal(longer, depth):
+                return depth
+            depth = longer
 
     def index_of(self, node_id: str) -> int:
         """Position of an id among the nodes; ValueError if it is not one."""
@@ -315,8 +323,10 @@ class Lineage:
             )
         return self._with_links(self._links[~drop])
 
-    def to_networkx(self) -> nx.DiGraph:
+    def to_networkx(self) -> "nx.DiGraph":
         """NetworkX graph; nodes carry ``scored``, edges ``relation`` and ``weight``."""
+        import networkx as nx
+
         graph = nx.DiGraph()
         scored = zip(self.node_ids, self.is_scored.tolist(), strict=True)
         graph.add_nodes_from((node_id, {"scored": is_scored}) for node_id, is_scored in scored)
@@ -347,7 +357,7 @@ class Lineage:
         return self._symmetric(np.ones(self.n_edges))
 
     @cached_property
-    def _graph(self) -> nx.DiGraph:
+    def _graph(self) -> "nx.DiGraph":
         return self.to_networkx()
 
     @cached_property
@@ -357,11 +367,13 @@ class Lineage:
     def _checked(self, node_id: str) -> str:
         return self.node_ids[self.index_of(node_id)]
 
-    def _within_reach(self, graph: nx.DiGraph, node_id: str, hops: int | None) -> list[str]:
+    def _within_reach(self, graph: "nx.DiGraph", node_id: str, hops: int | None) -> list[str]:
         """Nodes that can be reached from one of them, by distance, then id."""
         if hops is not None and hops < 0:
             raise ValueError(f"hops must be at least 0 or None, got {hops}")
         source = self._checked(node_id)
+        import networkx as nx
+
         distance = nx.single_source_shortest_path_length(graph, source, cutoff=hops)
         return sorted(distance.keys() - {source}, key=lambda other: (distance[other], other))
 
@@ -502,6 +514,8 @@ def _without_cycles(links: pd.DataFrame, node_ids: np.ndarray) -> tuple[pd.DataF
 
 def _back_edges(links: pd.DataFrame, node_ids: np.ndarray) -> list[tuple[int, int]]:
     """Edges that lead to a node still on the path of the search; edges come in order of ids."""
+    import networkx as nx
+
     graph = nx.DiGraph()
     graph.add_nodes_from(sorted(links["parent"].unique(), key=lambda node: node_ids[node]))
     graph.add_edges_from(links.itertuples(index=False, name=None))

@@ -1,1 +1,13 @@
-"""What one does with a forecast: ask about a model, choose the next answers, plan merges."""
+"""What one does with a forecast: ask for a model, choose the next answers, plan merges."""
+
+from importlib import import_module
+
+__all__ = ["EarlyStopping", "chosen_answers"]
+_MODULES = {"EarlyStopping": "early_stopping", "chosen_answers": "chosen"}
+
+
+def __getattr__(name: str):
+    # What one command needs the others do not wait for.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f".{_MODULES[name]}", __name__), name)

@@ -15,6 +15,7 @@ from ..data.features import model_dates
 from ..data.lineage import Lineage
 from ..data.responses import has_responses, observed
 from ..data.snapshot import Snapshot, load_snapshot
+from ..evaluation.metrics import mean_of_finite
 from ..files import output
 from ..forecaster.forecaster import Forecaster
 from ..forecaster.merges import EvaluatedModels
@@ -73,44 +74,52 @@ def backtest_merges(snapshot: Snapshot, *, n_cutoffs=5, quantiles=(0.4, 0.9), **
 
 
 def _at_cutoff(snapshot, dates, evaluated, cutoff, options):
+    """The rows of `backtest_merges` for one cutoff."""
     models, edges = snapshot.models, snapshot.lineage
     before = evaluated & (dates < cutoff).to_numpy()
+    later = evaluated & (dates >= cutoff).to_numpy()
     # What was there: the models before the cutoff, and the edges of no others.
     there = models[before].reset_index(drop=True)
-    unborn = models["model_id"][~before]
-    lineage = Lineage.from_edges(edges[~edges["child"].isin(unborn)], there["model_id"])
+    lineage = edges[~edges["child"].isin(models["model_id"][evaluated & ~before])]
+    lineage = Lineage.from_edges(lineage, there["model_id"])
     fitted = Forecaster(**options).fit(
         snapshot.responses[before], lineage, items=snapshot.items, models=there
     )
-    known = EvaluatedModels(fitted)
     # All merges by their known parents: those before the cutoff, and those to plan.
     merges = edges[(edges["relation"] == "merge") & edges["parent"].isin(there["model_id"])]
     merges = merges.groupby("child")["parent"].agg(sorted)
     merges = merges[merges.map(len) > 1]
-    later = models["model_id"][evaluated & (dates >= cutoff).to_numpy()]
-    past, planned = (merges[merges.index.isin(ids)] for ids in (there["model_id"], later))
+    past = merges[merges.index.isin(there["model_id"])]
+    planned = merges[merges.index.isin(models["model_id"][later])]
     if planned.empty:
         return pd.DataFrame()
-    rows = models.reset_index().set_index("model_id")["index"][planned.index].to_numpy()
+    rows = pd.Index(models["model_id"]).get_indexer(planned.index)
     actual = _averages(fitted, snapshot.responses[rows])
     frame = pd.DataFrame({"cutoff": str(cutoff.date()), "model_id": planned.index})
     frame["cluster"], frame["actual"] = [parents[0] for parents in planned], actual
-    scores = pd.Series(known.scores, known.ids)
-    size = pd.Series(known.size, known.ids)
+    _add_planners(frame, fitted, planned, past, models.iloc[rows].to_dict("records"))
+    return frame[np.isfinite(frame["actual"])]
+
+
+def _add_planners(frame, fitted, planned, past, cards):
+    """Add what is known of the parents, and what each planner says."""
+    known = EvaluatedModels(fitted)
+    known.complete(np.arange(len(known.ids)))
+    scores, size = pd.Series(known.scores, known.ids), pd.Series(known.size, known.ids)
     logs = np.array([np.log(size[parents]).mean() for parents in planned])
     frame["size_class"] = np.floor(np.nan_to_num(logs, nan=-99) / _CLASS).astype(int)
     frame["parents_best"] = [scores[parents].max() for parents in planned]
+    # The heuristics, moved and as wide as their errors on the merges before the cutoff.
     own = scores.reindex(past.index).to_numpy()
     for planner, summary in ((MEAN, np.mean), (BEST, np.max)):
-        value, before_it = (
+        value, before = (
             np.array([summary(scores[parents]) for parents in group]) for group in (planned, past)
         )
-        _add(frame, planner, *_heuristic(value, own - before_it))
+        _add(frame, planner, *_heuristic(value, own - before))
     parents = [[(parent, "merge") for parent in own] for own in planned]
-    for planner, cards in ((FORECAST, None), (WITH_CARD, models.iloc[rows].to_dict("records"))):
-        forecast = fitted.fold_in_each(parents, cards).predict_average()
+    for planner, of_merges in ((FORECAST, None), (WITH_CARD, cards)):
+        forecast = fitted.fold_in_each(parents, of_merges).predict_average()
         _add(frame, planner, forecast["score"].to_numpy(), forecast["deviation"].to_numpy())
-    return frame[np.isfinite(frame["actual"])]
 
 
 def _averages(fitted, responses):
@@ -165,13 +174,18 @@ def plan_quality(tested: pd.DataFrame, *, n_boot=1000, seed=0) -> pd.DataFrame:
     rows = []
     for (planner, metric), values in draws.items():
         lead = draws[FORECAST, metric] - values
-        bounds = np.nanquantile([values[1:], lead[1:]], [0.025, 0.975], axis=1)
-        row = planner, metric, values[0], *bounds[:, 0], lead[0], *bounds[:, 1]
-        rows.append((*row, _verdict(metric, *bounds[:, 1]) if planner != FORECAST else ""))
+        row = planner, metric, values[0], *_bounds(values), lead[0], *_bounds(lead)
+        rows.append((*row, _verdict(metric, *_bounds(lead)) if planner != FORECAST else ""))
     columns = ["planner", "metric", "value", "lower", "upper", "difference"]
     columns += ["difference_lower", "difference_upper", "verdict"]
     counts = {"n_merges": tested["model_id"].nunique(), "n_cutoffs": tested["cutoff"].nunique()}
     return pd.DataFrame(rows, columns=columns).assign(**counts)
+
+
+def _bounds(draws):
+    """95% interval of the resamples; NaN where none has a value."""
+    finite = draws[1:][np.isfinite(draws[1:])]
+    return np.quantile(finite, [0.025, 0.975]) if finite.size else (np.nan, np.nan)
 
 
 def _verdict(metric, lower, upper):
@@ -212,7 +226,7 @@ def _regret(tested, planner, weights):
             for order in (np.argsort(-own), np.argsort(-value[rows], kind="stable"))
         )
         regrets.append(100 * (best - chosen))
-    return np.nanmean(regrets, axis=0)
+    return mean_of_finite(np.stack(regrets, axis=1))
 
 
 def _top_mean(ordered, weights, n_top):

@@ -1,10 +1,13 @@
 """Which benchmarks to run first: the few that forecast the rest best, given the family."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
 from ..data.lineage import Lineage
-from ..data.responses import observed, reveal
+from ..data.responses import benchmark_scores, observed, reveal
+from ..data.snapshot import Snapshot
 from ..evaluation.splits import zero_shot
 from ..forecaster.forecaster import Forecaster
 
@@ -88,6 +91,7 @@ def measure_first(snapshot, *, n=5, n_folds=2, n_random=3, seed=0, **options) ->
     Parameters
     ----------
     snapshot : Snapshot
+        Answers count as the scores of whole benchmarks: `scores_of`.
     n : int
         Benchmarks run, at most; one is always left.
     n_folds, seed : of the held-out models, as in `zero_shot`
@@ -101,7 +105,7 @@ def measure_first(snapshot, *, n=5, n_folds=2, n_random=3, seed=0, **options) ->
         average (absolute error of the mean over all benchmarks of the model), both in points
     """
     lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
-    parts = []
+    snapshot, parts = scores_of(snapshot), []
     for split in zero_shot(snapshot.responses, lineage, n_folds=n_folds, seeds=[seed]):
         fitted = Forecaster(seed=seed, **options).fit(
             split.train, lineage, items=snapshot.items, models=snapshot.models
@@ -130,6 +134,17 @@ def measure_first(snapshot, *, n=5, n_folds=2, n_random=3, seed=0, **options) ->
                 parts.append(frame.assign(**label))
     keys = ["strategy", "n_run", "fold", "row"]
     return pd.concat(parts).groupby(keys, sort=False).mean().reset_index()
+
+
+def scores_of(snapshot: Snapshot) -> Snapshot:
+    """The snapshot with the scores of benchmarks in place of single answers."""
+    if not snapshot.is_binary:
+        return snapshot
+    scores = benchmark_scores(snapshot.responses, snapshot.items)
+    n_trials = snapshot.items.groupby("benchmark", sort=False)["n_trials"].sum()[scores.columns]
+    names = {name: scores.columns for name in ("item_id", "benchmark", "subtask")}
+    items = pd.DataFrame(names | {"n_trials": n_trials.to_numpy()})
+    return replace(snapshot, responses=scores.to_numpy(np.float32), items=items)
 
 
 def _errors(error, run, has):

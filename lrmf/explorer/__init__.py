@@ -8,9 +8,22 @@ from .page import render
 __all__ = ["bake", "explore", "render", "show"]
 
 
-def explore(snapshot, forecaster, *, plans=None) -> str:
-    """The page of a snapshot as HTML; see `bake` for the parameters."""
-    return render(bake(snapshot, forecaster, plans=plans))
+_N_PLANS = 200
+
+
+def explore(snapshot, forecaster, *, plans=None, introduction="") -> str:
+    """The page of a snapshot as HTML.
+
+    Parameters
+    ----------
+    snapshot, forecaster : as in `bake`
+    plans : DataFrame, optional
+        As of `Forecaster.plan_merges`; the 200 best by default.
+    introduction : str, as in `render`
+    """
+    if plans is None and len(forecaster.trained_ids_) > 1:
+        plans = forecaster.plan_merges(top=_N_PLANS)
+    return render(bake(snapshot, forecaster, plans=plans), introduction=introduction)
 
 
 def show(snapshot, forecaster, *, plans=None, height=700):
@@ -18,7 +31,7 @@ def show(snapshot, forecaster, *, plans=None, height=700):
 
     Parameters
     ----------
-    snapshot, forecaster, plans : as in `bake`
+    snapshot, forecaster, plans : as in `explore`
     height : int, pixels
 
     Returns

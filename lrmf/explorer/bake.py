@@ -151,7 +151,6 @@ def _ask(forecaster, nodes):
             "lineage": forecaster.use_lineage,
             "cards": forecaster.use_cards,
             "names": forecaster.use_names,
-            "parent_names": hasattr(forecaster.prior_.describer, "_with_names"),
         },
         "cards": _descriptions(forecaster.prior_, nodes),
         "process": _process(forecaster.prior_),

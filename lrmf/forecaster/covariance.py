@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
-from scipy.optimize import minimize
 
 from ..data.descriptions import Descriptions
 from ..solver.linear import inverse
@@ -258,6 +257,8 @@ def learn(covariance, nodes, outputs, noise, *, seed, config=None):
     noise : (n, q), what the responses leave open; outputs of which they tell less than a third
         do not count
     """
+    from scipy.optimize import minimize  # forecasts do without
+
     config = config or LearningConfig()
     rows = np.random.default_rng([seed, 3]).permutation(len(nodes))[: config.n_models]
     rows = np.sort(rows)

@@ -1,7 +1,6 @@
 """How a forecast was reached: from which relatives, by what, and whether it extrapolates."""
 
 import numpy as np
-import pandas as pd
 
 from .near_duplicates import RELATEDNESS
 
@@ -10,25 +9,23 @@ _N_WEIGHED = 50  # of largest covariance, that shares are taken over
 _FAR = 0.8  # share of the prior variance that is left where nothing like it has been evaluated
 
 
-def explain(prior, described, kin, mean, best):
-    """One row a model: what its forecast without own responses rests on.
+def explain(prior, described, kin):
+    """What the forecasts of some models without own responses rest on.
 
     Parameters
     ----------
     prior : StatePrior
     described : Descriptions (n)
     kin : int8 (n, n_evaluated), as in `Relatedness`; -1 for the model itself
-    mean : (n, n_benchmarks), forecast scores
-    best : (n_benchmarks,), the best score of any evaluated model
 
     Returns
     -------
-    DataFrame : nearest (ids of the evaluated models of largest covariance), relatedness (of the
-        closest evaluated relative), lineage, card_and_name (shares of the covariance with the
-        nearest models; the rest is the base and what all models share), extrapolates (a score above
-        all that the fit has seen, or hardly anything like the model)
+    list of dict : nearest (the evaluated models of largest covariance, as rows of the fit),
+        relatedness (of the closest evaluated relative), lineage, card_and_name (shares of the
+        covariance with the nearest models; the rest is the base and what all models share), is_far
+        (hardly anything like the model has been evaluated)
     """
-    covariance, ids = prior.covariance_, np.array(prior.describer.ids, dtype=object)
+    covariance = prior.covariance_
     terms = covariance.terms(described, prior.nodes)
     total = np.where(kin < 0, -np.inf, sum(terms.values()))
     variance = prior.process_.forecast(
@@ -43,11 +40,11 @@ def explain(prior, described, kin, mean, best):
         share = {name: np.abs(term[row, near]).sum() / whole for name, term in terms.items()}
         rows.append(
             {
-                "nearest": ", ".join(ids[near[:N_NEAREST]]),
+                "nearest": near[:N_NEAREST],
                 "relatedness": RELATEDNESS[max(kin[row].max(initial=0), 0)],
                 "lineage": share["lineage"],
                 "card_and_name": share["card and name"],
-                "extrapolates": bool((mean[row] > best).any() or left[row] > _FAR),
+                "is_far": bool(left[row] > _FAR),
             }
         )
-    return pd.DataFrame(rows)
+    return rows

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
 from ..data.descriptions import Describer
 from ..data.lineage import Lineage, lacks_evaluated_relatives
@@ -18,9 +16,11 @@ from ..data.responses import (
     observed_counts,
     random_places,
     reveal,
+    row_blocks,
     unmasked,
     without,
 )
+from ..estimator import Estimator, check_is_fitted
 from ..files import output
 from ..solver.calibration import IntervalCalibration, ScoredForecasts
 from ..solver.factorization import LIKELIHOODS, LRMF
@@ -28,7 +28,6 @@ from ..solver.gaussians import Gaussians
 from ..solver.prediction import (
     BLOCK,
     Forecasts,
-    NewModel,
     column_of,
     read_parents,
     revealed_row,
@@ -45,6 +44,7 @@ from .near_duplicates import (
     RevealedAnswers,
     forecast_in_turn,
 )
+from .new_model import NewModel
 from .saved_fit import load_fit, save_fit
 from .state_prior import StatePrior
 
@@ -75,7 +75,7 @@ class CrossFitConfig:
     enough_answers: int = 50
 
 
-class Forecaster(Forecasts, BaseEstimator):
+class Forecaster(Forecasts, Estimator):
     """The best forecast of a model from its lineage, its card, its name and the answers known.
 
     In stages, each an object that is fitted and then called: `LRMF` gives the items and what each
@@ -171,6 +171,10 @@ class Forecaster(Forecasts, BaseEstimator):
             self._set_items(model)
             self.prior_ = StatePrior(seed=self.seed).fit(model.evidence_, model.gram, describer)
             self.trained_responses_, self.evidence_ = training, model.evidence_
+            blocks = (block for _, block in row_blocks(training, bytes_per_cell=8))
+            self.trained_scores_ = np.concatenate(
+                [self.scores_.actual(block, observed(block)) for block in blocks]
+            )
             self._attach(training, among, table)
             self._learn(model, describer, rng, table)
             if not evaluated.all():
@@ -228,12 +232,13 @@ class Forecaster(Forecasts, BaseEstimator):
         parents = read_parents(parents)
         card = {"model_id": ""} | dict(card or {})
         new = copy.copy(self)
-        columns = column_of(self.items_, self.responses_.shape[1])
-        new.responses_ = revealed_row(answers or {}, columns, self.responses_.dtype)
+        new.responses_ = revealed_row(answers or {}, self.columns_, self.responses_.dtype)
         new.n_threads = 1
         with threads(1):
             new._attach_leaves([card], [parents if self.use_lineage else []])
-        return NewModel(new)
+            new._belief_of(np.zeros(1, int))  # once for all updates
+        known = pd.Index(self.trained_ids_).get_indexer([parent for parent, _ in parents])
+        return NewModel(new, known[known >= 0])
 
     def fold_in_each(self, parents, cards=None):
         """Forecasts of models without responses, each as `fold_in` makes it, all at once.
@@ -262,9 +267,7 @@ class Forecaster(Forecasts, BaseEstimator):
     def plan_merges(self, candidates=None, n_parents=2, *, objective="mean", top=20, size=None):
         """Which evaluated models to merge next; see `lrmf.forecaster.merges.plan_merges`."""
         check_is_fitted(self)
-        return plan_merges(
-            self, candidates, n_parents, objective=objective, top=top, size=size
-        )  # fmt: skip
+        return plan_merges(self, candidates, n_parents, objective=objective, top=top, size=size)
 
     def explain(self, rows=None):
         """What the forecasts of some models without own responses rest on; see `explain`.
@@ -276,19 +279,19 @@ class Forecaster(Forecasts, BaseEstimator):
         rows = self._checked(rows)
         blank = reveal(self.responses_[rows], False)
         scores = self.predict_scores(rows, revealed=blank)["score"].to_numpy()
-        trained = self.trained_responses_
-        best = np.nanmax(self.scores_.actual(trained, observed(trained)), axis=0)
-        scores, place = scores.reshape(len(rows), -1), self.place_[rows]
-        parts = []
+        above = (scores.reshape(len(rows), -1) > np.nanmax(self.trained_scores_, axis=0)).any(1)
+        place, parts = self.place_[rows], []
         for own in (np.flatnonzero(place >= 0), np.flatnonzero(place < 0)):
             for part in np.array_split(own, -(-own.size // BLOCK)) if own.size else ():
                 described = (
                     self.prior_.nodes[place[part]] if place[part[0]] >= 0
                     else self.prior_.filled(self.other_[self._number[rows[part]]])
                 )  # fmt: skip
-                found = explain(self.prior_, described, self._kin(rows[part]), scores[part], best)
-                parts.append(found.set_index(part))
-        return pd.concat(parts).sort_index().assign(row=rows)
+                found = explain(self.prior_, described, self._kin(rows[part]))
+                parts.append(pd.DataFrame(found, index=part))
+        found = pd.concat(parts).sort_index()
+        found["nearest"] = [", ".join(self.trained_ids_[near]) for near in found["nearest"]]
+        return found.assign(row=rows, extrapolates=found.pop("is_far") | above)
 
     def save(self, path):
         """Write everything that forecasting needs to a .npz file: no pickle, with a checksum."""
@@ -344,8 +347,13 @@ class Forecaster(Forecasts, BaseEstimator):
     def _set_items(self, model):
         self.model_, self.likelihood_, self.scores_ = model, model.likelihood_, model.scores_
         self.items_, self.kind_ = model.items_, model.kind_
+        # Column by item_id, or by its own number if the fit had no items table.
+        self.columns_ = column_of(self.items_, len(self.likelihood_.loadings))
+        self.item_ids_ = list(self.columns_)
         self.near_duplicates_ = None
-        self.drift_ = TemporalDrift.none(model.gram.shape[0], len(self.scores_.names))
+        self.drift_ = TemporalDrift.none(
+            self.likelihood_.loadings.shape[1], len(self.scores_.names)
+        )
 
     # Rows: the models that forecasts are asked of.
 
@@ -356,7 +364,7 @@ class Forecaster(Forecasts, BaseEstimator):
         self.place_ = pd.Index(self.trained_ids_).get_indexer(ids)
         # The lineage of the rows and of the fit, the rows first, then the rest of the fit.
         edges = pd.concat([lineage.edges, self.trained_edges_]).drop_duplicates(["parent", "child"])
-        rest = self.trained_ids_[~np.isin(self.trained_ids_, ids)]
+        rest = self.trained_ids_[~pd.Index(self.trained_ids_).isin(ids)]
         self.lineage_ = Lineage.from_edges(edges, [*ids, *rest])
         is_trained = np.concatenate([self.place_ >= 0, np.ones(len(rest), bool)])
         self.isolated_ = lacks_evaluated_relatives(self.lineage_, is_trained, np.arange(len(ids)))
@@ -396,7 +404,8 @@ class Forecaster(Forecasts, BaseEstimator):
         n = len(table)
         self.place_, self._number, self._beliefs = np.full(n, -1), np.arange(n), None
         self._is_unchanged = np.zeros(n, bool)
-        self.other_, self.notes_ = self.prior_.describer.describe(shown, edges)
+        other, self.notes_ = self.prior_.describer.describe(shown, edges)
+        self.other_ = self.prior_.filled(other)
         self.later_ = self.drift_.is_later(table)
         unknown = [
             parent for own, places in zip(parents, nodes, strict=True)
@@ -418,9 +427,11 @@ class Forecaster(Forecasts, BaseEstimator):
         if self._beliefs is None and len(self.place_) <= _AT_ONCE:
             self._beliefs = self._beliefs_of(np.arange(len(self.place_)))
         belief = self._beliefs_of(rows) if self._beliefs is None else self._beliefs[rows]
-        # Later models are moved by what the latest training models had over their forecasts.
-        offset = self.drift_.shift[self.isolated_[rows].astype(int)]
-        return belief.shift(offset * self.later_[rows, None])
+        return belief.shift(self._offset(rows))
+
+    def _offset(self, rows):
+        """Later models are moved by what the latest training models had over their forecasts."""
+        return self.drift_.shift[self.isolated_[rows].astype(int)] * self.later_[rows, None]
 
     def _beliefs_of(self, rows):
         place, number = self.place_[rows], self._number[rows]
@@ -595,19 +606,23 @@ class Forecaster(Forecasts, BaseEstimator):
         part = np.flatnonzero(~observed(given).all(axis=1))
         if self.near_duplicates_ is None or not part.size:
             return expected
-        answers, chosen = RevealedAnswers(given[part]), rows[part]
-        in_turn = self._in_turn(chosen, states[part], answers)
-        weights = self.near_duplicates_.weights(
-            self._kin_of(chosen), self.isolated_[chosen], in_turn, answers
-        )
+        weights = self._candidate_weights(rows[part], states[part], given[part])
         refined = expected.copy()
         refined[part] = self.near_duplicates_.blend(weights, expected[part], items)
         return refined
 
+    def _candidate_weights(self, rows, states, given):
+        """Weights of the models that these may be near-duplicates of, given their answers."""
+        answers = RevealedAnswers(given)
+        in_turn = self._in_turn(rows, states, answers)
+        return self.near_duplicates_.weights(
+            self._kin_of(rows), self.isolated_[rows], in_turn, answers
+        )
+
     def _kin_of(self, rows):
         return lambda block: self._kin(rows[block])
 
-    def _calibrated(self, score, deviation, rows, given):
+    def _calibrated(self, score, deviation, rows, given, share):
         isolated = self.isolated_[rows]
-        deviation = self.calibration_(score, deviation, observed_counts(given), isolated)
+        deviation = self.calibration_(score, deviation, observed_counts(given), isolated, share)
         return deviation * np.where(self.later_[rows][:, None], self.drift_.widening, 1.0)

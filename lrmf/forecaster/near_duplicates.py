@@ -184,6 +184,9 @@ class NearDuplicates:
         if not used.size:
             return forecast
         answers = np.asarray(self.answers[used])[:, items]
+        if len(forecast) == 1:  # compiled kernels take half a second to start
+            weight = weights.data
+            return weight @ (answers == 1) + (1 - weight @ (answers != ANSWERS.missing)) * forecast
         mixed = np.empty_like(forecast)
         kernels.mix_answers(weights.indptr, place.ravel(), weights.data, answers, forecast, mixed)
         return mixed
@@ -198,6 +201,9 @@ class NearDuplicates:
         same, other = np.log((1 - NOISE) / chance + NOISE), np.log(NOISE)
         if_right = np.where(is_right[:, None], same, other).astype(np.float32)
         if_wrong = np.where(is_right[:, None], other, same).astype(np.float32)
+        if cells.shape[0] == 1:
+            theirs = self.answers[:, cells.indices].T
+            return (if_right.T @ (theirs == 1) + if_wrong.T @ (theirs == 0))[None]
         ratio = np.empty((cells.shape[0], NOISE.size, len(self.answers)), np.float32)
         kernels.weigh_answers(cells.indptr, cells.indices, if_right, if_wrong, self._by_item, ratio)
         return ratio

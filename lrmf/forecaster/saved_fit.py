@@ -8,10 +8,12 @@ from typing import BinaryIO
 
 import numpy as np
 import pandas as pd
+from scipy import sparse
 
-from ..data.descriptions import CARD_COLUMNS, Describer
+from ..data.descriptions import CARD_COLUMNS, SPLITS, Describer, names_of
 from ..data.features import levels
 from ..data.lineage import EDGE_COLUMNS, Lineage
+from ..data.terms import Terms
 from ..solver.calibration import IntervalCalibration
 from ..solver.factorization import LRMF
 from ..solver.gaussians import Gaussians, pack, unpack
@@ -20,7 +22,7 @@ from .drift import TemporalDrift
 from .near_duplicates import NearDuplicates
 from .state_prior import StatePrior
 
-VERSION = 2
+VERSION = 3
 _HEADER = "header"
 
 
@@ -47,6 +49,7 @@ def save_fit(file: BinaryIO, fitted) -> None:
     for name in EDGE_COLUMNS:
         arrays[f"edge_{name}"] = fitted.trained_edges_[name].to_numpy(str)
     arrays["responses"] = np.asarray(fitted.trained_responses_)
+    arrays["scores"] = fitted.trained_scores_
     arrays["evidence_precision"] = pack(fitted.evidence_.precision)
     arrays["evidence_information"] = fitted.evidence_.information
     # The stages.
@@ -59,6 +62,14 @@ def save_fit(file: BinaryIO, fitted) -> None:
     for number, group in enumerate(process.groups):
         if group.precision is not None:
             arrays[f"group_{number}"] = pack(group.precision[None])[0]
+            arrays[f"solved_{number}"] = group.solved
+    for name, terms in describer.terms.items():
+        rows = getattr(describer.nodes, name)
+        arrays |= {
+            f"{name}_vocabulary": terms.vocabulary, f"{name}_weights": terms.weights,
+            f"{name}_data": rows.data, f"{name}_indices": rows.indices,
+            f"{name}_indptr": rows.indptr,
+        }  # fmt: skip
     if fitted.near_duplicates_ is not None:
         header["copies"] = []
         for (level, isolated), (shares, alone) in fitted.near_duplicates_.mixture_weights.items():
@@ -122,9 +133,13 @@ def _restored(arrays, forecaster_class):
     table = pd.DataFrame({"model_id": ids})
     for name in header["card_columns"]:
         table[name] = arrays[f"card_{name}"]
+    names = names_of(ids, fitted.use_names)[1]
     describer = Describer(
         table, Lineage.from_edges(edges, ids), np.arange(len(ids)) < n_trained,
         use_names=fitted.use_names,
+        terms={
+            name: _terms(split, names, _part(arrays, f"{name}_")) for name, split in SPLITS.items()
+        },
     )  # fmt: skip
     prior = StatePrior(seed=fitted.seed)
     for name, array in _part(arrays, "prior_").items():
@@ -133,14 +148,12 @@ def _restored(arrays, forecaster_class):
     prior.reach = header["reach"]
     covariance = Covariance.default(prior.nodes, describer.change)
     covariance = covariance.with_parameters(header["covariance"])
-    n = n_trained
-    precisions = [
-        unpack(arrays[f"group_{number}"][None], n)[0] if f"group_{number}" in arrays else None
+    solved = [
+        (unpack(arrays[f"group_{number}"][None], n_trained)[0], arrays[f"solved_{number}"])
+        if f"group_{number}" in arrays else (None, None)
         for number in range(header["n_groups"])
-    ]
-    prior.condition(
-        covariance, arrays["process_outputs"], arrays["process_noise"], precisions=precisions
-    )
+    ]  # fmt: skip
+    prior.condition(covariance, arrays["process_outputs"], arrays["process_noise"], solved=solved)
     fitted.prior_ = prior
     information = arrays["evidence_information"]
     precision = unpack(arrays["evidence_precision"], information.shape[1])
@@ -148,7 +161,7 @@ def _restored(arrays, forecaster_class):
     fitted.calibration_ = IntervalCalibration(**_part(arrays, "calibration_"))
     fitted.drift_ = TemporalDrift(*header["drift"], arrays["drift_shift"], arrays["drift_widening"])
     fitted.trained_ids_, fitted.trained_edges_ = ids[:n_trained], edges
-    fitted.trained_responses_ = arrays["responses"]
+    fitted.trained_responses_, fitted.trained_scores_ = arrays["responses"], arrays["scores"]
     if "copies" in header:
         weights = {}
         for number, (level, isolated, shape) in enumerate(header["copies"]):
@@ -161,6 +174,13 @@ def _restored(arrays, forecaster_class):
         table.iloc[:n_trained],
     )
     return fitted
+
+
+def _terms(split, names, arrays):
+    """`Terms` with the rows of the names that they were fitted to."""
+    shape = len(names), max(1, len(arrays["vocabulary"]))
+    rows = sparse.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
+    return Terms(split, arrays["vocabulary"], arrays["weights"], rows, names)
 
 
 def _part(arrays, prefix):

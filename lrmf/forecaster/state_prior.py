@@ -93,12 +93,12 @@ class StatePrior:
         self.able = [name for name, mask in self.nodes.open.items() if not mask.all()]
         self._kept = None, None  # fields, and the covariances that do not look at these
 
-    def condition(self, covariance, values, noise, *, precisions=None):
-        """Condition the process on these outputs, or take up saved precision matrices."""
+    def condition(self, covariance, values, noise, *, solved=None):
+        """Condition the process on these outputs, or take up what was saved of one."""
         self.covariance_ = covariance
         self.process_ = Process(
             lambda a, b: covariance(self.nodes[a], self.nodes[b]),
-            covariance.variance(self.nodes) + LEAST_NOISE, noise, values, precisions=precisions,
+            covariance.variance(self.nodes) + LEAST_NOISE, noise, values, solved=solved,
         )  # fmt: skip
 
     def _outputs(self, evidence, gram):

@@ -72,7 +72,7 @@ def benchmarks_to_run(quality, order):
         "greedy": predictor_style(FORECASTER.label) | {"label": "chosen, given the family"},
         "random": {"color": GREY, "marker": "s", "linestyle": "--", "label": "random"},
     }
-    labels = {"rest": "error of a benchmark not run", "average": "error of the average"}
+    labels = {"rest": "MAE of the rest", "average": "MAE of the average"}
     for axes, (error, label) in zip(panels, labels.items(), strict=True):
         for strategy, look in looks.items():
             line = rows_of(quality, strategy=strategy, error=error).sort_values("n_run")
@@ -92,7 +92,7 @@ def benchmarks_to_run(quality, order):
     n_run = max(n for _, n in one.index if n <= 2)
     headline(
         figure,
-        f"{n_run} chosen benchmark{'s' * (n_run > 1)} take the error of the rest from "
+        f"{n_run} chosen benchmark{'s' * (n_run > 1)} take the MAE of the rest from "
         f"{one['greedy', 0]:.1f} to {one['greedy', n_run]:.1f} points, random ones to "
         f"{one['random', n_run]:.1f}; {quality['n_models'].max():,} models",
     )

@@ -7,7 +7,7 @@ from scipy.special import expit
 
 from ..data.response_kinds import ANSWERS
 from . import kernels
-from .answers import MODEL_SIDE, SparseAnswers
+from .answers import MODEL_SIDE, AnswersOfOne, SparseAnswers
 from .gaussians import Gaussians, unpack
 
 _LEAST_LEFT = 0.05  # of the precision of a logit, once an answer's own evidence has left it
@@ -105,7 +105,7 @@ class Bernoulli:
         Gaussians (n)
         """
         mean, precision = prior.mean, prior.precision
-        answers = SparseAnswers(revealed)
+        answers = (AnswersOfOne if len(revealed) == 1 else SparseAnswers)(revealed)
         states, step, lowest = mean.copy(), np.zeros_like(mean), np.full(len(mean), np.inf)
         hessian = precision.copy()
         # Newton steps of all rows at once; a row whose objective rose gets a quarter of its step.
@@ -138,10 +138,14 @@ class Bernoulli:
         probability, slope, noise : float32 (n, n_items)
             noise is the variance of the answer given its chance, E sigma (1 - sigma).
         """
-        logit = mean.astype(np.float32) @ self.loadings[items].T + self.intercept[items]
+        loadings = self.loadings[items]
+        logit = mean.astype(np.float32) @ loadings.T + self.intercept[items]
+        if len(mean) == 1:
+            product = loadings @ covariance[0].astype(np.float32)
+            return _expected(logit, np.einsum("ip,ip->i", product, loadings)[None])
         # d' C d for all items at once: packed covariances times packed d d'.
         packed = (covariance[:, self._upper[0], self._upper[1]] * self._twice).astype(np.float32)
-        return _expected(logit, packed @ kernels.pack_products(self.loadings[items]).T)
+        return _expected(logit, packed @ kernels.pack_products(loadings).T)
 
     def forecast_at(self, states, cells):
         """Expected answers, float32 (n_cells,), as in `forecast`, to some items of each row.
@@ -184,6 +188,14 @@ class Bernoulli:
 
 
 def _expected(logit, variance):
+    """Expected answers, slopes by the logit and noise; see `kernels.expected_answers`."""
+    if len(logit) == 1:  # compiled kernels take half a second to start
+        spread = np.maximum(variance, 0)
+        shrink = 1 / np.sqrt(1 + np.float32(np.pi / 8) * spread)
+        probability = expit(shrink * logit)
+        own = probability * (1 - probability)
+        slope = shrink * own
+        return probability, slope, own - spread * slope**2
     probability, slope, noise = (np.empty_like(logit) for _ in range(3))
     kernels.expected_answers(logit, variance, probability, slope, noise)
     return probability, slope, noise

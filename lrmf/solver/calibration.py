@@ -84,7 +84,7 @@ class IntervalCalibration:
                 scale[at] = coverage_scale(errors)
         return cls(np.array(list(forecasts)), unexplained, scale)
 
-    def __call__(self, score, deviation, n_revealed, isolated):
+    def __call__(self, score, deviation, n_revealed, isolated, share=1.0):
         """Calibrated deviations (n, n_benchmarks).
 
         Parameters
@@ -92,6 +92,8 @@ class IntervalCalibration:
         score, deviation : (n, n_benchmarks)
         n_revealed : int (n,)
         isolated : bool (n,)
+        share : (n, n_benchmarks)
+            Of each score that is forecast, not observed: only that can be unexplained.
         """
         group = isolated.astype(int)
         # Linear interpolation between the levels in log(1 + n).
@@ -100,9 +102,9 @@ class IntervalCalibration:
         )
         below = np.minimum(place.astype(int), len(self.n_revealed) - 1)
         above = np.minimum(below + 1, len(self.n_revealed) - 1)
-        share = (place - below)[:, None]
+        between = (place - below)[:, None]
         unexplained, scale = (
-            (1 - share) * table[below, group] + share * table[above, group]
+            (1 - between) * table[below, group] + between * table[above, group]
             for table in (self.unexplained, self.scale)
         )
-        return widened(score, deviation, unexplained) * scale
+        return widened(score, deviation, unexplained * share**2) * scale

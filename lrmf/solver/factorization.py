@@ -7,13 +7,12 @@ from numbers import Integral, Real
 
 import numpy as np
 import pandas as pd
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 
 from ..data.features import model_features
 from ..data.lineage import lacks_evaluated_relatives
 from ..data.response_kinds import ANSWERS, PROPORTIONS, kind_of
 from ..data.responses import has_responses, observed, observed_counts, unmasked
+from ..estimator import Estimator, check_is_fitted
 from ..threads import threads
 from .answers import lay_out
 from .arcsine import ArcsineGaussian
@@ -38,7 +37,7 @@ _N_CALIBRATION = 400  # leave-one-out forecasts behind the width of the interval
 LIKELIHOODS = {ANSWERS: Bernoulli, PROPORTIONS: ArcsineGaussian}
 
 
-class LRMF(Forecasts, BaseEstimator):
+class LRMF(Forecasts, Estimator):
     """Lineage-regularized matrix factorization.
 
     Answers z_ui in {0, 1} of model u to item i, with model states t_u = [m_u, b_u]:
@@ -441,9 +440,9 @@ class LRMF(Forecasts, BaseEstimator):
         trust = np.where(observed(revealed).any(axis=1), self.few_shot_trust, 1.0)
         return self.likelihood_.fold_in(prior.temper(trust), revealed)
 
-    def _calibrated(self, score, deviation, rows, given):
+    def _calibrated(self, score, deviation, rows, given, share):
         isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
-        return self.calibration_(score, deviation, observed_counts(given), isolated)
+        return self.calibration_(score, deviation, observed_counts(given), isolated, share)
 
     @cached_property
     def evaluated_(self):
@@ -540,8 +539,8 @@ class _Leaf(Forecasts):
     def _states(self, rows, revealed):
         return self._belief_
 
-    def _calibrated(self, score, deviation, rows, given):
-        return self._calibration(score, deviation, observed_counts(given), self._isolated)
+    def _calibrated(self, score, deviation, rows, given, share):
+        return self._calibration(score, deviation, observed_counts(given), self._isolated, share)
 
 
 def _plain(number):

@@ -64,14 +64,17 @@ class Gaussians:
 
 def pack(matrices):
     """Packed upper triangles (n, p (p + 1) / 2) of symmetric matrices (n, p, p)."""
-    upper = np.triu_indices(matrices.shape[1])
-    return np.ascontiguousarray(matrices[:, upper[0], upper[1]])
+    return np.concatenate(
+        [matrix[:, row:] for row, matrix in enumerate(matrices.swapaxes(0, 1))], 1
+    )
 
 
 def unpack(packed, p):
     """Inverse of `pack`."""
-    upper = np.triu_indices(p)
     full = np.empty((packed.shape[0], p, p), packed.dtype)
-    full[:, upper[0], upper[1]] = packed
-    full[:, upper[1], upper[0]] = packed
+    top = 0
+    for row in range(p):
+        part = packed[:, top : top + p - row]
+        full[:, row, row:] = full[:, row:, row] = part
+        top += p - row
     return full

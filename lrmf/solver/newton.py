@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from time import perf_counter
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from . import kernels
 from .answers import ITEM_SIDE, MODEL_SIDE
@@ -253,6 +252,8 @@ def _powers(matrix):
 
 
 def _warn_unsettled(max_sweeps, tolerance):
+    from sklearn.exceptions import ConvergenceWarning
+
     warnings.warn(
         f"LRMF stopped after {max_sweeps} sweeps before its objective settled to "
         f"{tolerance:g}; raise max_sweeps or tolerance",

@@ -5,10 +5,10 @@ from numbers import Real
 
 import numpy as np
 import pandas as pd
-from sklearn.utils.validation import check_is_fitted
 
 from ..data.response_kinds import kind_of
 from ..data.schema import RELATIONS
+from ..estimator import check_is_fitted
 from ..threads import threads
 from .scores import interval
 from .validation import check_cells, check_rows
@@ -99,7 +99,9 @@ class Forecasts:
                 score = self.scores_.expected(expected, given, None)
                 own = self.likelihood_, states, given
                 raw = self.scores_.deviation(*own, None, forecast=forecast)
-                factor = self._calibrated(score, raw, rows[block], given) * chosen / chosen.sum()
+                share = self.scores_.open_share(given)
+                factor = self._calibrated(score, raw, rows[block], given, share)
+                factor = factor * chosen / chosen.sum()
                 factor = np.divide(factor, raw, out=np.zeros_like(raw), where=raw > 0)
                 deviation = self.scores_.average_deviation(*own, factor, forecast=forecast)
                 parts.append(np.stack([score[:, chosen].mean(axis=1), deviation]))
@@ -147,7 +149,8 @@ class Forecasts:
         given = self.responses_[rows] if revealed is None else revealed
         expected, score, deviation = self._belief(rows, revealed, given, target)
         # Deviations as the model has them, then as wide as errors of training models call for.
-        deviation = self._calibrated(score, deviation, rows, given)
+        share = 1.0 if target is not None else self.scores_.open_share(given)
+        deviation = self._calibrated(score, deviation, rows, given, share)
         bounds = interval(score, deviation, level)
         return expected, np.stack([score, *bounds, self.scores_.n_observed(given)])
 

@@ -7,8 +7,6 @@ from typing import Protocol
 
 import numpy as np
 from scipy import sparse
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.neighbors import NearestNeighbors
 
 from . import kernels
 from .gaussians import Gaussians
@@ -230,6 +228,8 @@ class LineagePrior:
             total = own * _sum_by_target(sent, target, len(own.information))
             edges = _next_to_send(edges[moved], source, target, reverse)
         if edges.size:
+            from sklearn.exceptions import ConvergenceWarning
+
             warnings.warn(
                 f"beliefs about {np.unique(target[edges]).size} nodes still changed after "
                 f"{max_rounds} rounds; their intervals are unreliable: lower lineage_strength",
@@ -328,6 +328,8 @@ def similar_items(factors: np.ndarray) -> ItemGraph:
     ----------
     factors : (n_items, rank)
     """
+    from sklearn.neighbors import NearestNeighbors
+
     # Cosine neighbours are Euclidean neighbours of unit vectors.
     length = np.linalg.norm(factors, axis=1, keepdims=True)
     directions = factors / np.maximum(length, 1e-12)

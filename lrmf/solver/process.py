@@ -40,21 +40,27 @@ class Process:
     own : (n,), prior variances, with what no other model shares
     noise : (n, q), of the outputs, in addition to `own`
     outputs : (n, q)
+    solved : list of (precision, solved), optional
+        Of the groups, from an earlier process.
     """
 
     def __init__(
-        self, between, own, noise, outputs, *, exact=EXACT, neighbours=NEIGHBOURS, precisions=None
+        self, between, own, noise, outputs, *, exact=EXACT, neighbours=NEIGHBOURS, solved=None
     ):
         self.between, self.own, self.outputs = between, own, outputs
         self.noise = np.broadcast_to(noise, outputs.shape)
         self.neighbours = neighbours
         rows, groups = np.arange(len(own)), _alike(self.noise)
-        if precisions is None:
+        if solved is None:
             matrix = between(rows, rows) if len(own) <= exact else None
             precisions = in_threads(lambda group: self._precision(matrix, group), groups)
+            solved = [
+                (precision, self._solved(precision, group))
+                for precision, group in zip(precisions, groups, strict=True)
+            ]
         self.groups = [
-            self._group(group, precision)
-            for group, precision in zip(groups, precisions, strict=True)
+            _Group(group, self.noise[:, group[0]], *pair)
+            for group, pair in zip(groups, solved, strict=True)
         ]
 
     def _precision(self, matrix, outputs):
@@ -64,17 +70,16 @@ class Process:
         np.fill_diagonal(full, self.own + self.noise[:, outputs[0]])
         return inverse(full)[0].astype(np.float32)
 
-    def _group(self, outputs, precision):
-        noise = self.noise[:, outputs[0]]
+    def _solved(self, precision, outputs):
         if precision is None:
-            return _Group(outputs, noise, None, None)
+            return None
         # A product in double precision, block by block.
         blocks = range(0, len(precision), _BLOCK)
         solved = [
             precision[top : top + _BLOCK].astype(np.float64) @ self.outputs[:, outputs]
             for top in blocks
         ]
-        return _Group(outputs, noise, precision, np.concatenate(solved))
+        return np.concatenate(solved)
 
     def leave_one_out(self, rows):
         """Mean and variance (len(rows), q) of the models' own states, given all others."""
@@ -144,5 +149,7 @@ class Process:
 
 def _alike(noise):
     """Groups of outputs with the same noise."""
-    _, member = np.unique(noise, axis=1, return_inverse=True)
-    return [np.flatnonzero(member.ravel() == group) for group in range(member.max() + 1)]
+    groups = {}
+    for output, column in enumerate(np.ascontiguousarray(noise.T)):
+        groups.setdefault(column.tobytes(), []).append(output)
+    return [np.array(group) for group in groups.values()]

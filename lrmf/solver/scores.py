@@ -1,8 +1,10 @@
 """Benchmark scores: from states to expected accuracies, with intervals that cover."""
 
+from difflib import get_close_matches
+
 import numpy as np
 import pandas as pd
-from scipy.stats import norm
+from scipy.special import ndtr, ndtri
 
 from ..data.response_kinds import to_arcsine
 from ..data.responses import observed
@@ -37,6 +39,13 @@ class BenchmarkScores:
         self.names = list(names)
         self.weights = np.zeros((n_items, len(names)), np.float32)
         self.weights[np.arange(n_items), codes] = items["n_trials"]
+
+    def number(self, name):
+        """Position of a benchmark; ValueError if it is none."""
+        if name not in self.names:
+            close = get_close_matches(str(name), self.names, n=1) or self.names[:5]
+            raise ValueError(f"{name!r} is not a benchmark of the fit; it has {', '.join(close)}")
+        return self.names.index(name)
 
     def actual(self, given, target):
         """Score over the target cells (n, n_benchmarks), NaN for a benchmark without any."""
@@ -132,6 +141,10 @@ class BenchmarkScores:
         deviation = widened(score, deviation, unexplained)
         return standardised_error(score, deviation, self.actual(given, target))
 
+    def open_share(self, given):
+        """Share of each score that is not observed (n, n_benchmarks)."""
+        return (~observed(given)).astype(np.float32) @ self.weights / self.weights.sum(axis=0)
+
     def n_observed(self, given):
         """Number of observed columns (n, n_benchmarks)."""
         return (observed(given).astype(np.float32) @ (self.weights > 0)).astype(int)
@@ -139,7 +152,7 @@ class BenchmarkScores:
 
 def interval(score, deviation, level):
     """Bounds (lower, upper) of equal tails on the arcsine scale, within [0, 1]."""
-    half = norm.ppf(0.5 + level / 2) * _arcsine_deviation(score, deviation)
+    half = ndtri(0.5 + level / 2) * arcsine_deviation(score, deviation)
     y = to_arcsine(score)
     lower, upper = np.clip(y - half, 0, np.pi), np.clip(y + half, 0, np.pi)
     # At no width the score itself, which sin^2 and arcsin miss by a rounding error.
@@ -149,13 +162,13 @@ def interval(score, deviation, level):
 def chance_above(score, deviation, bar):
     """Probability that the score turns out above `bar`, normal on the arcsine scale."""
     gap = to_arcsine(score) - to_arcsine(bar)
-    return norm.cdf(gap / np.maximum(_arcsine_deviation(score, deviation), 1e-12))
+    return ndtr(gap / np.maximum(arcsine_deviation(score, deviation), 1e-12))
 
 
 def standardised_error(score, deviation, actual):
     """|actual - score| in standard deviations, on the arcsine scale."""
     error = np.abs(to_arcsine(actual) - to_arcsine(score))
-    return error / np.maximum(_arcsine_deviation(score, deviation), 1e-12)
+    return error / np.maximum(arcsine_deviation(score, deviation), 1e-12)
 
 
 def unexplained_variance(score, deviation, actual, shown=None):
@@ -213,11 +226,11 @@ def coverage_scale(errors):
         column = column[np.isfinite(column)]
         if column.size >= _LEAST:
             rank = min(1.0, LEVEL * (1 + 1 / column.size))
-            scales[b] = np.quantile(column, rank) / norm.ppf(0.5 + LEVEL / 2)
+            scales[b] = np.quantile(column, rank) / ndtri(0.5 + LEVEL / 2)
     return scales
 
 
-def _arcsine_deviation(score, deviation):
+def arcsine_deviation(score, deviation):
     """Standard deviation on the arcsine scale, where it depends least on the score."""
     return deviation / np.sqrt(_unit(score))
 

@@ -1,4 +1,4 @@
-"""The six notebooks, one after another, on a tiny simulated Hub in a checkout of their own."""
+"""The notebooks, one after another, on a tiny simulated Hub in a checkout of their own."""
 
 import os
 import shutil
@@ -42,8 +42,8 @@ def outputs_of(checkout):
                 yield name, output
 
 
-def test_there_are_six_notebooks():
-    assert [name[:2] for name in NOTEBOOKS] == ["01", "02", "03", "04", "05", "06"]
+def test_there_are_eight_notebooks():
+    assert [name[:2] for name in NOTEBOOKS] == [f"{number:02d}" for number in range(8)]
 
 
 def test_nothing_is_printed_to_stderr_and_no_path_is_shown(checkout):

@@ -291,7 +291,7 @@ class Prior {
   /** Terms of a name; without one those of the parents' names, on average. */
   nameRow(kind, name, parents) {
     const terms = this.terms[kind];
-    if (name !== "" || !this.ask.uses.names || !this.ask.uses.parent_names) return terms.row(name);
+    if (name !== "" || !this.ask.uses.names) return terms.row(name);
     const sum = new Map();
     for (const parent of parents) {
       const [codes, values] = terms.row(organizationAndName(this.ids[this.cards.node[parent]])[1]);

@@ -1,6 +1,7 @@
 // From the belief about a state to benchmark scores with intervals: the equations of
 // lrmf/solver/{arcsine,bernoulli,scores,calibration}.py and lrmf/forecaster/near_duplicates.py.
 
+const LEAST_WEIGHT = 1e-3; // of a near-duplicate that counts in the variance of the mean
 const LINEARISED = 10; // times that scores of many answers are linearised
 
 /** Forecasts of models that nobody has evaluated. */
@@ -125,28 +126,40 @@ class Forecaster {
     const half = normalQuantile(0.5 + level / 2);
     const found = this.data.benchmarks.map((_, b) => this.benchmark(b, state));
     const result = found.map(({ score: expected, noise, gradient }, b) => {
-      if (scores.has(b)) return { score: scores.get(b), lower: scores.get(b), upper: scores.get(b), deviation: 0, before: 1, known: true };
+      if (scores.has(b)) return { score: scores.get(b), lower: scores.get(b), upper: scores.get(b), deviation: 0, known: true };
       const score = copies ? this.blended(copies, b, expected) : expected;
-      const before = Math.sqrt(Math.max(noise + quadratic(state.covariance, gradient), 1e-12));
-      const deviation = this.calibrated(b, score, before, isDirect ? scores.size : 0, isolated);
-      return { ...interval(score, deviation, half), score, deviation, before, known: false };
+      const variance = noise + quadratic(state.covariance, gradient);
+      const deviation = this.calibrated(b, score, Math.sqrt(Math.max(variance, 0)), isDirect ? scores.size : 0, isolated);
+      return { ...interval(score, deviation, half), score, deviation, known: false };
     });
-    const average = this.average(found, result, state.covariance, half);
+    const average = this.average(found, result, state.covariance, copies, half);
     return { rows: result, average, notes: described.notes, isolated, nearest: this.nearest(forecast), filled: forecast.filled };
   }
 
-  /** The mean of all scores, which are correlated as the state says. */
-  average(found, rows, covariance, half) {
-    const count_ = rows.length;
-    const score = mean(rows.map((row) => row.score));
-    // Scores vary with the state along g = sum_b scale_b g_b, each with noise of its own.
-    const gradient = new Float64Array(covariance.length);
-    let noise = 0;
-    rows.forEach(({ deviation, before }, b) => {
-      add(gradient, deviation / before, found[b].gradient);
-      noise += (deviation / before) ** 2 * found[b].noise;
+  /**
+   * The mean of all scores. They are correlated as the state says and as near-duplicates are: with
+   * weight w_k the scores are those of a copy, s_k, and Cov = own G C G' + sum_k w_k (s_k - m)(s_k - m)'.
+   */
+  average(found, rows, covariance, copies, half) {
+    const kept = (copies || []).filter(([, weight]) => weight > LEAST_WEIGHT);
+    const own = 1 - kept.reduce((sum, [, weight]) => sum + weight, 0);
+    const parts = kept.map(([row, weight]) => [weight, found.map(({ score }, b) => this.scoreOfCopy(row, b, score))]);
+    parts.push([own, found.map(({ score }) => score)]);
+    const centre = found.map((_, b) => parts.reduce((sum, [weight, scores]) => sum + weight * scores[b], 0));
+    // Each benchmark's deviation is as calibrated, whatever this covariance has.
+    const noises = found.map(({ noise }, b) => noise * (own + kept.reduce((sum, [row, weight]) => sum + weight * this.openShare(row, b), 0)));
+    const scale = rows.map(({ known, deviation }, b) => {
+      const between = parts.reduce((sum, [weight, scores]) => sum + weight * (scores[b] - centre[b]) ** 2, 0);
+      const variance = own * quadratic(covariance, found[b].gradient) + between + noises[b];
+      return known ? 0 : deviation / Math.sqrt(Math.max(variance, 1e-12));
     });
-    const deviation = Math.sqrt(Math.max(quadratic(covariance, gradient) + noise, 0)) / count_;
+    const gradient = new Float64Array(covariance.length);
+    scale.forEach((factor, b) => add(gradient, factor, found[b].gradient));
+    let variance = own * quadratic(covariance, gradient);
+    for (const [weight, scores] of parts) variance += weight * dot(scale, scores.map((score, b) => score - centre[b])) ** 2;
+    scale.forEach((factor, b) => { variance += factor ** 2 * noises[b]; });
+    const score = mean(rows.map((row) => row.score));
+    const deviation = Math.sqrt(Math.max(variance, 0)) / rows.length;
     return { ...interval(score, deviation, half), score, deviation, known: rows.every((row) => row.known) };
   }
 
@@ -205,16 +218,19 @@ class Forecaster {
     return found;
   }
 
-  /** Mean of the near-duplicates' scores and the forecast, which stands in for missing answers. */
+  /** Mean of the near-duplicates' scores and the forecast. */
   blended(found, b, score) {
-    const { score: scores, answered } = this.ask_.copies;
-    let [mixed, rest] = [0, 1];
-    for (const [row, weight] of found) {
-      const place = row * this.nBenchmarks + b;
-      mixed += (weight * answered[place] * scores[place]) / 1e4;
-      rest -= weight * answered[place];
-    }
-    return mixed + rest * score;
+    return found.reduce((sum, [row, weight]) => sum + weight * (this.scoreOfCopy(row, b, score) - score), score);
+  }
+
+  /** The score of a training model, the forecast in place of answers that it lacks. */
+  scoreOfCopy(row, b, score) {
+    const open = this.openShare(row, b);
+    return ((1 - open) * this.ask_.copies.score[row * this.nBenchmarks + b]) / 1e4 + open * score;
+  }
+
+  openShare(row, b) {
+    return 1 - this.ask_.copies.answered[row * this.nBenchmarks + b];
   }
 
   /** The evaluated models of largest covariance: what the forecast rests on most. */

@@ -1,0 +1,194 @@
+"""Answers and scores of a model that is not in the fit, from files; and which questions to ask."""
+
+import csv
+import json
+import re
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+LEADERBOARD = {"ifeval", "bbh", "math", "gpqa", "musr", "mmlu_pro"}
+PREFIX = "leaderboard_"  # of the tasks of these benchmarks in lm-eval
+# What lm-eval calls a right answer, the first that a line has.
+METRICS = ("acc_norm", "exact_match", "acc", "prompt_level_strict_acc", "pass@1", "mc1")
+_SAMPLES = re.compile(r"samples_(.+?)(_\d{4}-\d\d-\d\dT[\d\-:.]+)?\.jsonl")
+_NUMBER = re.compile(r"(?:doc-)?(\d+)")
+
+
+class AnswersError(ValueError):
+    """A file of answers that cannot be used; the message names it and the way out."""
+
+
+class Questions:
+    """The items of a fit as tasks and document numbers of lm-eval.
+
+    The id of an item is its task's name and a number, such as ``bbh/snarks/12`` of the task
+    ``leaderboard_bbh_snarks``; where it ends in no number, the number is its position among the
+    items of its task.
+
+    Parameters
+    ----------
+    item_ids : list
+    benchmarks : set of str
+    """
+
+    def __init__(self, item_ids, benchmarks):
+        self.item_ids = [str(item) for item in item_ids]
+        self.prefix = PREFIX if benchmarks <= LEADERBOARD else ""
+
+    @cached_property
+    def places(self):
+        """Task and document number by item_id."""
+        tasks = [item.rpartition("/")[0] or item for item in self.item_ids]
+        names = {task: self._task(task) for task in dict.fromkeys(tasks)}
+        numbers = [_NUMBER.fullmatch(item.rpartition("/")[2]) for item in self.item_ids]
+        count, places = dict.fromkeys(names, 0), {}
+        for item, task, number in zip(self.item_ids, tasks, numbers, strict=True):
+            places[item] = names[task], int(number[1]) if number else count[task]
+            count[task] += 1
+        return places
+
+    @cached_property
+    def items(self):
+        """Item by (task, document number), the task without the leaderboard's prefix."""
+        return {(_plain(task), number): item for item, (task, number) in self.places.items()}
+
+    def _task(self, path):
+        parts = path.split("/")
+        return self.prefix + (parts[0] if len(set(parts)) == 1 else "_".join(parts))
+
+    def samples(self, item_ids):
+        """Numbers of the items by task, as lm-eval's ``--samples`` takes them.
+
+        Returns
+        -------
+        dict of task to sorted list of int
+        """
+        chosen = {}
+        for item in item_ids:
+            task, number = self.places[str(item)]
+            chosen.setdefault(task, []).append(number)
+        return {task: sorted(numbers) for task, numbers in sorted(chosen.items())}
+
+
+def _plain(task):
+    return task.removeprefix(PREFIX)
+
+
+@dataclass
+class Found:
+    """What files tell of a model: answers by item_id, scores by benchmark, and what was skipped."""
+
+    answers: dict = field(default_factory=dict)
+    scores: dict = field(default_factory=dict)
+    notes: list = field(default_factory=list)
+
+
+def read_answers(path, questions: Questions, benchmarks) -> Found:
+    """Answers from a CSV ``item_id,answer``, a samples folder or a results file of lm-eval.
+
+    Parameters
+    ----------
+    path : of the file, or of the folder that holds ``samples_<task>_<time>.jsonl``
+    questions : Questions
+    benchmarks : list of str
+
+    Raises
+    ------
+    AnswersError
+        If nothing in it is of the fit.
+    """
+    path, found = Path(path), Found()
+    try:
+        if path.is_dir():
+            files = sorted(file for file in path.rglob("samples_*.jsonl"))
+            if not files:
+                raise AnswersError(f"{path}: holds no samples_*.jsonl; run lm_eval --log_samples")
+            for file in files:  # of several runs of a task the latest stays
+                _read_samples(file, questions, found)
+        elif path.suffix == ".jsonl":
+            _read_samples(path, questions, found)
+        elif path.suffix == ".json":
+            _read_results(path, questions, benchmarks, found)
+        else:
+            _read_table(path, questions, found)
+    except OSError as error:
+        raise AnswersError(f"{path}: cannot be read ({error.strerror})") from error
+    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+        raise AnswersError(f"{path}: is damaged ({' '.join(str(error).split())})") from error
+    if not (found.answers or found.scores):
+        raise AnswersError(f"{path}: holds no answer to an item of the fit, such as "
+                           f"{', '.join(questions.item_ids[:2])}")  # fmt: skip
+    return found
+
+
+def _read_table(path, questions, found):
+    known = set(questions.item_ids)
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file, skipinitialspace=True)
+        if not {"item_id", "answer"} <= set(reader.fieldnames or ()):
+            raise AnswersError(f"{path}: needs a first line item_id,answer")
+        for row in reader:
+            item, text = row["item_id"], (row["answer"] or "").strip()
+            if item not in known:
+                raise AnswersError(f"{path}, line {reader.line_num}: {item!r} is not an item of "
+                                   f"the fit, such as {questions.item_ids[0]}")  # fmt: skip
+            if text == "":
+                continue  # asked, not answered yet
+            try:
+                value = float(text)
+            except ValueError:
+                value = np.nan
+            if not 0 <= value <= 1:
+                raise AnswersError(f"{path}, line {reader.line_num}: the answer to {item} must be "
+                                   f"0 or 1, or a proportion, got {text!r}")  # fmt: skip
+            found.answers[item] = int(value) if value in (0, 1) else value
+
+
+def _read_samples(path, questions, found):
+    match = _SAMPLES.fullmatch(path.name)
+    task, unknown = _plain(match[1]) if match else "", 0
+    seen = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        row = json.loads(line) if line.strip() else None
+        if not isinstance(row, dict):
+            continue
+        value = next((row[name] for name in METRICS if name in row), None)
+        number, name = row.get("doc_id"), str(row.get("filter", ""))
+        # By the hash of the question, or by its number; of several filters the first by name.
+        item = f"{task.replace('_', '/', 1)}/{str(row.get('doc_hash'))[:16]}"
+        item = item if item in questions.places else questions.items.get((task, number))
+        if item is None or value not in (0, 1):
+            unknown += 1
+        elif item not in seen or name < seen[item]:
+            seen[item] = name
+            found.answers[item] = int(value)
+    if unknown:
+        found.notes.append(f"{path.name}: {unknown} lines are no right or wrong answer to an item "
+                           "of the fit")  # fmt: skip
+
+
+def _read_results(path, questions, benchmarks, found):
+    content = json.loads(path.read_text(encoding="utf-8"))
+    results = content.get("results") if isinstance(content, dict) else None
+    if not isinstance(results, dict):
+        raise AnswersError(f"{path}: is no results file of lm-eval: it has no 'results'")
+    skipped = []
+    for task, row in results.items():
+        metrics = {}
+        for key, value in row.items() if isinstance(row, dict) else ():
+            metrics.setdefault(key.partition(",")[0], value)
+        value = next((metrics[name] for name in METRICS if name in metrics), None)
+        name = _plain(task)
+        if not isinstance(value, int | float) or not 0 <= value <= 1:
+            skipped.append(task)
+        elif name in benchmarks:
+            found.scores[name] = float(value)
+        elif (item := questions.items.get((name, 0))) and questions.places[item][0] == item:
+            found.answers[item] = float(value)
+        else:
+            skipped.append(task)
+    if skipped and (found.scores or found.answers):
+        found.notes.append(f"{path.name}: not a benchmark of the fit: {', '.join(skipped)}")

@@ -1,0 +1,306 @@
+"""One model that is in no snapshot: its scores, what to ask it next, and what answers change."""
+
+import copy
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+from scipy.special import ndtr
+
+from ..data.response_kinds import PROPORTIONS, to_arcsine
+from ..data.responses import observed, reveal
+from ..solver import prediction
+from ..solver.gaussians import Gaussians
+from ..solver.prediction import revealed_row
+from ..solver.scores import arcsine_deviation, interval
+from ..threads import threads
+from .explanation import explain
+from .selection import JointResponses, mixture_of
+
+_N_LINEARISED = 10  # times
+_INSIDE = 1e-4, 1 - 1e-4  # scores whose slopes on the arcsine scale are finite
+# Intervals after n chosen answers are wider by a factor 1 + _MORE / sqrt(n): measured on held-out
+# models of one real and one simulated snapshot, by decide.chosen, 5 to 100 answers.
+_MORE = 0.5
+_LEAST = 1e-4  # variance of a known score on the arcsine scale
+
+
+class NewModel(prediction.NewModel):
+    """The forecast of one model; `Forecaster.fold_in` makes it, and nothing changes it.
+
+    Parameters
+    ----------
+    forecasts : Forecaster, whose only row it is
+    parents : int (n_parents,), the evaluated parents as rows of the fit
+    before : NewModel, optional, with fewer answers
+    known_scores : dict of benchmark's number to score, optional
+    is_chosen : bool, whether its answers may have been chosen
+
+    Attributes
+    ----------
+    notes : list of str, what was not believed
+    """
+
+    def __init__(self, forecasts, parents=(), before=None, known_scores=None, is_chosen=False):
+        super().__init__(forecasts)
+        self.parents, self._before = np.asarray(parents, int), before
+        self.known_scores, self.is_chosen = known_scores or {}, is_chosen
+
+    @property
+    def notes(self):
+        """What was not believed, or not known."""
+        return self.forecasts.notes_
+
+    @property
+    def before(self):
+        """The same model before any `update`."""
+        return self._before or self
+
+    @property
+    def answers(self):
+        """The responses known (n_items,)."""
+        return self.forecasts.responses_[0]
+
+    @cached_property
+    def _row(self):
+        return np.zeros(1, int)
+
+    @cached_property
+    def _states(self):
+        with threads(1):
+            return self.forecasts._states(self._row, None)
+
+    @cached_property
+    def _forecast(self):
+        """Score, calibrated deviation and number observed (n_benchmarks,) each."""
+        fit, given = self.forecasts, self.forecasts.responses_
+        with threads(1):
+            _, score, deviation = fit._belief(self._row, None, given, None)
+            share = fit.scores_.open_share(given)
+            own = fit._calibrated(score, deviation, self._row, given, share)
+            if self.is_chosen:  # the calibration by the number of answers is of random ones
+                blank = reveal(given, False)
+                before = fit._calibrated(score, deviation, self._row, blank, share)
+                n = max(1, observed(given).sum())
+                own = np.maximum(own, before) * (1 + _MORE / np.sqrt(n))
+            deviation = own
+        for column, known in self.known_scores.items():
+            score[0, column], deviation[0, column] = known, 0.0
+        return score[0], deviation[0], fit.scores_.n_observed(given)[0]
+
+    def scores(self, *, level=0.9):
+        """Forecast of every benchmark, as a fraction of its questions.
+
+        Parameters
+        ----------
+        level : float
+            Nominal coverage of [lower, upper].
+
+        Returns
+        -------
+        DataFrame : benchmark, score, lower, upper, n_observed, parents_best (highest score of an
+            evaluated parent, NaN without any), p_better (probability of a higher score than that),
+            relatives (evaluated models within two steps of the family tree that have a score),
+            extrapolates (above all scores that the fit has seen, or hardly anything like the model)
+        """
+        if not 0 < level < 1:
+            raise ValueError(f"level must be between 0 and 1, got {level!r}")
+        fit = self.forecasts
+        score, deviation, n_observed = self._forecast
+        lower, upper = interval(score, deviation, level)
+        best = _best(fit.trained_scores_[self.parents])
+        # On the arcsine scale, where deviations depend least on the score.
+        spread = np.maximum(arcsine_deviation(score, deviation), 1e-9)
+        better = ndtr((to_arcsine(score) - to_arcsine(best)) / spread)
+        related = np.isfinite(fit.trained_scores_[fit._kin(self._row)[0] >= 2])
+        above = score > np.nan_to_num(_best(fit.trained_scores_), nan=np.inf)
+        return pd.DataFrame({
+            "benchmark": fit.scores_.names, "score": score, "lower": lower, "upper": upper,
+            "n_observed": n_observed, "parents_best": best, "p_better": better,
+            "relatives": related.sum(axis=0),
+            "extrapolates": above | self.explanation["is_far"],
+        })  # fmt: skip
+
+    def mean_score(self, *, level=0.9):
+        """Mean of all benchmarks' scores with its interval: (score, lower, upper).
+
+        Deviations of benchmarks are correlated as the states say.
+        """
+        mean, covariance = self._forecast[0].mean(), self._joint().covariance()
+        return mean, *interval(mean, self._mean_deviation(covariance), level)
+
+    def _mean_deviation(self, covariance):
+        """Calibrated deviation of the mean score where the scores have this covariance."""
+        before = np.sqrt(np.maximum(np.diag(self._joint().covariance()), 1e-12))
+        scale = self._forecast[1] / before
+        return np.sqrt(max(scale @ covariance @ scale, 0.0)) / len(scale)
+
+    @cached_property
+    def explanation(self):
+        """What the forecast before any answer rests on, as a dict; see `explain`."""
+        if self._before is not None:
+            return self._before.explanation
+        fit = self.forecasts
+        with threads(1):
+            return explain(fit.prior_, fit.other_, fit._kin(self._row))[0]
+
+    def update(self, answers):
+        """The forecast with more answers: a new `NewModel`, in milliseconds.
+
+        They may have been chosen, as `next_items` does. Chosen answers narrow the posterior faster
+        than random ones, of which the calibration of the intervals was learned; so intervals are
+        wider, relative to the posterior, than those before any answer.
+
+        Parameters
+        ----------
+        answers : mapping of item_id to response, as in `Forecaster.fold_in`
+        """
+        new = copy.copy(self.forecasts)
+        more = revealed_row(answers, new.columns_, new.responses_.dtype)
+        new.responses_ = np.where(observed(more), more, new.responses_)
+        return NewModel(new, self.parents, self._before or self, self.known_scores, True)
+
+    def with_scores(self, scores):
+        """The forecast where whole benchmarks' scores are known, but not their answers.
+
+        On the arcsine scale a score says of the state what its slope g does, with the variance that
+        the state leaves unexplained: precision g g' / v, linearised where the posterior is.
+
+        Parameters
+        ----------
+        scores : mapping of benchmark to score in [0, 1]
+
+        Returns
+        -------
+        NewModel
+        """
+        fit = self.forecasts
+        for name, score in scores.items():
+            if not 0 <= score <= 1:
+                raise ValueError(f"the score of {name} must be within [0, 1], got {score!r}")
+        columns = [fit.scores_.number(name) for name in scores]
+        items = [np.flatnonzero(fit.scores_.weights[:, column]) for column in columns]
+        if fit.kind_ is PROPORTIONS and all(part.size == 1 for part in items):
+            ids = [fit.item_ids_[part[0]] for part in items]
+            return self.update(dict(zip(ids, scores.values(), strict=True)))
+        new = copy.copy(fit)
+        prior = fit._belief_of(self._row)
+        actual = to_arcsine(np.array(list(scores.values())))
+        likelihood, weights = fit.likelihood_, fit.scores_.weights[:, columns]
+        weights = weights / weights.sum(axis=0)
+        unexplained = fit.calibration_.unexplained[0, fit.isolated_.astype(int)][0, columns]
+        states = prior
+        with threads(1):
+            for _ in range(_N_LINEARISED):
+                mean = states.mean
+                expected, slope, noise = likelihood.forecast(mean, states.covariance)
+                score = np.clip(expected[0] @ weights, *_INSIDE)
+                unit = np.sqrt(score * (1 - score))
+                slope = (weights.T * slope[0]) @ likelihood.loadings / unit[:, None]
+                variance = (weights.T**2 @ noise[0]) / unit**2 + unexplained + _LEAST
+                gain = slope.T / variance
+                target = actual - to_arcsine(score) + slope @ mean[0]
+                states = prior * Gaussians((gain @ slope)[None], (gain @ target)[None])
+        new._beliefs = states.shift(-fit._offset(self._row))
+        known = self.known_scores | dict(zip(columns, scores.values(), strict=True))
+        return NewModel(new, self.parents, self._before or self, known, self.is_chosen)
+
+    def next_items(self, n, *, benchmarks=None, cost=None):
+        """Ids of the responses that say most about the scores, given what is known.
+
+        Parameters
+        ----------
+        n : int
+            How many; with costs, what they may cost together.
+        benchmarks : sequence of str, optional
+            Whose scores matter, all by default. Items of other benchmarks may be chosen.
+        cost : mapping of item_id, or of benchmark, to a cost > 0, optional
+            1 where it does not say; infinite for an item that cannot be asked.
+
+        Returns
+        -------
+        list of item_id, the most telling first; column numbers if the fit had no items table
+        """
+        chosen, _ = self._choose(n, benchmarks=benchmarks, cost=cost)
+        return [self.forecasts.item_ids_[column] for column in chosen]
+
+    def items_until(self, half_width, *, most=None, cost=None, level=0.9):
+        """Ids of the responses after which the mean score's interval should be this narrow.
+
+        Parameters
+        ----------
+        half_width : float
+            Of the interval of `mean_score`; what answers will really do is known when they are in.
+        most : int, optional
+            Items, or their cost, at most.
+        cost, level : as in `next_items`, `scores`
+        """
+        chosen, _ = self._choose(
+            most or np.inf, cost=cost,
+            until=lambda covariance: self.half_width_after(covariance, level=level) <= half_width,
+        )  # fmt: skip
+        return [self.forecasts.item_ids_[column] for column in chosen]
+
+    def half_width_after(self, covariance, *, level=0.9):
+        """Half-width of the mean score's interval where the scores have this covariance."""
+        mean = self._forecast[0].mean()
+        lower, upper = interval(mean, self._mean_deviation(covariance), level)
+        return (upper - lower) / 2
+
+    def expected_covariance(self, columns):
+        """Covariance (n_benchmarks, n_benchmarks) of the scores, once these items are answered."""
+        allowed = np.zeros(len(self.answers), bool)
+        allowed[columns] = True
+        with threads(1):
+            return self._joint().choose(np.inf, allowed=allowed)[1]
+
+    def _choose(self, n, *, benchmarks=None, cost=None, until=None):
+        price = None if cost is None else self._prices(cost)
+        allowed = ~observed(self.answers)
+        if price is not None:
+            allowed &= np.isfinite(price)
+        with threads(1):
+            joint = self._joint(benchmarks)
+            return joint.choose(n, cost=price, allowed=allowed, until=until)
+
+    def _joint(self, benchmarks=None):
+        """`JointResponses` of the items that are not known."""
+        if benchmarks is None:
+            return self._joint_of_all
+        return self._joint_of(benchmarks)
+
+    @cached_property
+    def _joint_of_all(self):
+        with threads(1):
+            return self._joint_of(None)
+
+    def _joint_of(self, benchmarks):
+        fit = self.forecasts
+        weights = fit.scores_.weights / fit.scores_.weights.sum(axis=0)
+        if benchmarks is not None:
+            weights = weights[:, [fit.scores_.number(name) for name in benchmarks]]
+        weights = np.where(observed(self.answers)[:, None], 0, weights)
+        if benchmarks is None:  # nothing is left to learn of a score that is known
+            weights[:, list(self.known_scores)] = 0
+        mixture = None
+        if fit.near_duplicates_ is not None:
+            found = fit._candidate_weights(self._row, self._states, fit.responses_)
+            mixture = mixture_of(found, fit.near_duplicates_.answers)
+        return JointResponses.of(fit.likelihood_, self._states, weights, mixture)
+
+    def _prices(self, cost):
+        items, names = self.forecasts.items_, self.forecasts.scores_.names
+        unknown = cost.keys() - self.forecasts.columns_.keys() - set(names)
+        if unknown:
+            raise ValueError(f"cost of {min(unknown, key=str)!r}: neither an item nor a benchmark")
+        if wrong := [name for name, value in cost.items() if not value > 0]:
+            raise ValueError(f"cost of {wrong[0]!r} must be above 0, got {cost[wrong[0]]!r}")
+        benchmarks = names * len(self.answers) if items is None else items["benchmark"]
+        pairs = zip(self.forecasts.item_ids_, benchmarks, strict=False)
+        return np.array([cost.get(item, cost.get(name, 1.0)) for item, name in pairs], np.float32)
+
+
+def _best(scores):
+    """Highest score by benchmark (n_benchmarks,), NaN without any."""
+    best = np.where(np.isnan(scores), -np.inf, scores).max(axis=0, initial=-np.inf)
+    return np.where(np.isfinite(best), best, np.nan)

@@ -1,0 +1,291 @@
+"""`lrmf ask` and what stands behind it: one model that is in no snapshot."""
+
+import gc
+import json
+import subprocess
+import sys
+import tracemalloc
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from lrmf import Forecaster, Lineage
+from lrmf.data.responses import MISSING
+from lrmf.decide.answers import Questions, read_answers
+
+COLUMNS = ["benchmark", "score", "lower", "upper", "n_observed", "parents_best", "p_better",
+           "relatives", "extrapolates"]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def forecaster(saved_fit):
+    return Forecaster.load(saved_fit)
+
+
+@pytest.fixture(scope="session")
+def parents(forecaster):
+    """The two models with the highest average score, evaluated on everything."""
+    order = np.argsort(-forecaster.trained_scores_.mean(axis=1))  # NaN comes last
+    return [str(name) for name in forecaster.trained_ids_[order[:2]]]
+
+
+@pytest.fixture(scope="session")
+def new(forecaster, parents):
+    return forecaster.fold_in(parents=[(parent, "merge") for parent in parents])
+
+
+def some_answers(forecaster, n, answer=1):
+    return dict.fromkeys(forecaster.item_ids_[:n], answer)
+
+
+class TestNewModel:
+    def test_scores_stand_beside_those_of_the_best_parent(self, forecaster, parents, new):
+        scores = new.scores()
+        assert list(scores.columns) == COLUMNS
+        rows = np.isin(forecaster.trained_ids_, parents)
+        best = np.nanmax(forecaster.trained_scores_[rows], axis=0)
+        np.testing.assert_allclose(scores["parents_best"], best)
+        assert ((scores["score"] > scores["parents_best"]) == (scores["p_better"] > 0.5)).all()
+        assert (scores["lower"] < scores["score"]).all()
+        assert (scores["score"] < scores["upper"]).all()
+        narrow = new.scores(level=0.5)
+        assert (narrow["upper"] - narrow["lower"] < scores["upper"] - scores["lower"]).all()
+
+    def test_a_row_of_the_snapshot_and_a_new_model_have_one_forecast(
+        self, simulated_hub, forecaster
+    ):
+        snapshot, lineage = simulated_hub
+        child = lineage.edges["child"].map({n: r for r, n in enumerate(lineage.node_ids)})
+        row = int(child[child.between(130, 149)].iloc[0])
+        edges = lineage.edges[child == row]
+        one = forecaster.fold_in(
+            parents=list(zip(edges["parent"], edges["relation"], strict=True)),
+            card=snapshot.models.iloc[row].to_dict(),
+        )
+        train = np.array(snapshot.responses)
+        train[130:] = MISSING
+        rows = forecaster.adapt(train, lineage, models=snapshot.models).predict_scores([row])
+        for column in ("score", "lower", "upper"):
+            np.testing.assert_allclose(one.scores()[column], rows[column], atol=1e-4)
+
+    def test_updates_add_up_and_leave_the_first_model_as_it_was(self, forecaster, new):
+        before = new.scores()
+        answers = some_answers(forecaster, 12)
+        halves = [dict(list(answers.items())[:6]), dict(list(answers.items())[6:])]
+        twice = new.update(halves[0]).update(halves[1])
+        pd.testing.assert_frame_equal(twice.scores(), new.update(answers).scores())
+        pd.testing.assert_frame_equal(new.scores(), before)
+        assert twice.scores()["n_observed"].sum() == 12
+
+    def test_updates_are_those_of_a_fold_in_with_the_answers(self, forecaster, parents, new):
+        answers = some_answers(forecaster, 8, answer=0)
+        other = forecaster.fold_in(parents=[(p, "merge") for p in parents], answers=answers)
+        updated, other = new.update(answers).scores(), other.scores()
+        np.testing.assert_allclose(updated["score"], other["score"])
+        # They may have been chosen: intervals are never narrower than those for random ones.
+        assert (updated["lower"] <= other["lower"]).all()
+        assert (updated["upper"] >= other["upper"]).all()
+
+    def test_a_score_is_known_where_it_is_given_and_moves_the_others(self, new):
+        first, second = new.scores()["benchmark"][:2]
+        low, high = (new.with_scores({first: score}).scores() for score in (0.05, 0.95))
+        assert low.loc[0, ["score", "lower", "upper"]].tolist() == pytest.approx([0.05] * 3)
+        assert (low["score"] < high["score"]).all()
+        assert second in set(low["benchmark"])
+
+    def test_all_answers_leave_nothing_open(self, forecaster, new):
+        scores = new.update(some_answers(forecaster, len(forecaster.item_ids_))).scores()
+        assert (scores[["score", "lower", "upper"]] == 1).all(axis=None)
+
+    @pytest.mark.parametrize("answers", [{"nothing": 1}, {"{first}": 2}, ["{first}"]])
+    def test_answers_that_cannot_be_are_refused(self, forecaster, new, answers):
+        first = forecaster.item_ids_[0]
+        if isinstance(answers, dict):
+            answers = {name.format(first=first): value for name, value in answers.items()}
+        with pytest.raises(ValueError):
+            new.update(answers)
+
+    def test_asking_again_and_again_leaks_nothing(self, forecaster, parents):
+        def ask(n):
+            for number in range(n):
+                model = forecaster.fold_in(parents=[parents[0]], card={"model_id": f"me/{number}"})
+                model.update(some_answers(forecaster, 3)).scores()
+
+        ask(2)
+        gc.collect()
+        tracemalloc.start()
+        ask(2)
+        gc.collect()
+        before, _ = tracemalloc.get_traced_memory()
+        ask(12)
+        gc.collect()
+        after, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert after - before < 50_000
+
+
+class TestAsk:
+    def test_the_table_names_every_benchmark_and_the_parents(
+        self, command, saved_fit, parents, new
+    ):
+        code, out, err = command("ask", "--model", saved_fit, "--parents", ",".join(parents))
+        assert (code, err) == (0, "")
+        for benchmark in new.scores()["benchmark"]:
+            assert f"\n{benchmark} " in out
+        assert f"{100 * new.scores()['score'][0]:.1f}" in out
+        assert "merge" in out and all(parent in out for parent in parents)
+
+    def test_json_is_what_python_says(self, command, saved_fit, parents, new):
+        code, out, _ = command(
+            "ask", "--model", saved_fit, "--parents", ",".join(parents), "--json"
+        )
+        said = json.loads(out)
+        assert code == 0 and said["relation"] == "merge"
+        np.testing.assert_allclose([row["score"] for row in said["scores"]], new.scores()["score"])
+        assert said["average"]["lower"] < said["average"]["score"] < said["average"]["upper"]
+        assert [parent["model_id"] for parent in said["parents"]] == parents
+        assert 0 < said["basis"]["lineage"] + said["basis"]["card_and_name"] <= 1
+        assert len(said["basis"]["nearest"]) == 3
+
+    def test_a_misspelt_parent_is_noted_with_its_spelling(self, command, saved_fit, parents):
+        options = ("--parents", f"{parents[0]}x", "--json")
+        code, out, _ = command("ask", "--model", saved_fit, *options)
+        (note,) = [note for note in json.loads(out)["notes"] if f"{parents[0]}x" in note]
+        assert code == 0 and parents[0] in note.replace(f"{parents[0]}x", "")
+
+    def test_known_scores_are_in_points(self, command, saved_fit, parents, new):
+        name = new.scores()["benchmark"][0]
+        options = ("--parents", parents[0], "--score", f"{name}=48.1", "--json")
+        code, out, _ = command("ask", "--model", saved_fit, *options)
+        assert code == 0 and json.loads(out)["scores"][0]["score"] == pytest.approx(0.481)
+
+    def test_a_model_without_parents_is_forecast_too(self, command, saved_fit):
+        code, out, _ = command("ask", "--model", saved_fit, "--size", "7", "--name", "me/x-7b")
+        assert code == 0 and "me/x-7b" in out and "beats" not in out
+
+    def test_proportions(self, command, saved_proportions):
+        name = Forecaster.load(saved_proportions).scores_.names[0]
+        options = ("--name", "me/x-7b", "--score", f"{name}=30", "--json")
+        code, out, _ = command("ask", "--model", saved_proportions, *options)
+        said = json.loads(out)
+        assert code == 0 and said["scores"][0]["score"] == pytest.approx(0.3)
+        assert said["known"]["scores"] == 1
+
+    @pytest.mark.parametrize(
+        ("options", "culprit"),
+        [
+            ((), "--parents"),
+            (("--relation", "merge", "--name", "x"), "merge"),
+            (("--parents", "a,b", "--relation", "finetune"), "finetune"),
+            (("--parents", "a,,b"), "a,,b"),
+            (("--parents", "a,a"), "a"),
+            (("--name", "x", "--score", "bbh"), "bbh"),
+            (("--name", "x", "--score", "bbh=101"), "bbh=101"),
+            (("--name", "x", "--score", "bbh=1", "bbh=2"), "bbh"),
+            (("--name", "x", "--score", "nothing=1"), "nothing"),
+            (("--size", "0"), "0"),
+            (("--size", "nan"), "nan"),
+            (("--name", "x", "--answers", "/nowhere"), "/nowhere"),
+        ],
+    )
+    def test_options_that_contradict_end_in_one_sentence(
+        self, command, saved_fit, options, culprit
+    ):
+        code, out, err = command("ask", "--model", saved_fit, *options)
+        assert code in (1, 2) and out == "" and err.count("\n") == 1 and culprit in err
+
+    def test_a_score_and_answers_of_one_benchmark_contradict(
+        self, command, saved_fit, forecaster, tmp_path
+    ):
+        item = forecaster.item_ids_[0]
+        (tmp_path / "a.csv").write_text(f"item_id,answer\n{item},1\n")
+        benchmark = forecaster.items_["benchmark"].iloc[0]
+        options = ("--name", "x", "--answers", tmp_path / "a.csv", "--score", f"{benchmark}=3")
+        code, _, err = command("ask", "--model", saved_fit, *options)
+        assert code == 1 and str(benchmark) in err
+
+    @pytest.mark.slow
+    def test_neither_scikit_learn_nor_kernels_are_waited_for(self, saved_fit, parents):
+        """They take most of the two seconds that an answer may take."""
+        code = (
+            "import sys, lrmf.cli, lrmf.solver.kernels as kernels; "
+            f"lrmf.cli.main(['ask', '--model', {str(saved_fit)!r}, '--parents', {parents[0]!r}]); "
+            "compiled = [f for f in vars(kernels).values() if getattr(f, 'signatures', None)]; "
+            "assert not compiled, compiled; assert 'sklearn' not in sys.modules"
+        )
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
+
+
+class TestAnswers:
+    """Files of answers, read for the items of a fit."""
+
+    items = [f"bbh/snarks/{n}" for n in (0, 2, 5)] + ["ifeval/ifeval/7", "math/algebra/abc"]
+    questions = Questions(items, {"bbh", "ifeval", "math"})
+
+    def read(self, path):
+        return read_answers(path, self.questions, ["bbh", "ifeval", "math"])
+
+    def test_a_table(self, tmp_path):
+        path = tmp_path / "answers.csv"
+        path.write_text(
+            "item_id,answer,why\nbbh/snarks/2,1,\nifeval/ifeval/7,0,x\nbbh/snarks/0,,\n"
+        )
+        assert self.read(path).answers == {"bbh/snarks/2": 1, "ifeval/ifeval/7": 0}
+
+    @pytest.mark.parametrize(
+        "text", ["", "a,b\n1,2\n", "item_id,answer\nx,1\n", "item_id,answer\nbbh/snarks/2,yes\n"]
+    )
+    def test_a_table_that_is_none(self, tmp_path, text):
+        path = tmp_path / "answers.csv"
+        path.write_text(text)
+        with pytest.raises(ValueError, match="answers.csv"):
+            self.read(path)
+
+    def test_a_samples_folder(self, tmp_path):
+        folder = tmp_path / "me__x"
+        folder.mkdir()
+        rows = [
+            {"doc_id": 2, "filter": "none", "acc_norm": 1.0},
+            {"doc_id": 5, "filter": "strict", "acc_norm": 0.0},
+            {"doc_id": 5, "filter": "flexible", "acc_norm": 1.0},
+            {"doc_id": 99, "filter": "none", "acc_norm": 1.0},
+        ]
+        name = "samples_leaderboard_bbh_snarks_2024-06-01T00-00-00.000.jsonl"
+        (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = self.read(tmp_path)
+        assert found.answers == {"bbh/snarks/2": 1, "bbh/snarks/5": 1}
+        assert any("1" in note for note in found.notes)
+
+    def test_a_results_file(self, tmp_path):
+        path = tmp_path / "results.json"
+        rows = {
+            "leaderboard_bbh": {"acc_norm,none": 0.42, "alias": "bbh"},
+            "other": {"acc,none": 1},
+        }
+        path.write_text(json.dumps({"results": rows}))
+        found = self.read(path)
+        assert found.scores == {"bbh": 0.42} and "other" in found.notes[0]
+
+    @pytest.mark.parametrize("text", ["", "[]", '{"results": 3}', '{"results": {"x": {}}}', "\0"])
+    def test_a_results_file_that_is_none(self, tmp_path, text):
+        path = tmp_path / "results.json"
+        path.write_text(text)
+        with pytest.raises(ValueError, match=r"results\.json"):
+            self.read(path)
+
+    def test_an_id_without_a_number_stands_for_its_position(self):
+        assert self.questions.places["math/algebra/abc"] == ("leaderboard_math_algebra", 0)
+        assert self.questions.places["bbh/snarks/5"] == ("leaderboard_bbh_snarks", 5)
+        assert Questions(["arc/24"], {"arc"}).places == {"arc/24": ("arc", 24)}
+
+
+def test_lineage_is_what_tells_two_models_apart(forecaster, parents):
+    assert isinstance(forecaster.lineage_, Lineage)
+    order = np.argsort(forecaster.trained_scores_.mean(axis=1))
+    worst = str(forecaster.trained_ids_[order[0]])
+    best, least = (
+        forecaster.fold_in(parents=[parent]).scores()["score"].mean()
+        for parent in (parents[0], worst)
+    )
+    assert best > least
