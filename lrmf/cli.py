@@ -683,10 +683,10 @@ def _check_places(snapshot: Path, outputs: dict[str, Path | None], inputs: list 
     from .data.schema import DATA_FILES, MANIFEST_FILE
 
     taken = [snapshot / file for file in (MANIFEST_FILE, *DATA_FILES)]
-    taken = [path.resolve() for path in (*taken, *inputs)]
+    taken = [os.path.realpath(path) for path in (*taken, *inputs)]
     for option, path in outputs.items():
         if path:
             check_place(path)
-            if path.resolve() in taken:
+            if os.path.realpath(path) in taken:
                 raise click.UsageError(f"{option} {path}: would replace another of these files")
-            taken.append(path.resolve())
+            taken.append(os.path.realpath(path))

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from importer_contract import cells
 
+from lrmf.data.ids import normalised_id
 from lrmf.data.schema import RELATIONS
 from lrmf.data.snapshot import load_snapshot
 from lrmf.hub import edges
@@ -20,7 +21,7 @@ from lrmf.importers import IMPORTERS, import_files
 pytestmark = pytest.mark.slow
 
 ID = r"[A-Za-z0-9][A-Za-z0-9_.\-]{0,12}[a-z0-9]/[A-Za-z0-9][A-Za-z0-9_.\-]{0,20}[a-z0-9]"
-ids = st.from_regex(ID, fullmatch=True).filter(lambda text: edges.normalised_id(text) == text)
+ids = st.from_regex(ID, fullmatch=True).filter(lambda text: normalised_id(text) == text)
 
 # Kinds of files that people publish; what public reports found unreadable is among them.
 CONFIGURATIONS = (
@@ -71,7 +72,7 @@ ANSWER = {
 
 def assert_claims(claims):
     for claim in claims:
-        assert edges.normalised_id(claim.parent) == claim.parent
+        assert normalised_id(claim.parent) == claim.parent
         assert claim.relation in (*RELATIONS, None)
 
 

@@ -20,7 +20,7 @@ from hub_server import TABLE, TABLE_PATH, serve, sha
 from hub_world import World, make_world, table_row
 from test_hub_cards import WALL
 
-from lrmf import cli
+from lrmf import cli, files
 from lrmf.data.snapshot import load_snapshot
 from lrmf.hub import Client, CrawlError, crawl, estimate, study
 from lrmf.hub.leaderboard import BENCHMARKS, claimed_bases, one_evaluation_each, read_table
@@ -202,14 +202,14 @@ def test_a_torn_log_is_mended(tmp_path):
 def test_failing_while_the_snapshot_is_put_in_place(tmp_path, monkeypatch):
     world = make_world(20)
 
-    def failing(staging, out):
+    def failing(*_, **__):
         raise OSError(errno.EIO, "Input/output error")
 
     with serve(world.hub) as served:
         crawl(tmp_path / "out", client=client(served))
         before = tables_in(tmp_path / "out")
         with monkeypatch.context() as patched:
-            patched.setattr(study, "publish", failing)
+            patched.setattr(files, "_swap_in", failing)
             with pytest.raises(CrawlError, match="continue with --resume"):
                 crawl(tmp_path / "out", client=client(served), resume=True)
         assert load_snapshot(tmp_path / "out").n_models == 20

@@ -2,9 +2,16 @@
 
 import pytest
 
-from lrmf.hub import cards
-from lrmf.hub.ancestry import Visit, establish_edges, read_visit
-from lrmf.hub.cards import Claim, declared_claims, file_claims, files_to_read, normalised_id
+from lrmf.hub.ancestry import Visit, read_visit
+from lrmf.hub.edges import (
+    Claim,
+    declared_claims,
+    establish_edges,
+    file_claims,
+    files_to_read,
+    inferred_relation,
+    normalised_id,
+)
 
 IDS = [
     ("org/name", "org/name"),
@@ -246,7 +253,7 @@ def test_files_are_read_only_where_parents_are_missing():
     ],
 )
 def test_inferred_relation(answer, n_parents, expected):
-    assert cards.inferred_relation(answer, n_parents) == expected
+    assert inferred_relation(answer, n_parents) == expected
 
 
 @pytest.mark.parametrize("value", [None, [], {}, "x\ud800", "x" * 10**4, -1, 10**400, float("nan")])

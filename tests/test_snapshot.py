@@ -558,6 +558,7 @@ def test_a_failed_swap_puts_the_old_snapshot_back(tmp_path, monkeypatch, call):
         rename(source, destination)
 
     monkeypatch.setattr(os, "rename", fail_once)
+    monkeypatch.setattr(files, "_exchange", fail_with(OSError(22, "Invalid argument")))
     with pytest.raises(SnapshotError, match="Input/output error"):
         save_snapshot(target, **tiny_tables(seed=1), overwrite=True)
     assert [path.name for path in tmp_path.iterdir()] == ["tiny"]

@@ -25,6 +25,7 @@ TABLE_FILES = {
     "items": "items.parquet",
     "lineage": "lineage.parquet",
 }
+DESCRIPTION_FILE = "croissant.json"  # which a snapshot may lack
 DATA_FILES = (*TABLE_FILES.values(), RESPONSES_FILE)
 
 _N_EXAMPLES = 3
@@ -60,7 +61,7 @@ _ID = (
     (lambda text: text == text.strip(), "with spaces around (strip them)"),
     (
         lambda text: text.isprintable() and not _INVISIBLE.search(text),
-        "with control or invisible characters (remove them)",
+        "with invisible or control characters (remove them)",
     ),
     (
         lambda text: not _ABSOLUTE.match(text) and ".." not in re.split(r"[/\\]", text),

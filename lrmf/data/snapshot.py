@@ -36,6 +36,7 @@ from .response_kinds import ANSWERS, kind_of
 from .responses import benchmark_scores, observed_by_benchmark, row_blocks, unmasked
 from .schema import (
     DATA_FILES,
+    DESCRIPTION_FILE,
     MANIFEST_FILE,
     RELATIONS,
     RESPONSES_FILE,
@@ -54,7 +55,7 @@ _DAMAGED = "the file was damaged or changed: restore it or write the snapshot an
 # Keys of the manifest: a test of the value, and what the value must be.
 _MANIFEST = {
     "schema_version": (
-        lambda value: value == SCHEMA_VERSION and not isinstance(value, bool),
+        lambda value: is_count(value) and value == SCHEMA_VERSION,
         f"{SCHEMA_VERSION} for this version of lrmf; update lrmf or write the snapshot anew",
     ),
     **dict.fromkeys(
@@ -390,7 +391,8 @@ def save_snapshot(
 
 def _read_manifest(path: Path) -> tuple[dict, list[str]]:
     try:
-        manifest = json.loads(path.read_bytes().decode("utf-8"))
+        text = path.read_bytes().decode("utf-8")
+        manifest = json.loads(text, object_pairs_hook=_without_repeats)
     except OSError as error:
         reason = error.strerror or error
         return {}, [f"{path.name}: cannot be read ({reason}); is this a snapshot directory?"]
@@ -403,6 +405,13 @@ def _read_manifest(path: Path) -> tuple[dict, list[str]]:
     if missing := [key for key in _MANIFEST if key not in manifest]:
         problems.append(f"{MANIFEST_FILE}: lacks {some(missing)}; restore the file")
     return manifest, problems
+
+
+def _without_repeats(pairs: list[tuple]) -> dict:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("an object repeats a key")
+    return found
 
 
 def _manifest_problems(manifest: dict) -> list[str]:
@@ -431,7 +440,12 @@ def _provenance_problems(provenance: dict) -> list[str]:
 def _file_problems(folder: Path, manifest: dict, *, verify_checksums: bool) -> list[str]:
     """Existence, size and checksum of the data files."""
     listed = manifest.get("files")
-    problems = []
+    unknown = (
+        sorted(set(listed) - {*DATA_FILES, DESCRIPTION_FILE}) if isinstance(listed, dict) else []
+    )
+    problems = [
+        f"{MANIFEST_FILE}: files names {some(unknown)}, which is no file of a snapshot; remove it"
+    ] * bool(unknown)
     for file in DATA_FILES:
         path = folder / file
         if not path.is_file():
@@ -562,7 +576,8 @@ def _write_table(path: Path, frame: pd.DataFrame) -> None:
                 f"({_reason(error)}); use one type and null"
             ) from error
         columns[name] = array
-    pq.write_table(pa.table(columns), path, compression="zstd", store_schema=False)
+    with path.open("wb") as file:  # Arrow takes no path that is not UTF-8
+        pq.write_table(pa.table(columns), file, compression="zstd", store_schema=False)
 
 
 def _write_responses(path: Path, responses: np.ndarray) -> None:

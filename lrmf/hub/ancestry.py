@@ -9,9 +9,11 @@ from typing import NamedTuple
 import pandas as pd
 from tqdm import tqdm
 
-from . import edges, metadata
+from ..data import metadata
+from ..data.ids import normalised_id
+from . import edges
 from .client import Client, each
-from .edges import ADAPTER_FILE, DECLARED, MERGE_FILES, Claim, normalised_id
+from .edges import ADAPTER_FILE, DECLARED, MERGE_FILES, Claim
 from .errors import Refusal
 from .leaderboard import claimed_bases
 from .log import CrawlLog

@@ -13,9 +13,10 @@ import pandas as pd
 from huggingface_hub import parse_eval_result_entries
 from huggingface_hub.hf_api import DatasetLeaderboardEntry
 
+from ..data.ids import normalised_id
 from ..data.schema import UNKNOWN_TRIALS, is_id
 from .client import Client
-from .edges import current_names, normalised_id
+from .edges import current_names
 from .errors import CrawlError, Refusal
 from .log import CrawlLog
 

@@ -4,10 +4,11 @@ import os
 
 import pandas as pd
 
+from ..data.ids import normalised_id
 from ..data.schema import some
-from ..data.snapshot import load_snapshot
+from ..data.snapshot import SnapshotError, load_snapshot
 from .ancestry import Visit
-from .edges import current_names, normalised_id
+from .edges import current_names
 from .errors import CrawlError
 
 _TYPES = {"params_b": "Float64", "likes": "Int64", "merged": "boolean"}  # the others are texts
@@ -17,7 +18,10 @@ class KnownModels:
     """A snapshot; ``model_ids`` are its models and their relatives, where these are Hub ids."""
 
     def __init__(self, path: str | os.PathLike):
-        self._known = load_snapshot(path)
+        try:
+            self._known = load_snapshot(path)
+        except SnapshotError as error:  # of this snapshot, not of the one that the crawl writes
+            raise CrawlError(str(error)) from error
         lineage, own = self._known.lineage, self._known.models["model_id"]
         names = sorted({*own, *lineage["parent"], *lineage["child"]})
         self.model_ids = [name for name in names if normalised_id(name) == name]

@@ -6,44 +6,23 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Real
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..data.ids import normalised_id
+from ..data.metadata import commit, day
 from ..data.schema import quote
 from .client import Client
-from .edges import normalised_id
 from .errors import CrawlError, Refusal
-from .metadata import commit, day
 
 TABLE_REPO = "open-llm-leaderboard/contents"
 TABLE_FILE = "data/train-00000-of-00001.parquet"
 DETAILS_OWNER = "open-llm-leaderboard"
 MAX_TABLE_BYTES = 200 * 2**20
-
-_BBH = dict.fromkeys(
-    (
-        "boolean_expressions date_understanding disambiguation_qa formal_fallacies "
-        "geometric_shapes hyperbaton logical_deduction_five_objects "
-        "logical_deduction_seven_objects logical_deduction_three_objects movie_recommendation "
-        "navigate object_counting reasoning_about_colored_objects ruin_names "
-        "salient_translation_error_detection sports_understanding temporal_sequences "
-        "tracking_shuffled_objects_five_objects tracking_shuffled_objects_seven_objects "
-        "tracking_shuffled_objects_three_objects web_of_lies"
-    ).split(),
-    250,
-) | {"causal_judgement": 187, "penguins_in_a_table": 146, "snarks": 178}
-_MATH = {
-    "algebra_hard": 307,
-    "counting_and_prob_hard": 123,
-    "geometry_hard": 132,
-    "intermediate_algebra_hard": 280,
-    "num_theory_hard": 154,
-    "prealgebra_hard": 193,
-    "precalculus_hard": 135,
-}
 
 
 @dataclass(frozen=True)
@@ -61,20 +40,18 @@ class Benchmark:
 
 
 BENCHMARKS = {
-    "ifeval": Benchmark("IFEval Raw", "prompt_level_strict_acc", {"ifeval": 541}),
-    "bbh": Benchmark("BBH Raw", "acc_norm", _BBH),
-    "math": Benchmark("MATH Lvl 5 Raw", "exact_match", _MATH),
-    "gpqa": Benchmark("GPQA Raw", "acc_norm", {"diamond": 198, "extended": 546, "main": 448}),
-    "musr": Benchmark(
-        "MUSR Raw",
-        "acc_norm",
-        {"murder_mysteries": 250, "object_placements": 256, "team_allocation": 250},
-    ),
-    "mmlu_pro": Benchmark("MMLU-PRO Raw", "acc", {"mmlu_pro": 12032}),
+    str(name): Benchmark(
+        rows["column"].iloc[0],
+        rows["metric"].iloc[0],
+        dict(zip(rows["subtask"], rows["n_questions"].tolist(), strict=True)),
+    )
+    for name, rows in pd.read_csv(Path(__file__).with_name("benchmarks.csv")).groupby(
+        "benchmark", sort=False
+    )
 }
 LARGE = "mmlu_pro"  # nearly all of the bytes of the details
-# Of several evaluations of one model the one closest to the released weights is kept.
 _LARGEST = 1e5  # billions of parameters
+# Of several evaluations of one model the one closest to the released weights is kept.
 PRECISIONS = ("bfloat16", "float16", "float32", "8bit", "4bit", "GPTQ")
 
 _TEXTS = {

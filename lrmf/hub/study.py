@@ -1,6 +1,7 @@
 """The crawl: leaderboard, lineage and, if asked for, single answers, as one snapshot."""
 
 import glob
+import io
 import os
 import shutil
 from collections import Counter
@@ -17,7 +18,7 @@ from tqdm import tqdm
 
 from .. import files
 from ..data.lineage import Lineage
-from ..data.snapshot import Snapshot, save_snapshot
+from ..data.snapshot import Snapshot, SnapshotError, save_snapshot
 from . import community, details, known_models, leaderboard
 from .ancestry import Crawler, read_file_claims, read_visit
 from .client import Client, each
@@ -120,10 +121,12 @@ def crawl(
         with closing(CrawlLog(out / LOG_FOLDER, keep=_keep, redact=client.redact)) as log:
             options = _begin(log, client, options, resume=resume, say=say)
             return _Study(client, log, out, n_workers=n_workers, say=say).run(**options)
-    except (OSError, files.OutputError) as error:
-        error = error.__cause__ or error
+    except (OSError, files.OutputError, SnapshotError) as error:
+        cause = error.__cause__ or error
+        if not isinstance(cause, OSError):
+            raise
         raise CrawlError(
-            f"{out}: cannot be read or written ({getattr(error, 'strerror', None) or error}); "
+            f"{out}: cannot be read or written ({cause.strerror or cause}); "
             "make room or choose another folder, then continue with --resume"
         ) from error
     except KeyboardInterrupt:
@@ -136,7 +139,7 @@ def crawl(
 
 def unread_files(out: str | os.PathLike) -> list[str]:
     """Files that the crawl in a folder could not read: "id: file: reason"."""
-    status = pd.read_parquet(Path(out) / STATUS_FILE)
+    status = pd.read_parquet(io.BytesIO((Path(out) / STATUS_FILE).read_bytes()))
     found = status[status["kind"] == "file"]
     return [f"{name}: {reason}" for name, reason in zip(found["id"], found["reason"], strict=True)]
 
@@ -392,8 +395,7 @@ class _Study:
         )
         (self.out / community.SOURCES_FILE).unlink(missing_ok=True)  # of an earlier crawl
         for name, table in ({STATUS_FILE: status} | (more or {})).items():
-            with files.output(self.out / name) as file:
-                table.to_parquet(file, index=False)
+            files.write_bytes(self.out / name, table.to_parquet(index=False))
         self.log.append("finished", "")
         return snapshot
 

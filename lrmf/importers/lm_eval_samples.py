@@ -9,7 +9,8 @@ from pathlib import PurePath
 
 import networkx as nx
 
-from ..hub.details import TASKS, read_samples
+from ..data.samples import read_samples
+from ..hub.details import TASKS
 from ..hub.leaderboard import BENCHMARKS
 from .results import METRICS, Results, Unreadable, known_id, rank_of
 

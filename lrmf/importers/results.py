@@ -16,10 +16,10 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
+from ..data.ids import normalised_id
+from ..data.metadata import mapping
 from ..data.responses import MISSING
 from ..data.schema import UNKNOWN_TRIALS, is_id, quote
-from ..hub.edges import normalised_id
-from ..hub.metadata import mapping
 
 __all__ = ["METRICS", "Results", "Unreadable", "files_in", "known_id", "load_json", "mapping"]
 __all__ += ["number", "rank_of"]
