@@ -76,7 +76,7 @@ def assert_claims(claims):
         assert claim.relation in (*RELATIONS, None)
 
 
-@fuzz(400)
+@fuzz(200)
 @given(
     changes=st.dictionaries(st.sampled_from([*ANSWER]), json_values("a/one", " b/two "), max_size=4)
 )
@@ -90,7 +90,7 @@ def test_a_card_of_any_shape_is_read(changes):
     assert visit.facts["params_b"] is None or visit.facts["params_b"] > 0
 
 
-@fuzz(300)
+@fuzz(120)
 @given(
     parents=st.lists(ids, min_size=1, max_size=3, unique=True),
     shape=st.sampled_from(
@@ -106,7 +106,7 @@ def test_parents_in_a_card_are_found_however_they_are_written(parents, shape, qu
     assert [claim.parent for claim in claims] == parents
 
 
-@fuzz(600)
+@fuzz(250)
 @given(data=st.data(), name=st.sampled_from(edges.FILES))
 def test_a_merge_file_of_any_content_is_read(data, name):
     assert_claims(edges.file_claims(name, data.draw(damaged(FILES[name]))))
@@ -146,7 +146,7 @@ def in_documents(names, layout, flow):
     return "---\n".join(in_one_document([name], layout, flow) for name in names)
 
 
-@fuzz(300)
+@fuzz(120)
 @given(
     parents=st.lists(
         ids.filter(lambda name: "--" not in name), min_size=1, max_size=4, unique=True
@@ -183,7 +183,7 @@ bad_lines = st.one_of(
 ).map(lambda text: " ".join(text.split("\n")))
 
 
-@fuzz(80)
+@fuzz(40)
 @given(lines=st.lists(st.one_of(good_lines, bad_lines), min_size=1, max_size=12))
 def test_every_line_of_samples_is_an_answer_a_repeat_or_counted(lines):
     answers = {}
@@ -272,7 +272,7 @@ RESULTS = {
 
 
 @pytest.mark.parametrize("source", sorted(IMPORTERS))
-@fuzz(150)
+@fuzz(60)
 @given(data=st.data())
 def test_a_damaged_file_of_results_is_read_or_named(source, data):
     name = data.draw(st.sampled_from(sorted(RESULTS[source])))
