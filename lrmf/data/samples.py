@@ -52,7 +52,7 @@ def _rows(lines: Iterable[bytes]) -> Iterator[dict]:
         if is_first:
             is_first, in_array = False, text.startswith("[")
             text = text[in_array:]
-        rest = f"{rest}\n{text}" if rest else text
+        before, rest = rest, f"{rest}\n{text}" if rest else text
         while rest := rest.lstrip(" \t\r\n," if in_array else None):
             try:
                 row, end = decode(rest)
@@ -60,6 +60,10 @@ def _rows(lines: Iterable[bytes]) -> Iterator[dict]:
                 if not in_array:
                     yield {}
                     rest = ""
+                elif before and text.startswith('{"doc_id"'):
+                    yield {}  # a sample begins: what stood before it is none
+                    before, rest = "", text
+                    continue
                 break  # in an array an object may go on in the next line
             yield row if isinstance(row, dict) else {}
             rest = rest[end:]

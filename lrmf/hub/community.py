@@ -16,6 +16,7 @@ from huggingface_hub.hf_api import DatasetLeaderboardEntry
 from ..data.ids import normalised_id
 from ..data.schema import UNKNOWN_TRIALS, is_id
 from .client import Client
+from .edges import current_names
 from .errors import CrawlError, Refusal
 from .log import CrawlLog
 
@@ -126,7 +127,8 @@ class Community:
         snapshot has every score as stated, with where it is from and whether it is used.
         """
         frame = pd.DataFrame(self._scores).reindex(columns=_COLUMNS)
-        frame["model_id"] = [visits[name].resolved or name for name in frame["model_id"]]
+        current = current_names(visits)
+        frame["model_id"] = [current[name.casefold()] for name in frame["model_id"]]
         frame.insert(1, "item_id", frame["benchmark"] + "/" + frame["subtask"])
         frame["verified"] = frame["verified"].eq(True)
         frame["score"], frame["reason"] = _as_proportions(frame)
@@ -139,8 +141,9 @@ class Community:
         matrix = used.pivot(index="model_id", columns="item_id", values="score")
         items = used.drop_duplicates("item_id").sort_values("item_id", ignore_index=True)
         items = items[["item_id", "benchmark", "subtask"]].astype("string")
-        facts = {v.resolved or n: {"revision": v.sha, **v.facts} for n, v in visits.items()}
-        models = pd.DataFrame([{"model_id": name} | facts[name] for name in matrix.index])
+        visited = {visit.resolved: visit for visit in visits.values()}
+        facts = {n: {"revision": v.sha, **v.facts} for n, v in visited.items() if n}
+        models = pd.DataFrame([{"model_id": name} | facts.get(name, {}) for name in matrix.index])
         sources = pd.concat([frame, pd.DataFrame(self._left_out)], ignore_index=True)
         numbers = ["value", "score", "verified", "used", "pull_request"]
         texts = dict.fromkeys(sources.columns.difference(numbers), "string")

@@ -6,8 +6,9 @@ import pandas as pd
 
 from ..data.ids import normalised_id
 from ..data.schema import some
-from ..data.snapshot import load_snapshot
+from ..data.snapshot import SnapshotError, load_snapshot
 from .ancestry import Visit
+from .edges import current_names
 from .errors import CrawlError
 
 _TYPES = {"params_b": "Float64", "likes": "Int64", "merged": "boolean"}  # the others are texts
@@ -17,7 +18,10 @@ class KnownModels:
     """A snapshot; ``model_ids`` are its models and their relatives, where these are Hub ids."""
 
     def __init__(self, path: str | os.PathLike):
-        self._known = load_snapshot(path)
+        try:
+            self._known = load_snapshot(path)
+        except SnapshotError as error:  # of this snapshot, not of the one that the crawl writes
+            raise CrawlError(str(error)) from error
         lineage, own = self._known.lineage, self._known.models["model_id"]
         names = sorted({*own, *lineage["parent"], *lineage["child"]})
         self.model_ids = [name for name in names if normalised_id(name) == name]
@@ -31,31 +35,30 @@ class KnownModels:
         that is another. What the snapshot knows of a model stays, and so do its edges.
         """
         known, models = self._known, self._known.models.copy()
-        found = {name: visits[name] for name in models["model_id"] if name in visits}
-        facts = {
-            name: visit.facts | {"hub_id": visit.resolved if visit.resolved != name else None}
-            for name, visit in found.items()
-        }
-        facts = pd.DataFrame([facts.get(name, {}) for name in models["model_id"]])
+        # Ids that the Hub uses now, and of these back to the snapshot's own. Two rows may be one
+        # model under its old and its new id: the new one has the relatives.
+        current = current_names(visits)
+        own = {current.get(name.casefold(), name): name for name in models["model_id"]}
+        own |= {name: name for name in models["model_id"]}
+        visited = {visit.resolved: visit for visit in visits.values() if visit.resolved}
+        found = [current.get(name.casefold()) for name in models["model_id"]]
+        facts = pd.DataFrame([visited[n].facts if n in visited else {} for n in found])
+        names = zip(found, models["model_id"], strict=True)
+        facts["hub_id"] = [n if n in visited and n != name else None for n, name in names]
         for name in facts:
             column = facts[name].astype(_TYPES.get(name, "string"))
             if name not in models:
                 models[name] = column
             elif (gaps := models[name].isna() & column.notna()).any():
                 models[name] = models[name].astype(object).where(~gaps, column).convert_dtypes()
-        # Ids that the Hub uses now, and of these back to the snapshot's own. Two rows may be one
-        # model under its old and its new id: the new one has the relatives.
-        current = {name: visit.resolved for name, visit in visits.items() if visit.resolved}
-        own = {current[name]: name for name in found if name in current}
-        own |= {name: name for name in models["model_id"]}
         before = known.lineage.reindex(columns=lineage.columns).astype("string")
         before["evidence"] = before["evidence"].fillna(known.source)
         edges = pd.concat([lineage, before], ignore_index=True)
         for end in ("parent", "child"):
-            edges[end] = [
-                own.get(name) or own.get(current.get(name)) or current.get(name, name)
-                for name in edges[end]
+            names = [
+                name if name in own else current.get(name.casefold(), name) for name in edges[end]
             ]
+            edges[end] = [own.get(name, name) for name in names]
         # Of an edge that both know the Hub's relation counts.
         edges = edges[edges["parent"] != edges["child"]]
         how = {"relation": "first", "evidence": lambda texts: ",".join(dict.fromkeys(texts))}

@@ -394,8 +394,7 @@ class _Study:
         )
         (self.out / community.SOURCES_FILE).unlink(missing_ok=True)  # of an earlier crawl
         for name, table in ({STATUS_FILE: status} | (more or {})).items():
-            with files.output(self.out / name) as file:
-                table.to_parquet(file, index=False)
+            files.write_bytes(self.out / name, table.to_parquet(index=False))
         self.log.append("finished", "")
         return snapshot
 

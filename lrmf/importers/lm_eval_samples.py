@@ -71,10 +71,14 @@ def _lines(file) -> Iterator[bytes]:
         first = next(filter(bytes.strip, stream), b"").removeprefix(b"\xef\xbb\xbf")
         if first.lstrip().startswith(b"["):
             with suppress(ValueError, RecursionError):
-                yield from (json.dumps(row).encode() for row in json.loads(first + stream.read()))
+                rows = json.loads(first + stream.read())
+                yield from (
+                    json.dumps(row if isinstance(row, dict) else {}).encode() for row in rows
+                )
                 return
             stream.seek(0)
-            first = b""
+            next(filter(bytes.strip, stream))
+            first = b"{}\n"  # a line that is no sample
         yield from chain([first], stream)
 
 
