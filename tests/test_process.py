@@ -136,8 +136,10 @@ def test_what_a_model_says_itself_does_not_move_what_the_others_say_of_it(points
     assert np.abs(moved).max() > 0.05
 
 
-def test_saved_precisions_give_the_same_process(points, noise):
+def test_what_was_saved_gives_the_same_process(points, noise):
     whole = process(points, noise=noise)
-    again = process(points, noise=noise, precisions=[group.precision for group in whole.groups])
+    again = process(
+        points, noise=noise, solved=[(group.precision, group.solved) for group in whole.groups]
+    )
     rows = np.array([1, 2, 3])
     assert_same(again.leave_set_out(rows), whole.leave_set_out(rows), tolerance=0)

@@ -14,6 +14,7 @@ from .errors import CrawlError, Stopped
 SHARE = 0.8  # of the quota; the rest is left to other users of this address
 _LONGEST_PAUSE = 900  # seconds; the Hub's window is 300
 _LONGEST_SLEEP = 1  # seconds until a waiting worker hears what the server has said since
+_SAME_WINDOW = 2  # seconds between ends of a window as rounded answers tell them
 _WORTH_SAYING = 5  # seconds
 
 
@@ -78,9 +79,11 @@ class Limiter:
             bucket.quota = info.limit or bucket.quota
             bucket.window = info.window_seconds or bucket.window
             # The server rounds to whole seconds.
-            bucket.resets_at = time.monotonic() + info.reset_in_seconds + 1
-            reserve = (1 - SHARE) * bucket.quota
-            bucket.left = info.remaining - reserve - bucket.in_flight
+            resets_at = time.monotonic() + info.reset_in_seconds + 1
+            left = info.remaining - (1 - SHARE) * bucket.quota - bucket.in_flight
+            if abs(resets_at - bucket.resets_at) <= _SAME_WINDOW:
+                left, resets_at = min(left, bucket.left), max(resets_at, bucket.resets_at)
+            bucket.left, bucket.resets_at = left, resets_at
 
     def pause(self, kind: str, seconds: float) -> None:
         """Hold all requests back, as a 429 demands; raises CrawlError if it asks for too long."""

@@ -149,7 +149,8 @@ class Forecasts:
         given = self.responses_[rows] if revealed is None else revealed
         expected, score, deviation = self._belief(rows, revealed, given, target)
         # Deviations as the model has them, then as wide as errors of training models call for.
-        deviation = self._calibrated(score, deviation, rows, given)
+        share = 1.0 if target is not None else self.scores_.open_share(given)
+        deviation = self._calibrated(score, deviation, rows, given, share)
         bounds = interval(score, deviation, level)
         return expected, np.stack([score, *bounds, self.scores_.n_observed(given)])
 
