@@ -44,7 +44,8 @@ override SNAPSHOT := $(value SNAPSHOT)
 override PYTHON := $(value PYTHON)
 quote = '$(subst ','\'',$1)'
 
-NOTEBOOKS := 00_quickstart 01_crawl 02_lineage 03_fit 04_baselines 05_cold_start 06_figures 07_decisions
+all_notebooks := 00_quickstart 01_crawl 02_lineage 03_fit 04_baselines 05_cold_start 06_figures 07_decisions
+NOTEBOOKS := $(filter $(basename $(notdir $(wildcard notebooks/*.ipynb))),$(all_notebooks))
 committed := $(wildcard $(NOTEBOOKS:%=notebooks/%.ipynb))
 
 .PHONY: help setup reproduce test test-all coverage lint side-by-side unit-tests lab notebooks

@@ -576,7 +576,8 @@ def _write_table(path: Path, frame: pd.DataFrame) -> None:
                 f"({_reason(error)}); use one type and null"
             ) from error
         columns[name] = array
-    pq.write_table(pa.table(columns), path, compression="zstd", store_schema=False)
+    with path.open("wb") as file:  # Arrow takes no path that is not UTF-8
+        pq.write_table(pa.table(columns), file, compression="zstd", store_schema=False)
 
 
 def _write_responses(path: Path, responses: np.ndarray) -> None:
