@@ -138,7 +138,8 @@ def crawl(
 
 def unread_files(out: str | os.PathLike) -> list[str]:
     """Files that the crawl in a folder could not read: "id: file: reason"."""
-    status = pd.read_parquet(Path(out) / STATUS_FILE)
+    with (Path(out) / STATUS_FILE).open("rb") as file:  # Arrow takes no path that is not UTF-8
+        status = pd.read_parquet(file)
     found = status[status["kind"] == "file"]
     return [f"{name}: {reason}" for name, reason in zip(found["id"], found["reason"], strict=True)]
 
