@@ -37,7 +37,7 @@ NAVIGATION = {  # by title; what does not exist (the paper, before it is typeset
 }
 COPIED = {".csv", ".pdf", ".png", ".svg"}
 LISTED = {".bib", ".css", ".html", ".ipynb", ".md", ".mplstyle", ".py", ".tex", ".yaml"}
-FIGURES = PurePosixPath("notebooks/06_figures.ipynb")
+FIGURES = [PurePosixPath(f"notebooks/{name}.ipynb") for name in ("06_figures", "07_decisions")]
 HOME = PurePosixPath("index.html")
 MARKER = ".nojekyll"  # asks GitHub Pages to serve the files as they are; no other folder has it
 
@@ -121,8 +121,9 @@ class Site:
         return self._linked(source, BeautifulSoup(body, "html.parser"))
 
     def _run(self, source) -> str:
-        notebook = nbformat.read(self._root / FIGURES, as_version=4)
-        return figures.page(self._root / source, notebook)
+        there = [path for name in FIGURES if (path := self._root / name).exists()]
+        cells = [cell for path in there for cell in nbformat.read(path, as_version=4).cells]
+        return figures.page(self._root / source, cells)
 
     def _folder(self, source) -> str:
         rows = []

@@ -1,4 +1,4 @@
-"""The page of a run: its figures and tables, in the order and with the captions of notebook 06."""
+"""The page of a run: figures and tables in the order and with the captions of notebooks 06, 07."""
 
 import re
 
@@ -12,10 +12,10 @@ def is_run(folder) -> bool:
     return (folder / "tables").is_dir()
 
 
-def page(folder, notebook) -> str:
-    """HTML of `figures/<run>`, with the captions of notebook 06."""
+def page(folder, cells) -> str:
+    """HTML of `figures/<run>`, with the captions that stand above the figures in these cells."""
     parts = [f"<h1>{folder.name}</h1>", render.markdown(_introduction(folder))]
-    for kind, text, names in _sections(folder, notebook):
+    for kind, text, names in _sections(folder, cells):
         if kind == "heading":
             parts.append(render.markdown(text))
         elif kind == "figures":
@@ -30,15 +30,16 @@ def _introduction(folder) -> str:
     label = note.rpartition("ipynb. ")[2]
     return (
         f"**{label}** All figures and tables were written by "
-        "[notebook 06](../../notebooks/06_figures.ipynb); "
+        "notebooks [06](../../notebooks/06_figures.ipynb) and "
+        "[07](../../notebooks/07_decisions.ipynb); "
         "[where the data come from](../../data/README.md)."
     )
 
 
-def _sections(folder, notebook):
+def _sections(folder, cells):
     """Yield (kind, Markdown, names of files): headings, captioned figures and tables."""
     headings, text = [], ""
-    for cell in notebook.cells:
+    for cell in cells:
         if cell.cell_type == "markdown":
             headings += re.findall(r"^##+ .*$", cell.source, flags=re.MULTILINE)
             text = re.sub(r"^#+ .*$", "", cell.source, flags=re.MULTILINE).strip()
