@@ -44,8 +44,10 @@ override SNAPSHOT := $(value SNAPSHOT)
 override PYTHON := $(value PYTHON)
 quote = '$(subst ','\'',$1)'
 
-all_notebooks := 00_quickstart 01_crawl 02_lineage 03_fit 04_baselines 05_cold_start 06_figures 07_decisions
-NOTEBOOKS := $(filter $(basename $(notdir $(wildcard notebooks/*.ipynb))),$(all_notebooks))
+# Those about what to do with a forecast may be left out of a checkout.
+there = $(patsubst notebooks/%.ipynb,%,$(wildcard notebooks/$1.ipynb))
+NOTEBOOKS := $(call there,00_quickstart) 01_crawl 02_lineage 03_fit 04_baselines 05_cold_start 06_figures
+NOTEBOOKS += $(call there,07_decisions)
 committed := $(wildcard $(NOTEBOOKS:%=notebooks/%.ipynb))
 
 .PHONY: help setup reproduce test test-all coverage lint side-by-side unit-tests lab notebooks
