@@ -107,7 +107,7 @@ class _Command(click.Command):
         return super().parse_args(context, spread)
 
 
-class _Strength(click.FloatRange):
+class _Number(click.FloatRange):
     """A number in a range, which NaN is not."""
 
     def convert(self, value, parameter, context):
@@ -141,17 +141,7 @@ def _ids_in(_, __, path: Path | None) -> list[str] | None:
     return ids
 
 
-class _Positive(click.FloatRange):
-    """A finite number above 0."""
-
-    def __init__(self):
-        super().__init__(min=0, min_open=True, max=1e9)
-
-    def convert(self, value, parameter, context):
-        number = super().convert(value, parameter, context)
-        if math.isnan(number):
-            self.fail(f"{value!r} is not a number.", parameter, context)
-        return number
+_POSITIVE = _Number(0, 1e9, min_open=True)
 
 
 def _ids(_, __, text: str | None) -> list[str]:
@@ -197,7 +187,7 @@ _FIT_OPTIONS = (
     click.option("--rank", type=click.IntRange(1, 1024), show_default="16", help="factors at most"),
     click.option(
         "--lineage-strength",
-        type=_Strength(0, 1e9),
+        type=_Number(0, 1e9),
         show_default="10 for answers, 3 for proportions",
         help="how alike relatives are where the items are fitted; 0 is plain factorization",
     ),
@@ -463,7 +453,7 @@ def predict(snapshot: Path, out: Path, item_probabilities, model, **parameters) 
     "--top", type=click.IntRange(2, 2000), show_default="200", help="or so many of the best ones"
 )
 @click.option("--parents", "n_parents", type=click.IntRange(2, 3), default=2, help="of a merge")
-@click.option("--size", type=_Strength(0, min_open=True), help="of models, in billions")
+@click.option("--size", type=_POSITIVE, help="of models, in billions")
 @click.option("--objective", default="mean", help="benchmark to rank by, or the mean of all")
 @_file("--out", help="plans to write as well (.csv), scores as fractions")
 def plan(model: Path, candidates, top, out: Path | None, **options) -> None:
@@ -514,7 +504,7 @@ _new_model_options = (
         type=click.Choice(["finetune", "merge", "quantized", "adapter"]),
         show_default="merge if there are several parents, else finetune",
     ),
-    click.option("--size", type=_Positive(), help="billions of parameters"),
+    click.option("--size", type=_POSITIVE, help="billions of parameters"),
     click.option("--name", help="the model's name, which says something, too: me/x-8b-chat"),
     click.option(
         "--score",
@@ -562,7 +552,7 @@ def ask(model, as_json: bool, **options) -> None:
 )
 @click.option(
     "--precision",
-    type=_Positive(),
+    type=_POSITIVE,
     help="instead: as many as should bring the average score to within so many points (half of its "
     "90% interval)",
 )

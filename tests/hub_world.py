@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from hub_server import TABLE, TABLE_PATH, Hub, sha
 
+from lrmf.hub import Client
 from lrmf.hub.leaderboard import BENCHMARKS
 
 STATED = ("all", "tags", "card", "old name")
@@ -186,3 +187,13 @@ def samples(task: str, answers: list, *, first: int = 0, **fields) -> bytes:
         for number, answer in enumerate(answers)
     ]
     return ("\n".join(lines) + "\n").encode()
+
+
+def client(served, **options) -> Client:
+    """A client of a served Hub that does not wait long."""
+    return Client(served.url, **{"backoff": 0.01, "timeout": 5, **options})
+
+
+def edges_of(snapshot) -> set[tuple[str, str, str]]:
+    columns = snapshot.lineage[["parent", "child", "relation"]]
+    return set(columns.itertuples(index=False, name=None))

@@ -129,7 +129,7 @@ LAYOUTS = {
     "revisions": lambda names: {"models": [{"model": f"{name}@main"} for name in names]},
     "cached": lambda names: {
         "models": [
-            {"model": f"/root/.cache/hub/models--{name.replace('/', '--')}/snapshots/{'0' * 40}"}
+            {"model": f"/home/me/.cache/hub/models--{name.replace('/', '--')}/snapshots/{'0' * 40}"}
             for name in names
             if "--" not in name
         ]

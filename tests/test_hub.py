@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from hub_server import TABLE, TABLE_PATH, serve, sha
-from hub_world import World, make_world, table_row
+from hub_world import World, client, edges_of, make_world, table_row
 from test_hub_cards import WALL
 
 from lrmf import cli, files
@@ -43,20 +43,7 @@ ODD_FIELDS = [
 TOKEN = "hf_" + "s3cr3t" * 5
 
 
-@pytest.fixture(autouse=True)
-def _anonymous(monkeypatch, tmp_path):
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
-
-
-def client(served, **options):
-    return Client(served.url, **{"backoff": 0.01, "timeout": 5, **options})
-
-
-def edges_of(snapshot):
-    columns = snapshot.lineage[["parent", "child", "relation"]]
-    return set(columns.itertuples(index=False, name=None))
+pytestmark = pytest.mark.usefixtures("anonymous")
 
 
 def statuses_in(out):

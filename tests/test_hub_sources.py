@@ -7,28 +7,15 @@ import pandas as pd
 import pytest
 from builders import tiny_tables
 from hub_server import Hub, serve
+from hub_world import client, edges_of
 from huggingface_hub import HfApi
 from importer_contract import cells
 
 from lrmf import cli
 from lrmf.data.snapshot import load_snapshot, save_snapshot
-from lrmf.hub import Client, CrawlError, crawl
+from lrmf.hub import CrawlError, crawl
 
-
-@pytest.fixture(autouse=True)
-def _anonymous(monkeypatch, tmp_path):
-    monkeypatch.delenv("HF_TOKEN", raising=False)
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr("huggingface_hub.constants.HF_TOKEN_PATH", str(tmp_path / "none"))
-
-
-def client(served, **options):
-    return Client(served.url, **{"backoff": 0.01, "timeout": 5, **options})
-
-
-def edges_of(snapshot):
-    columns = snapshot.lineage[["parent", "child", "relation"]]
-    return set(columns.itertuples(index=False, name=None))
+pytestmark = pytest.mark.usefixtures("anonymous")
 
 
 def evidence_of(snapshot):

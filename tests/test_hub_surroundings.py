@@ -35,7 +35,7 @@ MERGE_FILES = {
     "adapters and revisions": f"models:\n - model: {A}+me/lora\n - model: {B}@main\n"
     f" - model: {{model: {{path: {C}, revision: x}}, lora: {{path: me/lora}}}}\n",
     "cache paths": f"models:\n - model: D:\\hub\\models--alpha--a-7b\\snapshots\\{'0' * 40}\n"
-    f" - model: /root/.cache/models--beta--b-7b/snapshots/{'0' * 40}/\n - model: {C}\n",
+    f" - model: /home/me/.cache/models--beta--b-7b/snapshots/{'0' * 40}/\n - model: {C}\n",
 }
 FENCES = {
     "tildes": f"~~~yaml\n{MERGE}~~~",

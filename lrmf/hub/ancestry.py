@@ -168,14 +168,16 @@ class Crawler:
             values = {"status": "ok", "reason": "", "name": name, "parents": []}
             try:
                 content = self._client.content(path, max_bytes=MAX_FILE)
-                claims, values["reason"] = edges.read_file(name, content)
-                values["parents"] = [claim.parent for claim in claims]
             except Refusal as refusal:
                 is_final = isinstance(refusal, TooLarge)
                 status = "unread" if is_final else refusal.status
                 values |= {"status": status, "reason": refusal.reason}
-            except _UNREADABLE as error:
-                values["reason"] = f"cannot be read ({type(error).__name__})"
+            else:
+                try:
+                    claims, values["reason"] = edges.read_file(name, content)
+                    values["parents"] = [claim.parent for claim in claims]
+                except _UNREADABLE as error:
+                    values["reason"] = f"cannot be read ({type(error).__name__})"
             known = self._record("file", key, values)
         if known.problem:
             visit.unread[name] = known.problem

@@ -97,3 +97,43 @@ def benchmarks_to_run(quality, order):
         f"{one['random', n_run]:.1f}; {quality['n_models'].max():,} models",
     )
     return figure
+
+
+def planning_answer(quality) -> str:
+    """What the back-test of merge plans says, as Markdown; a loss is called one.
+
+    Parameters
+    ----------
+    quality : as in `merge_plans`
+    """
+    at = quality.set_index(["metric", "planner"])
+    n_merges, n_cutoffs = quality[["n_merges", "n_cutoffs"]].iloc[0]
+    lines = [f"**Answer.** {n_merges} later merges, {n_cutoffs} cutoffs."]
+    names = {"tau": "rank correlation", "brier": "Brier score"}
+    words = {"better": "better than", "worse": "worse than"}
+    for metric, name in names.items():
+        rivals = ["parents' mean", "best parent"] + ["base rate"] * (metric == "brier")
+        found = []
+        for rival in rivals:
+            row = at.loc[(metric, rival)]
+            verdict = words.get(row["verdict"], "no clear difference from")
+            bounds = f"[{row['difference_lower']:+.3f}, {row['difference_upper']:+.3f}]"
+            found.append(
+                f"{verdict} the {rival} ({row['value']:.3f}; difference "
+                f"{row['difference']:+.3f} {bounds})"
+            )
+        lines.append(
+            f"The forecast's {name} is {at.loc[(metric, 'Forecaster'), 'value']:.3f}: "
+            f"{'; '.join(found)}."
+        )
+    if not any(
+        at.loc[(m, r), "verdict"] == "better"
+        for m in names
+        for r in ("parents' mean", "best parent")
+    ):
+        lines.append(
+            "So far the forecast does not plan merges better than the scores of the "
+            "parents do; what it adds is the interval, and the chance for merges whose "
+            "parents differ."
+        )
+    return " ".join(lines)

@@ -93,7 +93,8 @@ class IntervalCalibration:
         n_revealed : int (n,)
         isolated : bool (n,)
         share : (n, n_benchmarks)
-            Of each score that is forecast, not observed: only that can be unexplained.
+            Of each score that is forecast, not observed: only that can be unexplained. Its variance
+            falls with the share, not with the square, as the state has been told by the same model.
         """
         group = isolated.astype(int)
         # Linear interpolation between the levels in log(1 + n).
@@ -107,4 +108,4 @@ class IntervalCalibration:
             (1 - between) * table[below, group] + between * table[above, group]
             for table in (self.unexplained, self.scale)
         )
-        return widened(score, deviation, unexplained * share**2) * scale
+        return widened(score, deviation, unexplained * share) * scale
