@@ -237,8 +237,7 @@ crawl: $(installed)
 	$(python) -m lrmf crawl data/hub
 
 PEERS := torch cmfrec implicit
-pip_bench := .venv-bench/bin/python -m pip install --quiet --disable-pip-version-check \
-    -c requirements.lock
+pip_bench := .venv-bench/bin/python -m pip install --quiet --disable-pip-version-check
 
 # An environment of its own for the peers; one that cannot be installed is skipped by name.
 .venv-bench/.installed: requirements.lock bench/requirements.lock | $(installed)

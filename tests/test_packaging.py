@@ -35,14 +35,14 @@ def requirements(project):
 
 @pytest.fixture(scope="module")
 def lock_lines():
-    lines = (ROOT / "requirements.lock").read_text().splitlines()
-    return [line for line in lines if line and not line.lstrip().startswith("#")]
+    text = (ROOT / "requirements.lock").read_text().replace("\\\n", "")
+    return [line for line in text.splitlines() if line and not line.lstrip().startswith("#")]
 
 
 @pytest.fixture(scope="module")
 def locked(lock_lines):
     """Version by name; a package has one version on all Pythons."""
-    pins = [Requirement(line) for line in lock_lines]
+    pins = [Requirement(line.split("--hash")[0]) for line in lock_lines]
     versions = {pin.name: re.fullmatch(r"==([^*,]+)", str(pin.specifier))[1] for pin in pins}
     assert len(versions) == len(pins), "a package is locked twice"
     return versions
@@ -59,7 +59,9 @@ def test_lock_satisfies_pyproject(requirements, locked):
 
 
 def test_direct_dependencies_are_locked_on_every_python(requirements, lock_lines):
-    unconditional = {Requirement(line).name for line in lock_lines if ";" not in line}
+    unconditional = {
+        Requirement(line.split("--hash")[0]).name for line in lock_lines if ";" not in line
+    }
     assert set(requirements) <= unconditional
 
 
@@ -70,6 +72,10 @@ def test_bench_lock_adds_its_group_to_the_lock(locked):
     versions = {pin.name: str(pin.specifier).removeprefix("==") for pin in pins}
     assert all(versions[r.name] in r.specifier for r in map(Requirement, group))
     assert not set(versions) & set(locked)
+
+
+def test_every_locked_file_has_its_hash(lock_lines):
+    assert all(re.search(r"--hash=sha256:[0-9a-f]{64}\b", line) for line in lock_lines)
 
 
 def test_lock_names_no_index(lock_lines):
