@@ -14,12 +14,13 @@ from fuzzing import fuzz
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lrmf import files
+from lrmf import Lineage, files
 from lrmf.data import responses as responses_module
 from lrmf.data import snapshot as snapshot_module
 from lrmf.data.responses import MISSING, benchmark_scores, observed
 from lrmf.data.schema import DATA_FILES, MANIFEST_FILE, find_problems
 from lrmf.data.snapshot import SnapshotError, load_snapshot, save_snapshot
+from lrmf.simulation.simulate import simulate
 
 
 def content(tables):
@@ -90,6 +91,18 @@ def test_saving_what_was_loaded_changes_nothing(tmp_path):
     parts = {key: getattr(first, key) for key in ("models", "items", "lineage", "responses")}
     save_snapshot(tmp_path / "two", **parts, name=first.name, source=first.source)
     assert file_bytes(tmp_path / "one") == file_bytes(tmp_path / "two")
+
+
+def test_a_part_has_the_rows_of_its_models_and_the_edges_between_them():
+    hub = simulate(n_models=60, n_items=90, seed=0)
+    lineage = Lineage.from_edges(hub.lineage, hub.models["model_id"])
+    part = hub.of_models(lineage.node_ids[lineage.families == 0])
+    assert part.models["model_id"].isin(hub.models["model_id"]).all()
+    rows = hub.models.index[hub.models["model_id"].isin(part.models["model_id"])]
+    assert (part.responses == hub.responses[rows]).all()
+    own = Lineage.from_edges(part.lineage, part.models["model_id"])
+    assert own.n_families == 1 and set(own.node_ids) == set(lineage.node_ids[lineage.families == 0])
+    assert hub.of_models([]).n_models == hub.of_models([]).n_edges == 0
 
 
 def test_observed_knows_both_kinds_of_missing():

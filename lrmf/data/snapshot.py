@@ -22,7 +22,7 @@ Loading reports all problems at once; saving is atomic and its bytes depend on t
 import hashlib
 import json
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -168,6 +168,30 @@ class Snapshot:
     def benchmarks(self) -> list[str]:
         """Benchmarks in the order in which the columns first mention them."""
         return list(dict.fromkeys(self.items["benchmark"]))
+
+    def of_models(self, model_ids) -> "Snapshot":
+        """The part about some models: their rows, and the edges between these ids.
+
+        Parameters
+        ----------
+        model_ids : sequence of str
+            Ids of unscored ancestors keep their edges; other ids are ignored.
+
+        Examples
+        --------
+        >>> from lrmf.simulation.simulate import simulate
+        >>> hub = simulate(n_models=60, n_items=90, seed=0)
+        >>> hub.of_models(hub.models["model_id"][:20])
+        Snapshot('simulated', source='simulated', n_models=20, n_items=90, n_edges=1)
+        """
+        rows = np.flatnonzero(self.models["model_id"].isin(model_ids))
+        has_both = self.lineage[["parent", "child"]].isin(list(model_ids)).all(axis=1)
+        return replace(
+            self,
+            models=self.models.iloc[rows].reset_index(drop=True),
+            lineage=self.lineage[has_both].reset_index(drop=True),
+            responses=np.asarray(self.responses[rows]),
+        )
 
     def summary(self) -> dict:
         """Counts that describe the snapshot, as plain values and small frames.

@@ -108,7 +108,7 @@ def planning_answer(quality) -> str:
     """
     at = quality.set_index(["metric", "planner"])
     n_merges, n_cutoffs = quality[["n_merges", "n_cutoffs"]].iloc[0]
-    lines = [f"**Answer.** {n_merges} later merges, {n_cutoffs} cutoffs."]
+    lines = [f"{n_merges} later merges, {n_cutoffs} cutoffs."]
     names = {"tau": "rank correlation", "brier": "Brier score"}
     words = {"better": "better than", "worse": "worse than"}
     for metric, name in names.items():
