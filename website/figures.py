@@ -4,6 +4,7 @@ import re
 
 from . import render
 
+_FILES = {"figures": "{}.png", "tables": "tables/{}.csv"}
 DOTS_PER_PIXEL = 2.31  # of the PNGs, at 300 dpi; text of 8 pt is then read at 10.8 pt
 
 
@@ -44,21 +45,25 @@ def _sections(folder, cells):
             headings += re.findall(r"^##+ .*$", cell.source, flags=re.MULTILINE)
             text = re.sub(r"^#+ .*$", "", cell.source, flags=re.MULTILINE).strip()
             continue
-        kind, names = _files(folder, cell.source)
-        if names:
-            yield from (("heading", heading, []) for heading in headings)
-            yield kind, _relinked(text, folder.parents[1] / "notebooks"), names
-            headings = []
+        kind, names = _files(cell.source)
+        captions = re.split(r"\n\s*\n(?=\*\*)", text)
+        if kind == "tables" or len(captions) != len(names):  # one text for all of them
+            captions, names = [text], [names]
+        else:
+            names = [[name] for name in names]
+        for caption, group in zip(captions, names, strict=True):
+            if group := [name for name in group if (folder / _FILES[kind].format(name)).exists()]:
+                yield from (("heading", heading, []) for heading in headings)
+                yield kind, _relinked(caption, folder.parents[1] / "notebooks"), group
+                headings = []
 
 
-def _files(folder, code) -> tuple[str, list[str]]:
-    """Names of the figures that a cell draws or of the tables that it writes, as far as there."""
+def _files(code) -> tuple[str, list[str]]:
+    """Names of the figures that a cell draws, or else of the tables that it may write."""
     if drawn := re.findall(r'\bname="(\w+)"', code):
-        return "figures", [name for name in drawn if (folder / f"{name}.png").exists()]
-    if "write(" not in code:
-        return "none", []
-    written = dict.fromkeys(re.findall(r'"(\w+)"', code))
-    return "tables", [name for name in written if (folder / "tables" / f"{name}.csv").exists()]
+        return "figures", drawn
+    written = re.findall(r'"(\w+)"', code) if "write(" in code else []
+    return "tables", list(dict.fromkeys(written))
 
 
 def _relinked(text, notebooks) -> str:

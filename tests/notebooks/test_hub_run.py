@@ -28,7 +28,7 @@ QUICK = {
         "n_folds": 2,
         "ablation_folds": 2,
         "rank": 4,
-        "densities": "0.3",
+        "densities": [0.3],
         "n_boot": 50,
         "n_jobs": 1,
     },
