@@ -1,5 +1,6 @@
 """The static site: complete, without dead links, readable offline and on a phone."""
 
+import base64
 import json
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -10,7 +11,7 @@ from bs4 import BeautifulSoup
 from chromium import chromium, find_chromium
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from website import home, render
+from website import figures, home, render
 from website.build import Site, SiteError, main, write
 
 pytestmark = pytest.mark.slow  # the whole site is rendered
@@ -93,6 +94,22 @@ def test_captions_link_to_the_notebook_that_computes_the_figure(soups):
     assert caption.find("a", string="Notebook 05")["href"] == "../../notebooks/05_cold_start.html"
 
 
+def test_figures_of_one_cell_have_a_caption_each(tmp_path):
+    run = tmp_path / "figures" / "simulated"
+    (run / "tables").mkdir(parents=True)
+    (run / "tables" / "numbers.tex").write_text("% By 06_figures.ipynb. Simulated.\n")
+    for name in ("a", "b"):
+        (run / f"{name}.png").write_bytes(base64.b64decode(PIXEL))
+    cells = [
+        new_markdown_cell("## Both\n\n**First.** One.\n\n**Gone.** None.\n\n**Second.** Two."),
+        new_code_cell('draw(f, name="a")\ndraw(g, name="gone")\ndraw(h, name="b")'),
+    ]
+    soup = BeautifulSoup(figures.page(run, cells), "html.parser")
+    captions = {figure["id"]: figure.figcaption.p.get_text() for figure in soup("figure")}
+    assert captions == {"a": "First. One.", "b": "Second. Two."}
+    assert len(soup("h2")) == 1
+
+
 def test_relative_links_lead_to_files_and_anchors_of_the_site(site, soups):
     for address, soup in soups.items():
         for tag in soup(["a", "img", "link"]):
@@ -113,7 +130,10 @@ def test_nothing_is_loaded_from_elsewhere(site, soups):
         if address != home.EXPLORER:  # has a script, and a policy of its own
             assert not soup(["script", "object", "embed"]), address
         frames = [home.EXPLORER] if address == "index.html" else []
-        assert [frame["src"] for frame in soup("iframe")] == frames, address
+        found = soup("iframe")
+        assert [frame["src"] for frame in found if frame.has_attr("src")] == frames, address
+        # The explorer of notebook 02 stands in the page itself.
+        assert all(frame["sandbox"] for frame in found if frame.has_attr("srcdoc")), address
         for tag in soup(["img", "link", "source"]):
             assert urlsplit(tag.get("href") or tag["src"]).scheme in ("", "data"), address
 
