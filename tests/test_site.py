@@ -255,3 +255,17 @@ def test_pages_in_a_browser(site, soups, tmp_path, width):
             assert measured == {"width": width, "broken": []}, address
             assert tab.errors == [], address
             assert {urlsplit(url).scheme for url in tab.requests} <= {"file", "data"}, address
+
+
+def test_images_of_one_cell_are_described_by_their_own_findings():
+    text = "a: A rises.\nn = 3.\nb: skipped, no results.\nc: C falls.\nn = 3.\n"
+    figure = new_output("display_data", data={"image/png": PIXEL})
+    outputs = [
+        new_output("stream", text=text),
+        figure,
+        new_output("display_data", data=figure.data),
+    ]
+    code = 'draw(f, name="a")\ndraw(g, name="b")\ndraw(h, name="c")'
+    html = render.notebook(new_notebook(cells=[new_code_cell(code, outputs=outputs)]))
+    images = BeautifulSoup(html, "html.parser")("img")
+    assert [image["alt"] for image in images] == ["a: A rises.", "c: C falls."]

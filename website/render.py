@@ -111,9 +111,15 @@ def _describe_images(cells):
     for cell in cells:
         if cell.cell_type == "markdown":
             above = cell.source
-        said = above
+        said, findings = above, []
+        drawn = re.findall(r'\bname="(\w+)"', cell.source)
         for output in cell.get("outputs", []):
             if output.output_type == "stream" and output.text.strip():
-                said = output.text.splitlines()[0]
+                lines = output.text.splitlines()
+                said = lines[0]
+                # One line each, if the cell draws several figures; some may have been skipped.
+                findings = [line for line in lines if line.partition(":")[0] in drawn]
+                findings = [line for line in findings if ": skipped," not in line]
             elif "image/png" in output.get("data", {}):
+                said = findings.pop(0) if findings else said
                 output.metadata["image/png"] = {"alt": alternative_text(said)}
