@@ -51,7 +51,8 @@ def evaluate(
 
     Predictors are cloned for each split, take its seed if they have a `seed` parameter, and are
     fitted once for consecutive splits with the same training array. The predictors that `lineages`
-    names get that lineage instead, while splits and annotations stay. With `shuffle_lineage` all
+    names get that lineage instead, and all of a split with a `lineage` of its own get that one,
+    while splits and annotations stay. With `shuffle_lineage` all
     get `lineage.shuffled(seed)`: the control that shows what lineage is worth (protocol name with
     "-shuffled" appended).
 
@@ -102,6 +103,7 @@ def _evaluate_group(
     """Forecast frame, label and AUC histogram of a predictor on each split of a group."""
     first = group[0]
     train_mask, expected = _scored(first.train), item_means(first.train, items)
+    known = known if first.lineage is None else first.lineage
     known = known.shuffled(first.seed) if shuffle_lineage else known
     fitted = clone(predictor)
     if "seed" in fitted.get_params(deep=False):

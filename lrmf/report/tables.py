@@ -14,11 +14,11 @@ from ..evaluation.evaluate import DISTANCES, RELATIVES
 from ..files import write_text
 
 DECIMALS = {
-    "pearson": 2, "spearman": 2, "mae": 1, "log_loss": 3, "brier": 3, "auc": 3, "coverage": 2,
-    "width": 1, "interval_score": 1,
+    "pearson": 2, "spearman": 2, "mae": 1, "bias": 1, "log_loss": 3, "brier": 3, "auc": 3,
+    "coverage": 2, "width": 1, "interval_score": 1,
 }  # fmt: skip
 HEADINGS = {
-    "pearson": "r", "spearman": "Spearman", "mae": "MAE", "log_loss": "log-loss",
+    "pearson": "r", "spearman": "Spearman", "mae": "MAE", "bias": "bias", "log_loss": "log-loss",
     "brier": "Brier", "auc": "AUC", "coverage": "coverage", "width": "width",
 }  # fmt: skip
 NONE = "-"
