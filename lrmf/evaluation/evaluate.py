@@ -266,6 +266,31 @@ def annotate_forecasts(
     )
 
 
+def parents_mean(forecasts: pd.DataFrame, lineage: Lineage, scores: pd.DataFrame) -> pd.DataFrame:
+    """Forecasts of *parents' mean* beside those of one predictor: the mean score of the parents.
+
+    Only parents that are not held out in the same fold count. A model without such a parent gets
+    what is expected of any model.
+
+    Parameters
+    ----------
+    forecasts : of `evaluate`, protocol zero_shot, one predictor
+    scores : (n_models, n_benchmarks), of `benchmark_scores`
+    """
+    scores = scores.set_axis(lineage.node_ids[: lineage.n_models]).rename_axis("parent")
+    known = scores.melt(var_name="benchmark", value_name="score", ignore_index=False).dropna()
+    parents = lineage.edges[["parent", "child"]].rename(columns={"child": "model_id"})
+    pairs = forecasts[["seed", "fold", "model_id", "benchmark"]].merge(parents, on="model_id")
+    pairs = pairs.merge(known.reset_index(), on=["parent", "benchmark"])
+    held_out = pd.MultiIndex.from_frame(forecasts[["seed", "fold", "model_id"]])
+    pairs = pairs[~pd.MultiIndex.from_frame(pairs[["seed", "fold", "parent"]]).isin(held_out)]
+    keys = ["seed", "model_id", "benchmark"]
+    mean = pairs.groupby(keys)["score"].mean().reindex(pd.MultiIndex.from_frame(forecasts[keys]))
+    predicted = np.where(mean.notna(), mean, forecasts["expected"])
+    unknown = dict.fromkeys(["lower", "upper", "log_loss", "brier"], np.nan)
+    return forecasts.assign(predictor="parents' mean", predicted=predicted, **unknown)
+
+
 def run_protocol(
     name: str,
     predictors: dict[str, object],

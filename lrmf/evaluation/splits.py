@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -92,36 +91,39 @@ def as_at_release(
     n_folds: int = 5,
     seeds: Sequence[int] = (0,),
     max_hops: int = 2,
-    starts: Sequence[float] = (0.2, 0.4, 0.6, 0.8),
+    n_periods: int = 4,
     column: str | None = None,
 ) -> Iterator[Split]:
     """Zero-shot forecasts of the models of `zero_shot` from what was there when they came out.
 
-    With dates, the models of `zero_shot` are grouped into periods that begin at the quantiles
-    `starts` of their dates, one split a period. A split forecasts the models of one period, and
-    trains on models dated before the period begins. There is no split for models dated before the
-    first start, nor for models without a date; the latter are not trained on either. Periods need
-    no folds, so there is one split a period, of the first seed. Without a single date, the splits
-    are the folds of `zero_shot`, with the same models.
+    With dates, the models of `zero_shot` are parted into `n_periods` + 1 equally large groups by
+    date. Nothing comes before the first group; each other one is a period with a split of its own,
+    which forecasts the models of the period and trains on models dated before the period begins.
+    Models without a date are neither forecast nor trained on. There are no folds and no draws, so
+    only the first seed is used. Without a single date, the splits are the folds of `zero_shot`,
+    with the same models.
 
-    Each split hides, of the models that it forecasts:
+    Each split hides
 
-    - their responses;
-    - the responses of all their descendants, also through nodes without responses;
-    - the responses of everything dated in the period or later (with dates);
+    - the responses of the models that it forecasts, and of all their descendants, also through
+      nodes without responses;
+    - with dates, the responses of everything dated in the period or later;
     - every edge to a model that is neither forecast, nor trained on, nor an ancestor of such a
       model: later merges connect nothing;
     - every edge from a forecast model to its children. If these are forecast as well, or have
       forecast descendants, they hang below a copy of the model instead, which has the same parents
-      and no responses, so what stands below a model never reaches it.
+      and no responses.
 
-    Names and cards of hidden models stay in the models table; dates are those of `date_split`.
+    What is not hidden: names and cards of hidden models stay in the models table. A merge that is
+    forecast connects its parents, so those that read the tree as undirected (LRMF, averages over
+    many hops) may learn from it by way of a common ancestor; a covariance by parents, as that of
+    the Forecaster, does not. Dates are those of `date_split`.
     """
     scored = _scored(responses)
     dates = model_dates(models, scored, column=column)
     dated = _related(scored, lineage, max_hops) & dates.notna().to_numpy()
     if dated.any():
-        periods = _periods(dates, dated, starts)
+        periods = _periods(dates, dated, n_periods)
         groups = [(seeds[0], rows, scored & (dates < start).to_numpy()) for start, rows in periods]
     else:
         folds = zero_shot(responses, lineage, n_folds=n_folds, seeds=seeds, max_hops=max_hops)
@@ -307,12 +309,13 @@ def _relatives(lineage: Lineage, scored: np.ndarray, max_hops: int) -> sparse.cs
     return sparse.csr_array(cells, shape=(lineage.n_models, lineage.n_models))
 
 
-def _periods(dates: pd.Series, dated: np.ndarray, starts: Sequence[float]) -> list[tuple]:
-    """Start of each period and the dated models in it; starts are quantiles of their dates."""
-    cuts = dates[dated].quantile(list(starts)).unique()
-    period = np.searchsorted(cuts, dates.to_numpy(), side="right")
+def _periods(dates: pd.Series, dated: np.ndarray, n_periods: int) -> list[tuple]:
+    """Start of each period, at a quantile of the dates, and the dated models in it."""
+    starts = dates[dated].quantile(np.arange(1, n_periods + 1) / (n_periods + 1)).unique()
+    period = np.searchsorted(starts, dates.to_numpy(), side="right")
     return [
-        (cut, np.flatnonzero(dated & (period == place))) for place, cut in enumerate(cuts, start=1)
+        (start, np.flatnonzero(dated & (period == number)))
+        for number, start in enumerate(starts, start=1)
     ]
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from ..baselines.registry import FORECASTER, STRATA, labels, shown_in
+from ..evaluation.bootstrap import verdict
 from ..evaluation.evaluate import DISTANCES, RELATIVES
 from ..files import write_text
 
@@ -145,6 +146,44 @@ def claim_table(claim: pd.DataFrame) -> pd.DataFrame:
         for row in claim.itertuples()
     ]
     return pd.DataFrame(rows, columns=columns).set_index("setting")
+
+
+def estimate(
+    comparison: pd.DataFrame, metric: str = "pearson", *, predictor: str = FORECASTER.label, **where
+) -> str:
+    """'0.73 [0.70, 0.76]': a metric of one predictor, where other columns have these values.
+
+    Parameters
+    ----------
+    comparison : of `bootstrap`
+    """
+    row = _one_row(comparison, metric=metric, predictor=predictor, **where)
+    return interval(row.value, row.lower, row.upper, DECIMALS[metric])
+
+
+def lead(comparison: pd.DataFrame, predictor: str, *, metric: str = "pearson", **where) -> str:
+    """'0.03 [0.01, 0.05] (better)': the reference minus a predictor, and the verdict.
+
+    Parameters
+    ----------
+    comparison : of `bootstrap`
+    """
+    row = _one_row(comparison, metric=metric, predictor=predictor, **where)
+    text = interval(*_lead(row), DECIMALS[metric])
+    if pd.isna(row.difference_lower):
+        return f"{text} (no interval)"
+    bounds = row.difference_lower, row.difference_upper
+    sign = 1 if metric in ("pearson", "spearman", "auc") else -1
+    return f"{text} ({verdict(*sorted(sign * bound for bound in bounds))})"
+
+
+def _one_row(comparison, **where):
+    chosen = comparison
+    for column, value in where.items():
+        chosen = chosen[chosen[column] == value]
+    if len(chosen) != 1:
+        raise ValueError(f"{len(chosen)} rows of the comparison have {where}; expected one")
+    return next(chosen.itertuples())
 
 
 def _lead(row) -> tuple:
