@@ -124,11 +124,14 @@ def as_at_release(
     dated = _related(scored, lineage, max_hops) & dates.notna().to_numpy()
     if dated.any():
         periods = _periods(dates, dated, n_periods)
-        groups = [(seeds[0], rows, scored & (dates < start).to_numpy()) for start, rows in periods]
+        groups = [
+            (seeds[0], number, rows, scored & (dates < start).to_numpy())
+            for number, (start, rows) in enumerate(periods)
+        ]
     else:
         folds = zero_shot(responses, lineage, n_folds=n_folds, seeds=seeds, max_hops=max_hops)
-        groups = [(split.seed, split.rows, scored) for split in folds]
-    for number, (seed, rows, before) in enumerate(groups):
+        groups = [(split.seed, split.label["fold"], split.rows, scored) for split in folds]
+    for seed, number, rows, before in groups:
         trained = before & ~_reached(lineage, rows)[: lineage.n_models]
         trained[rows] = False
         if len(rows) and trained.any():

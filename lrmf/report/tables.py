@@ -138,6 +138,42 @@ def interval_table(
     return pd.DataFrame(columns).rename_axis(rows)
 
 
+def release_table(release: pd.DataFrame) -> pd.DataFrame:
+    """R and MAE of each predictor with all relatives known and as at release, with intervals.
+
+    Parameters
+    ----------
+    release : of `bootstrap` by `known`
+    """
+    if release.empty:
+        return pd.DataFrame()
+    parts = [
+        interval_table(group, "predictor").add_suffix(f", {known}")
+        for known, group in release.groupby("known", sort=False)
+    ]
+    table = pd.concat(parts, axis=1).rename_axis("predictor")
+    columns = [name for metric in ("r", "MAE") for name in table if name.startswith(metric)]
+    return table.loc[order_predictors(table.index), columns]
+
+
+def family_table(within: pd.DataFrame, *, metric: str = "pearson") -> pd.DataFrame:
+    """A metric of each predictor inside each family, with its interval; the mean last.
+
+    Parameters
+    ----------
+    within : of `within_families`
+    """
+    if within.empty:
+        return pd.DataFrame()
+    chosen, rows = within[within["metric"] == metric], {}
+    for row in chosen.itertuples():
+        name = "mean" if row.family == "mean" else f"family {row.family}"
+        entry = rows.setdefault(name, {"models": f"{row.n_models:,}"})
+        entry[row.predictor] = interval(row.value, row.lower, row.upper, DECIMALS[metric])
+    columns = ["models", *order_predictors(chosen["predictor"])]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("family")
+
+
 def claim_table(claim: pd.DataFrame) -> pd.DataFrame:
     """The lead in r of each method over each rival, by setting, and the verdict of `leads`."""
     columns = ["setting", "method", "rival", "lead", "verdict"]
