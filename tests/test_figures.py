@@ -294,7 +294,7 @@ def test_as_at_release_draws_both_values_of_each_predictor():
     axes = figures.as_at_release(release).axes[0]
     names = [label.get_text() for label in axes.get_yticklabels()]
     assert dots_of(axes)[names.index("Forecaster")] == pytest.approx(0.66)
-    hollow = lines_of(axes)["all relatives"]
+    hollow = lines_of(axes)[figures.RELEASE_LABEL]
     assert dict(zip(names, hollow[:, 0], strict=True))["Forecaster"] == pytest.approx(0.76)
 
 

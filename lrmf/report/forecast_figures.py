@@ -47,6 +47,7 @@ STRATUM_TITLES = {
     "relation": "closest relation",
     "relatives": "relatives within 2 hops",
 }
+RELEASE_LABEL = "all relatives known (filled: as at release)"
 LEVEL_NAMES = {"parent": "parent of", "sibling": "sibling of", "distant": "more distant"}
 LEVEL_NAMES |= {"finetune": "finetuned from", "merge": "merged from", "adapter": "adapter of"}
 LEVEL_NAMES |= {"quantized": "quantized from"}
@@ -346,10 +347,10 @@ def as_at_release(release):
     now = rows_of(frame, known="as at release").sort_values("value", kind="stable")
     before = rows_of(frame, known="all relatives").set_index("predictor").loc[now["predictor"]]
     figure, axes = plt.subplots(figsize=(COLUMN, 1.15 + 0.22 * len(now)))
-    axes.plot(before["value"], range(len(now)), "o", mfc="none", color=GREY, label="all relatives")
+    axes.plot(before["value"], range(len(now)), "o", mfc="none", color=GREY, label=RELEASE_LABEL)
     _dots(axes, now, "predictor")
     axes.set(xlabel=AXIS_LABELS["pearson"], ylim=(-0.6, len(now) - 0.4))
-    figure.legend(loc="outside lower left", title="filled: as at release; hollow:", ncols=2)
+    figure.legend(loc="outside lower left")
     r = now.set_index("predictor")["value"]
     headline(
         figure,
