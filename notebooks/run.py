@@ -179,6 +179,11 @@ def _checked(name, value, declared, where):
         return float(value)
     if declared[name] is not None and type(value) is not expected:
         raise ParameterError(f"{where}: {name!r} must be {expected.__name__}, got {value!r}")
+    if expected is list and declared[name]:
+        kinds = (str,) if isinstance(declared[name][0], str) else (int, float)
+        if wrong := [entry for entry in value if not isinstance(entry, kinds)]:
+            kind = "texts" if str in kinds else "numbers"
+            raise ParameterError(f"{where}: {name!r} must hold {kind}, got {wrong[0]!r}")
     return value
 
 

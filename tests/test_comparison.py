@@ -171,6 +171,41 @@ def test_strata_split_the_models():
     assert "none" not in set(levels["level"])  # two models only
 
 
+def test_accuracy_within_families_is_that_of_a_hand_made_example():
+    """Two families that r tells apart but for which one forecast is right and one upside down."""
+    up, down = np.array([0.1, 0.2, 0.3, 0.4]), np.array([0.6, 0.7, 0.8, 0.9])
+    frame = made_up_forecasts(n_models=8, n_families=2).query(
+        "predictor == 'Forecaster' and seed == 0 and benchmark == 'a'"
+    )
+    actual = np.empty(8)
+    actual[0::2], actual[1::2] = up, down
+    predicted = actual.copy()
+    predicted[1::2] = down[::-1]
+    frame = frame.assign(actual=actual, predicted=predicted)
+    within = comparison.within_families(frame, min_models=4, n_boot=50)
+    r = within.query("metric == 'pearson'").set_index("family")["value"]
+    assert r.to_dict() == pytest.approx({"0": 1.0, "1": -1.0, "mean": 0.0})
+    mae = within.query("metric == 'mae'").set_index("family")["value"]
+    assert mae.to_dict() == pytest.approx({"0": 0.0, "1": 20.0, "mean": 10.0})
+    assert comparison.bootstrap(frame, n_boot=0)["value"].iloc[0] > 0.7
+    assert comparison.within_families(frame, min_models=5).empty
+
+
+def test_families_are_resampled_for_the_mean_over_families():
+    frame = made_up_forecasts(n_models=72, n_families=6)
+    within = comparison.within_families(frame, min_models=12, n_boot=100)
+    assert set(within["family"]) == {*"012345", "mean"}
+    single = within[within["family"] != "mean"]
+    alone = comparison.bootstrap(frame, by=["family"], cluster=None, n_boot=0)
+    np.testing.assert_allclose(single["value"], alone["value"])
+    assert (within["lower"] <= within["value"]).all() and (within["value"] <= within["upper"]).all()
+    mean = within[within["family"] == "mean"].set_index(["predictor", "metric"])
+    for key, row in mean.iterrows():
+        values = single[(single["predictor"] == key[0]) & (single["metric"] == key[1])]["value"]
+        assert row["value"] == pytest.approx(values.mean())
+        assert row["n_clusters"] == 6 and row["n_models"] == 72
+
+
 @pytest.mark.parametrize(
     ("hops", "level"),
     [(-1, "none"), (1, "1 hop"), (2, "2 hops"), (3, "3 hops or more"), (7, "3 hops or more")],
@@ -264,6 +299,7 @@ def test_emptiness_is_passed_on():
     assert comparison.bootstrap(empty, by=["k"]).empty
     assert "k" in comparison.bootstrap(empty, by=["k"])
     assert comparison.spread_over_folds(empty).empty
+    assert comparison.within_families(empty).empty
     assert comparison.by_stratum(add_strata(empty)).empty
     assert calibration_bins(empty).empty
     assert interval_quality(empty).empty

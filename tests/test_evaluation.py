@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -32,6 +34,12 @@ PROTOCOLS = {
     "homogeneous": lambda r, lineage, models: splits_module.homogeneous(r, lineage, n_folds=2),
     "random": lambda r, lineage, models: splits_module.random_holdout(r, densities=(0.2, 0.5)),
     "date": lambda r, lineage, models: splits_module.date_split(r, models, lineage=lineage),
+    "as_at_release": lambda r, lineage, models: splits_module.as_at_release(
+        r, lineage, models, n_periods=2
+    ),
+    "as_at_release, no dates": lambda r, lineage, models: splits_module.as_at_release(
+        r, lineage, models[["model_id"]], n_folds=3
+    ),
 }
 every_protocol = pytest.mark.parametrize("protocol", PROTOCOLS)
 
@@ -263,6 +271,123 @@ def test_date_split_trains_before_the_cutoff():
         snapshot.responses, models, cutoff="2024-09-01", lineage=lineage
     )
     assert set(models["model_id"][related.rows]) == {"user/beta-merge", "user/beta-merge-dpo"}
+
+
+def descendants_of(lineage, rows):
+    """Positions of all models below any of the rows."""
+    below = {name for row in rows for name in lineage.descendants(lineage.node_ids[row])}
+    return np.flatnonzero(np.isin(lineage.node_ids[: lineage.n_models], sorted(below)))
+
+
+RELEASED = ["as_at_release", "as_at_release, no dates"]
+
+
+@pytest.mark.parametrize("protocol", RELEASED)
+def test_as_at_release_trains_on_no_descendant_and_connects_nothing_later(protocol, hub):
+    lineage = hub[1]
+    splits = splits_of(protocol, hub)
+    with_descendants = 0
+    for split in splits:
+        trained = observed(split.train).any(axis=1)
+        below = descendants_of(lineage, split.rows)
+        with_descendants += len(below)
+        assert trained.any() and not trained[below].any()
+        known, ids = split.lineage, lineage.node_ids
+        assert list(known.node_ids[: known.n_models]) == list(ids[: lineage.n_models])
+        for row in split.rows:
+            assert known.parents(ids[row]) or not lineage.parents(ids[row])
+            assert not known.children(ids[row])
+        # What is neither forecast nor trained on has edges only as an ancestor of what is.
+        for node in np.setdiff1d(np.arange(known.n_nodes), [*split.rows, *np.flatnonzero(trained)]):
+            name = known.node_ids[node]
+            if known.parents(name) or known.children(name):
+                below = set(known.descendants(name))
+                assert below & set(ids[: lineage.n_models][trained]) or below & set(ids[split.rows])
+    assert with_descendants
+
+
+def test_as_at_release_trains_on_nothing_dated_in_the_period_or_later(hub):
+    responses, lineage, _, models = hub
+    dates = pd.to_datetime(models["evaluated_at"], utc=True)
+    splits = splits_of("as_at_release", hub)
+    for split in splits:
+        trained = observed(split.train).any(axis=1)
+        assert dates[trained].max() < dates[split.rows].min()
+    forecast = np.concatenate([split.rows for split in splits])
+    related = np.concatenate([s.rows for s in splits_module.zero_shot(responses, lineage)])
+    start = dates[related].quantile(1 / 3)
+    assert sorted(forecast) == sorted(related[(dates[related] >= start).to_numpy()])
+
+
+def test_as_at_release_without_dates_forecasts_the_models_of_zero_shot(hub):
+    released = splits_of("as_at_release, no dates", hub)
+    for split, twin in zip(released, splits_of("zero_shot", hub), strict=True):
+        np.testing.assert_array_equal(split.rows, twin.rows)
+        np.testing.assert_array_equal(split.target, twin.target)
+        assert not (observed(split.train) & ~observed(twin.train)).any()
+
+
+def test_a_forecast_as_at_release_ignores_the_other_parents_of_later_merges():
+    """a and c are parents of b; with b forecast as well, what c answered says nothing about a."""
+    ids = ["a", "b", "c", "root"]
+    edges = [("a", "b", "merge"), ("c", "b", "merge"), ("root", "a", "finetune")]
+    lineage = Lineage.from_edges(edges, ids)
+    trained = np.array([False, False, True, True])
+    known = splits_module._as_released(lineage, np.array([0, 1]), trained)
+    others = known.drop_edges(known.edges["parent"].to_numpy() == "root")
+    assert others.families[others.index_of("a")] != others.families[others.index_of("c")]
+    assert set(known.ancestors("a")) == {"root"}
+    assert set(known.ancestors("b")) == {"a@parent", "c", "root"}
+
+
+def test_predictors_get_the_lineage_of_a_split(hub):
+    responses, lineage, *_ = hub
+    splits = splits_of("as_at_release", hub)
+    _, told = run(hub, splits, {"lineage": LineageMean()})
+    unrelated = Lineage.from_edges([], lineage.node_ids[: lineage.n_models])
+    _, alone = run(
+        hub, [replace(split, lineage=unrelated) for split in splits], {"lineage": LineageMean()}
+    )
+    np.testing.assert_allclose(alone["predicted"], alone["expected"], atol=1e-6)
+    assert (told["predicted"] - told["expected"]).abs().max() > 0.01
+
+
+def test_extrapolation_forecasts_models_better_than_all_it_trains_on(hub):
+    responses, lineage, items, _ = hub
+    for data in (hub, in_proportions(hub)):
+        responses, lineage, items, _ = data
+        (split,) = splits_module.extrapolation(responses, items, lineage, quantile=0.8)
+        scores = benchmark_scores(responses, items)
+        average = (scores - scores.mean()).mean(axis=1)
+        trained = observed(split.train).any(axis=1)
+        assert average[split.rows].min() > average[trained].max()
+        assert trained.mean() == pytest.approx(0.8, abs=0.02)
+        assert not observed(split.train[split.rows]).any()
+    with pytest.raises(ValueError, match="0 with a relative"):
+        alone = Lineage.from_edges([], lineage.node_ids[: lineage.n_models])
+        splits_module.extrapolation(responses, items, alone)
+
+
+def test_the_parents_mean_is_that_of_the_parents_trained_on():
+    snapshot = tiny_snapshot(binary=False)
+    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+    _, forecasts = evaluation.evaluate(
+        {"item mean": ItemMean()},
+        splits_module.zero_shot(snapshot.responses, lineage, n_folds=2),
+        lineage,
+        items=snapshot.items,
+        truth=snapshot.responses,
+    )
+    scores = benchmark_scores(snapshot.responses, snapshot.items)
+    mean = evaluation.parents_mean(forecasts, lineage, scores)
+    by_id = scores.set_axis(snapshot.models["model_id"])
+    fold = forecasts.set_index("model_id")["fold"].groupby(level=0).first()
+    for row in mean.itertuples():
+        parents = [p for p in lineage.parents(row.model_id) if p in by_id.index]
+        known = [by_id.loc[p, row.benchmark] for p in parents if fold.get(p) != row.fold]
+        known = [score for score in known if np.isfinite(score)]
+        assert row.predicted == pytest.approx(np.mean(known) if known else row.expected)
+    assert (mean["predicted"] != mean["expected"]).any()
 
 
 def test_protocols_say_what_is_wrong_with_their_input(hub):

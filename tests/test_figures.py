@@ -286,6 +286,29 @@ def test_one_family_and_later_models():
     assert title == "Models from 2024-11-09 on (50): Forecaster is best (r = 0.76)"
 
 
+def test_as_at_release_draws_both_values_of_each_predictor():
+    lower = {who: tuple(value - 0.1 for value in r) for who, r in ZERO_SHOT.items()}
+    release = pd.concat(
+        [compared(ZERO_SHOT, known="all relatives"), compared(lower, known="as at release")]
+    )
+    axes = figures.as_at_release(release).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    assert dots_of(axes)[names.index("Forecaster")] == pytest.approx(0.66)
+    hollow = lines_of(axes)[figures.RELEASE_LABEL]
+    assert dict(zip(names, hollow[:, 0], strict=True))["Forecaster"] == pytest.approx(0.76)
+
+
+def test_inside_families_draws_the_mean_and_every_family():
+    others = {who: tuple(value / 2 for value in r) for who, r in ZERO_SHOT.items()}
+    within = pd.concat([compared(ZERO_SHOT, family="0"), compared(others, family="1")])
+    within = pd.concat([within, compared(ZERO_SHOT, family="mean")])
+    axes = figures.inside_families(within).axes[0]
+    names = [label.get_text() for label in axes.get_yticklabels()]
+    bars = [line.get_xdata() for line in axes.lines if line.get_marker() == "|"]
+    assert any(np.allclose(bar, [0.76, 0.38]) for bar in bars if len(bar) == 2)
+    assert len(names) == len(ZERO_SHOT)
+
+
 def test_saved_figures_hide_names_and_say_what_they_show(tmp_path, capsys):
     frame = compared(ZERO_SHOT).assign(model_id="org/secret")
     for _ in range(2):

@@ -228,3 +228,40 @@ def test_frames_are_read_back_and_old_ones_do_not_stay(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["kept.csv"]
     pd.testing.assert_frame_equal(tables.read_frame(tmp_path, "kept"), frame)
     assert tables.read_frame(tmp_path, "gone").empty
+
+
+def test_estimates_and_leads_are_those_of_one_row():
+    frame = compared(
+        {"MF": (0.3, 0.2, 0.4), "kNN": (0.75, 0.6, 0.9), "Forecaster": (0.7, 0.6, 0.8)}
+    )
+    assert tables.estimate(frame) == "0.70 [0.60, 0.80]"
+    assert tables.estimate(frame, "mae", predictor="MF") == "3.0 [2.0, 4.0]"
+    assert tables.lead(frame, "MF") == "0.40 [0.30, 0.50] (better)"
+    assert tables.lead(frame, "kNN") == "-0.05 [-0.20, 0.10] (no clear difference)"
+    # A larger error is worse.
+    assert tables.lead(frame, "MF", metric="mae") == "4.0 [3.0, 5.0] (worse)"
+    with pytest.raises(ValueError, match="2 rows"):
+        tables.estimate(pd.concat([frame, frame]))
+
+
+def test_release_table_sets_each_predictor_beside_itself():
+    known = {"all relatives": (0.8, 0.7, 0.9), "as at release": (0.6, 0.5, 0.7)}
+    release = pd.concat([compared({"Forecaster": r}, known=name) for name, r in known.items()])
+    table = tables.release_table(release)
+    assert table.loc["Forecaster"].to_dict() == {
+        "r, all relatives": "0.80 [0.70, 0.90]",
+        "r, as at release": "0.60 [0.50, 0.70]",
+        "MAE, all relatives": "8.0 [7.0, 9.0]",
+        "MAE, as at release": "6.0 [5.0, 7.0]",
+    }
+    assert tables.release_table(pd.DataFrame()).empty
+
+
+def test_family_table_has_a_row_for_each_family_and_their_mean():
+    r = {"0": (0.5, 0.4, 0.6), "3": (0.3, 0.1, 0.5), "mean": (0.4, 0.3, 0.5)}
+    within = pd.concat([compared({"Forecaster": value}, family=name) for name, value in r.items()])
+    table = tables.family_table(within)
+    assert list(table.index) == ["family 0", "family 3", "mean"]
+    assert table.loc["mean", "Forecaster"] == "0.40 [0.30, 0.50]"
+    assert table["models"].tolist() == ["50"] * 3
+    assert tables.family_table(pd.DataFrame()).empty

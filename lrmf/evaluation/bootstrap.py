@@ -59,13 +59,8 @@ def bootstrap(
     parts = []
     groups = forecasts.groupby(list(by), sort=False, dropna=False) if by else [((), forecasts)]
     for key, group in groups:
-        _check_pairs(group)
-        weights, counts = _resamples(group, n_boot=n_boot, seed=seed, cluster=cluster)
-        draws = {
-            (name, metric): _draw(frame, metric, benchmark, weights, counts.index)
-            for name, frame in group.groupby("predictor", sort=False)
-            for metric in metrics
-        }
+        resamples = {"n_boot": n_boot, "seed": seed, "cluster": cluster}
+        draws, counts = _draws(group, metrics, benchmark, **resamples)
         rows = [
             (*key, *_interval_row(draws, name, metric, benchmark, reference, level))
             for name, metric in draws
@@ -73,6 +68,64 @@ def bootstrap(
         counted = {"n_models": len(counts), "n_clusters": counts.nunique()}
         parts.append(pd.DataFrame(rows, columns=[*by, *COMPARISON[:-2]]).assign(**counted))
     return pd.concat(parts, ignore_index=True)
+
+
+def within_families(
+    forecasts: pd.DataFrame,
+    *,
+    min_models: int = 15,
+    reference: str = FORECASTER.label,
+    metrics: Sequence[str] = ("pearson", "mae"),
+    n_boot: int = 2000,
+    seed: int = 0,
+    level: float = 0.95,
+) -> pd.DataFrame:
+    """`bootstrap` inside each family of at least `min_models` forecast models, and their mean.
+
+    Inside a family single models are resampled. *mean* is the mean over these families; its
+    intervals resample families and, inside each, models.
+
+    Returns
+    -------
+    DataFrame : family (its number in `Lineage.families`, or "mean") and the columns of `bootstrap`;
+        for the mean n_models counts the models of all families, and n_clusters the families.
+    """
+    sizes = forecasts.groupby("family")["model_id"].nunique() if len(forecasts) else pd.Series()
+    large = sizes.index[sizes >= min_models]
+    if large.empty:
+        return pd.DataFrame(columns=["family", *COMPARISON])
+    resamples, parts, rows = {"n_boot": n_boot, "seed": seed, "cluster": None}, [], []
+    for family in large:
+        group = forecasts[forecasts["family"] == family]
+        draws, _ = _draws(group, metrics, "all", **resamples | {"seed": [seed, int(family)]})
+        parts.append(draws)
+        for name, metric in draws:
+            row = _interval_row(draws, name, metric, "all", reference, level)
+            rows.append((str(family), *row, sizes[family], sizes[family]))
+    # Every family counts once in the value, and as often as it is drawn in a resample.
+    rng, n = np.random.default_rng([seed, 2]), len(large)
+    drawn = rng.multinomial(n, np.full(n, 1 / n), size=n_boot if n >= MIN_CLUSTERS else 0)
+    weights = np.concatenate([np.ones((1, n)), drawn]) / n
+    means = {
+        key: (weights * np.stack([draws[key][: len(weights)] for draws in parts], 1)).sum(axis=1)
+        for key in parts[0]
+    }
+    for name, metric in means:
+        row = _interval_row(means, name, metric, "all", reference, level)
+        rows.append(("mean", *row, sizes[large].sum(), n))
+    return pd.DataFrame(rows, columns=["family", *COMPARISON])
+
+
+def _draws(forecasts, metrics, benchmark, **resamples) -> tuple[dict, pd.Series]:
+    """Each metric of each predictor in the same resamples, and the cluster of each model."""
+    _check_pairs(forecasts)
+    weights, clusters = _resamples(forecasts, **resamples)
+    draws = {
+        (name, metric): _draw(frame, metric, benchmark, weights, clusters.index)
+        for name, frame in forecasts.groupby("predictor", sort=False)
+        for metric in metrics
+    }
+    return draws, clusters
 
 
 def _check_names(forecasts, metrics, benchmark):

@@ -51,7 +51,8 @@ def evaluate(
 
     Predictors are cloned for each split, take its seed if they have a `seed` parameter, and are
     fitted once for consecutive splits with the same training array. The predictors that `lineages`
-    names get that lineage instead, while splits and annotations stay. With `shuffle_lineage` all
+    names get that lineage instead, and all of a split with a `lineage` of its own get that one,
+    while splits and annotations stay. With `shuffle_lineage` all
     get `lineage.shuffled(seed)`: the control that shows what lineage is worth (protocol name with
     "-shuffled" appended).
 
@@ -102,6 +103,7 @@ def _evaluate_group(
     """Forecast frame, label and AUC histogram of a predictor on each split of a group."""
     first = group[0]
     train_mask, expected = _scored(first.train), item_means(first.train, items)
+    known = known if first.lineage is None else first.lineage
     known = known.shuffled(first.seed) if shuffle_lineage else known
     fitted = clone(predictor)
     if "seed" in fitted.get_params(deep=False):
@@ -262,6 +264,31 @@ def annotate_forecasts(
         hops=hops[row],
         family=lineage.families[row],
     )
+
+
+def parents_mean(forecasts: pd.DataFrame, lineage: Lineage, scores: pd.DataFrame) -> pd.DataFrame:
+    """Forecasts of *parents' mean* beside those of one predictor: the mean score of the parents.
+
+    Only parents that are not held out in the same fold count. A model without such a parent gets
+    what is expected of any model.
+
+    Parameters
+    ----------
+    forecasts : of `evaluate`, protocol zero_shot, one predictor
+    scores : (n_models, n_benchmarks), of `benchmark_scores`
+    """
+    scores = scores.set_axis(lineage.node_ids[: lineage.n_models]).rename_axis("parent")
+    known = scores.melt(var_name="benchmark", value_name="score", ignore_index=False).dropna()
+    parents = lineage.edges[["parent", "child"]].rename(columns={"child": "model_id"})
+    pairs = forecasts[["seed", "fold", "model_id", "benchmark"]].merge(parents, on="model_id")
+    pairs = pairs.merge(known.reset_index(), on=["parent", "benchmark"])
+    held_out = pd.MultiIndex.from_frame(forecasts[["seed", "fold", "model_id"]])
+    pairs = pairs[~pd.MultiIndex.from_frame(pairs[["seed", "fold", "parent"]]).isin(held_out)]
+    keys = ["seed", "model_id", "benchmark"]
+    mean = pairs.groupby(keys)["score"].mean().reindex(pd.MultiIndex.from_frame(forecasts[keys]))
+    predicted = np.where(mean.notna(), mean, forecasts["expected"])
+    unknown = dict.fromkeys(["lower", "upper", "log_loss", "brier"], np.nan)
+    return forecasts.assign(predictor="parents' mean", predicted=predicted, **unknown)
 
 
 def run_protocol(

@@ -32,7 +32,8 @@ def score_forecasts(forecasts: pd.DataFrame, *, by: Sequence[str]) -> pd.DataFra
         pass for a good model. 0 for a forecast that is the same for all models of every fold, as
         it ranks nobody. "average" is the model's mean over its benchmarks, each centred over the
         models.
-    mae, width, interval_score : points (0-100); the interval score is Winkler's, at 90%.
+    mae, bias, width, interval_score : points (0-100); the bias is the mean error, below 0 where
+        forecasts are too low; the interval score is Winkler's, at 90%.
     coverage : share of the actual values inside the interval.
     log_loss, brier : mean over target cells; probabilities clipped at 1e-6 for the logarithm.
 
@@ -185,6 +186,7 @@ METRICS: dict[str, Callable[[_Table, np.ndarray], np.ndarray]] = {
     "pearson": lambda table, weights: _by_column(pearson, table, weights),
     "spearman": lambda table, weights: _by_column(_spearman, table, weights),
     "mae": lambda table, weights: _weighted_mean(100 * np.abs(table.error), weights),
+    "bias": lambda table, weights: _weighted_mean(100 * table.error, weights),
     "log_loss": lambda t, weights: _weighted_mean(t.losses["log_loss"], weights, t.n_items),
     "brier": lambda t, weights: _weighted_mean(t.losses["brier"], weights, t.n_items),
     "coverage": lambda table, weights: _weighted_mean(_covered(table), weights),

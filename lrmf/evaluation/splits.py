@@ -10,7 +10,7 @@ from scipy import sparse
 from ..data.features import DATE_COLUMNS, model_dates
 from ..data.lineage import Lineage
 from ..data.response_kinds import kind_of
-from ..data.responses import observed, random_places, reveal, without
+from ..data.responses import benchmark_scores, observed, random_places, reveal, without
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,6 +25,7 @@ class Split:
     target : (n_rows, n_items) boolean array, the cells scored: observed in the truth, missing in
         `train`, not revealed.
     label : what tells this split from others of the same protocol and seed (k, density, fold).
+    lineage : None, or the lineage that every predictor gets instead of the whole one.
     """
 
     protocol: str
@@ -34,6 +35,7 @@ class Split:
     revealed: np.ndarray | None
     target: np.ndarray
     label: dict = field(default_factory=dict)
+    lineage: Lineage | None = None
 
 
 def random_holdout(
@@ -79,6 +81,63 @@ def zero_shot(
             train = without(responses, rows)
             target = observed(responses[rows])
             yield Split("zero_shot", seed, train, rows, None, target, {"fold": fold})
+
+
+def as_at_release(
+    responses: np.ndarray,
+    lineage: Lineage,
+    models: pd.DataFrame,
+    *,
+    n_folds: int = 5,
+    seeds: Sequence[int] = (0,),
+    max_hops: int = 2,
+    n_periods: int = 4,
+    column: str | None = None,
+) -> Iterator[Split]:
+    """Zero-shot forecasts of the models of `zero_shot` from what was there when they came out.
+
+    With dates, the models of `zero_shot` are parted into `n_periods` + 1 equally large groups by
+    date. Nothing comes before the first group; each other one is a period with a split of its own,
+    which forecasts the models of the period and trains on models dated before the period begins.
+    Models without a date are neither forecast nor trained on. There are no folds and no draws, so
+    only the first seed is used. Without a single date, the splits are the folds of `zero_shot`,
+    with the same models.
+
+    Each split hides
+
+    - the responses of the models that it forecasts, and of all their descendants, also through
+      nodes without responses;
+    - with dates, the responses of everything dated in the period or later;
+    - every edge to a model that is neither forecast, nor trained on, nor an ancestor of such a
+      model: later merges connect nothing;
+    - every edge from a forecast model to its children. If these are forecast as well, or have
+      forecast descendants, they hang below a copy of the model instead, which has the same parents
+      and no responses.
+
+    What is not hidden: names and cards of hidden models stay in the models table. A merge that is
+    forecast connects its parents, so those that read the tree as undirected (LRMF, averages over
+    many hops) may learn from it by way of a common ancestor; a covariance by parents, as that of
+    the Forecaster, does not. Dates are those of `date_split`.
+    """
+    scored = _scored(responses)
+    dates = model_dates(models, scored, column=column)
+    dated = _related(scored, lineage, max_hops) & dates.notna().to_numpy()
+    if dated.any():
+        periods = _periods(dates, dated, n_periods)
+        groups = [
+            (seeds[0], number, rows, scored & (dates < start).to_numpy())
+            for number, (start, rows) in enumerate(periods)
+        ]
+    else:
+        folds = zero_shot(responses, lineage, n_folds=n_folds, seeds=seeds, max_hops=max_hops)
+        groups = [(split.seed, split.label["fold"], split.rows, scored) for split in folds]
+    for seed, number, rows, before in groups:
+        trained = before & ~_reached(lineage, rows)[: lineage.n_models]
+        trained[rows] = False
+        if len(rows) and trained.any():
+            train, target = without(responses, np.flatnonzero(~trained)), observed(responses[rows])
+            known, label = _as_released(lineage, rows, trained), {"fold": number}
+            yield Split("as_at_release", seed, train, rows, None, target, label, known)
 
 
 def few_shot(
@@ -187,6 +246,36 @@ def date_split(
     return [Split("date", 0, train, rows, None, target, {"cutoff": str(cut.date())})]
 
 
+def extrapolation(
+    responses: np.ndarray,
+    items: pd.DataFrame,
+    lineage: Lineage,
+    *,
+    quantile: float = 0.9,
+    max_hops: int = 2,
+) -> list[Split]:
+    """Train on the models below a quantile of the average score, forecast those above it.
+
+    So every forecast model is better than every model that the fit has seen. Few models of a
+    snapshot are that when they come out, so an out-of-time split has too few of them. The average
+    of a model is the mean over its benchmarks of the score, each minus the mean of all models.
+    Only models with a scored relative within `max_hops` below the quantile are forecast.
+    """
+    scores = benchmark_scores(responses, items)
+    average = (scores - scores.mean()).mean(axis=1).to_numpy()
+    scored = _scored(responses)
+    low = scored & (average < np.quantile(average[scored], quantile))
+    high = scored & ~low & (np.diff(_relatives(lineage, low, max_hops).indptr) > 0)
+    if not low.any() or not high.any():
+        raise ValueError(
+            f"quantile {quantile:g} leaves {low.sum()} models to train on and {high.sum()} with a "
+            "relative among them to forecast"
+        )
+    rows = np.flatnonzero(high)
+    train, target = without(responses, np.flatnonzero(~low)), observed(responses[rows])
+    return [Split("extrapolation", 0, train, rows, None, target, {"quantile": quantile})]
+
+
 def _scored(responses: np.ndarray) -> np.ndarray:
     """Models with at least one observed response."""
     return np.array([observed(row).any() for row in responses])
@@ -223,13 +312,62 @@ def _relatives(lineage: Lineage, scored: np.ndarray, max_hops: int) -> sparse.cs
     return sparse.csr_array(cells, shape=(lineage.n_models, lineage.n_models))
 
 
+def _periods(dates: pd.Series, dated: np.ndarray, n_periods: int) -> list[tuple]:
+    """Start of each period, at a quantile of the dates, and the dated models in it."""
+    starts = dates[dated].quantile(np.arange(1, n_periods + 1) / (n_periods + 1)).unique()
+    period = np.searchsorted(starts, dates.to_numpy(), side="right")
+    return [
+        (start, np.flatnonzero(dated & (period == number)))
+        for number, start in enumerate(starts, start=1)
+    ]
+
+
+def _related(scored: np.ndarray, lineage: Lineage, max_hops: int) -> np.ndarray:
+    """(n_models,) mask of the scored models with another scored one within reach."""
+    return scored & (np.diff(_relatives(lineage, scored, max_hops).indptr) > 0)
+
+
+def _reached(lineage: Lineage, sources: np.ndarray, *, upwards: bool = False) -> np.ndarray:
+    """(n_nodes,) mask of all descendants of the source nodes, or of all their ancestors."""
+    start, end = lineage.parent_index, lineage.child_index
+    if upwards:
+        start, end = end, start
+    reached = np.zeros(lineage.n_nodes, dtype=bool)
+    frontier = np.isin(np.arange(lineage.n_nodes), sources)
+    while frontier.any():
+        following = np.zeros_like(reached)
+        following[end[frontier[start]]] = True
+        frontier = following & ~reached
+        reached |= frontier
+    return reached
+
+
+def _as_released(lineage: Lineage, rows: np.ndarray, trained: np.ndarray) -> Lineage:
+    """The edges that lead to rows, models trained on and their ancestors; rows have no children."""
+    known = np.concatenate([rows, np.flatnonzero(trained)])
+    exists = _reached(lineage, known, upwards=True)
+    exists[known] = True
+    edges = lineage.edges.loc[exists[lineage.child_index], ["parent", "child", "relation"]]
+    # A row with children is a parent under another name, which inherits from the same parents.
+    is_parent = np.intersect1d(lineage.node_ids[rows], edges["parent"])
+    copies = {node_id: f"{node_id}@parent" for node_id in is_parent}
+    twins = edges[edges["child"].isin(is_parent)].replace({"child": copies})
+    edges = pd.concat([edges, twins]).replace({"parent": copies})
+    return Lineage.from_edges(
+        edges,
+        lineage.node_ids[: lineage.n_models],
+        relation_weights=lineage.relation_weights,
+        split_merges=lineage.split_merges,
+    )
+
+
 def _cold_start_folds(
     responses: np.ndarray, lineage: Lineage, *, n_folds: int, max_hops: int, rng
 ) -> list[np.ndarray]:
     """Disjoint folds that cover all scored models with a scored relative within reach."""
     scored = _scored(responses)
     relatives = _relatives(lineage, scored, max_hops)
-    eligible = np.flatnonzero(scored & (np.diff(relatives.indptr) > 0))
+    eligible = np.flatnonzero(_related(scored, lineage, max_hops))
     if n_folds < 2 or len(eligible) < n_folds:
         raise ValueError(
             f"{n_folds} folds need at least 2 folds and as many scored models with a scored "

@@ -12,6 +12,8 @@
 05 ``lineage_gain``               `lineage_gain`
 05 ``bins``, ``intervals``        `calibration`
 05 ``training``                   `one_family_or_all`
+05 ``release``                    `as_at_release`
+05 ``within_families``            `inside_families`
 05 ``dates``                      `later_models`
 ================================  ======================================================
 
@@ -45,6 +47,7 @@ STRATUM_TITLES = {
     "relation": "closest relation",
     "relatives": "relatives within 2 hops",
 }
+RELEASE_LABEL = "all relatives known (filled: as at release)"
 LEVEL_NAMES = {"parent": "parent of", "sibling": "sibling of", "distant": "more distant"}
 LEVEL_NAMES |= {"finetune": "finetuned from", "merge": "merged from", "adapter": "adapter of"}
 LEVEL_NAMES |= {"quantized": "quantized from"}
@@ -329,6 +332,57 @@ def later_models(dates):
         figure,
         f"Models from {best['cutoff']} on ({best['n_models']:,}): {best['predictor']} is best "
         f"(r = {number(best['value'], 2)})",
+    )
+    return figure
+
+
+def as_at_release(release):
+    """Correlation of each predictor with all relatives known, and as at release.
+
+    Parameters
+    ----------
+    release : of `bootstrap` by `known`, which is "all relatives" or "as at release"
+    """
+    frame = rows_of(release, metric="pearson")
+    now = rows_of(frame, known="as at release").sort_values("value", kind="stable")
+    before = rows_of(frame, known="all relatives").set_index("predictor").loc[now["predictor"]]
+    figure, axes = plt.subplots(figsize=(COLUMN, 1.15 + 0.22 * len(now)))
+    axes.plot(before["value"], range(len(now)), "o", mfc="none", color=GREY, label=RELEASE_LABEL)
+    _dots(axes, now, "predictor")
+    axes.set(xlabel=AXIS_LABELS["pearson"], ylim=(-0.6, len(now) - 0.4))
+    figure.legend(loc="outside lower left")
+    r = now.set_index("predictor")["value"]
+    headline(
+        figure,
+        f"As at release {FORECASTER.label} reaches r = {number(r[FORECASTER.label], 2)}, with all "
+        f"relatives known {number(before['value'][FORECASTER.label], 2)} "
+        f"({now['n_models'].max():,} models)",
+    )
+    return figure
+
+
+def inside_families(within):
+    """Correlation inside the largest families: each family a small dot, their mean a large one.
+
+    Parameters
+    ----------
+    within : of `within_families`
+    """
+    frame = rows_of(within, metric="pearson")
+    mean = rows_of(frame, family="mean").sort_values("value", kind="stable")
+    figure, axes = plt.subplots(figsize=(COLUMN, 1.05 + 0.22 * len(mean)))
+    for row, predictor in enumerate(mean["predictor"]):
+        single = frame[(frame["predictor"] == predictor) & (frame["family"] != "mean")]
+        axes.plot(single["value"], [row - 0.25] * len(single), "|", color=GREY, ms=4)
+    _dots(axes, mean, "predictor")
+    axes.axvline(0, color=BLACK, lw=0.6)
+    axes.set(xlabel=AXIS_LABELS["pearson"], ylim=(-0.6, len(mean) - 0.4))
+    r = mean.set_index("predictor")["value"]
+    headline(
+        figure,
+        f"Inside {mean['n_clusters'].max()} families {FORECASTER.label} reaches a mean r of "
+        f"{number(r[FORECASTER.label], 2)}, the best other predictor "
+        f"{number(r.drop(FORECASTER.label).max(), 2)} ({r.drop(FORECASTER.label).idxmax()})",
     )
     return figure
 

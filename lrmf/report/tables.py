@@ -10,15 +10,16 @@ from pathlib import Path
 import pandas as pd
 
 from ..baselines.registry import FORECASTER, STRATA, labels, shown_in
+from ..evaluation.bootstrap import verdict
 from ..evaluation.evaluate import DISTANCES, RELATIVES
 from ..files import write_text
 
 DECIMALS = {
-    "pearson": 2, "spearman": 2, "mae": 1, "log_loss": 3, "brier": 3, "auc": 3, "coverage": 2,
-    "width": 1, "interval_score": 1,
+    "pearson": 2, "spearman": 2, "mae": 1, "bias": 1, "log_loss": 3, "brier": 3, "auc": 3,
+    "coverage": 2, "width": 1, "interval_score": 1,
 }  # fmt: skip
 HEADINGS = {
-    "pearson": "r", "spearman": "Spearman", "mae": "MAE", "log_loss": "log-loss",
+    "pearson": "r", "spearman": "Spearman", "mae": "MAE", "bias": "bias", "log_loss": "log-loss",
     "brier": "Brier", "auc": "AUC", "coverage": "coverage", "width": "width",
 }  # fmt: skip
 NONE = "-"
@@ -137,6 +138,42 @@ def interval_table(
     return pd.DataFrame(columns).rename_axis(rows)
 
 
+def release_table(release: pd.DataFrame) -> pd.DataFrame:
+    """R and MAE of each predictor with all relatives known and as at release, with intervals.
+
+    Parameters
+    ----------
+    release : of `bootstrap` by `known`
+    """
+    if release.empty:
+        return pd.DataFrame()
+    parts = [
+        interval_table(group, "predictor").add_suffix(f", {known}")
+        for known, group in release.groupby("known", sort=False)
+    ]
+    table = pd.concat(parts, axis=1).rename_axis("predictor")
+    columns = [name for metric in ("r", "MAE") for name in table if name.startswith(metric)]
+    return table.loc[order_predictors(table.index), columns]
+
+
+def family_table(within: pd.DataFrame, *, metric: str = "pearson") -> pd.DataFrame:
+    """A metric of each predictor inside each family, with its interval; the mean last.
+
+    Parameters
+    ----------
+    within : of `within_families`
+    """
+    if within.empty:
+        return pd.DataFrame()
+    chosen, rows = within[within["metric"] == metric], {}
+    for row in chosen.itertuples():
+        name = "mean" if row.family == "mean" else f"family {row.family}"
+        entry = rows.setdefault(name, {"models": f"{row.n_models:,}"})
+        entry[row.predictor] = interval(row.value, row.lower, row.upper, DECIMALS[metric])
+    columns = ["models", *order_predictors(chosen["predictor"])]
+    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("family")
+
+
 def claim_table(claim: pd.DataFrame) -> pd.DataFrame:
     """The lead in r of each method over each rival, by setting, and the verdict of `leads`."""
     columns = ["setting", "method", "rival", "lead", "verdict"]
@@ -145,6 +182,44 @@ def claim_table(claim: pd.DataFrame) -> pd.DataFrame:
         for row in claim.itertuples()
     ]
     return pd.DataFrame(rows, columns=columns).set_index("setting")
+
+
+def estimate(
+    comparison: pd.DataFrame, metric: str = "pearson", *, predictor: str = FORECASTER.label, **where
+) -> str:
+    """'0.73 [0.70, 0.76]': a metric of one predictor, where other columns have these values.
+
+    Parameters
+    ----------
+    comparison : of `bootstrap`
+    """
+    row = _one_row(comparison, metric=metric, predictor=predictor, **where)
+    return interval(row.value, row.lower, row.upper, DECIMALS[metric])
+
+
+def lead(comparison: pd.DataFrame, predictor: str, *, metric: str = "pearson", **where) -> str:
+    """'0.03 [0.01, 0.05] (better)': the reference minus a predictor, and the verdict.
+
+    Parameters
+    ----------
+    comparison : of `bootstrap`
+    """
+    row = _one_row(comparison, metric=metric, predictor=predictor, **where)
+    text = interval(*_lead(row), DECIMALS[metric])
+    if pd.isna(row.difference_lower):
+        return f"{text} (no interval)"
+    bounds = row.difference_lower, row.difference_upper
+    sign = 1 if metric in ("pearson", "spearman", "auc") else -1
+    return f"{text} ({verdict(*sorted(sign * bound for bound in bounds))})"
+
+
+def _one_row(comparison, **where):
+    chosen = comparison
+    for column, value in where.items():
+        chosen = chosen[chosen[column] == value]
+    if len(chosen) != 1:
+        raise ValueError(f"{len(chosen)} rows of the comparison have {where}; expected one")
+    return next(chosen.itertuples())
 
 
 def _lead(row) -> tuple:
