@@ -69,11 +69,10 @@ def protocols(snapshot, lineage, n_folds):
     dates = model_dates(snapshot.models, observed(snapshot.responses).any(axis=1))
     if dates.notna().sum() < 100:
         return
-    for quantile in QUANTILES:
-        split = splits.date_split(
-            snapshot.responses, snapshot.models, quantile=quantile, lineage=lineage
-        )
-        yield f"later than {split[0].label['cutoff']}", split
+    for split in splits.date_split(
+        snapshot.responses, snapshot.models, quantiles=QUANTILES, lineage=lineage
+    ):
+        yield f"later than {split.label['cutoff']}", [split]
 
 
 def with_trees(forecasts):

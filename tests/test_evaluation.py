@@ -271,6 +271,20 @@ def test_date_split_trains_before_the_cutoff():
         snapshot.responses, models, cutoff="2024-09-01", lineage=lineage
     )
     assert set(models["model_id"][related.rows]) == {"user/beta-merge", "user/beta-merge-dpo"}
+    # What later models are parents of was not there yet.
+    assert not related.lineage.edges["parent"].isin(models["model_id"][related.rows]).any()
+
+
+def test_date_split_has_a_split_for_each_cutoff():
+    snapshot = tiny_snapshot()
+    quantiles = (0.3, 0.6)
+    dated = pd.to_datetime(snapshot.models["evaluated_at"], utc=True)
+    splits = splits_module.date_split(snapshot.responses, snapshot.models, quantiles=quantiles)
+    assert [split.label["cutoff"] for split in splits] == [
+        str(date.date()) for date in dated.quantile(list(quantiles))
+    ]
+    first, second = splits
+    assert set(second.rows) < set(first.rows)
 
 
 def descendants_of(lineage, rows):

@@ -210,16 +210,17 @@ def date_split(
     models: pd.DataFrame,
     *,
     cutoff: str | None = None,
-    quantile: float = 0.8,
+    quantiles: Sequence[float] = (0.8,),
     column: str | None = None,
     lineage: Lineage | None = None,
     max_hops: int = 2,
 ) -> list[Split]:
-    """Train on models dated before the cutoff, forecast the models dated on or after it.
+    """For each cutoff, train on models dated before it, forecast the models dated on or after it.
 
-    `column` defaults to `evaluated_at` where known, else `created_at`; `cutoff` to that quantile of
-    the dates. Models without a date are in neither part: they might be from after the cutoff.
-    With a `lineage`, only models with an earlier scored relative within `max_hops` are scored.
+    `column` defaults to `evaluated_at` where known, else `created_at`; the cutoffs to these
+    quantiles of the dates. Models without a date are in neither part: they might be from after the
+    cutoff. With a `lineage`, only models with an earlier scored relative within `max_hops` are
+    scored, and edges are hidden as in `as_at_release`: later models have parents, but no children.
     """
     scored = _scored(responses)
     dates = model_dates(models, scored, column=column)
@@ -230,20 +231,26 @@ def date_split(
             f"no dates to split by: models has no value in {' or '.join(names)}; "
             "use zero_shot, or fill in the dates"
         )
-    cut = dated.quantile(quantile) if cutoff is None else pd.to_datetime(cutoff, utc=True)
-    early = scored & (dates < cut).to_numpy()
-    late = scored & (dates >= cut).to_numpy()
-    if lineage is not None:
-        late &= np.diff(_relatives(lineage, early, max_hops).indptr) > 0
-    if not early.any() or not late.any():
-        raise ValueError(
-            f"cutoff {cut.date()} leaves {early.sum()} models to train on and {late.sum()} to "
-            f"forecast; dates run from {dated.min().date()} to {dated.max().date()}"
-        )
-    rows = np.flatnonzero(late)
-    train = without(responses, np.flatnonzero(~early))
-    target = observed(responses[rows])
-    return [Split("date", 0, train, rows, None, target, {"cutoff": str(cut.date())})]
+    cuts = dated.quantile(list(quantiles)) if cutoff is None else pd.to_datetime([cutoff], utc=True)
+    found = []
+    for cut in pd.DatetimeIndex(cuts).unique():
+        early = scored & (dates < cut).to_numpy()
+        late = scored & (dates >= cut).to_numpy()
+        known = None
+        if lineage is not None:
+            known = _as_released(lineage, np.flatnonzero(late), early)
+            late &= np.diff(_relatives(known, early, max_hops).indptr) > 0
+            known = _as_released(lineage, np.flatnonzero(late), early)
+        if not early.any() or not late.any():
+            raise ValueError(
+                f"cutoff {cut.date()} leaves {early.sum()} models to train on and {late.sum()} to "
+                f"forecast; dates run from {dated.min().date()} to {dated.max().date()}"
+            )
+        rows = np.flatnonzero(late)
+        train = without(responses, np.flatnonzero(~early))
+        target, label = observed(responses[rows]), {"cutoff": str(cut.date())}
+        found.append(Split("date", 0, train, rows, None, target, label, known))
+    return found
 
 
 def extrapolation(
