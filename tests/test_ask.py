@@ -257,6 +257,19 @@ class TestAnswers:
         assert found.answers == {"bbh/snarks/2": 1, "bbh/snarks/5": 1}
         assert any("1" in note for note in found.notes)
 
+    def test_samples_as_one_array(self, tmp_path):
+        path = tmp_path / "samples_leaderboard_bbh_snarks.jsonl"
+        path.write_text(json.dumps([{"doc_id": 2, "acc_norm": "True"}], indent=1))
+        assert self.read(path).answers == {"bbh/snarks/2": 1}
+
+    @pytest.mark.parametrize("tail", ["{torn", "\0", "\udcff", "[" * 10**5])
+    def test_damaged_samples(self, tmp_path, tail):
+        path = tmp_path / "samples_leaderboard_bbh_snarks.jsonl"
+        line = json.dumps({"doc_id": 2, "acc_norm": 1.0})
+        path.write_bytes(f"{line}\n{tail}\n".encode("utf-8", "surrogateescape"))
+        with pytest.raises(ValueError, match=r"snarks\.jsonl: is damaged"):
+            self.read(tmp_path)
+
     def test_a_results_file(self, tmp_path):
         path = tmp_path / "results.json"
         rows = {

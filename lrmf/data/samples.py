@@ -1,8 +1,11 @@
 """Answers to single questions as versions of lm-evaluation-harness write them."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from typing import NamedTuple
+
+from .benchmarks import METRICS, metric_rank
 
 _WRITTEN = {"true": 1, "true_": 1, "1": 1, "1.0": 1, "false": 0, "false_": 0, "0": 0, "0.0": 0}
 
@@ -19,16 +22,17 @@ class Samples(NamedTuple):
     n_unusable: int
 
 
-def read_samples(lines: Iterable[bytes], metric: str) -> Samples:
+def read_samples(lines: Iterable[bytes], metric: str, *, strict: bool = False) -> Samples:
     """Read a samples file, of which id, hash and metric are kept: JSON Lines, or one JSON array.
 
     Where a question was scored through several filters, the filter ``none`` counts, or the first by
     name. Lines that repeat a question are counted and left out; so are lines that are no JSON
-    object, have no id, or no 0/1 value of the metric.
+    object, have no id, or no 0/1 value of the metric. If ``strict``, text that is no JSON raises
+    ValueError.
     """
     chosen: dict[int, tuple[str, bool, str]] = {}
     n_repeated = n_unusable = 0
-    for row in _rows(lines):
+    for row in _rows(lines, strict=strict):
         doc_id, value = row.get("doc_id"), _truth(row.get(metric))
         if type(doc_id) is not int or value is None:
             n_unusable += 1
@@ -44,11 +48,53 @@ def read_samples(lines: Iterable[bytes], metric: str) -> Samples:
     return Samples(keys, [value for _, (_, value, _) in ordered], n_repeated, n_unusable)
 
 
-def _rows(lines: Iterable[bytes]) -> Iterator[dict]:
+def metric_of(lines: Iterable[bytes], task: str) -> str | None:
+    """The metric of a samples file: the first by `metric_rank` that its first line of any has."""
+    for row in _rows(lines):
+        listed = row.get("metrics")
+        names = [*METRICS, *(listed if isinstance(listed, list) else [])]
+        if names := [name for name in names if isinstance(name, str) and name in row]:
+            return min(names, key=lambda name: (metric_rank(name, task), name))
+    return None
+
+
+def name_questions(
+    lists: Mapping[Hashable, list[list]], n_files: Mapping[Hashable, int]
+) -> dict[Hashable, list[str]]:
+    """Name each question of a task the same in all lists of keys ``[doc_id, hash]``.
+
+    A question is known by its hash, since versions of the harness number them differently; the
+    second of two questions with one hash is told by its turn. Without hashes, questions are taken
+    to be numbered as in most files: ``n_files`` is how many have a list.
+    """
+    votes: Counter = Counter()
+    for place, n in n_files.items():
+        votes.update({(doc_id, text): n for doc_id, text in lists[place] if text})
+    usual: dict[int, str] = {}
+    for (doc_id, doc_hash), _ in sorted(votes.items(), key=lambda vote: (-vote[1], vote[0])):
+        usual.setdefault(doc_id, doc_hash)
+    named = {}
+    for place in n_files:
+        names, turns = [], Counter()
+        for doc_id, doc_hash in lists[place]:
+            name = doc_hash or usual.get(doc_id, f"doc-{doc_id}")
+            turns[name] += 1
+            names.append(name if turns[name] == 1 else f"{name}-{turns[name]}")
+        named[place] = names
+    return named
+
+
+def _rows(lines: Iterable[bytes], *, strict: bool = False) -> Iterator[dict]:
     """The objects of JSON Lines or of one JSON array; an empty one for what is none."""
     decode, rest, in_array, is_first = json.JSONDecoder().raw_decode, "", False, True
-    for line in filter(bytes.strip, lines):
-        text = line.decode("utf-8", "surrogateescape").removeprefix("\ufeff").strip()
+    for number, line in enumerate(lines, 1):
+        text = (
+            line.decode("utf-8", "strict" if strict else "surrogateescape")
+            .removeprefix("\ufeff")
+            .strip()
+        )
+        if not text:
+            continue
         if is_first:
             is_first, in_array = False, text.startswith("[")
             text = text[in_array:]
@@ -56,18 +102,20 @@ def _rows(lines: Iterable[bytes]) -> Iterator[dict]:
         while rest := rest.lstrip(" \t\r\n," if in_array else None):
             try:
                 row, end = decode(rest)
-            except (ValueError, RecursionError):
-                if not in_array:
-                    yield {}
-                    rest = ""
-                elif before and text.startswith('{"doc_id"'):
-                    yield {}  # a sample begins: what stood before it is none
-                    before, rest = "", text
-                    continue
-                break  # in an array an object may go on in the next line
+            except (ValueError, RecursionError) as error:
+                # In an array an object may go on in the next line, unless a sample begins there.
+                if in_array and not (before and text.startswith('{"doc_id"')):
+                    break
+                if strict:
+                    raise ValueError(f"line {number} is no JSON") from error
+                yield {}
+                before, rest = "", text if in_array else ""
+                continue
             yield row if isinstance(row, dict) else {}
             rest = rest[end:]
     if rest and rest != "]":
+        if strict:
+            raise ValueError("the list of samples breaks off")
         yield {}
 
 

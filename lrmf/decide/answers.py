@@ -9,10 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-LEADERBOARD = {"ifeval", "bbh", "math", "gpqa", "musr", "mmlu_pro"}
-PREFIX = "leaderboard_"  # of the tasks of these benchmarks in lm-eval
-# What lm-eval calls a right answer, the first that a line has.
-METRICS = ("acc_norm", "exact_match", "acc", "prompt_level_strict_acc", "pass@1", "mc1")
+from ..data.benchmarks import BENCHMARKS, METRICS, PREFIX, metric_rank
+from ..data.samples import metric_of, read_samples
+
 _SAMPLES = re.compile(r"samples_(.+?)(_\d{4}-\d\d-\d\dT[\d\-:.]+)?\.jsonl")
 _NUMBER = re.compile(r"(?:doc-)?(\d+)")
 
@@ -36,7 +35,7 @@ class Questions:
 
     def __init__(self, item_ids, benchmarks):
         self.item_ids = [str(item) for item in item_ids]
-        self.prefix = PREFIX if benchmarks <= LEADERBOARD else ""
+        self.prefix = PREFIX if benchmarks <= BENCHMARKS.keys() else ""
 
     @cached_property
     def places(self):
@@ -149,21 +148,21 @@ def _read_table(path, questions, found):
 
 def _read_samples(path, questions, found):
     match = _SAMPLES.fullmatch(path.name)
-    task, unknown = _plain(match[1]) if match else "", 0
-    seen = {}
-    for line in path.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line) if line.strip() else None
-        if not isinstance(row, dict):
-            continue
-        value = next((row[name] for name in METRICS if name in row), None)
-        number, name = row.get("doc_id"), str(row.get("filter", ""))
-        # By the hash of the question, or by its number; of several filters the first by name.
-        item = f"{task.replace('_', '/', 1)}/{str(row.get('doc_hash'))[:16]}"
-        item = item if item in questions.places else questions.items.get((task, number))
-        if item is None or value not in (0, 1):
-            unknown += 1
-        elif item not in seen or name < seen[item]:
-            seen[item] = name
+    task = match[1] if match else ""
+    with open(path, "rb") as file:
+        metric = metric_of(file, task)
+        file.seek(0)
+        try:
+            samples = read_samples(file, metric, strict=True)
+        except ValueError as error:
+            raise AnswersError(f"{path}: is damaged ({error})") from error
+    unknown = samples.n_unusable
+    for (number, name), value in zip(samples.keys, samples.values, strict=True):
+        # By the hash of the question, or by its number.
+        item = f"{_plain(task).replace('_', '/', 1)}/{name}"
+        item = item if item in questions.places else questions.items.get((_plain(task), number))
+        unknown += item is None
+        if item is not None:
             found.answers[item] = int(value)
     if unknown:
         found.notes.append(f"{path.name}: {unknown} lines are no right or wrong answer to an item "
@@ -180,8 +179,9 @@ def _read_results(path, questions, benchmarks, found):
         metrics = {}
         for key, value in row.items() if isinstance(row, dict) else ():
             metrics.setdefault(key.partition(",")[0], value)
-        value = next((metrics[name] for name in METRICS if name in metrics), None)
-        name = _plain(task)
+        names = [name for name in METRICS if name in metrics]
+        metric = min(names, key=lambda name: metric_rank(name, task), default=None)
+        value, name = metrics.get(metric), _plain(task)
         if not isinstance(value, int | float) or not 0 <= value <= 1:
             skipped.append(task)
         elif name in benchmarks:

@@ -11,12 +11,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from ..data.benchmarks import BENCHMARKS, TASKS
 from ..data.metadata import commit
 from ..data.responses import MISSING
-from ..data.samples import Samples, read_samples
+from ..data.samples import Samples, name_questions, read_samples
 from .client import CORRUPT, Client
 from .errors import CrawlError, Refusal
-from .leaderboard import BENCHMARKS, DETAILS_OWNER
+from .leaderboard import DETAILS_OWNER
 from .log import CrawlLog
 
 MAX_SAMPLES = 2 * 2**30
@@ -24,14 +25,6 @@ _CHECKSUM_TRIES = 3
 _FILE = re.compile(
     r"(?:^|/)samples_(?P<task>leaderboard_\w+?)_(?P<time>\d{4}-\d\d-\d\dT[\d\-:.]+)\.jsonl?$"
 )
-TASKS = {
-    "leaderboard_" + (benchmark if subtask == benchmark else f"{benchmark}_{subtask}"): (
-        benchmark,
-        subtask,
-    )
-    for benchmark, properties in BENCHMARKS.items()
-    for subtask in properties.subtasks
-}
 
 
 class Run(NamedTuple):
@@ -251,41 +244,23 @@ def build_matrix(
         own = {rows[model]: found for (model, name), found in answers.items() if name == task}
         if not own:
             continue
-        questions = _question_names(Counter(found.keys for found in own.values()), keys)
+        n_files = Counter(found.keys for found in own.values())
+        names = name_questions(keys, n_files)
         # A question's place is its doc_id in the most common list that has it.
-        places = questions.drop_duplicates("name").sort_values(["doc_id", "name"])["name"]
-        names = questions.groupby("digest")["name"].agg(list)
-        columns = {digest: pd.Index(places).get_indexer(own) for digest, own in names.items()}
-        block = np.full((len(model_ids), len(places)), MISSING, dtype=np.uint8)
+        places: dict[str, int] = {}
+        for digest in sorted(n_files, key=lambda digest: (-n_files[digest], digest)):
+            for (doc_id, _), name in zip(keys[digest], names[digest], strict=True):
+                places.setdefault(name, doc_id)
+        questions = pd.Index(sorted(places, key=lambda name: (places[name], name)))
+        columns = {digest: questions.get_indexer(own_names) for digest, own_names in names.items()}
+        block = np.full((len(model_ids), len(questions)), MISSING, dtype=np.uint8)
         for row, found in own.items():
             bits = np.unpackbits(np.frombuffer(found.bits, np.uint8), count=found.n_answers)
             block[row, columns[found.keys]] = bits
-        ids = f"{benchmark}/{subtask}/" + places
+        ids = f"{benchmark}/{subtask}/" + questions
         parts.append(pd.DataFrame({"item_id": ids, "benchmark": benchmark, "subtask": subtask}))
         blocks.append(block)
     if not blocks:
         raise CrawlError("none of the models has details; crawl without --instances")
     items = pd.concat(parts, ignore_index=True).astype("string").assign(n_trials=1)
     return items, np.hstack(blocks)
-
-
-def _question_names(n_files: Counter, keys: dict[str, list]) -> pd.DataFrame:
-    """Name each question the same in all lists of keys: columns digest, doc_id, name.
-
-    A question is known by its hash, since versions of the harness number them differently; the
-    second of two questions with one hash is told by its turn. Questions of a file without hashes
-    are taken to be numbered as in most files. The most common list comes first.
-    """
-    digests = sorted(n_files, key=lambda digest: (-n_files[digest], digest))
-    rows = [(digest, *key) for digest in digests for key in keys[digest]]
-    frame = pd.DataFrame(rows, columns=["digest", "doc_id", "hash"])
-    # The hash under which most files have a doc_id; ties go to the smaller hash.
-    votes = frame[frame["hash"] != ""].assign(n=frame["digest"].map(n_files))
-    votes = votes.groupby(["doc_id", "hash"], as_index=False)["n"].sum()
-    votes = votes.sort_values(["doc_id", "n", "hash"], ascending=[True, False, True])
-    usual = votes.drop_duplicates("doc_id").set_index("doc_id")["hash"]
-    named = frame["hash"].where(frame["hash"] != "", frame["doc_id"].map(usual))
-    named = named.fillna("doc-" + frame["doc_id"].astype(str))
-    turn = named.groupby([frame["digest"], named]).cumcount() + 1
-    frame["name"] = named.where(turn == 1, named + "-" + turn.astype(str))
-    return frame

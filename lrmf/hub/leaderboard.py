@@ -3,16 +3,15 @@
 import html
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
 from decimal import Decimal
 from numbers import Real
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..data.benchmarks import BENCHMARKS
 from ..data.ids import normalised_id
 from ..data.metadata import commit, day
 from ..data.schema import quote
@@ -23,32 +22,6 @@ TABLE_REPO = "open-llm-leaderboard/contents"
 TABLE_FILE = "data/train-00000-of-00001.parquet"
 DETAILS_OWNER = "open-llm-leaderboard"
 MAX_TABLE_BYTES = 200 * 2**20
-
-
-@dataclass(frozen=True)
-class Benchmark:
-    """One of the six: its column of the table, its metric in the details, its subtasks' sizes."""
-
-    column: str
-    metric: str
-    subtasks: dict[str, int] = field(hash=False)
-
-    @property
-    def n_trials(self) -> int:
-        """Number of questions."""
-        return sum(self.subtasks.values())
-
-
-BENCHMARKS = {
-    str(name): Benchmark(
-        rows["column"].iloc[0],
-        rows["metric"].iloc[0],
-        dict(zip(rows["subtask"], rows["n_questions"].tolist(), strict=True)),
-    )
-    for name, rows in pd.read_csv(Path(__file__).with_name("benchmarks.csv")).groupby(
-        "benchmark", sort=False
-    )
-}
 LARGE = "mmlu_pro"  # nearly all of the bytes of the details
 _LARGEST = 1e5  # billions of parameters
 # Of several evaluations of one model the one closest to the released weights is kept.

@@ -16,15 +16,16 @@ import pandas as pd
 from tqdm import tqdm
 
 from .. import files
+from ..data.benchmarks import BENCHMARKS, TASKS
 from ..data.lineage import Lineage
 from ..data.snapshot import Snapshot, SnapshotError, save_snapshot
 from . import community, details, known_models, leaderboard
 from .ancestry import Crawler, read_file_claims, read_visit
 from .client import Client, each
-from .details import TASKS, Answers, Repository, megabytes
+from .details import Answers, Repository, megabytes
 from .edges import current_names, establish_edges
 from .errors import CrawlError
-from .leaderboard import BENCHMARKS, LARGE, TABLE_REPO
+from .leaderboard import LARGE, TABLE_REPO
 from .log import LOG_FOLDER, CrawlLog
 
 STATUS_FILE = "crawl_status.parquet"
@@ -79,7 +80,7 @@ def crawl(
     lineage_of : path of a snapshot: instead of scores, fetch cards and family trees of its models,
         and keep its items and responses
     datasets : of Community Evals, ids of benchmark datasets; default: the Hub's official ones
-    benchmarks : keys of `leaderboard.BENCHMARKS`; default: all, or with ``instances`` all but
+    benchmarks : keys of `BENCHMARKS`; default: all, or with ``instances`` all but
         MMLU-Pro
     instances : collect the answers to single questions instead of the benchmarks' scores
     models : ids to crawl instead of the whole leaderboard. Those that are not on it become models

@@ -9,7 +9,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from .results import Results, Unreadable, known_id, load_json, mapping, number, rank_of
+from ..data.benchmarks import metric_rank
+from .results import Results, Unreadable, known_id, load_json, mapping, number
 
 LICENSE = ""  # that of each evaluation's source
 CITATION = "Every Eval Ever (2026), arXiv:2606.14516"
@@ -63,7 +64,7 @@ def _named(row: dict) -> tuple[str, str]:
 
 
 def _rank(metric: str) -> int:
-    return rank_of(metric.partition(":")[0])
+    return metric_rank(metric.partition(":")[0])
 
 
 def _proportion(row: dict, metric: dict) -> float:

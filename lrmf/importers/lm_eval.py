@@ -4,13 +4,16 @@ Source: `lm_eval.loggers.EvaluationTracker` and `lm_eval.evaluator` of version 0
 """
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from pathlib import PurePath
 
 import networkx as nx
 
-from .lm_eval_samples import named_model, place_of, rank_in, read_answers
-from .results import Results, Unreadable, load_json, mapping, number
+from ..data.benchmarks import TASKS, metric_rank
+from ..data.samples import Samples, metric_of, name_questions, read_samples
+from .results import Results, Unreadable, known_id, load_json, mapping, number
 
 LICENSE = ""
 CITATION = "Gao et al. (2024), The Language Model Evaluation Harness, doi:10.5281/zenodo.12608602"
@@ -25,7 +28,8 @@ _PACKED = re.compile(r"load_in_[48]bit|gptq|awq|gguf|uint8", re.IGNORECASE)  # n
 
 def read(files: Iterable, results: Results) -> None:
     """Read results first: they name the models and the groups of the samples beside them."""
-    models, groups, scores, samples = {}, nx.DiGraph(), [], []
+    models, groups, scores, answers = {}, nx.DiGraph(), [], defaultdict(list)
+    samples = []
     for file in files:
         match = _FILE.fullmatch(file.name)
         if match and match["task"]:
@@ -35,8 +39,36 @@ def read(files: Iterable, results: Results) -> None:
                 scores += _read_scores(file, match and match["time"], results, models, groups)
     for file, model_id, task, value, options in scores:
         with results.reading(file):
-            results.add(file, model_id, place_of(task, groups), value, **options)
-    read_answers(samples, results, models, groups)
+            results.add(file, model_id, _place_of(task, groups), value, **options)
+    for file, task, time in samples:
+        with results.reading(file):
+            folder = str(file.parent)
+            model_id = models.get((folder, time)) or models.get((folder, ""))
+            found, metric = _read_samples(file, task, results)
+            options = {"variant": metric, "rank": metric_rank(metric, task), "order": (time,)}
+            answers[task].append((file, model_id or _named(file.parent.name), found, options))
+    for task, runs in answers.items():
+        place = _place_of(task, groups)
+        lists = {str(file): found.keys for file, _, found, _ in runs}
+        names = name_questions(lists, dict.fromkeys(lists, 1))
+        for file, model_id, found, options in runs:
+            questions = [f"{place[1]}/{name}" for name in names[str(file)]]
+            with results.reading(file):
+                known = dict(zip(questions, map(int, found.values), strict=True))
+                results.add(file, model_id, place, known, **options)
+
+
+def _read_samples(file, task: str, results: Results) -> tuple[Samples, str]:
+    """Answers of 0 or 1 in a samples file, and their metric."""
+    with file.open("rb") as stream:
+        metric = metric_of(stream, task)
+    with file.open("rb") as stream:
+        found = read_samples(stream, metric)
+    if not found.keys:
+        raise Unreadable(f"has no answer of 0 or 1 by {metric or 'any metric'}")
+    if found.n_unusable:
+        results.leave_out(file, f"{found.n_unusable} lines without 0 or 1 by {metric}")
+    return found, metric
 
 
 def _read_scores(file, time: str | None, results: Results, models: dict, groups) -> list[tuple]:
@@ -62,7 +94,7 @@ def _read_scores(file, time: str | None, results: Results, models: dict, groups)
             results.leave_out(file, f"{task}: has no score from 0 to 1, the higher the better")
         n_trials = mapping(mapping(content, "n-samples"), task).get("effective")
         for metric, (_, value) in found.items():
-            options = {"n_trials": n_trials, "variant": metric, "rank": rank_in(task, metric)}
+            options = {"n_trials": n_trials, "variant": metric, "rank": metric_rank(metric, task)}
             scores.append((file, model_id, task, value, options | {"order": (time or "",)}))
     return scores
 
@@ -86,7 +118,7 @@ def _read_model(content: dict, file, time: str, results: Results) -> str:
     if isinstance(stated, str):
         stated = dict(pair.strip().partition("=")[::2] for pair in stated.split(","))
     named = next((stated[name] for name in _NAMES if stated.get(name)), content.get("model_name"))
-    model_id = named_model(named or file.parent.name)
+    model_id = _named(named or file.parent.name)
     if stated.get("peft"):
         results.add_edge(stated.get("pretrained"), model_id, "adapter", "model_args")
     size, dtype = number(config.get("model_num_parameters")), str(config.get("model_dtype") or "")
@@ -98,3 +130,19 @@ def _read_model(content: dict, file, time: str, results: Results) -> str:
     results.add_model(model_id, order=(time,), **facts)
     results.versions.add(str(content.get("lm_eval_version", "unknown")))
     return model_id
+
+
+def _named(text: object) -> str:
+    """An id; of a local path its last two parts; of a folder ``org__name`` or its details."""
+    text = str(text).removesuffix("-details")
+    try:
+        return known_id(text if "/" in text else text.replace("__", "/", 1))
+    except Unreadable:
+        return known_id("/".join(PurePath(text.strip("~./\\")).parts[-2:]))
+
+
+def _place_of(task: str, groups: nx.DiGraph) -> tuple[str, str]:
+    """Benchmark and subtask: the outermost group of a task, or the task itself."""
+    above = nx.ancestors(groups, task) if task in groups else ()
+    outermost = min((group for group in above if not groups.in_degree(group)), default=task)
+    return TASKS.get(task, (outermost, task))

@@ -21,12 +21,9 @@ from ..data.metadata import mapping
 from ..data.responses import MISSING
 from ..data.schema import UNKNOWN_TRIALS, is_id, quote
 
-__all__ = ["METRICS", "Results", "Unreadable", "files_in", "known_id", "load_json", "mapping"]
-__all__ += ["number", "rank_of"]
+__all__ = ["Results", "Unreadable", "files_in", "known_id", "load_json", "mapping", "number"]
 
 ARCHIVES = (".zip", ".whl")
-# Of several metrics of a task the first of these counts, then the first by name.
-METRICS = "prompt_level_strict_acc acc_norm exact_match acc accuracy mc2 pass@1 em f1".split()
 _FACTS = "revision params_b precision license created_at evaluated_at".split()
 _UNREADABLE = (
     *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError),
@@ -97,11 +94,6 @@ def known_id(text: object) -> str:
     if not is_id(name):
         raise Unreadable(f"{quote(text)} is not the id of a model")
     return name
-
-
-def rank_of(metric: str) -> int:
-    """Place of a metric in `METRICS`."""
-    return METRICS.index(metric) if metric in METRICS else len(METRICS)
 
 
 class Results:
