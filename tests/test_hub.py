@@ -22,8 +22,9 @@ from test_hub_cards import WALL
 
 from lrmf import cli, files
 from lrmf.data.snapshot import load_snapshot
-from lrmf.hub import Client, CrawlError, crawl, estimate, study
-from lrmf.hub.leaderboard import BENCHMARKS, claimed_bases, one_evaluation_each, read_table
+from lrmf.hub import STATUS_FILE, Client, CrawlError, ancestry, crawl, estimate
+from lrmf.hub.edges import Claim, claimed_bases
+from lrmf.hub.leaderboard import BENCHMARKS, one_evaluation_each, read_table
 
 FAULTS = ("429", "500", "502", "503", "reset", "truncated", "malformed", "html", "slow")
 TABLES = ("models.parquet", "items.parquet", "lineage.parquet", "responses.npy")
@@ -47,7 +48,7 @@ pytestmark = pytest.mark.usefixtures("anonymous")
 
 
 def statuses_in(out):
-    status = pd.read_parquet(out / study.STATUS_FILE)
+    status = pd.read_parquet(out / STATUS_FILE)
     return status[status["kind"] == "model"].set_index("id")
 
 
@@ -308,12 +309,12 @@ def test_a_wall_of_pathological_cards(tmp_path):
 def test_an_answer_that_cannot_be_read_is_an_error_of_that_id(tmp_path, monkeypatch):
     world = make_world(20)
 
-    def stumbling(entry, read=study.read_visit):
+    def stumbling(entry, read=ancestry.read_visit):
         if entry["key"] == "user3/Model-3" and "answer" in entry:
             raise OverflowError
         return read(entry)
 
-    monkeypatch.setitem(study._READERS, "model", stumbling)
+    monkeypatch.setattr(ancestry, "read_visit", stumbling)
     with serve(world.hub) as served:
         crawl(tmp_path / "out", client=client(served))
     found = statuses_in(tmp_path / "out")
@@ -378,7 +379,7 @@ def test_facts_of_the_table_are_not_parents():
     assert frame["architecture"].isna().tolist() == [False, False, True, False, False]
     assert frame.loc[0, list(BENCHMARKS)].notna().tolist() == [True, True] + [False] * 4
     assert frame["type"][0] == "fine-tuned on domain-specific datasets"
-    assert claimed_bases(frame) == {"lab/d": ("org/base", "adapter")}
+    assert claimed_bases(frame) == {"lab/d": Claim("org/base", "adapter", "leaderboard")}
 
 
 def test_one_precision_is_kept_and_the_others_are_named():

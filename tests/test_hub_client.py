@@ -296,7 +296,7 @@ def test_the_quota_is_respected(served):
     served.hub.quota, served.hub.window = 30, 1.0
     client = quick(served.url)
     paths = [f"api/models/org/a?n={number}" for number in range(50)]
-    for _ in each(lambda _: client.json("api/models/org/a"), paths, n_workers=8):
+    for _ in each("", lambda _: client.json("api/models/org/a"), paths, n_workers=8):
         pass
     assert served.record.refused == 0
     assert max(served.record.windows.values()) <= SHARE * 30
@@ -317,7 +317,7 @@ def test_a_429_holds_everybody_back(scripted):
 
     client = quick(scripted(respond))
     for calls in (range(1), range(4)):
-        list(each(lambda _: client.json("api/x"), calls, n_workers=4))
+        list(each("", lambda _: client.json("api/x"), list(calls), n_workers=4))
     assert min(times[1:]) - times[0] >= 1
 
 
@@ -352,4 +352,4 @@ def test_an_error_of_a_worker_is_raised_here():
         return task
 
     with pytest.raises(CrawlError, match="three"):
-        list(each(work, range(10), n_workers=3))
+        list(each("", work, range(10), n_workers=3))

@@ -1,5 +1,6 @@
 """Answers to single questions: runs, filters, hashes, and crawls that collect them."""
 
+import base64
 import json
 import os
 import subprocess
@@ -13,10 +14,11 @@ from helpers import get_snapshot
 from hub_server import serve
 from hub_world import add_details, make_world, samples
 
+from lrmf.data.benchmarks import BENCHMARKS, TASKS
 from lrmf.data.responses import MISSING
-from lrmf.hub import Client, CrawlError, crawl, estimate, study
-from lrmf.hub.details import TASKS, Answers, build_matrix, read_samples
-from lrmf.hub.leaderboard import BENCHMARKS
+from lrmf.data.samples import read_samples
+from lrmf.hub import STATUS_FILE, Client, CrawlError, crawl, estimate
+from lrmf.hub.details import build_matrix
 
 IFEVAL, SNARKS, ALGEBRA = (
     "leaderboard_ifeval",
@@ -171,7 +173,7 @@ def test_models_without_details_have_no_answers(tmp_path):
     with serve(world.hub) as served:
         snapshot = crawl(tmp_path / "o", instances=True, client=client(served))
     assert set(answers_to(snapshot, name, "snarks")) == {MISSING}
-    status = pd.read_parquet(tmp_path / "o" / study.STATUS_FILE).set_index("id")["status"]
+    status = pd.read_parquet(tmp_path / "o" / STATUS_FILE).set_index("id")["status"]
     assert status[repo_of(name).removeprefix("datasets/")] == "missing"
 
 
@@ -247,7 +249,11 @@ def test_a_corrupt_file_is_left_out_and_said(tmp_path):
         snapshot = crawl(tmp_path / "o", instances=True, client=client(served))
     assert set(answers_to(snapshot, name, "snarks")) == {MISSING}
     log = (tmp_path / "o" / ".crawl" / "log.jsonl").read_text().splitlines()
-    (refused,) = [entry for entry in map(json.loads, log) if entry["kind"] == "refused"]
+    (refused,) = [
+        entry
+        for entry in map(json.loads, log)
+        if entry["kind"] == "samples" and entry.get("status") == "error"
+    ]
     assert refused["reason"] == "its checksum does not match"
 
 
@@ -291,7 +297,7 @@ def test_one_filter_a_question():
 
 def packed(keys, values):
     bits = np.packbits(np.array(values, dtype=bool)).tobytes()
-    return Answers(keys, bits, len(values), 0, 0)
+    return {"keys": keys, "bits": base64.b64encode(bits).decode(), "n_answers": len(values)}
 
 
 def test_questions_are_matched_by_hash():

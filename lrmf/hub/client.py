@@ -7,7 +7,7 @@ import re
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
@@ -21,12 +21,12 @@ from huggingface_hub import constants, get_token
 from huggingface_hub.errors import OfflineModeIsEnabled
 from huggingface_hub.utils import get_session
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
+from tqdm import tqdm
 
-from .errors import CrawlError, Refusal, Stopped, TooLarge
+from .errors import Corrupt, CrawlError, Refusal, Stopped, TooLarge
 from .limiter import Limiter, retry_after
 
 PROJECT = "lineage-regularized matrix factorization, research crawler"
-CORRUPT = "its checksum does not match"
 _TOKEN = re.compile(r"[A-Za-z0-9_.~+/=\-]*")  # RFC 6750
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 
@@ -145,7 +145,7 @@ class Client:
         if rest:
             yield rest
         if sha256 not in (None, digest.hexdigest()):
-            raise Refusal("error", CORRUPT)
+            raise Corrupt("error", "its checksum does not match")
 
     def _download(self, url: str, n_bytes: int) -> Iterator[bytes]:
         """The bytes of a file; each response that brings some may be followed by another."""
@@ -308,11 +308,15 @@ class Client:
         return Refusal(refusal_status(status, code, message), reason)
 
 
-def each(function: Callable, tasks: Iterable, *, n_workers: int) -> Iterator[tuple[object, object]]:
-    """Yield ``(task, function(task))`` as the results come, or raise a worker's exception."""
+def each(what: str, function: Callable, tasks: list, *, n_workers: int) -> Iterator[tuple]:
+    """Yield ``(task, function(task))`` as the results come, or raise a worker's exception.
+
+    On a terminal a bar shows how many of ``what`` are done.
+    """
     # The threads of this pool are daemons: an interrupted program does not wait for requests.
     with ThreadPool(n_workers) as pool:
-        yield from pool.imap_unordered(lambda task: (task, function(task)), tasks)
+        results = pool.imap_unordered(lambda task: (task, function(task)), tasks)
+        yield from tqdm(results, what, total=len(tasks), unit=" id", disable=None, leave=False)
 
 
 def refusal_status(status: int, code: str, message: str) -> str:

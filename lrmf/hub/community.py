@@ -19,6 +19,7 @@ from .client import Client
 from .edges import current_names
 from .errors import CrawlError, Refusal
 from .log import CrawlLog
+from .source import Source
 
 SOURCES_FILE = "score_sources.parquet"
 _STATED = "date source_url source_name source_user source_org notes dataset_revision".split()
@@ -26,12 +27,16 @@ _LISTED = "verified filename pull_request notes".split()
 _COLUMNS = "model_id benchmark subtask value".split() + list(dict.fromkeys(_STATED + _LISTED))
 
 
-class Community:
+class Community(Source):
     """The models with Community Evals of some datasets, and every score with where it is from.
 
-    ``datasets`` are by default the official benchmarks of the Hub, ``models`` all on their
-    leaderboards; ``each`` runs a function over tasks in the crawl's workers. Afterwards
-    ``model_ids`` are the models.
+    Parameters
+    ----------
+    each : callable
+        Runs a function over tasks in the crawl's workers.
+    datasets : by default the official benchmarks of the Hub
+    models : by default all on their leaderboards
+    max_models : only the first so many
     """
 
     def __init__(
@@ -44,6 +49,7 @@ class Community:
         models: list[str] | None,
         max_models: int | None,
     ):
+        super().__init__()
         self._client, self._log, self._left_out = client, log, []
         if datasets is None:
             rows = self._rows("api/datasets", filter="benchmark:official", limit=1000)
@@ -94,20 +100,23 @@ class Community:
         return list(self._read(model_id, read, self._rows(path, expand=["evalResults"])))
 
     def _rows(self, path: str, **parameters) -> list:
-        """Rows of an answer: from the log, or asked for and written there."""
-        rows, reason = self._log.find("scores", path), ""
-        if rows is not None:
-            return rows
-        try:
-            if path == "api/datasets":
-                rows = [row for page in self._client.pages(path, **parameters) for row in page]
-            else:
-                rows = self._client.json(path, **parameters)
-        except Refusal as refusal:
-            reason = refusal.reason
-            self._left_out.append({"model_id": path, "reason": reason})
-        rows = rows.get("evalResults") if isinstance(rows, dict) else rows
-        return self._log.append("scores", path, rows=rows or [], reason=reason)
+        """Rows of an answer."""
+
+        def ask() -> dict:
+            try:
+                if path == "api/datasets":
+                    rows = [row for page in self._client.pages(path, **parameters) for row in page]
+                else:
+                    rows = self._client.json(path, **parameters)
+            except Refusal as refusal:
+                return {"rows": [], "reason": refusal.reason}
+            rows = rows.get("evalResults") if isinstance(rows, dict) else rows
+            return {"rows": rows or [], "reason": ""}
+
+        entry = self._log.ask("scores", path, ask)
+        if entry["reason"]:
+            self._left_out.append({"model_id": path, "reason": entry["reason"]})
+        return entry["rows"]
 
     def _read(self, place: str, read: Callable, rows: list) -> Iterator[dict]:
         for row in rows:
@@ -121,7 +130,7 @@ class Community:
                 self._left_out.append({"model_id": place, "reason": reason})
 
     def tables(self, visits: dict, lineage: pd.DataFrame) -> dict:
-        """Models, items and responses of the scores: arguments of the study's `_write`.
+        """Models, items and responses of the scores.
 
         Of several scores of a model the verified one counts, then the latest. A table beside the
         snapshot has every score as stated, with where it is from and whether it is used.

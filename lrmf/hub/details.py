@@ -5,23 +5,27 @@ import hashlib
 import json
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
+from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
 
 from ..data.benchmarks import BENCHMARKS, TASKS
 from ..data.metadata import commit
 from ..data.responses import MISSING
-from ..data.samples import Samples, name_questions, read_samples
-from .client import CORRUPT, Client
-from .errors import CrawlError, Refusal
-from .leaderboard import DETAILS_OWNER
+from ..data.samples import name_questions, read_samples
+from .client import Client
+from .errors import Corrupt, CrawlError, Refusal
 from .log import CrawlLog
+from .source import count_statuses
 
+OWNER = "open-llm-leaderboard"
+LARGE = "mmlu_pro"  # nearly all of the bytes
 MAX_SAMPLES = 2 * 2**30
-_CHECKSUM_TRIES = 3
 _FILE = re.compile(
     r"(?:^|/)samples_(?P<task>leaderboard_\w+?)_(?P<time>\d{4}-\d\d-\d\dT[\d\-:.]+)\.jsonl?$"
 )
@@ -45,6 +49,7 @@ class Repository:
     ``unread`` has why files, or lines of files, could not be read.
     """
 
+    name: str
     status: str
     reason: str
     time: str
@@ -52,21 +57,22 @@ class Repository:
     runs: tuple[Run, ...] = ()
     unread: dict[str, str] = field(default_factory=dict)
 
+    def runs_of(self, task: str) -> list[Run]:
+        """The runs of a task, latest first."""
+        runs = [run for run in self.runs if run.task == task]
+        return sorted(runs, key=lambda run: (run.time, run.path), reverse=True)
 
-@dataclass(slots=True)
-class Answers:
-    """Packed answers of one run to the questions whose list has the digest ``keys``."""
-
-    keys: str
-    bits: bytes
-    n_answers: int
-    n_repeated: int
-    n_unusable: int
+    def sizes(self) -> Counter:
+        """Bytes of the latest runs by benchmark."""
+        sizes: Counter = Counter()
+        for task, (benchmark, _) in TASKS.items():
+            sizes[benchmark] += sum(run.n_bytes for run in self.runs_of(task)[:1])
+        return sizes
 
 
 def repository_of(model_id: str) -> str:
     """Name of the details dataset of a model."""
-    return f"{DETAILS_OWNER}/{model_id.replace('/', '__')}-details"
+    return f"{OWNER}/{model_id.replace('/', '__')}-details"
 
 
 def ask_repository(client: Client, repo: str, *, known: str | None = None) -> dict | None:
@@ -83,8 +89,16 @@ def ask_repository(client: Client, repo: str, *, known: str | None = None) -> di
         pages = client.pages(f"api/datasets/{repo}/tree/{sha}", recursive="true")
         runs = sorted(run for page in pages for row in page if (run := _run(row)))
     except Refusal as refusal:
-        return {"status": refusal.status, "reason": refusal.reason}
+        return refusal.entry
     return {"status": "ok", "reason": "", "sha": sha, "runs": runs}
+
+
+def read_repository(repo: str, entry: dict) -> Repository:
+    """Read a log entry of kind ``details``."""
+    runs = tuple(Run(*run) for run in entry.get("runs", ()))
+    return Repository(
+        repo, entry["status"], entry["reason"], entry.get("time", ""), entry.get("sha"), runs
+    )
 
 
 def _run(row: object) -> Run | None:
@@ -102,117 +116,124 @@ def _run(row: object) -> Run | None:
     return Run(match["task"], match["time"], path, size, str(row.get("oid")), sha256)
 
 
-def fetch_repository(client: Client, log: CrawlLog, repo: str) -> Repository:
-    """Details of one model: from the log, or asked for and written there."""
-    known = log.find("details", repo)
-    if known is not None and known.status != "error":
-        return known
-    earlier = log.earlier.get(("details", repo))
-    values = ask_repository(client, repo, known=earlier and earlier.sha)
-    if values is None:
-        return log.confirm("details", repo)
-    return log.append("details", repo, **values)
+class Details:
+    """The answers of some models to the questions of some benchmarks.
 
-
-def read_repository(entry: dict) -> Repository:
-    """Read a log entry of kind ``details``."""
-    runs = tuple(Run(*run) for run in entry.get("runs", ()))
-    reason = entry.get("reason", "")
-    return Repository(entry["status"], reason, entry["time"], entry.get("sha"), runs)
-
-
-def runs_of(repository: Repository, task: str) -> list[Run]:
-    """The runs of a task, latest first."""
-    runs = [run for run in repository.runs if run.task == task]
-    return sorted(runs, key=lambda run: (run.time, run.path), reverse=True)
-
-
-def sizes_of(repository: Repository) -> Counter:
-    """Bytes of the latest runs by benchmark."""
-    sizes: Counter = Counter()
-    for task, (benchmark, _) in TASKS.items():
-        sizes[benchmark] += sum(run.n_bytes for run in runs_of(repository, task)[:1])
-    return sizes
-
-
-def fetch_task(
-    client: Client, log: CrawlLog, repo: str, repository: Repository, task: str
-) -> Answers | None:
-    """Answers of the most complete run of a task, the latest of several; None without any.
-
-    Runs are read from the latest on, until one has all the questions of the task.
+    ``each`` runs a function over tasks in the crawl's workers. After `collect`, ``repositories``
+    and ``counts`` say what was found.
     """
-    benchmark, subtask = TASKS[task]
-    found = []
-    for run in runs_of(repository, task):
-        if answers := _fetch_run(client, log, repo, repository, run):
-            found.append(answers)
-            if answers.n_answers >= BENCHMARKS[benchmark].subtasks[subtask]:
+
+    def __init__(self, client: Client, log: CrawlLog, each: Callable, benchmarks: list[str]):
+        self._client, self._log, self._each = client, log, each
+        self._benchmarks = benchmarks
+        self.repositories: dict[str, Repository] = {}
+        self.counts: dict[str, object] = {}
+
+    def collect(
+        self, models: dict[str, str], model_ids: list[str], say: Callable[[str], None]
+    ) -> tuple[pd.DataFrame, np.ndarray]:
+        """Items and responses (n_models x n_items); ``models`` are by name of the repository."""
+        self.repositories = dict(sorted(self._each("details", self._repository, list(models))))
+        self._announce(say)
+        tasks = [
+            (repo, task)
+            for repo, repository in self.repositories.items()
+            for task, (benchmark, _) in TASKS.items()
+            if benchmark in self._benchmarks and repository.runs_of(task)
+        ]
+        answers = {
+            (models[repo], task): found
+            for (repo, task), found in self._each("files", self._task, tasks)
+            if found["n_answers"]
+        }
+        # Say what was left out, and refuse to go on with nothing.
+        gated = [repo for repo, found in self.repositories.items() if found.status == "gated"]
+        if gated and not answers:
+            raise CrawlError(_gated_message(self._client, gated[0]))
+        self.counts = {
+            "details_statuses": count_statuses(self.repositories.values()),
+            "n_repeated_answers": sum(found["n_repeated"] for found in answers.values()),
+            "n_unusable_answers": sum(found["n_unusable"] for found in answers.values()),
+        }
+        digests = {found["keys"] for found in answers.values()}
+        find, find_earlier = self._log.find, self._log.find_earlier
+        keys = {name: find("keys", name) or find_earlier("keys", name) for name in digests}
+        keys = {name: entry["keys"] for name, entry in keys.items()}
+        return build_matrix(answers, keys, model_ids)
+
+    def _repository(self, repo: str) -> Repository:
+        known = self._log.find_earlier("details", repo).get("sha")
+        ask = partial(ask_repository, self._client, repo, known=known)
+        return read_repository(repo, self._log.ask("details", repo, ask))
+
+    def _announce(self, say: Callable[[str], None]) -> None:
+        """Say how much is going to be downloaded, and what is left out."""
+        n_bytes = sum((found.sizes() for found in self.repositories.values()), Counter())
+        chosen = sum(n_bytes[name] for name in self._benchmarks)
+        found = sum(repository.status == "ok" for repository in self.repositories.values())
+        text = f"details of {found} of {len(self.repositories)} models: {megabytes(chosen)}"
+        if LARGE not in self._benchmarks:
+            text += f"; {LARGE} left out, {megabytes(n_bytes[LARGE])} (--benchmarks ... {LARGE})"
+        say(text)
+
+    def _task(self, repo_and_task: tuple[str, str]) -> dict:
+        """Answers of the most complete run of a task, the latest of several.
+
+        Runs are read from the latest on, until one has all the questions of the task.
+        """
+        repo, task = repo_and_task
+        benchmark, subtask = TASKS[task]
+        best = {"n_answers": 0}
+        for run in self.repositories[repo].runs_of(task):
+            found = self._run(self.repositories[repo], run)
+            best = max(best, found, key=lambda answers: answers["n_answers"])
+            if best["n_answers"] >= BENCHMARKS[benchmark].subtasks[subtask]:
                 break
-    return max(found, key=lambda answers: answers.n_answers, default=None)
+        return best
 
+    def _run(self, repository: Repository, run: Run) -> dict:
+        """Answers of one run, as the log has them: packed, with the digest of their keys."""
+        key = f"{repository.name}:{run.path}:{run.oid}"
+        ask = partial(self._ask_run, repository, run)
+        found = self._log.ask("samples", key, ask, lasting=True)
+        if found["n_unusable"]:
+            n_lines = found["n_unusable"] + found["n_answers"] + found["n_repeated"]
+            repository.unread[run.path] = f"{found['n_unusable']} of {n_lines} samples are unusable"
+        return found
 
-def _fetch_run(
-    client: Client, log: CrawlLog, repo: str, repository: Repository, run: Run
-) -> Answers | None:
-    """Answers of one run: from the log, or streamed and written there."""
-    key = f"{repo}:{run.path}:{run.oid}"
-    if known := log.recall("samples", key):
-        _note_unusable(repository, run, known)
-        return known
-    path = f"datasets/{repo}/resolve/{repository.sha}/{run.path}"
-    try:
-        samples = _stream_run(client, path, run)
-    except Refusal as refusal:
-        if refusal.status == "gated" and not client.has_token:
-            raise CrawlError(gated_message(client, repo)) from refusal
-        if refusal.status == "gated":
-            repository.status, repository.reason = "gated", refusal.reason
-        log.append("refused", key, status=refusal.status, reason=refusal.reason)
-        repository.unread[run.path] = refusal.reason
-        return None
-    # Most files of a task list the same questions, so the log has each list once.
-    text = json.dumps(samples.keys, separators=(",", ":"))
-    digest = hashlib.sha256(text.encode()).hexdigest()
-    if log.recall("keys", digest) is None:
-        log.append("keys", digest, keys=samples.keys)
-    bits = base64.b64encode(np.packbits(np.array(samples.values, dtype=bool)).tobytes()).decode()
-    answers = log.append(
-        "samples",
-        key,
-        keys=digest,
-        bits=bits,
-        n_answers=len(samples.values),
-        n_repeated=samples.n_repeated,
-        n_unusable=samples.n_unusable,
-    )
-    _note_unusable(repository, run, answers)
-    return answers
-
-
-def _note_unusable(repository: Repository, run: Run, answers: Answers) -> None:
-    if answers.n_unusable:
-        n_lines = answers.n_unusable + answers.n_answers + answers.n_repeated
-        repository.unread[run.path] = f"{answers.n_unusable} of {n_lines} samples are unusable"
-
-
-def _stream_run(client: Client, path: str, run: Run) -> Samples:
-    metric = BENCHMARKS[TASKS[run.task][0]].metric
-    for attempt in range(_CHECKSUM_TRIES):
+    def _ask_run(self, repository: Repository, run: Run) -> dict:
+        """Stream a run: the values of its log entry."""
+        path = f"datasets/{repository.name}/resolve/{repository.sha}/{run.path}"
+        metric = BENCHMARKS[TASKS[run.task][0]].metric
+        again = Retrying(
+            retry=retry_if_exception_type(Corrupt), stop=stop_after_attempt(3), reraise=True
+        )
         try:
-            return read_samples(client.lines(path, n_bytes=run.n_bytes, sha256=run.sha256), metric)
+            samples = again(
+                lambda: read_samples(
+                    self._client.lines(path, n_bytes=run.n_bytes, sha256=run.sha256), metric
+                )
+            )
         except Refusal as refusal:
-            if refusal.reason != CORRUPT or attempt == _CHECKSUM_TRIES - 1:
-                raise
-
-
-def read_answers(entry: dict) -> Answers:
-    """Read a log entry of kind ``samples``."""
-    bits = base64.b64decode(entry["bits"], validate=True)
-    counts = (entry["n_answers"], entry["n_repeated"], entry["n_unusable"])
-    if len(bits) != -(-counts[0] // 8):
-        raise ValueError("bits and answers do not match")
-    return Answers(entry["keys"], bits, *counts)
+            if refusal.status == "gated" and not self._client.has_token:
+                raise CrawlError(_gated_message(self._client, repository.name)) from refusal
+            if refusal.status == "gated":
+                repository.status, repository.reason = "gated", refusal.reason
+            repository.unread[run.path] = refusal.reason
+            counts = dict.fromkeys(("n_answers", "n_repeated", "n_unusable"), 0)
+            return {"status": "error", "reason": refusal.reason, **counts}
+        # Most files of a task list the same questions, so the log has each list once.
+        text = json.dumps(samples.keys, separators=(",", ":"))
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        self._log.ask("keys", digest, lambda: {"keys": samples.keys}, lasting=True)
+        bits = np.packbits(np.array(samples.values, dtype=bool)).tobytes()
+        return {
+            "keys": digest,
+            "bits": base64.b64encode(bits).decode(),
+            "n_answers": len(samples.values),
+            "n_repeated": samples.n_repeated,
+            "n_unusable": samples.n_unusable,
+        }
 
 
 def megabytes(n_bytes: float) -> str:
@@ -220,8 +241,7 @@ def megabytes(n_bytes: float) -> str:
     return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
 
 
-def gated_message(client: Client, repo: str) -> str:
-    """What to do about details that are gated."""
+def _gated_message(client: Client, repo: str) -> str:
     terms = f"accept the terms at {client.endpoint}/datasets/{repo}"
     if client.has_token:
         return f"{repo}: the token's account has no access; {terms}, then continue with --resume"
@@ -232,11 +252,11 @@ def gated_message(client: Client, repo: str) -> str:
 
 
 def build_matrix(
-    answers: dict[tuple[str, str], Answers], keys: dict[str, list], model_ids: list[str]
+    answers: dict[tuple[str, str], dict], keys: dict[str, list], model_ids: list[str]
 ) -> tuple[pd.DataFrame, np.ndarray]:
     """Items and responses (n_models x n_items) from the answers of all models.
 
-    ``answers`` are by (model_id, task), ``keys`` are lists of ``[doc_id, hash]`` by digest.
+    ``answers`` are log entries by (model_id, task), ``keys`` lists of ``[doc_id, hash]`` by digest.
     """
     rows = {model_id: row for row, model_id in enumerate(model_ids)}
     blocks, parts = [], []
@@ -244,7 +264,7 @@ def build_matrix(
         own = {rows[model]: found for (model, name), found in answers.items() if name == task}
         if not own:
             continue
-        n_files = Counter(found.keys for found in own.values())
+        n_files = Counter(found["keys"] for found in own.values())
         names = name_questions(keys, n_files)
         # A question's place is its doc_id in the most common list that has it.
         places: dict[str, int] = {}
@@ -255,8 +275,8 @@ def build_matrix(
         columns = {digest: questions.get_indexer(own_names) for digest, own_names in names.items()}
         block = np.full((len(model_ids), len(questions)), MISSING, dtype=np.uint8)
         for row, found in own.items():
-            bits = np.unpackbits(np.frombuffer(found.bits, np.uint8), count=found.n_answers)
-            block[row, columns[found.keys]] = bits
+            bits = np.frombuffer(base64.b64decode(found["bits"]), np.uint8)
+            block[row, columns[found["keys"]]] = np.unpackbits(bits, count=found["n_answers"])
         ids = f"{benchmark}/{subtask}/" + questions
         parts.append(pd.DataFrame({"item_id": ids, "benchmark": benchmark, "subtask": subtask}))
         blocks.append(block)

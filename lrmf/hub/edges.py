@@ -7,15 +7,16 @@ Sources, from the most to the least authoritative, are `SOURCES`:
 4. the files that made a model, read where these are incomplete: `MERGE_FILES` and `ADAPTER_FILE`;
 5. ``leaderboard``: the leaderboard's own column.
 
-`declared_claims` reads 1 to 3, `read_file` reads 4, `leaderboard.claimed_bases` reads 5, and
-`establish_edges` decides. Cards are written by hand: nothing here trusts a type, a spelling or a
-size, and whatever cannot be read as the id of a repository is left out.
+`declared_claims` reads 1 to 3, `read_file` reads 4, `claimed_bases` reads 5, and `establish_edges`
+decides; the edges of an imported snapshot are added by `add_known`. Cards are written by hand:
+nothing here trusts a type, a spelling or a size, and whatever cannot be read as the id of a
+repository is left out.
 """
 
 import codecs
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ _MERGE_TAGS = {"merge", "mergekit", "lazymergekit", "moerge", "mergekit-moe"}
 _QUANTIZED_TAGS = {"gguf", "gptq", "awq", "exl2", "bitsandbytes-quantized"}
 _NAME_KEYS = ("name", "id", "model", "model_name", "base_model", "path", "repo_id", "source_model")
 _NESTED = ("models", "slices", "sources", "modules", "experts", "shared_experts", "genome")
+_KEYS = {*_NAME_KEYS, *_NESTED}
 _MAX_DEPTH, _MAX_NODES, _MAX_NAMES = 12, 5000, 200
 _MAX_YAML, _MAX_README, _MAX_LINE = 2**18, 2**18, 10_000  # characters; pictures are longer lines
 _BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
@@ -163,68 +165,61 @@ def _code_blocks(text: str) -> Iterator[tuple[str, bool]]:
 def _merged_models(text: str) -> list[str]:
     """Ids of everything that was merged, and of what it was merged into.
 
-    Works on YAML's nodes: nothing is constructed, so that neither tags nor aliases nor merge keys
-    can do harm. The documents of a file are stages, which name each other. Raises YAMLError.
+    The documents of a file are stages, which name each other. Raises YAMLError.
     """
     if len(text) > _MAX_YAML:
         raise yaml.YAMLError("too long")
     named, bases, stages = [], [], set()
-    for document in yaml.compose_all(text, Loader=yaml.SafeLoader):
-        seen: set[int] = set()
-        found = list(_texts_naming_models(document, seen, bases))
-        named += found
-        stages.update(_plain_texts(_value(document, "name")))
+    for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
+        document = _plain(node, {})
+        named += _texts_naming_models(document, set(), bases)
+        stages.update(_texts(mapping({"": document}, "").get("name")))
     # Of `model+lora`, the model is the parent.
     names = [name.split("+")[0] for name in (*named, *bases) if named and name not in stages]
     return list(filter(None, map(normalised_id, names[:_MAX_NODES])))
 
 
-def _texts_naming_models(node, seen: set[int], bases: list[str]) -> Iterator[str]:
+def _texts_naming_models(config: object, seen: set[int], bases: list[str]) -> Iterator[str]:
     """Texts that name merged models in a mapping; texts that name bases go into ``bases``."""
-    if not isinstance(node, yaml.MappingNode) or id(node) in seen:
+    if not isinstance(config, dict) or id(config) in seen:
         return
-    seen.add(id(node))
-    bases += _plain_texts(_value(node, "base_model"))
-    for key in ("model", "source_model"):
-        yield from _plain_texts(_value(node, key))
+    seen.add(id(config))
+    bases += _texts(config.get("base_model"))
+    yield from _texts([config.get("model"), config.get("source_model")])
     for key in _NESTED:
-        value = _value(node, key)
-        entries = [value]
-        if isinstance(value, yaml.SequenceNode):
-            entries = value.value
-            yield from (text for entry in entries for text in _plain_texts(entry, only_scalar=True))
-        elif isinstance(value, yaml.MappingNode) and key == "modules":
-            entries = [entry for _, entry in value.value]
-        for entry in entries:
+        entries = config.get(key)
+        if isinstance(entries, list):
+            yield from (entry for entry in entries if isinstance(entry, str))
+        elif isinstance(entries, dict):
+            entries = entries.values() if key == "modules" else [entries]
+        for entry in entries or ():
             yield from _texts_naming_models(entry, seen, bases)
 
 
-def _plain_texts(node, *, only_scalar: bool = False) -> list[str]:
-    """A text, the texts of a list, or that of ``{path: text}`` and ``{model: {path: text}}``."""
-    for _ in range(_MAX_DEPTH):
-        if only_scalar or not isinstance(node, yaml.MappingNode):
-            break
-        node = _value(node, "path") or _value(node, "model")
-    is_list = isinstance(node, yaml.SequenceNode) and not only_scalar
-    texts = node.value if is_list else [node]
-    return [text.value for text in texts if getattr(text, "tag", "") == "tag:yaml.org,2002:str"]
+def _plain(node: yaml.Node, known: dict[int, object]) -> object:
+    """A YAML node as texts, lists and dictionaries, with its merge keys (`<<`) resolved.
 
-
-def _value(node, key: str):
-    """The value of a key in a mapping, or in those that its merge keys (`<<`) name; or None."""
-    pending, seen = [node], set()
-    while pending:
-        node = pending.pop(0)
-        if not isinstance(node, yaml.MappingNode) or id(node) in seen:
-            continue
-        seen.add(id(node))
-        for name, value in node.value:
-            if name.value == key:
-                return value
-            if name.tag == "tag:yaml.org,2002:merge":
-                is_list = isinstance(value, yaml.SequenceNode)
-                pending += value.value if is_list else [value]
-    return None
+    No tag is constructed, each node is read once, and a merge brings no other keys than those that
+    can name a model, so that neither tags nor aliases can do harm.
+    """
+    if not isinstance(node, yaml.CollectionNode):
+        return node.value if node and node.tag == "tag:yaml.org,2002:str" else None
+    if id(node) in known:
+        return known[id(node)]
+    if isinstance(node, yaml.SequenceNode):
+        known[id(node)] = items = []
+        items += [_plain(item, known) for item in node.value]
+        return items
+    known[id(node)] = found = {}
+    for name, value in node.value:
+        value = _plain(value, known)
+        if name.tag == "tag:yaml.org,2002:merge":
+            for other in value if isinstance(value, list) else [value]:
+                keys = _KEYS.intersection(other) if isinstance(other, dict) else ()
+                found.update({key: other[key] for key in keys if key not in found})
+        elif isinstance(name, yaml.ScalarNode):
+            found[name.value] = value
+    return found
 
 
 def _ids(value: object) -> Iterator[str]:
@@ -246,6 +241,24 @@ def _texts(value: object) -> Iterator[str]:
                 value = [value[key] for key in _NAME_KEYS if key in value][:1]
             if isinstance(value, list):
                 pending += [(item, depth + 1) for item in reversed(value[:_MAX_NODES])]
+
+
+def claimed_bases(evaluations: pd.DataFrame) -> dict[str, Claim]:
+    """Parents in the leaderboard's column `Base Model`, by model.
+
+    The model itself, "X (Merge)" (which does not name the parents) and "Removed" are no parents;
+    nor is anything else that is no id with an owner.
+    """
+    relations = pd.Series("finetune", evaluations.index)
+    relations[evaluations["merged"].fillna(False)] = "merge"
+    relations[evaluations["weight_type"].str.lower().eq("adapter").fillna(False)] = "adapter"
+    bases = {}
+    columns = (evaluations["model_id"], evaluations["base_model"], relations)
+    for model_id, base, relation in zip(*columns, strict=True):
+        parent = normalised_id(base) or ""
+        named = "/" in parent and parent.casefold() != model_id.casefold()
+        bases[model_id] = Claim(parent, relation, "leaderboard") if named else None
+    return {model_id: base for model_id, base in bases.items() if base}
 
 
 def current_names(visits: dict) -> dict[str, str]:
@@ -334,3 +347,20 @@ def _decide(
         found.append((parent, relation, evidence))
         followed.update(claim for claim in own if claim.relation in (None, relation))
     return found, [claim for claim in claims if claim not in followed]
+
+
+def add_known(
+    lineage: pd.DataFrame, known: pd.DataFrame, *, source: str, spelling: Callable[[str], str]
+) -> pd.DataFrame:
+    """The Hub's edges and those of a snapshot, whose evidence is its ``source`` if it gives none.
+
+    Of an edge that both know the Hub's relation counts.
+    """
+    known = known.reindex(columns=lineage.columns).astype("string")
+    known["evidence"] = known["evidence"].fillna(source)
+    edges = pd.concat([lineage, known], ignore_index=True)
+    for end in ("parent", "child"):
+        edges[end] = edges[end].map(spelling)
+    edges = edges[edges["parent"] != edges["child"]]
+    how = {"relation": "first", "evidence": lambda texts: ",".join(dict.fromkeys(texts))}
+    return edges.groupby(["parent", "child"], as_index=False).agg(how).astype("string")

@@ -11,10 +11,15 @@ class Refusal(Exception):
     def __init__(self, status: str, reason: str):
         super().__init__(reason)
         self.status, self.reason = status, reason
+        self.entry = {"status": status, "reason": reason}  # of the log
 
 
 class TooLarge(Refusal):
     """A file above the limit, which another attempt does not make smaller."""
+
+
+class Corrupt(Refusal):
+    """A file that differs from its checksum."""
 
 
 class Stopped(Exception):

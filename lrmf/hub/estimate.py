@@ -4,11 +4,18 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from . import details, leaderboard
+from ..data.benchmarks import TASKS
 from .ancestry import ask_model
 from .client import Client
-from .details import megabytes
-from .leaderboard import LARGE
+from .details import LARGE, ask_repository, megabytes, read_repository, repository_of
+from .leaderboard import (
+    chosen_benchmarks,
+    fetch_table,
+    model_ids,
+    read_table,
+    select_models,
+    table_commit,
+)
 from .limiter import SHARE
 
 # Per 5 minutes: requests to the API, downloads.
@@ -64,17 +71,16 @@ def estimate(
     extrapolated. Takes the options of `crawl` and raises the same errors.
     """
     client = client or Client()
-    names = leaderboard.chosen_benchmarks(benchmarks, instances=instances)
-    models = models if models is None else leaderboard.model_ids(models)
-    _, table = leaderboard.fetch_table(client)
-    evaluations, _ = leaderboard.read_table(table, names)
-    listed, others = leaderboard.select_models(evaluations["model_id"], models, max_models)
+    names = chosen_benchmarks(benchmarks, instances=instances)
+    models = models if models is None else model_ids(models)
+    table = fetch_table(client, table_commit(client))
+    evaluations, _ = read_table(table, names)
+    listed, others = select_models(evaluations["model_id"], models, max_models)
     ids = [*listed, *others]
     merged = evaluations["model_id"][evaluations["merged"].fillna(False)]
-    n_merged = len(set(merged).intersection(listed))
+    n_merged = merged[merged.isin(listed)].nunique()
 
-    sample = _spread(ids, _N_SAMPLED)
-    before = client.n_bytes
+    sample, before = _spread(ids, _N_SAMPLED), client.n_bytes
     for asked in sample:
         ask_model(client, asked)
     mean = (client.n_bytes - before) / max(1, len(sample))
@@ -83,9 +89,7 @@ def estimate(
     remarks: tuple[str, ...] = ()
     if instances:
         n_runs, size, remarks = _details_cost(client, listed, names)
-        n_api += 2 * len(listed)
-        n_files += n_runs
-        n_bytes += size
+        n_api, n_files, n_bytes = n_api + 2 * len(listed), n_files + n_runs, n_bytes + size
     return Cost(len(ids), n_api, n_files, n_bytes, client.limiter.quotas(), remarks)
 
 
@@ -93,19 +97,15 @@ def _details_cost(
     client: Client, ids: list[str], names: list[str]
 ) -> tuple[int, float, tuple[str, ...]]:
     """Files and bytes of all details, from those of a few models."""
-    sizes, n_runs = Counter(dict.fromkeys(leaderboard.BENCHMARKS, 0)), 0
-    reasons = []
-    sample = _spread(ids, _N_SAMPLED_DETAILS)
-    for model_id in sample:
-        answer = details.ask_repository(client, details.repository_of(model_id))
-        repository = details.read_repository({"time": "", **answer})
-        reasons.append(repository.reason)
-        sizes.update(details.sizes_of(repository))
-        tasks = {run.task for run in repository.runs}
-        n_runs += sum(details.TASKS[task][0] in names for task in tasks)
-    if all(reasons):
-        return 0, 0, (f"details    cannot be listed: {(*reasons, 'no models')[0]}",)
-    factor = len(ids) / len(sample)
+    repos = [repository_of(model_id) for model_id in _spread(ids, _N_SAMPLED_DETAILS)]
+    found = [read_repository(repo, ask_repository(client, repo)) for repo in repos]
+    if all(repository.reason for repository in found):
+        reason = found[0].reason if found else "no models"
+        return 0, 0, (f"details    cannot be listed: {reason}",)
+    factor = len(ids) / len(found)
+    sizes = sum((repository.sizes() for repository in found), Counter())
+    tasks = [task for repository in found for task in {run.task for run in repository.runs}]
+    n_runs = sum(TASKS[task][0] in names for task in tasks)
     by_size = ", ".join(f"{name} {megabytes(factor * size)}" for name, size in sizes.items())
     remarks = [f"details    about {by_size}"]
     if LARGE not in names:

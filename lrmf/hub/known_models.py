@@ -7,17 +7,18 @@ import pandas as pd
 from ..data.ids import normalised_id
 from ..data.schema import some
 from ..data.snapshot import SnapshotError, load_snapshot
-from .ancestry import Visit
-from .edges import current_names
+from .edges import add_known, current_names
 from .errors import CrawlError
+from .source import Source
 
 _TYPES = {"params_b": "Float64", "likes": "Int64", "merged": "boolean"}  # the others are texts
 
 
-class KnownModels:
+class KnownModels(Source):
     """A snapshot; ``model_ids`` are its models and their relatives, where these are Hub ids."""
 
     def __init__(self, path: str | os.PathLike):
+        super().__init__()
         try:
             self._known = load_snapshot(path)
         except SnapshotError as error:  # of this snapshot, not of the one that the crawl writes
@@ -28,8 +29,8 @@ class KnownModels:
         if not self.model_ids:
             raise CrawlError(f"{path}: has no model with an id of the Hub, as {some(names)}")
 
-    def tables(self, visits: dict[str, Visit], lineage: pd.DataFrame) -> dict:
-        """The snapshot with the facts and edges of the Hub: arguments of the study's `_write`.
+    def tables(self, visits: dict, lineage: pd.DataFrame) -> dict:
+        """The snapshot with the facts and edges of the Hub.
 
         Models keep their ids, rows and responses; ``hub_id`` is the id that the Hub uses now where
         that is another. What the snapshot knows of a model stays, and so do its edges.
@@ -51,18 +52,11 @@ class KnownModels:
                 models[name] = column
             elif (gaps := models[name].isna() & column.notna()).any():
                 models[name] = models[name].astype(object).where(~gaps, column).convert_dtypes()
-        before = known.lineage.reindex(columns=lineage.columns).astype("string")
-        before["evidence"] = before["evidence"].fillna(known.source)
-        edges = pd.concat([lineage, before], ignore_index=True)
-        for end in ("parent", "child"):
-            names = [
-                name if name in own else current.get(name.casefold(), name) for name in edges[end]
-            ]
-            edges[end] = [own.get(name, name) for name in names]
-        # Of an edge that both know the Hub's relation counts.
-        edges = edges[edges["parent"] != edges["child"]]
-        how = {"relation": "first", "evidence": lambda texts: ",".join(dict.fromkeys(texts))}
-        edges = edges.groupby(["parent", "child"], as_index=False).agg(how).astype("string")
+
+        def spelling(name: str) -> str:
+            return own.get(name) or own.get(now := current.get(name.casefold(), name), now)
+
+        edges = add_known(lineage, known.lineage, source=known.source, spelling=spelling)
         tables = {"models": models, "items": known.items, "responses": known.responses}
         return {
             "tables": tables | {"lineage": edges},

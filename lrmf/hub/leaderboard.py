@@ -1,4 +1,4 @@
-"""The Open LLM Leaderboard v2: its benchmarks, and its results table as models and responses."""
+"""The Open LLM Leaderboard v2: its results table as models and responses."""
 
 import html
 import re
@@ -6,23 +6,27 @@ from collections.abc import Callable, Iterable
 from decimal import Decimal
 from numbers import Real
 
+import networkx as nx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .. import files
 from ..data.benchmarks import BENCHMARKS
 from ..data.ids import normalised_id
 from ..data.metadata import commit, day
 from ..data.schema import quote
 from .client import Client
+from .details import LARGE, Details, repository_of
+from .edges import claimed_bases, current_names
 from .errors import CrawlError, Refusal
+from .log import CrawlLog
+from .source import Source
 
 TABLE_REPO = "open-llm-leaderboard/contents"
 TABLE_FILE = "data/train-00000-of-00001.parquet"
-DETAILS_OWNER = "open-llm-leaderboard"
 MAX_TABLE_BYTES = 200 * 2**20
-LARGE = "mmlu_pro"  # nearly all of the bytes of the details
 _LARGEST = 1e5  # billions of parameters
 # Of several evaluations of one model the one closest to the released weights is kept.
 PRECISIONS = ("bfloat16", "float16", "float32", "8bit", "4bit", "GPTQ")
@@ -40,11 +44,141 @@ _TEXTS = {
 _NUMBERS = {"params_b": "#Params (B)", "likes": "Hub ❤️"}
 _FLAGS = {"moe": "MoE", "merged": "Merged", "chat_template": "Chat Template", "flagged": "Flagged"}
 _DATES = {"created_at": "Upload To Hub Date", "evaluated_at": "Submission Date"}
+_FEATURES = (
+    "revision params_b architecture precision type merged moe chat_template license likes "
+    "created_at evaluated_at flagged other_evaluations"
+).split()
 _UNKNOWN = {"", "?", "unknown", "none", "nan", "null"}
 # As `datasets` names files, now and formerly, and as the Hub converts them.
 _SHARD = re.compile(r"(?:.*/)?(?:train-)?(\d{4,5})(?:-of-(\d{5}))?(?:-[0-9a-f]+)?\.parquet")
 _LINK = re.compile(r"href=[\"']?https?://[^/\"']+/([^\"'>\s?#]+)", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
+
+
+class Leaderboard(Source):
+    """The leaderboard's models, or those of a list with their evaluated ancestors.
+
+    Parameters
+    ----------
+    each : callable
+        Runs a function over tasks in the crawl's workers.
+    say : callable
+        Takes messages for the user.
+    benchmarks, instances, models, max_models : as in `crawl`
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        log: CrawlLog,
+        each: Callable,
+        say: Callable[[str], None],
+        *,
+        benchmarks: list[str] | None,
+        instances: bool,
+        models: list[str] | None,
+        max_models: int | None,
+    ):
+        super().__init__()
+        self._benchmarks = chosen_benchmarks(benchmarks, instances=instances)
+        self._revision = log.ask("table", TABLE_REPO, lambda: {"sha": table_commit(client)})["sha"]
+        self._evaluations, skipped = self._table(client, log)
+        if skipped:
+            say(f"{len(skipped)} evaluations name no model and are left out: {skipped[0]}")
+        self.counts["n_unidentified_evaluations"] = len(skipped)
+        self._details = Details(client, log, each, self._benchmarks) if instances else None
+        self._say = say
+        names = self._evaluations["model_id"]
+        chosen, self._others = select_models(names, models, max_models)
+        self.model_ids = [*chosen, *self._others]
+        self.merged = set(names[self._evaluations["merged"].fillna(False)])
+        self.bases = claimed_bases(self._evaluations)
+
+    def _table(self, client: Client, log: CrawlLog) -> tuple[pd.DataFrame, list[str]]:
+        """The leaderboard's table, which is kept beside the log."""
+        path = log.folder / f"table-{self._revision}.parquet"
+        if path.is_file():
+            return read_table(path.read_bytes(), self._benchmarks)
+        content = fetch_table(client, self._revision)
+        found = read_table(content, self._benchmarks)  # refuse to keep what is damaged
+        for former in log.folder.glob("table-*.parquet"):
+            former.unlink(missing_ok=True)
+        files.write_bytes(path, content)
+        return found
+
+    def tables(self, visits: dict, lineage: pd.DataFrame) -> dict:
+        """Models under their current ids, sorted, with scores or answers."""
+        models = self._models(visits, lineage)
+        if self._details:
+            evaluated = models.dropna(subset=["leaderboard_id"])
+            repos = map(repository_of, evaluated["leaderboard_id"])
+            items, responses = self._details.collect(
+                dict(zip(repos, evaluated["model_id"], strict=True)),
+                list(models["model_id"]),
+                self._say,
+            )
+            self.repositories = self._details.repositories
+            self.counts |= self._details.counts
+        else:
+            items, responses = self._scores(models, visits)
+        tables = {"models": models.drop(columns=self._benchmarks), "items": items}
+        return {
+            "tables": tables | {"lineage": lineage, "responses": responses},
+            "about": f"Open LLM Leaderboard v2 at commit {self._revision}",
+            "provenance": {"revisions": {TABLE_REPO: self._revision}},
+        }
+
+    def _scores(self, models: pd.DataFrame, visits: dict) -> tuple[pd.DataFrame, np.ndarray]:
+        """Items and responses at the level of benchmarks."""
+        if models.empty and self._others:
+            first = visits[self._others[0]]
+            raise CrawlError(
+                f"{self._others[0]}: {first.status} ({first.reason}); check the id, and the token "
+                "if it is private"
+            )
+        names = pd.array(self._benchmarks, dtype="string")
+        items = pd.DataFrame({"item_id": names, "benchmark": names, "subtask": names})
+        items["n_trials"] = [BENCHMARKS[name].n_trials for name in self._benchmarks]
+        responses = models[self._benchmarks].to_numpy(dtype=np.float32)
+        if np.isnan(responses).all():
+            raise CrawlError(
+                "none of the models has a score on the leaderboard, nor has an ancestor of theirs; "
+                "add an evaluated model, such as a relative of theirs"
+            )
+        return items, responses
+
+    def _models(self, visits: dict, lineage: pd.DataFrame) -> pd.DataFrame:
+        """One row a model, scores of the benchmarks included."""
+        frame = self._chosen_evaluations(current_names(visits), lineage)
+        frame = one_evaluation_each(frame, self._benchmarks)
+        columns = ["model_id", "leaderboard_id", *_FEATURES, *self._benchmarks]
+        known, rows = set(frame["model_id"]), {}
+        for visit in map(visits.get, self._others):
+            if visit.resolved and visit.resolved not in known:
+                rows[visit.resolved] = {"revision": visit.sha, **visit.facts}
+        if rows:
+            more = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model_id")
+            more = more.reset_index().reindex(columns=columns)
+            frame = pd.concat([frame[columns], more.astype(frame[columns].dtypes.to_dict())])
+        # A number that the Hub gives for an adapter or for packed weights is no size.
+        false = {visit.resolved: visit.false_size for visit in visits.values()}
+        false = frame["model_id"].map(false).astype("Float64")
+        is_false = ((frame["params_b"] - false).abs() < 0.05 * false + 0.01).fillna(False)
+        frame["params_b"] = frame["params_b"].mask(is_false)
+        return frame[columns].sort_values("model_id", ignore_index=True)
+
+    def _chosen_evaluations(self, current: dict[str, str], lineage: pd.DataFrame) -> pd.DataFrame:
+        """Evaluations of the models chosen, and of what the others are or descend from."""
+        graph = nx.from_pandas_edgelist(lineage, "parent", "child", create_using=nx.DiGraph)
+        wanted = {current[asked.casefold()] for asked in self.model_ids}
+        for asked in self._others:
+            if (name := current[asked.casefold()]) in graph:
+                wanted |= nx.ancestors(graph, name)
+        frame = self._evaluations.rename(columns={"model_id": "leaderboard_id"})
+        names = [current.get(name.casefold()) for name in frame["leaderboard_id"]]
+        frame.insert(0, "model_id", pd.array(names, dtype="string"))
+        frame["renamed"] = frame["model_id"] != frame["leaderboard_id"]
+        return frame[frame["model_id"].isin(list(wanted))].reset_index(drop=True)
 
 
 def chosen_benchmarks(benchmarks: Iterable[str] | None, *, instances: bool) -> list[str]:
@@ -81,29 +215,39 @@ def select_models(
     return list(listed[folded.isin(list(wanted))].drop_duplicates()), others
 
 
-def fetch_table(client: Client, known: str | None = None) -> tuple[str, bytes | None]:
-    """Commit of the leaderboard's table and its bytes; None if the commit is the known one."""
+def table_commit(client: Client) -> str:
+    """The commit of the leaderboard's table; raises CrawlError."""
     try:
         sha = commit(client.json(f"api/datasets/{TABLE_REPO}", expand=["sha"]))
-        if sha is None:
-            raise CrawlError(f"{TABLE_REPO}: the Hub names no commit; try again later")
-        if sha == known:
-            return sha, None
-        path = f"datasets/{TABLE_REPO}/resolve/{sha}"
+    except Refusal as refusal:
+        raise _refused(refusal) from refusal
+    if sha is None:
+        raise CrawlError(f"{TABLE_REPO}: the Hub names no commit; try again later")
+    return sha
+
+
+def fetch_table(client: Client, sha: str) -> bytes:
+    """The leaderboard's table at a commit, as one Parquet file; raises CrawlError."""
+    path = f"datasets/{TABLE_REPO}/resolve/{sha}"
+    try:
         try:
-            return sha, client.content(f"{path}/{TABLE_FILE}", max_bytes=MAX_TABLE_BYTES)
+            return client.content(f"{path}/{TABLE_FILE}", max_bytes=MAX_TABLE_BYTES)
         except Refusal as refusal:
             if refusal.status != "missing" or not (shards := _shards(client, sha)):
                 raise
         parts = [client.content(f"{path}/{name}", max_bytes=MAX_TABLE_BYTES) for name in shards]
     except Refusal as refusal:
-        hint = {"error": "try again later", "missing": "check HF_ENDPOINT"}.get(refusal.status)
-        hint = hint or "accept its terms, or ask its owners"
-        raise CrawlError(f"{TABLE_REPO}: {refusal.reason}; {hint}") from refusal
+        raise _refused(refusal) from refusal
     whole = pa.BufferOutputStream()
     tables = [_parquet(part) for part in parts]
     pq.write_table(pa.concat_tables(tables, promote_options="permissive"), whole)
-    return sha, whole.getvalue().to_pybytes()
+    return whole.getvalue().to_pybytes()
+
+
+def _refused(refusal: Refusal) -> CrawlError:
+    hint = {"error": "try again later", "missing": "check HF_ENDPOINT"}.get(refusal.status)
+    hint = hint or "accept its terms, or ask its owners"
+    return CrawlError(f"{TABLE_REPO}: {refusal.reason}; {hint}")
 
 
 def _shards(client: Client, sha: str) -> list[str]:
@@ -175,12 +319,6 @@ def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, lis
     return frame[known].drop_duplicates(ignore_index=True), skipped
 
 
-def no_evaluations() -> pd.DataFrame:
-    """What the leaderboard says of models that it has not evaluated."""
-    dtypes = {"model_id": "string", "base_model": "string", "weight_type": "string"}
-    return pd.DataFrame(columns=[*dtypes, "merged"]).astype(dtypes | {"merged": "boolean"})
-
-
 def one_evaluation_each(evaluations: pd.DataFrame, benchmarks: list[str]) -> pd.DataFrame:
     """Keep one evaluation a model, and name the others in ``other_evaluations``.
 
@@ -202,24 +340,6 @@ def one_evaluation_each(evaluations: pd.DataFrame, benchmarks: list[str]) -> pd.
     others = ranked[~first].fillna({"evaluation": "?"}).groupby("model_id")["evaluation"]
     kept["other_evaluations"] = kept["model_id"].map(others.agg("; ".join)).astype("string")
     return kept
-
-
-def claimed_bases(evaluations: pd.DataFrame) -> dict[str, tuple[str, str]]:
-    """Parents and relations in the column `Base Model`, by model.
-
-    The model itself, "X (Merge)" (which does not name the parents) and "Removed" are no parents;
-    nor is anything else that is no id with an owner.
-    """
-    frame = evaluations[["model_id", "base_model"]].assign(relation="finetune")
-    frame.loc[evaluations["merged"].fillna(False), "relation"] = "merge"
-    adapters = evaluations["weight_type"].str.lower().eq("adapter").fillna(False)
-    frame.loc[adapters, "relation"] = "adapter"
-    bases = {}
-    for model_id, base, relation in frame.itertuples(index=False):
-        parent = normalised_id(base) or ""
-        named = "/" in parent and parent.casefold() != model_id.casefold()
-        bases[model_id] = (parent, relation) if named else None
-    return {model_id: base for model_id, base in bases.items() if base}
 
 
 def _id_in_markup(markup: object) -> str | None:

@@ -6,7 +6,7 @@ import json
 import os
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,25 +17,21 @@ LOG_FILE = "log.jsonl"
 
 
 class CrawlLog:
-    r"""An append-only file of JSON lines, and the part of it that is kept in memory.
+    r"""An append-only file of JSON lines; memory holds only where each answer stands.
 
     A line is ``{"kind", "key", "time", ...}``: the answer to one question. A line of kind ``crawl``
     begins a crawl; answers before it belong to earlier ones, and a line with ``"same": true``
     confirms one of theirs. A line that was cut short by a crash is removed when the log is opened.
 
-    ``keep(entry)`` is what of an entry stays in memory, in ``answers`` (of this crawl) and
-    ``earlier`` by ``(kind, key)``; None for nothing. ``redact`` changes every line before it is
-    written. The folder is created if need be; the lock on the file refuses a second crawl.
+    ``redact`` changes every line before it is written. The folder is created if need be; the lock
+    on the file refuses a second crawl.
     """
 
-    def __init__(
-        self, folder: Path, *, keep: Callable[[dict], object], redact: Callable[[str], str]
-    ):
-        self.answers: dict[tuple[str, str], object] = {}
-        self.earlier: dict[tuple[str, str], object] = {}
-        self.header: dict | None = None
-        self._keep, self._redact = keep, redact
-        self._lock = threading.Lock()
+    def __init__(self, folder: Path, *, redact: Callable[[str], str]):
+        self.folder, self.header = folder, None
+        self._redact, self._lock, self._end = redact, threading.Lock(), 0
+        self._answers: dict[tuple[str, str], tuple[int, int]] = {}  # begin and length of the line
+        self._earlier: dict[tuple[str, str], tuple[int, int]] = {}
         folder.mkdir(parents=True, exist_ok=True)
         self._file = os.open(folder / LOG_FILE, os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -52,7 +48,14 @@ class CrawlLog:
                 "that no other crawl writes there",
                 stacklevel=2,
             )
-        self._end = self._replay(folder / LOG_FILE)
+        with (folder / LOG_FILE).open("rb") as file:
+            for line in file:
+                if not line.endswith(b"\n"):
+                    break
+                with contextlib.suppress(ValueError, TypeError, LookupError, RecursionError):
+                    self._place(json.loads(line), len(line))  # if damaged, it is asked again
+                self._end += len(line)
+        os.ftruncate(self._file, self._end)
 
     def close(self) -> None:
         """Give the file back; later appends are dropped, as the crawl is over."""
@@ -61,58 +64,61 @@ class CrawlLog:
                 os.close(self._file)
                 self._file = None
 
-    def append(self, kind: str, key: str, **values) -> object:
-        """Write an answer and return what is kept of it; raises OSError."""
+    def ask(
+        self, kind: str, key: str, function: Callable[[], dict | None], *, lasting: bool = False
+    ) -> dict:
+        """The answer to a question: this crawl's, or what the function returns, written down.
+
+        An answer with the status ``error`` is asked for again. An earlier answer holds if it is a
+        ``lasting`` one, or if the function returns None.
+        """
+        known = self.find(kind, key)
+        if known is None or known.get("status") == "error":
+            is_known = (kind, key) in self._earlier
+            values = None if lasting and is_known and known is None else function()
+            known = self.append(kind, key, **({"same": True} if values is None else values))
+        return known
+
+    def append(self, kind: str, key: str, **values) -> dict:
+        """Write an answer and return it, as it is read from the log; raises OSError."""
         time = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        entry = {"kind": kind, "key": key, "time": time, **values}
-        line = self._redact(json.dumps(entry, ensure_ascii=True)) + "\n"
-        kept = self._absorb(json.loads(line))
+        line = self._redact(json.dumps({"kind": kind, "key": key, "time": time, **values})) + "\n"
+        entry = json.loads(line)
         with self._lock:
             if self._file is not None:
                 self._write(line.encode("ascii"))
-        return kept
+                self._place(entry, len(line))
+                self._end += len(line)
+        return self.find(kind, key) if "same" in values else entry
 
-    def confirm(self, kind: str, key: str) -> object:
-        """Note that an earlier answer still holds, and return what is kept of it."""
-        return self.append(kind, key, same=True)
+    def find(self, kind: str, key: str) -> dict | None:
+        """The answer of this crawl, or None."""
+        return self._read(self._answers.get((kind, key)))
 
-    def find(self, kind: str, key: str) -> object:
-        """What is kept of this crawl's answer, or None."""
-        return self.answers.get((kind, key))
+    def find_earlier(self, kind: str, key: str) -> dict:
+        """The answer of an earlier crawl, or an empty one."""
+        return self._read(self._earlier.get((kind, key))) or {}
 
-    def recall(self, kind: str, key: str) -> object:
-        """What is kept of this crawl's answer or of an earlier one that always holds, or None."""
-        known = self.find(kind, key)
-        if known is None and (kind, key) in self.earlier:
-            known = self.confirm(kind, key)
-        return known
+    def earlier_keys(self, *kinds: str) -> Iterator[str]:
+        """What earlier crawls have asked for."""
+        return (key for kind, key in list(self._earlier) if kind in kinds)
 
-    def _absorb(self, entry: dict) -> object:
-        if entry["kind"] == "crawl":
-            self.earlier |= self.answers
-            self.answers.clear()
-            self.header = entry
-            return None
+    def is_begun(self) -> bool:
+        """Whether anything but the options has been asked and answered."""
+        return any(kind != "options" for kind, _ in [*self._answers, *self._earlier])
+
+    def _read(self, place: tuple[int, int] | None) -> dict | None:
+        return place and json.loads(os.pread(self._file, place[1], place[0]))
+
+    def _place(self, entry: dict, length: int) -> None:
+        """Note that the entry stands at the end of the log."""
         name = (entry["kind"], entry["key"])
-        kept = self.earlier.get(name) if entry.get("same") else self._keep(entry)
-        if kept is not None:
-            self.answers[name] = kept
-        return kept
-
-    def _replay(self, path: Path) -> int:
-        """Read the log, cut off an incomplete last line, and return where to write on."""
-        end = 0
-        with path.open("rb") as file:
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                end += len(line)
-                try:
-                    self._absorb(json.loads(line))
-                except (ValueError, TypeError, LookupError, AttributeError):
-                    continue  # damaged: the question is asked again
-        os.ftruncate(self._file, end)
-        return end
+        if entry["kind"] == "crawl":
+            self._earlier |= self._answers
+            self._answers, self.header = {}, entry
+        elif entry["time"]:
+            is_same = entry.get("same")
+            self._answers[name] = self._earlier[name] if is_same else (self._end, length)
 
     def _write(self, line: bytes) -> None:
         written = 0
@@ -123,4 +129,3 @@ class CrawlLog:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._file, self._end)
             raise
-        self._end += written

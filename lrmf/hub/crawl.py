@@ -1,0 +1,238 @@
+"""The crawl: scores, lineage and, if asked for, single answers, as one snapshot."""
+
+import glob
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from functools import partial
+from pathlib import Path
+
+import pandas as pd
+
+from .. import files
+from ..data.lineage import Lineage
+from ..data.snapshot import Snapshot, SnapshotError, save_snapshot
+from .ancestry import Crawler
+from .client import Client, each
+from .community import SOURCES_FILE, Community
+from .edges import establish_edges
+from .errors import CrawlError
+from .known_models import KnownModels
+from .leaderboard import Leaderboard, chosen_benchmarks, model_ids
+from .log import LOG_FOLDER, CrawlLog
+from .source import Source, count_statuses
+
+STATUS_FILE = "crawl_status.parquet"
+MAX_DEPTH = 20
+N_WORKERS = 8
+
+
+def crawl(
+    out: str | os.PathLike,
+    *,
+    source: str = "leaderboard",
+    lineage_of: str | os.PathLike | None = None,
+    datasets: Iterable[str] | None = None,
+    benchmarks: Iterable[str] | None = None,
+    instances: bool = False,
+    models: Iterable[str] | None = None,
+    max_models: int | None = None,
+    max_depth: int = MAX_DEPTH,
+    resume: bool = False,
+    n_workers: int = N_WORKERS,
+    client: Client | None = None,
+    say: Callable[[str], None] = lambda _: None,
+) -> Snapshot:
+    """Collect a leaderboard, or a snapshot's models, and their lineage from the Hugging Face Hub.
+
+    Every answer is appended to a log in ``out/.crawl`` as it arrives. An interrupted crawl that is
+    resumed ends in the same tables as an undisturbed one; a new crawl into the same folder fetches
+    what has changed since.
+
+    Parameters
+    ----------
+    out : path of the folder to create or to bring up to date
+    source : ``leaderboard`` is the Open LLM Leaderboard v2, ``community`` are Community Evals
+    lineage_of : path of a snapshot: instead of scores, fetch cards and family trees of its models,
+        and keep its items and responses
+    datasets : of Community Evals, ids of benchmark datasets; default: the Hub's official ones
+    benchmarks : keys of `BENCHMARKS`; default: all, or with ``instances`` all but
+        MMLU-Pro
+    instances : collect the answers to single questions instead of the benchmarks' scores
+    models : ids to crawl instead of the whole leaderboard. Those that are not on it become models
+        without answers, if the Hub has them, and bring their evaluated ancestors along.
+    max_models : only the first so many models
+    max_depth : generations of ancestors to ask for
+    resume : go on with the crawl that the log holds instead of starting a new one, with its options
+        where none are given here
+    n_workers : requests under way at a time
+    client : used up by the crawl
+    say : takes messages for the user
+
+    Returns
+    -------
+    Snapshot
+        As written to ``out``, beside which `STATUS_FILE` has a status for every id asked for.
+
+    Raises
+    ------
+    CrawlError, KeyboardInterrupt
+        If the crawl cannot go on; what was fetched is kept.
+    """
+    out = Path(out).resolve()
+    client = client or Client(say=say)
+    options = {
+        "source": source,
+        "lineage_of": None if lineage_of is None else os.fspath(Path(lineage_of).resolve()),
+        "datasets": None if datasets is None else model_ids(datasets),
+        "benchmarks": benchmarks if benchmarks is None else list(benchmarks),
+        "instances": instances,
+        "models": models if models is None else model_ids(models),
+        "max_models": max_models,
+        "max_depth": max_depth,
+    }
+    chosen_benchmarks(options["benchmarks"], instances=instances)
+    try:
+        _check_out(out)
+        with closing(CrawlLog(out / LOG_FOLDER, redact=client.redact)) as log:
+            options = _begin(log, client, options, resume=resume, say=say)
+            in_workers = partial(each, n_workers=n_workers)
+            snapshot = _write(out, *_run(client, log, in_workers, say, options))
+            log.append("finished", "")
+            return snapshot
+    except (OSError, files.OutputError, SnapshotError) as error:
+        cause = error.__cause__ or error
+        if not isinstance(cause, OSError):
+            raise
+        raise CrawlError(
+            f"{out}: cannot be read or written ({cause.strerror or cause}); "
+            "make room or choose another folder, then continue with --resume"
+        ) from error
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            "interrupted; what was fetched is kept: continue with --resume"
+        ) from None
+    finally:
+        client.stopped.set()
+
+
+def unread_files(out: str | os.PathLike) -> list[str]:
+    """Files that the crawl in a folder could not read: "id: file: reason"."""
+    with (Path(out) / STATUS_FILE).open("rb") as file:  # Arrow takes no path that is not UTF-8
+        status = pd.read_parquet(file)
+    found = status[status["kind"] == "file"]
+    return [f"{name}: {reason}" for name, reason in zip(found["id"], found["reason"], strict=True)]
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a folder that is not a crawl's own."""
+    if out.exists() and not out.is_dir():
+        raise CrawlError(f"{out}: is a file; choose a folder")
+    if out.is_dir() and not (out / LOG_FOLDER).is_dir() and any(out.iterdir()):
+        raise CrawlError(f"{out}: holds other files; choose an empty or new folder")
+
+
+def _begin(log: CrawlLog, client: Client, options: dict, *, resume: bool, say: Callable) -> dict:
+    """Begin a crawl or go on with the one there is; returns its options."""
+    known = log.find("options", "") if resume else None
+    before = log.header if log.is_begun() else None
+    if before is not None and before.get("endpoint") != client.endpoint:
+        raise CrawlError(
+            f"the folder holds a crawl of {before.get('endpoint')}, not of {client.endpoint}; "
+            "choose another folder"
+        )
+    if before is not None and not resume and not log.find("finished", ""):
+        say("an unfinished crawl is there; what has not changed since is not fetched again")
+    if before is None or not resume:  # there may be nothing to resume
+        log.append("crawl", "", endpoint=client.endpoint)
+    if known:
+        given, left_out = options, crawl.__kwdefaults__
+        options = {n: v if v != left_out[n] else known["options"].get(n) for n, v in given.items()}
+    log.append("options", "", options=options)
+    return options
+
+
+def _open_source(
+    client: Client, log: CrawlLog, each: Callable, say: Callable, options: dict
+) -> Source:
+    """The source that the options name."""
+    chosen = {name: options[name] for name in ("models", "max_models")}
+    if options["lineage_of"]:
+        return KnownModels(options["lineage_of"])
+    if options["source"] == "community":
+        return Community(client, log, each, datasets=options["datasets"], **chosen)
+    chosen |= {name: options[name] for name in ("benchmarks", "instances")}
+    return Leaderboard(client, log, each, say, **chosen)
+
+
+def _run(client: Client, log: CrawlLog, each: Callable, say: Callable, options: dict) -> tuple:
+    """Choose models, trace their lineage, collect what they scored: what `_write` takes."""
+    source = _open_source(client, log, each, say, options)
+    crawler = Crawler(client, log, source, each)
+    visits = crawler.visit_all(options["max_depth"])
+    lineage, overruled = establish_edges(visits)
+    for child, claims in overruled.items():
+        if (log.find("overruled", child) or {}).get("claims") != claims:
+            log.append("overruled", child, claims=claims)
+    found = source.tables(visits, lineage)
+    tables = found["tables"]
+    dropped = Lineage.from_edges(tables["lineage"], tables["models"]["model_id"]).dropped
+    found["provenance"] = {
+        **found.get("provenance", {}),
+        "endpoint": client.endpoint,
+        "crawled_at": log.header["time"],
+        "statuses": count_statuses(visits.values()),
+        "n_cycles": int((dropped["reason"] == "cycle").sum()),
+        "n_failed_files": crawler.n_failed_files,
+        "n_disagreements": len(overruled),
+        **source.counts,
+    }
+    return found, _status_table(visits, source.repositories)
+
+
+def _write(out: Path, found: dict, status: pd.DataFrame) -> Snapshot:
+    """Put the snapshot, the statuses and further tables in place."""
+    note = (
+        f"{found['about']}; lineage from the metadata of the models on the Hub, "
+        f"{found['provenance']['crawled_at'][:10]}. The licences are those of the authors."
+    )
+    # Whoever dies while folders change places leaves copies of this crawl's files behind.
+    for folder in (out.parent, out):
+        for path in folder.glob(f".{glob.escape(out.name[:40])}.????????.partial"):
+            shutil.rmtree(path, ignore_errors=True)
+    snapshot = save_snapshot(
+        out,
+        **found["tables"],
+        name=os.fsencode(out.name).decode(errors="replace") or "hub",
+        source=found.get("source", "hub"),
+        note=note,
+        provenance=found["provenance"],
+        keep_others=True,
+    )
+    (out / SOURCES_FILE).unlink(missing_ok=True)  # of an earlier crawl
+    for name, table in ({STATUS_FILE: status} | found.get("more", {})).items():
+        files.write_bytes(out / name, table.to_parquet(index=False))
+    return snapshot
+
+
+def _status_table(visits: dict, repositories: dict) -> pd.DataFrame:
+    """One row for every id asked for, and for every file that could not be read."""
+    rows = [
+        ("model", asked, v.status, v.resolved, v.gated, v.sha, v.time, v.reason)
+        for asked, v in visits.items()
+    ]
+    rows += [
+        ("details", repo, r.status, None, None, r.sha, r.time, r.reason)
+        for repo, r in repositories.items()
+    ]
+    told = [(visit.resolved, visit.unread) for visit in visits.values()]
+    told += [(repo, found.unread) for repo, found in repositories.items()]
+    rows += [
+        ("file", name, "error", None, None, None, None, f"{file}: {reason}")
+        for name, unread in told
+        for file, reason in unread.items()
+    ]
+    columns = ["kind", "id", "status", "resolved_id", "gated", "sha", "time", "reason"]
+    frame = pd.DataFrame(rows, columns=columns)
+    return frame.astype("string").assign(gated=pd.array(frame["gated"], dtype="boolean"))
