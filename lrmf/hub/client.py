@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import distributions
 from itertools import chain
 from multiprocessing.pool import ThreadPool
 from urllib.parse import quote, urlencode, urlsplit
@@ -29,6 +29,8 @@ from .limiter import Limiter, retry_after
 PROJECT = "lineage-regularized matrix factorization, research crawler"
 _TOKEN = re.compile(r"[A-Za-z0-9_.~+/=\-]*")  # RFC 6750
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_UNREACHABLE = httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Limits:
     longest_backoff: float = 20.0  # seconds
     failures: int = 20  # requests given up in a row, after which the Hub is taken to be down
     resumes: int = 100  # responses that one download may take
-    slowest: int = 20_000  # bytes a second, below which a download is given up and tried again
+    slowest: int = 20_000  # bytes a second, below which an answer is given up and tried again
     json_bytes: int = 32 * 2**20
     line_bytes: int = 16 * 2**20
     pages: int = 10_000
@@ -88,8 +90,9 @@ class Client:
             retry_error_callback=self._give_up,
         )
         # The client's own build_hf_headers makes a request of its own, past the limiter.
-        agent = f"lrmf/{_version()}; hf_hub/{huggingface_hub.__version__}; {PROJECT}"
-        self._headers = {"User-Agent": agent}
+        installed = [package.version for package in distributions(name="lrmf")]
+        agent = f"lrmf/{(*installed, 'unknown')[0]}; hf_hub/{huggingface_hub.__version__}"
+        self._headers = {"User-Agent": f"{agent}; {PROJECT}"}
         self._token = _token()
         self._session = _session()
         if self._token:
@@ -120,20 +123,13 @@ class Client:
 
     def content(self, path: str, *, max_bytes: int) -> bytes:
         """Fetch a file; raises Refusal, also if it is larger than ``max_bytes``."""
-
-        def read() -> bytes:
-            seconds = 120 + max_bytes / self.limits.slowest
-            with self._response(self._url(path)) as response:
-                _check_file(response)
-                return b"".join(_chunks(response, max_bytes, seconds))
-
-        return self._retried(read)
+        return self._retried(lambda: b"".join(self._rest(self._url(path), 0, max_bytes)))
 
     def lines(self, path: str, *, n_bytes: int, sha256: str | None = None) -> Iterator[bytes]:
         r"""Stream the lines (split at b"\n") of a file of known size; raises Refusal.
 
         After a broken connection the download goes on where it broke. Nothing but the current line
-        is kept. A checksum that does not match raises Refusal after the last line.
+        is kept. A checksum that does not match raises Corrupt after the last line.
         """
         rest, digest = b"", hashlib.sha256()
         for chunk in self._download(self._url(path), n_bytes):
@@ -150,9 +146,16 @@ class Client:
     def _download(self, url: str, n_bytes: int) -> Iterator[bytes]:
         """The bytes of a file; each response that brings some may be followed by another."""
         position = 0
+
+        def begin() -> Iterator[bytes]:
+            chunks = self._rest(url, position, n_bytes)
+            for first in chunks:
+                return chain([first], chunks)
+            raise _Transient(f"ended after {position} of {n_bytes} bytes")
+
         for _ in range(self.limits.resumes):
             try:
-                for chunk in self._retried(self._begin, url, position, n_bytes):
+                for chunk in self._retried(begin):
                     position += len(chunk)
                     yield chunk
             except _Transient:
@@ -161,31 +164,36 @@ class Client:
                 return
         raise Refusal("error", f"broke off {self.limits.resumes} times")
 
-    def _begin(self, url: str, begin: int, n_bytes: int) -> Iterator[bytes]:
-        """A response that brings at least one byte from ``begin`` on."""
-        chunks = self._rest(url, begin, n_bytes)
-        for first in chunks:
-            return chain([first], chunks)
-        raise _Transient(f"ended after {begin} of {n_bytes} bytes")
-
-    def _rest(self, url: str, begin: int, n_bytes: int) -> Iterator[bytes]:
-        """The bytes from ``begin`` on, as far as one response brings them."""
+    def _rest(self, url: str, begin: int, max_bytes: int) -> Iterator[bytes]:
+        """The bytes of a file from ``begin`` on, as far as one response brings them."""
         with self._response(url, begin=begin) as response:
-            _check_file(response, n_bytes)
+            # Error pages come with status 200, too.
+            if "text/html" in response.headers.get("Content-Type", ""):
+                raise _Transient("a web page instead of the file")
             # Not every server heeds Range: 200 is the whole file again.
             skip = begin if response.status_code != 206 else 0
-            seconds = 4 * self.limits.timeout + n_bytes / self.limits.slowest
-            for chunk in _chunks(response, n_bytes - begin + skip, seconds):
-                kept = chunk[skip:]
-                skip -= len(chunk) - len(kept)
-                if kept:
-                    yield kept
+            for chunk in self._chunks(response, max_bytes - begin + skip):
+                if len(chunk) > skip:
+                    yield chunk[skip:]
+                skip = max(0, skip - len(chunk))
+
+    def _chunks(self, response: httpx2.Response, max_bytes: int) -> Iterator[bytes]:
+        """The decoded body, within limits of size and speed."""
+        started, n_bytes = time.monotonic(), 0
+        for chunk in response.iter_bytes():
+            n_bytes += len(chunk)
+            self.n_bytes += len(chunk)
+            if n_bytes > max_bytes:
+                raise TooLarge("error", f"is larger than {max_bytes} bytes")
+            allowed = 4 * self.limits.timeout + n_bytes / self.limits.slowest
+            if time.monotonic() - started > allowed:
+                raise _Transient("too slow")
+            yield chunk
 
     def _page(self, url: str) -> tuple[object, str | None]:
         """A JSON answer and the address of the next page."""
         with self._response(url) as response:
-            body = b"".join(_chunks(response, self.limits.json_bytes, 4 * self.limits.timeout))
-            self.n_bytes += len(body)
+            body = b"".join(self._chunks(response, self.limits.json_bytes))
             try:
                 value = json.loads(body)
             except (ValueError, RecursionError) as error:
@@ -220,23 +228,17 @@ class Client:
 
     def _give_up(self, state: RetryCallState) -> None:
         """Raise what a failure means that did not pass."""
-        problem = state.outcome.exception()
-        kept = "what was fetched is kept: continue"
+        problem, reason = state.outcome.exception(), ""
+        self._n_given_up += not (problem.unreachable or problem.exhausted)
         if problem.unreachable:
-            way = f" through the proxy of {_proxies()}" if _proxies() else ""
-            raise CrawlError(
-                f"{self.endpoint} cannot be reached{way} ({problem}); check the connection, then "
-                "continue with --resume"
-            ) from problem
-        if problem.exhausted:
-            raise CrawlError(
-                f"the quota is exhausted; {kept} in a few minutes with --resume"
-            ) from problem
-        self._n_given_up += 1
-        if self._n_given_up >= self.limits.failures:
-            raise CrawlError(
-                f"the Hub keeps failing ({problem}); {kept} later with --resume"
-            ) from problem
+            way = f" through the proxy of {proxies}" if (proxies := _set_among(*_PROXIES)) else ""
+            reason = f"{self.endpoint} cannot be reached{way} ({problem}); check the connection"
+        elif problem.exhausted:
+            reason = "the quota is exhausted; what was fetched is kept: wait a few minutes"
+        elif self._n_given_up >= self.limits.failures:
+            reason = f"the Hub keeps failing ({problem}); what was fetched is kept: wait"
+        if reason:
+            raise CrawlError(f"{reason}, then continue with --resume") from problem
         raise Refusal("error", f"{problem}, {state.attempt_number} times") from problem
 
     @contextmanager
@@ -262,7 +264,8 @@ class Client:
                 yield response
                 self._n_given_up = 0
         except OfflineModeIsEnabled as error:
-            raise CrawlError(f"offline mode is on; unset {_offline_switch()} to crawl") from error
+            switch = _set_among("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") or "HF_HUB_OFFLINE"
+            raise CrawlError(f"offline mode is on; unset {switch} to crawl") from error
         except (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
             raise Refusal("error", f"leads nowhere ({type(error).__name__})") from error
         except (httpx2.RequestError, httpx2.StreamError) as error:
@@ -275,8 +278,7 @@ class Client:
                     "signs with its own, set SSL_CERT_FILE to a file that holds its certificate"
                 ) from error
             problem = _Transient(reason)
-            unreachable = httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError
-            problem.unreachable = isinstance(error, unreachable)
+            problem.unreachable = isinstance(error, _UNREACHABLE)
             raise problem from error
         finally:
             self.limiter.leave(kind, entered, answer)
@@ -300,9 +302,10 @@ class Client:
         code = headers.get("X-Error-Code", "")
         is_refused = status == 401 or (status == 403 and "expired" in message.lower())
         if self._token and is_refused and not code and "gated" not in message.lower():
+            place = _set_among("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") or constants.HF_TOKEN_PATH
             return CrawlError(
-                f"the Hub does not accept the token of {_token_place()} ({message or 'HTTP 401'}); "
-                "renew it (`hf auth login`) or unset it, then continue with --resume"
+                f"the Hub does not accept the token of {place} ({message or 'HTTP 401'}); renew it "
+                "(`hf auth login`) or unset it, then continue with --resume"
             )
         reason = f"HTTP {status}" + (f": {message}" if message else "")
         return Refusal(refusal_status(status, code, message), reason)
@@ -334,32 +337,14 @@ def refusal_status(status: int, code: str, message: str) -> str:
     return "error"
 
 
-def _check_file(response: httpx2.Response, n_bytes: int | None = None) -> None:
-    """Error pages that come with status 200, and other sizes than announced, may pass."""
-    headers = response.headers
-    if "text/html" in headers.get("Content-Type", ""):
-        raise _Transient("a web page instead of the file")
-    size = headers.get("Content-Range", "").rpartition("/")[2]
-    if response.status_code != 206 and "Content-Encoding" not in headers:
-        size = headers.get("Content-Length", "")
-    if n_bytes is not None and size.isdigit() and int(size) != n_bytes:
-        raise _Transient(f"has {size} bytes instead of {n_bytes}")
-
-
-def _chunks(response: httpx2.Response, max_bytes: int, seconds: float) -> Iterator[bytes]:
-    """The decoded body, within limits of size and time."""
-    deadline, n_bytes = time.monotonic() + seconds, 0
-    for chunk in response.iter_bytes():
-        n_bytes += len(chunk)
-        if n_bytes > max_bytes:
-            raise TooLarge("error", f"is larger than {max_bytes} bytes")
-        if time.monotonic() > deadline:
-            raise _Transient("too slow")
-        yield chunk
-
-
 def _one_line(text: object) -> str:
     return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in str(text)))[:200]
+
+
+def _set_among(*names: str) -> str:
+    """Those of the environment variables that are set, in small letters or not."""
+    given = (name for name, value in os.environ.items() if value)
+    return " and ".join(sorted(name for name in given if name.upper() in names))
 
 
 def _token() -> str:
@@ -379,24 +364,17 @@ def _token() -> str:
     return token
 
 
-def _token_place() -> str:
-    names = [name for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)]
-    return names[0] if names else constants.HF_TOKEN_PATH
-
-
 def _check_endpoint(endpoint: str) -> None:
     """Refuse an address that leads nowhere; raises CrawlError."""
-    try:
+    with suppress(httpx2.InvalidURL):
         url = httpx2.URL(endpoint)
-        is_address = url.scheme in ("http", "https") and bool(url.host)
-    except httpx2.InvalidURL:
-        is_address = False
-    if not is_address:
-        host = endpoint.rpartition("://")[2] or "huggingface.co"
-        raise CrawlError(
-            f"HF_ENDPOINT={endpoint!r} is not the address of a Hub; write https://{host}, or unset "
-            "it for https://huggingface.co"
-        )
+        if url.scheme in ("http", "https") and url.host:
+            return
+    host = endpoint.rpartition("://")[2] or "huggingface.co"
+    raise CrawlError(
+        f"HF_ENDPOINT={endpoint!r} is not the address of a Hub; write https://{host}, or unset it "
+        "for https://huggingface.co"
+    )
 
 
 def _session() -> httpx2.Client:
@@ -412,32 +390,14 @@ def _session() -> httpx2.Client:
         ) from error
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
         raise CrawlError(
-            f"the proxy of {_proxies() or 'the system'} cannot be used ({_one_line(error)}); "
-            "write http://host:port, unset it, or for socks5:// `pip install socksio`"
+            f"the proxy of {_set_among(*_PROXIES) or 'the system'} cannot be used "
+            f"({_one_line(error)}); write http://host:port, unset it, or for socks5:// `pip install "
+            "socksio`"
         ) from error
-
-
-def _proxies() -> str:
-    """Names of the variables that name a proxy; their values may hold passwords."""
-    names = (name for name, value in os.environ.items() if value)
-    wanted = ("http_proxy", "https_proxy", "all_proxy")
-    return ", ".join(sorted(name for name in names if name.lower() in wanted))
 
 
 def _proxy_message() -> str:
     return (
-        f"the proxy of {_proxies() or 'the system'} asks for a password (HTTP 407); write "
-        "http://user:password@host:port, then continue with --resume"
+        f"the proxy of {_set_among(*_PROXIES) or 'the system'} asks for a password (HTTP 407); "
+        "write http://user:password@host:port, then continue with --resume"
     )
-
-
-def _offline_switch() -> str:
-    names = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE")
-    return next((name for name in names if os.environ.get(name)), names[0])
-
-
-def _version() -> str:
-    try:
-        return version("lrmf")
-    except PackageNotFoundError:  # a checkout that is not installed
-        return "unknown"
