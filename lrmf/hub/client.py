@@ -391,8 +391,8 @@ def _session() -> httpx2.Client:
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
         raise CrawlError(
             f"the proxy of {_set_among(*_PROXIES) or 'the system'} cannot be used "
-            f"({_one_line(error)}); write http://host:port, unset it, or for socks5:// `pip install "
-            "socksio`"
+            f"({_one_line(error)}); write http://host:port, unset it, or for socks5:// "
+            "`pip install socksio`"
         ) from error
 
 

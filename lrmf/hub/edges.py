@@ -13,7 +13,6 @@ nothing here trusts a type, a spelling or a size, and whatever cannot be read as
 repository is left out.
 """
 
-import codecs
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -39,7 +38,6 @@ _NESTED = ("models", "slices", "sources", "modules", "experts", "shared_experts"
 _KEYS = {*_NAME_KEYS, *_NESTED}
 _MAX_DEPTH, _MAX_NODES, _MAX_NAMES = 12, 5000, 200
 _MAX_YAML, _MAX_README, _MAX_LINE = 2**18, 2**18, 10_000  # characters; pictures are longer lines
-_BOMS = {codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 class Claim(NamedTuple):
@@ -116,8 +114,7 @@ def file_claims(name: str, content: bytes) -> list[Claim]:
 
 def read_file(name: str, content: bytes) -> tuple[list[Claim], str]:
     """Parents that a file names, and why it could not be read (or nothing)."""
-    codec = next((codec for bom, codec in _BOMS.items() if content.startswith(bom)), "utf-8")
-    text = content.decode(codec, errors="replace").removeprefix("\ufeff")
+    text = content.decode(json.detect_encoding(content), errors="replace").removeprefix("\ufeff")
     if name == ADAPTER_FILE:
         try:
             named = mapping({"": json.loads(text)}, "").get("base_model_name_or_path")

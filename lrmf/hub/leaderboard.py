@@ -2,7 +2,8 @@
 
 import html
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from numbers import Real
 
@@ -25,7 +26,6 @@ from .log import CrawlLog
 from .source import Source
 
 TABLE_REPO = "open-llm-leaderboard/contents"
-TABLE_FILE = "data/train-00000-of-00001.parquet"
 MAX_TABLE_BYTES = 200 * 2**20
 _LARGEST = 1e5  # billions of parameters
 # Of several evaluations of one model the one closest to the released weights is kept.
@@ -217,48 +217,39 @@ def select_models(
 
 def table_commit(client: Client) -> str:
     """The commit of the leaderboard's table; raises CrawlError."""
-    try:
+    with _no_refusal():
         sha = commit(client.json(f"api/datasets/{TABLE_REPO}", expand=["sha"]))
-    except Refusal as refusal:
-        raise _refused(refusal) from refusal
     if sha is None:
         raise CrawlError(f"{TABLE_REPO}: the Hub names no commit; try again later")
     return sha
 
 
 def fetch_table(client: Client, sha: str) -> bytes:
-    """The leaderboard's table at a commit, as one Parquet file; raises CrawlError."""
-    path = f"datasets/{TABLE_REPO}/resolve/{sha}"
-    try:
-        try:
-            return client.content(f"{path}/{TABLE_FILE}", max_bytes=MAX_TABLE_BYTES)
-        except Refusal as refusal:
-            if refusal.status != "missing" or not (shards := _shards(client, sha)):
-                raise
-        parts = [client.content(f"{path}/{name}", max_bytes=MAX_TABLE_BYTES) for name in shards]
-    except Refusal as refusal:
-        raise _refused(refusal) from refusal
+    """The leaderboard's table at a commit, all its files as one; raises CrawlError."""
+    with _no_refusal():
+        pages = client.pages(f"api/datasets/{TABLE_REPO}/tree/{sha}", recursive="true")
+        paths = [row.get("path") for page in pages for row in page if isinstance(row, dict)]
+        names = sorted(path for path in paths if isinstance(path, str) and _SHARD.fullmatch(path))
+        n_files = max((int(_SHARD.fullmatch(name)[2] or 1) for name in names), default=1)
+        if len(names) < n_files:
+            raise CrawlError(f"{TABLE_REPO}: has {len(names)} of {n_files} files; try again later")
+        path = f"datasets/{TABLE_REPO}/resolve/{sha}"
+        parts = [client.content(f"{path}/{name}", max_bytes=MAX_TABLE_BYTES) for name in names]
     whole = pa.BufferOutputStream()
     tables = [_parquet(part) for part in parts]
     pq.write_table(pa.concat_tables(tables, promote_options="permissive"), whole)
     return whole.getvalue().to_pybytes()
 
 
-def _refused(refusal: Refusal) -> CrawlError:
-    hint = {"error": "try again later", "missing": "check HF_ENDPOINT"}.get(refusal.status)
-    hint = hint or "accept its terms, or ask its owners"
-    return CrawlError(f"{TABLE_REPO}: {refusal.reason}; {hint}")
-
-
-def _shards(client: Client, sha: str) -> list[str]:
-    """The files of a table in several; raises CrawlError if some are missing."""
-    pages = client.pages(f"api/datasets/{TABLE_REPO}/tree/{sha}", recursive="true")
-    paths = [row.get("path") for page in pages for row in page if isinstance(row, dict)]
-    found = sorted(path for path in paths if isinstance(path, str) and _SHARD.fullmatch(path))
-    n_shards = max((int(_SHARD.fullmatch(path)[2] or 0) for path in found), default=0)
-    if 0 < len(found) < n_shards:
-        raise CrawlError(f"{TABLE_REPO}: has {len(found)} of {n_shards} files; try again later")
-    return found
+@contextmanager
+def _no_refusal() -> Iterator[None]:
+    """Without the table there is no crawl."""
+    try:
+        yield
+    except Refusal as refusal:
+        hint = {"error": "try again later", "missing": "check HF_ENDPOINT"}.get(refusal.status)
+        hint = hint or "accept its terms, or ask its owners"
+        raise CrawlError(f"{TABLE_REPO}: {refusal.reason}; {hint}") from refusal
 
 
 def _parquet(content: bytes) -> pa.Table:
