@@ -309,10 +309,10 @@ def test_a_wall_of_pathological_cards(tmp_path):
 def test_an_answer_that_cannot_be_read_is_an_error_of_that_id(tmp_path, monkeypatch):
     world = make_world(20)
 
-    def stumbling(entry, read=ancestry.read_visit):
+    def stumbling(entry, *merged, read=ancestry.read_visit):
         if entry["key"] == "user3/Model-3" and "answer" in entry:
             raise OverflowError
-        return read(entry)
+        return read(entry, *merged)
 
     monkeypatch.setattr(ancestry, "read_visit", stumbling)
     with serve(world.hub) as served:

@@ -1,7 +1,7 @@
 """From the models of a source up through their parents: who is asked about, and what was said."""
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain, islice
@@ -10,10 +10,9 @@ from ..data import metadata
 from ..data.ids import normalised_id
 from . import edges
 from .client import Client
-from .edges import DECLARED, MERGE_FILES, Claim
+from .edges import MERGE_FILES, Claim
 from .errors import Refusal, TooLarge
-from .log import CrawlLog
-from .source import Source
+from .source import Source, Work
 
 EXPAND = (
     "baseModels cardData config createdAt disabled gated lastModified library_name likes "
@@ -31,9 +30,9 @@ class Visit:
 
     ``status`` is ok, renamed, gated, missing, disabled or error; ``resolved`` is the id that the
     Hub answered with, None without an answer; ``inferred`` is the relation to one parent and to
-    several; ``files`` are those to read for parents, and those to read if the leaderboard calls the
-    model a merge. ``facts`` describe the model for a snapshot; ``false_size`` is what the
-    Hub says of a size and is not the model's. ``unread`` has why files could not be read.
+    several; ``files`` are those to read for parents. ``facts`` describe the model for a snapshot;
+    ``false_size`` is what the Hub says of a size and is not the model's. ``unread`` has why files
+    could not be read.
     """
 
     status: str
@@ -45,7 +44,7 @@ class Visit:
     claims: list[Claim] = field(default_factory=list)
     relation: str | None = None
     inferred: tuple[str, str] = ("finetune", "merge")
-    files: tuple[list[str], list[str]] = ((), ())
+    files: list[str] = field(default_factory=list)
     facts: dict = field(default_factory=dict)
     false_size: float | None = None
     unread: dict[str, str] = field(default_factory=dict)
@@ -75,22 +74,21 @@ def ask_model(client: Client, asked: str) -> dict:
     return {"status": status, "reason": "", "answer": kept}
 
 
-def read_visit(entry: dict) -> Visit:
-    """Read a log entry of kind ``model``."""
+def read_visit(entry: dict, merged: AbstractSet[str] = frozenset()) -> Visit:
+    """Read a log entry of kind ``model``; ``merged`` are known to be merges."""
     visit = Visit(entry["status"], entry.get("reason", ""), entry["time"])
-    answer = entry.get("answer")
-    if not isinstance(answer, dict):
-        return visit
-    read_files = partial(edges.files_to_read, answer, own_ids={entry["key"], answer["id"]})
-    visit.resolved = answer["id"]
-    visit.sha = metadata.commit(answer)
-    visit.gated = bool(answer.get("gated"))
-    visit.claims = edges.declared_claims(answer)
-    visit.relation = edges.card_relation(answer)
-    visit.inferred = (edges.inferred_relation(answer, 1), edges.inferred_relation(answer, 2))
-    visit.files = (read_files(merged=False), read_files(merged=True))
-    visit.facts = metadata.facts(answer) | {"merged": edges.is_merge(answer) or None}
-    visit.false_size = metadata.sizes(answer)[1]
+    if answer := entry.get("answer"):
+        names = {entry["key"], answer["id"]}
+        visit.resolved = answer["id"]
+        visit.sha = metadata.commit(answer)
+        visit.gated = bool(answer.get("gated"))
+        visit.claims = edges.declared_claims(answer)
+        visit.relation = edges.card_relation(answer)
+        visit.inferred = (edges.inferred_relation(answer, 1), edges.inferred_relation(answer, 2))
+        known = not merged.isdisjoint(names)
+        visit.files = edges.files_to_read(answer, merged=known, own_ids=names)
+        visit.facts = metadata.facts(answer) | {"merged": edges.is_merge(answer) or None}
+        visit.false_size = metadata.sizes(answer)[1]
     return visit
 
 
@@ -98,11 +96,12 @@ class Crawler:
     """Visit models and their ancestors, each id once, and write down every answer.
 
     Answers found in the log are not asked for again. Ids that differ in case only from one that was
-    answered for are not visited. ``each`` runs a function over tasks in the crawl's workers.
+    answered for are not visited.
     """
 
-    def __init__(self, client: Client, log: CrawlLog, source: Source, each: Callable):
-        self._client, self._log, self._source, self._each = client, log, source, each
+    def __init__(self, work: Work, source: Source):
+        self._client, self._log, self._each, _ = work
+        self._source = source
         self._unchanged: set[str] = set()
         self.n_failed_files = 0  # that another attempt may bring
 
@@ -127,25 +126,19 @@ class Crawler:
         return dict(sorted(visits.items()))
 
     def _visit(self, asked: str) -> Visit:
-        entry = self._log.ask(
-            "model",
-            asked,
-            lambda: None if asked in self._unchanged else ask_model(self._client, asked),
-        )
+        merged, bases = self._source.merged, self._source.bases
+        ask = partial(ask_model, self._client, asked)
+        entry = self._log.ask("model", asked, (lambda: None) if asked in self._unchanged else ask)
         try:
-            visit = read_visit(entry)
+            visit = read_visit(entry, merged)
         except _UNREADABLE as error:  # one answer must not end the crawl
             reason = f"the answer cannot be read ({type(error).__name__})"
             visit = read_visit(self._log.append("model", asked, status="error", reason=reason))
-        merged = not self._source.merged.isdisjoint((asked, visit.resolved))
-        claims = [claim for claim in visit.claims if claim.source in DECLARED]
         # The files repeat each other; the first that names parents will do.
-        found = (self._file_claims(visit, name) for name in visit.files[merged])
-        claims += next(filter(None, found), [])
-        bases = self._source.bases
+        found = (self._file_claims(visit, name) for name in visit.files)
+        visit.claims += next(filter(None, found), [])
         if base := bases.get(asked) or bases.get(visit.resolved):
-            claims.append(base)
-        visit.claims = claims
+            visit.claims.append(base)
         return visit
 
     def _file_claims(self, visit: Visit, name: str) -> list[Claim]:

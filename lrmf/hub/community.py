@@ -15,11 +15,9 @@ from huggingface_hub.hf_api import DatasetLeaderboardEntry
 
 from ..data.ids import normalised_id
 from ..data.schema import UNKNOWN_TRIALS, is_id
-from .client import Client
 from .edges import current_names
 from .errors import CrawlError, Refusal
-from .log import CrawlLog
-from .source import Source
+from .source import Source, Work
 
 SOURCES_FILE = "score_sources.parquet"
 _STATED = "date source_url source_name source_user source_org notes dataset_revision".split()
@@ -30,34 +28,22 @@ _COLUMNS = "model_id benchmark subtask value".split() + list(dict.fromkeys(_STAT
 class Community(Source):
     """The models with Community Evals of some datasets, and every score with where it is from.
 
-    Parameters
-    ----------
-    each : callable
-        Runs a function over tasks in the crawl's workers.
-    datasets : by default the official benchmarks of the Hub
-    models : by default all on their leaderboards
-    max_models : only the first so many
+    The datasets are by default the official benchmarks of the Hub, the models all on their
+    leaderboards; ``options`` are those of `crawl`.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        log: CrawlLog,
-        each: Callable,
-        *,
-        datasets: list[str] | None,
-        models: list[str] | None,
-        max_models: int | None,
-    ):
+    def __init__(self, work: Work, options: dict):
         super().__init__()
-        self._client, self._log, self._left_out = client, log, []
+        self._client, self._log, each, _ = work
+        self._left_out: list[dict] = []
+        datasets, models = options["datasets"], options["models"]
         if datasets is None:
             rows = self._rows("api/datasets", filter="benchmark:official", limit=1000)
             datasets = [row["id"] for row in rows if isinstance(row, dict) and "id" in row]
         boards = dict(each("benchmarks", self._listed, sorted(set(datasets))))
         listed = [row for name in sorted(boards) for row in boards[name]]
         models = sorted({row["model_id"] for row in listed}) if models is None else models
-        self.model_ids = models[:max_models]
+        self.model_ids = models[: options["max_models"]]
         answers = dict(each("results", self._stated, self.model_ids))
         stated = [row for name in sorted(answers) for row in answers[name]]
         stated = [row for row in stated if row["benchmark"] in boards]

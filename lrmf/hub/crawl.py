@@ -21,7 +21,7 @@ from .errors import CrawlError
 from .known_models import KnownModels
 from .leaderboard import Leaderboard, chosen_benchmarks, model_ids
 from .log import LOG_FOLDER, CrawlLog
-from .source import Source, count_statuses
+from .source import Source, Work, count_statuses
 
 STATUS_FILE = "crawl_status.parquet"
 MAX_DEPTH = 20
@@ -97,8 +97,8 @@ def crawl(
         _check_out(out)
         with closing(CrawlLog(out / LOG_FOLDER, redact=client.redact)) as log:
             options = _begin(log, client, options, resume=resume, say=say)
-            in_workers = partial(each, n_workers=n_workers)
-            snapshot = _write(out, *_run(client, log, in_workers, say, options))
+            work = Work(client, log, partial(each, n_workers=n_workers), say)
+            snapshot = _write(out, *_run(work, options))
             log.append("finished", "")
             return snapshot
     except (OSError, files.OutputError, SnapshotError) as error:
@@ -153,23 +153,18 @@ def _begin(log: CrawlLog, client: Client, options: dict, *, resume: bool, say: C
     return options
 
 
-def _open_source(
-    client: Client, log: CrawlLog, each: Callable, say: Callable, options: dict
-) -> Source:
+def _open_source(work: Work, options: dict) -> Source:
     """The source that the options name."""
-    chosen = {name: options[name] for name in ("models", "max_models")}
     if options["lineage_of"]:
         return KnownModels(options["lineage_of"])
-    if options["source"] == "community":
-        return Community(client, log, each, datasets=options["datasets"], **chosen)
-    chosen |= {name: options[name] for name in ("benchmarks", "instances")}
-    return Leaderboard(client, log, each, say, **chosen)
+    return (Community if options["source"] == "community" else Leaderboard)(work, options)
 
 
-def _run(client: Client, log: CrawlLog, each: Callable, say: Callable, options: dict) -> tuple:
+def _run(work: Work, options: dict) -> tuple[dict, pd.DataFrame]:
     """Choose models, trace their lineage, collect what they scored: what `_write` takes."""
-    source = _open_source(client, log, each, say, options)
-    crawler = Crawler(client, log, source, each)
+    client, log, *_ = work
+    source = _open_source(work, options)
+    crawler = Crawler(work, source)
     visits = crawler.visit_all(options["max_depth"])
     lineage, overruled = establish_edges(visits)
     for child, claims in overruled.items():

@@ -5,7 +5,6 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from typing import NamedTuple
@@ -20,8 +19,7 @@ from ..data.responses import MISSING
 from ..data.samples import name_questions, read_samples
 from .client import Client
 from .errors import Corrupt, CrawlError, Refusal
-from .log import CrawlLog
-from .source import count_statuses
+from .source import Work, count_statuses
 
 OWNER = "open-llm-leaderboard"
 LARGE = "mmlu_pro"  # nearly all of the bytes
@@ -119,22 +117,21 @@ def _run(row: object) -> Run | None:
 class Details:
     """The answers of some models to the questions of some benchmarks.
 
-    ``each`` runs a function over tasks in the crawl's workers. After `collect`, ``repositories``
-    and ``counts`` say what was found.
+    After `collect`, ``repositories`` and ``counts`` say what was found.
     """
 
-    def __init__(self, client: Client, log: CrawlLog, each: Callable, benchmarks: list[str]):
-        self._client, self._log, self._each = client, log, each
+    def __init__(self, work: Work, benchmarks: list[str]):
+        self._client, self._log, self._each, self._say = work
         self._benchmarks = benchmarks
         self.repositories: dict[str, Repository] = {}
         self.counts: dict[str, object] = {}
 
     def collect(
-        self, models: dict[str, str], model_ids: list[str], say: Callable[[str], None]
+        self, models: dict[str, str], model_ids: list[str]
     ) -> tuple[pd.DataFrame, np.ndarray]:
         """Items and responses (n_models x n_items); ``models`` are by name of the repository."""
         self.repositories = dict(sorted(self._each("details", self._repository, list(models))))
-        self._announce(say)
+        self._announce()
         tasks = [
             (repo, task)
             for repo, repository in self.repositories.items()
@@ -166,7 +163,7 @@ class Details:
         ask = partial(ask_repository, self._client, repo, known=known)
         return read_repository(repo, self._log.ask("details", repo, ask))
 
-    def _announce(self, say: Callable[[str], None]) -> None:
+    def _announce(self) -> None:
         """Say how much is going to be downloaded, and what is left out."""
         n_bytes = sum((found.sizes() for found in self.repositories.values()), Counter())
         chosen = sum(n_bytes[name] for name in self._benchmarks)
@@ -174,7 +171,7 @@ class Details:
         text = f"details of {found} of {len(self.repositories)} models: {megabytes(chosen)}"
         if LARGE not in self._benchmarks:
             text += f"; {LARGE} left out, {megabytes(n_bytes[LARGE])} (--benchmarks ... {LARGE})"
-        say(text)
+        self._say(text)
 
     def _task(self, repo_and_task: tuple[str, str]) -> dict:
         """Answers of the most complete run of a task, the latest of several.

@@ -22,8 +22,7 @@ from .client import Client
 from .details import LARGE, Details, repository_of
 from .edges import claimed_bases, current_names
 from .errors import CrawlError, Refusal
-from .log import CrawlLog
-from .source import Source
+from .source import Source, Work
 
 TABLE_REPO = "open-llm-leaderboard/contents"
 MAX_TABLE_BYTES = 200 * 2**20
@@ -58,50 +57,36 @@ _TAG = re.compile(r"<[^<>]*>")
 class Leaderboard(Source):
     """The leaderboard's models, or those of a list with their evaluated ancestors.
 
-    Parameters
-    ----------
-    each : callable
-        Runs a function over tasks in the crawl's workers.
-    say : callable
-        Takes messages for the user.
-    benchmarks, instances, models, max_models : as in `crawl`
+    ``options`` are those of `crawl`.
     """
 
-    def __init__(
-        self,
-        client: Client,
-        log: CrawlLog,
-        each: Callable,
-        say: Callable[[str], None],
-        *,
-        benchmarks: list[str] | None,
-        instances: bool,
-        models: list[str] | None,
-        max_models: int | None,
-    ):
+    def __init__(self, work: Work, options: dict):
         super().__init__()
-        self._benchmarks = chosen_benchmarks(benchmarks, instances=instances)
-        self._revision = log.ask("table", TABLE_REPO, lambda: {"sha": table_commit(client)})["sha"]
-        self._evaluations, skipped = self._table(client, log)
+        log, instances = work.log, options["instances"]
+        self._work = work
+        self._benchmarks = chosen_benchmarks(options["benchmarks"], instances=instances)
+        self._details = Details(work, self._benchmarks) if instances else None
+        commit_now = log.ask("table", TABLE_REPO, lambda: {"sha": table_commit(work.client)})
+        self._revision = commit_now["sha"]
+        self._evaluations, skipped = self._table()
         if skipped:
-            say(f"{len(skipped)} evaluations name no model and are left out: {skipped[0]}")
+            work.say(f"{len(skipped)} evaluations name no model and are left out: {skipped[0]}")
         self.counts["n_unidentified_evaluations"] = len(skipped)
-        self._details = Details(client, log, each, self._benchmarks) if instances else None
-        self._say = say
         names = self._evaluations["model_id"]
-        chosen, self._others = select_models(names, models, max_models)
+        chosen, self._others = select_models(names, options["models"], options["max_models"])
         self.model_ids = [*chosen, *self._others]
         self.merged = set(names[self._evaluations["merged"].fillna(False)])
         self.bases = claimed_bases(self._evaluations)
 
-    def _table(self, client: Client, log: CrawlLog) -> tuple[pd.DataFrame, list[str]]:
+    def _table(self) -> tuple[pd.DataFrame, list[str]]:
         """The leaderboard's table, which is kept beside the log."""
-        path = log.folder / f"table-{self._revision}.parquet"
+        folder = self._work.log.folder
+        path = folder / f"table-{self._revision}.parquet"
         if path.is_file():
             return read_table(path.read_bytes(), self._benchmarks)
-        content = fetch_table(client, self._revision)
+        content = fetch_table(self._work.client, self._revision)
         found = read_table(content, self._benchmarks)  # refuse to keep what is damaged
-        for former in log.folder.glob("table-*.parquet"):
+        for former in folder.glob("table-*.parquet"):
             former.unlink(missing_ok=True)
         files.write_bytes(path, content)
         return found
@@ -112,11 +97,8 @@ class Leaderboard(Source):
         if self._details:
             evaluated = models.dropna(subset=["leaderboard_id"])
             repos = map(repository_of, evaluated["leaderboard_id"])
-            items, responses = self._details.collect(
-                dict(zip(repos, evaluated["model_id"], strict=True)),
-                list(models["model_id"]),
-                self._say,
-            )
+            repos = dict(zip(repos, evaluated["model_id"], strict=True))
+            items, responses = self._details.collect(repos, list(models["model_id"]))
             self.repositories = self._details.repositories
             self.counts |= self._details.counts
         else:

@@ -1,12 +1,28 @@
 """What a crawl starts from: models, and what is known of them before the Hub is asked."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 import pandas as pd
 
+from .client import Client
 from .edges import Claim
+from .log import CrawlLog
 
 STATUSES = ("ok", "renamed", "gated", "missing", "disabled", "error")
+
+
+class Work(NamedTuple):
+    """What each step of a crawl works with.
+
+    ``each(what, function, tasks)`` runs a function in the crawl's workers; ``say`` takes a message
+    for the user.
+    """
+
+    client: Client
+    log: CrawlLog
+    each: Callable
+    say: Callable[[str], None]
 
 
 class Source:
