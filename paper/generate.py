@@ -507,11 +507,18 @@ def all_tables(root) -> dict[str, str]:
     files["dates_v2"] = tabular(shortened(leads(runs["v2"].read("later_models"))))
     for short, run in real.items():
         for table in ("accuracy", "benchmarks"):
-            files[f"{table}_{short}"] = tabular(shortened(run.table(table, index_col=0)))
+            frame = ranking(run.table(table, index_col=0))
+            files[f"{table}_{short}"] = tabular(shortened(frame))
         frame = shortened(run.table("choices", index_col=0))
         frame.index = frame.index.where(~frame.index.duplicated(), "")
         files[f"choices_{short}"] = tabular(frame)
     return files | code_tables(root) | {"bench": bench_table(root)}
+
+
+def ranking(frame) -> pd.DataFrame:
+    """A table without the predictors that tell no models apart, but for the item mean."""
+    r = frame["r" if "r" in frame else "r [95% interval]" if "mean" not in frame else "mean"]
+    return frame[~r.str.match(r"0\.00( \[0\.00|$)") | (frame.index == "item mean")]
 
 
 def data_table(root, runs) -> str:
