@@ -197,7 +197,6 @@ FRAMES = {  # by the words that names begin with
     "ingredients": Frame("ingredients"),
     "given": Frame("ingredients_few_shot"),
     "later": Frame("later_models", optional=True),
-    "relatives": Frame("relatives", level="level"),
     "gain": Frame("lineage_gain", level="level"),
     "variant": Frame("ablation", level="variant"),
     "training": Frame("one_family", level="training"),
@@ -212,7 +211,7 @@ COMPARED += ["difference", "difference_lower", "difference_upper"]
 def result_macros(results) -> dict[str, str]:
     r"""Macros of all `FRAMES`, as `tables.macros_of` makes them, and differences in points of r.
 
-    The latter end in *Points*, as in ``\VOneZeroShotLRMFPearsonPoints``: +5 [1, 8].
+    The latter end in *Points*, as in ``\VOneZeroShotLRMFPearsonPoints``: 5 [1, 8].
     """
     macros = {}
     for words, spec in FRAMES.items():
@@ -250,14 +249,14 @@ def tidy(frame, spec) -> pd.DataFrame:
 
 def points(*bounds) -> str:
     """A difference in r with its interval, in points: hundredths of r."""
-    value, lower, upper = (100 * bound for bound in bounds)
-    return ("+" if value >= 0.5 else "") + tables.interval(value, lower, upper, 0)
+    return tables.interval(*(100 * bound for bound in bounds), 0)
 
 
 def facts_of(root, results) -> dict[str, str]:
     """Numbers of a run that are no row of a comparison."""
     zero_shot = results.read("zero_shot")
-    facts = {name: f"{count:,}" for name, count in counts_of(results).items()}
+    counts = counts_of(results)
+    facts = {name: f"{counts[name]:,}" for name in ("models", "items", "edges")}
     facts["hidden models"] = f"{zero_shot['n_models'].iloc[0]:,}"
     facts["hidden families"] = f"{zero_shot['n_clusters'].iloc[0]:,}"
     facts["ceiling"] = tables.number(ceiling_of(results), 2)
@@ -276,11 +275,14 @@ def facts_of(root, results) -> dict[str, str]:
     plans = results.read("merge_plans", optional=True)
     if plans is not None:
         facts["merges"] = f"{plans['n_merges'].iloc[0]:,}"
+    cards = results.read("tables/incomplete_cards", optional=True)
+    for row in cards.to_dict("records") if cards is not None else ():
+        facts |= {f"card {row['card']} {name}": row[name] for name in ("r", "coverage")}
     if is_earlier(results.folder):
         facts["earlier forecaster"] = ""
     claims = results.read("tables/claims", keep_default_na=False)
     for row in claims.itertuples():
-        facts[f"claim {row.claim} {row.setting}"] = row.measured.split(" (")[0]
+        facts[f"claim {row.claim} {row.setting}"] = row.measured.split(" (")[0].lstrip("+")
     settings = settings_of(root, results.short, "04_baselines")
     facts["folds"], facts["resamples"] = settings["n_folds"], f"{settings['n_boot']:,}"
     if results.short in REAL:
@@ -674,20 +676,20 @@ def bench_summary(root) -> pd.DataFrame:
 
 
 def bench_macros(root) -> dict[str, str]:
-    """Sizes of the problems, and how LRMF and the nearest solver of its objective do on them."""
-    facts = {}
-    for spec in full_plan().problems:
-        facts[f"{spec.name} models"] = f"{spec.n_models:,}"
-        facts[f"{spec.name} items"] = f"{spec.n_items:,}"
-        facts[f"{spec.name} density"] = f"{100 * spec.density:g}%"
-    for problem, rows in bench_summary(root).groupby("problem", sort=False):
-        rows = rows.set_index("solver")
-        facts[f"{problem} seconds"] = tables.number(rows.loc["LRMF", "fit_cpu"], 1)
-        facts[f"{problem} memory"] = f"{rows.loc['LRMF', 'peak_mb']:.0f}"
-        same = rows.loc[rows["excess"].notna(), "ratio_loss"].drop("LRMF")
-        facts[f"{problem} nearest"] = f"{same.min():.2g}"
-        facts[f"{problem} nearest name"] = same.idxmin()
-    return {tables.macro_name("bench", words): text for words, text in facts.items()}
+    """The problem at paper scale, and how LRMF and the nearest solver of its objective do there."""
+    [spec] = [spec for spec in full_plan().problems if spec.name == "full"]
+    rows = bench_summary(root).query("problem == 'full'").set_index("solver")
+    same = rows.loc[rows["excess"].notna(), "ratio_loss"].drop("LRMF")
+    facts = {
+        "models": f"{spec.n_models:,}",
+        "items": f"{spec.n_items:,}",
+        "density": f"{100 * spec.density:g}%",
+        "seconds": tables.number(rows.loc["LRMF", "fit_cpu"], 1),
+        "memory": f"{rows.loc['LRMF', 'peak_mb']:.0f}",
+        "nearest": f"{same.min():.2g}",
+        "nearest name": same.idxmin(),
+    }
+    return {tables.macro_name("bench full", words): text for words, text in facts.items()}
 
 
 def bench_table(root) -> str:

@@ -1,13 +1,13 @@
 r"""Whether comparisons that the paper puts into words still are what the committed results say.
 
-`sentences.csv` has one row a check: the label that stands in ``\checked{label}`` after the sentence,
-the run, the file under ``figures/<run>/``, a query (of `pandas.DataFrame.query`) for rows of it, and
-what they must say:
+`sentences.csv` has one row a check: the label of ``\checked{label}``, which stands after the
+sentence, the run, the file under ``figures/<run>/``, a query (of `pandas.DataFrame.query`) for rows
+of it, and what they must say:
 
 - *better*, *no clear difference*, *worse*: the 95% interval of the paired difference, Forecaster
-  minus the row, or the column *verdict* of the file, which may also say *reached*, *kept* and so on;
+  minus the row, or the column *verdict* of the file, which may also say *reached* or *kept*;
 - *above* or *below* what stands in the column *than*, a number or a query of the same file: the
-  column *value* of the rows, or *mae* where there is none.
+  column *value* of the rows, or *mae* or *r* where there is none.
 """
 
 from pathlib import Path
@@ -44,6 +44,8 @@ def contradictions(root: Path, table: pd.DataFrame) -> list[str]:
 
 def what_they_say(frame, rows, check) -> set[str]:
     """Verdicts on the rows, as a set: of one element if they agree."""
+    if rows.empty:
+        return set()
     if check.than:
         limit = _limit(frame, check.than)
         return {"above" if value > limit else "below" for value in _values(rows)}
@@ -64,4 +66,4 @@ def _limit(frame, than) -> float:
 
 
 def _values(rows) -> pd.Series:
-    return rows["value" if "value" in rows else "mae"]
+    return rows[next(name for name in ("value", "mae", "r") if name in rows)]
