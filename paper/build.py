@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 
 from lrmf.files import OutputError, write_bytes
-from paper.generate import GENERATED, ROOT, PaperError, draw_knowledge, generate
+from paper.generate import GENERATED, draw_knowledge, generate
+from paper.results import ROOT, PaperError
 
 PAPER = Path(__file__).resolve().parent
 INSTALL = (

@@ -16,7 +16,7 @@ import pandas as pd
 
 from lrmf.evaluation.bootstrap import verdict
 
-from .generate import PAPER, RUNS, Results
+from .results import PAPER, RUNS, Results
 
 SMALLER_IS_BETTER = {"mae", "regret", "brier"}
 TABLE = PAPER / "sentences.csv"

@@ -11,8 +11,9 @@ from lrmf.report import tables
 from lrmf.report.knowledge_figure import SOURCES
 from lrmf.simulation import items as simulated_items
 from lrmf.solver.calibration import IntervalCalibration
-from paper import build, generate, sentences
-from paper.generate import PaperError, Results, closing_brace
+from paper import build, generate, results, sentences, tabular
+from paper.generate import closing_brace
+from paper.results import PaperError, Results
 
 PAPER = build.PAPER
 SECTIONS = sorted(PAPER.glob("sections/*.tex"))
@@ -26,7 +27,7 @@ LENGTH = (
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper") / "generated"
-    generate.generate(generate.ROOT, folder)
+    generate.generate(results.ROOT, folder)
     return folder
 
 
@@ -60,17 +61,17 @@ def test_every_section_is_read_and_every_file_is_there(generated):
 
 
 def test_everything_that_is_generated_is_used():
-    text, root = everything(), generate.ROOT
+    text, root = everything(), results.ROOT
     used = set(re.findall(r"\\When\{(\w+)\}|\\([A-Za-z]+)", text))
     used = {name for pair in used for name in pair}
-    assert set(re.findall(r"\\generated\{(\w+)\}", text)) == set(generate.all_tables(root))
+    assert set(re.findall(r"\\generated\{(\w+)\}", text)) == set(tabular.all_tables(root))
     named = generate.constants() | generate.bench_macros(root)
     assert [name for name in named if name not in used] == []
-    runs = tuple(map(tables.macro_name, generate.RUNS))
+    runs = tuple(map(tables.macro_name, results.RUNS))
     for words in generate.FRAMES:
         starts = tuple(run + tables.macro_name(words) for run in runs)
         assert any(name.startswith(starts) for name in used), words
-    facts = [generate.facts_of(root, Results(root, short)) for short in generate.RUNS]
+    facts = [generate.facts_of(root, Results(root, short)) for short in results.RUNS]
     endings = {re.sub(f"^({'|'.join(runs)})", "", name) for found in facts for name in found}
     unused = [end for end in endings if not used & {run + end for run in runs}]
     assert [
@@ -98,7 +99,7 @@ def test_the_abstract_is_short_and_has_at_most_six_numbers():
 
 
 def test_every_comparison_in_words_is_what_the_results_say():
-    found = sentences.contradictions(generate.ROOT, sentences.checks())
+    found = sentences.contradictions(results.ROOT, sentences.checks())
     assert not found, "rewrite these sentences of the paper, and their checks"
 
 
@@ -109,7 +110,7 @@ def test_every_mark_has_a_check_and_every_check_a_mark():
 
 @pytest.fixture
 def run_of_results(tmp_path):
-    folder = tmp_path / "figures" / generate.RUNS["v2"]
+    folder = tmp_path / "figures" / results.RUNS["v2"]
     folder.mkdir(parents=True)
     rows = [comparison("a", "pearson", (0.1, 0.2)), comparison("a", "mae", (-2, -1))]
     rows += [comparison("b", "pearson", (-0.1, 0.2)), comparison("b", "mae", (1, 2), value=4)]
@@ -188,9 +189,9 @@ def test_every_predictor_of_the_results_is_described():
     text = source(PAPER / "sections" / "protocols.tex")
     described = {name.lower() for name in re.findall(r"\\emph\{([^}]+)\}", text)}
     found = set()
-    for short in generate.RUNS:
-        found |= set(Results(generate.ROOT, short).read("zero_shot")["predictor"])
-    names = {generate.called(name).lower().removesuffix(", raw") for name in found}
+    for short in results.RUNS:
+        found |= set(Results(results.ROOT, short).read("zero_shot")["predictor"])
+    names = {results.called(name).lower().removesuffix(", raw") for name in found}
     assert names - described - {"forecaster"} == set()
 
 
@@ -198,7 +199,7 @@ def test_every_predictor_of_the_results_is_described():
 
 
 def test_equal_results_give_equal_bytes(generated, tmp_path):
-    names = generate.generate(generate.ROOT, tmp_path / "again")
+    names = generate.generate(results.ROOT, tmp_path / "again")
     assert names == sorted(path.name for path in generated.iterdir())
     for path in generated.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
@@ -237,13 +238,13 @@ def test_results_of_the_earlier_forecaster_are_told_by_its_trees(tmp_path):
     for left_out, is_earlier in {"trees": True, "near-duplicates": False}.items():
         table = f"predictor,value\nForecaster,1\nwithout {left_out},1\n"
         (tmp_path / "ingredients.csv").write_text(table)
-        assert generate.is_earlier(tmp_path) is is_earlier
+        assert results.is_earlier(tmp_path) is is_earlier
 
 
 def test_differences_in_r_are_quoted_in_points():
     rows = [comparison("Forecaster", "pearson", (0, 0)), comparison("a", "pearson", (0.1, 0.2))]
     frame = generate.tidy(pd.DataFrame(rows), generate.Frame("zero_shot"))
-    assert generate.points(*frame.loc[1, generate.COMPARED[-3:]]) == "15 [10, 20]"
+    assert results.points(*frame.loc[1, generate.COMPARED[-3:]]) == "15 [10, 20]"
 
 
 def test_frames_of_plans_and_of_chosen_answers_become_comparisons():
@@ -263,21 +264,21 @@ def test_levels_stand_in_front_of_the_predictor():
 
 def test_predictors_that_tell_no_models_apart_are_left_out_of_a_table():
     r = {"A": "0.80 [0.70, 0.90]", "MF": "0.00 [0.00, 0.00]", "item mean": "0.00 [0.00, 0.00]"}
-    assert generate.ranking(pd.DataFrame({"r [95% interval]": r})).index.tolist() == [
+    assert tabular.ranking(pd.DataFrame({"r [95% interval]": r})).index.tolist() == [
         "A", "item mean",
     ]  # fmt: skip
 
 
 def test_the_knowledge_figure_reads_what_each_run_has(tmp_path):
-    numbers = generate.draw_knowledge(generate.ROOT, tmp_path)
+    numbers = generate.draw_knowledge(results.ROOT, tmp_path)
     saved = pd.read_csv(tmp_path / "knowledge.csv")
-    assert len(saved) == len(numbers) and set(saved["data"]) == set(generate.TITLES.values())
+    assert len(saved) == len(numbers) and set(saved["data"]) == set(results.TITLES.values())
     real = saved[saved["data"] == "v2"]
     assert set(real["predictor"]) == {*SOURCES, "noise ceiling"}
     assert real["value"].between(0, 1).all()
     assert saved.groupby("data")["n_models"].nunique().eq(1).all()
     first = (tmp_path / "knowledge.pdf").read_bytes()
-    generate.draw_knowledge(generate.ROOT, tmp_path)
+    generate.draw_knowledge(results.ROOT, tmp_path)
     assert (tmp_path / "knowledge.pdf").read_bytes() == first
 
 
@@ -285,7 +286,7 @@ def test_tables_escape_align_and_group():
     frame = pd.DataFrame(
         {"r|a": ["0.5", "-0.1"], "note|a": ["x_y", "-"]}, index=pd.Index(["A & B", "C"], name="p")
     )
-    text = generate.tabular(frame, groups=[("v1", 2)])
+    text = tabular.tabular(frame, groups=[("v1", 2)])
     assert text.splitlines()[:4] == [
         r"\begin{tabular}[t]{@{}lrl@{}}", r"\toprule", r" & \multicolumn{2}{c}{v1} \\",
         r"\cmidrule(lr){2-3}",
@@ -301,16 +302,16 @@ def test_missing_results_name_the_command(tmp_path):
 
 
 def test_documented_counts_must_agree_with_the_results():
-    documented = generate.documented_data(generate.ROOT)
-    counts = generate.counts_of(Results(generate.ROOT, "v2"))
-    generate.check_documented("v2", counts, documented["v2"])
+    documented = results.documented_data(results.ROOT)
+    counts = results.counts_of(Results(results.ROOT, "v2"))
+    results.check_documented("v2", counts, documented["v2"])
     with pytest.raises(PaperError, match="edges of openllm-v2"):
-        generate.check_documented("v2", counts | {"edges": 1}, documented["v2"])
+        results.check_documented("v2", counts | {"edges": 1}, documented["v2"])
 
 
 def test_without_a_benchmark_of_the_solver_the_message_says_what_to_run(tmp_path):
     with pytest.raises(PaperError, match="lacks cpu_to_loss; run `make bench`"):
-        generate.bench_table(tmp_path)
+        tabular.bench_table(tmp_path)
 
 
 def test_solver_table_tells_slower_from_never(tmp_path):
@@ -323,7 +324,7 @@ def test_solver_table_tells_slower_from_never(tmp_path):
         }
     )  # fmt: skip
     summary.to_csv(tmp_path / "bench/results/summary.csv", index=False)
-    table, macros = generate.bench_table(tmp_path), generate.bench_macros(tmp_path)
+    table, macros = tabular.bench_table(tmp_path), generate.bench_macros(tmp_path)
     assert "L-BFGS & 9.00 & 8.00 & 8 & 300" in table
     assert r"NMF & 7.00 & \textendash & never & 300" in table
     assert r"Adam & 60.00 & \textendash & \textgreater{} 60 & 300" in table
@@ -370,7 +371,7 @@ def test_without_latex_the_message_says_what_to_install(monkeypatch, capsys):
 
 @pytest.mark.skipif(shutil.which("latexmk") is None, reason="latexmk is not installed")
 def test_the_paper_builds_to_the_same_bytes():
-    generate.generate(generate.ROOT, generate.GENERATED)
+    generate.generate(results.ROOT, generate.GENERATED)
     first, second = build.build("latexmk"), build.build("latexmk")
     assert first == second and first.startswith(b"%PDF-")
 
