@@ -16,7 +16,8 @@ import tempfile
 from pathlib import Path
 
 from lrmf.files import OutputError, write_bytes
-from paper.generate import GENERATED, ROOT, PaperError, generate
+from paper.generate import GENERATED, draw_knowledge, generate
+from paper.results import ROOT, PaperError
 
 PAPER = Path(__file__).resolve().parent
 INSTALL = (
@@ -25,6 +26,7 @@ INSTALL = (
     "texlive-fonts-recommended"
 )
 OVERFULL = 5.0  # points that a line may stick out
+LONGEST = {"body": 8, "appendix": 8}  # pages; references stand between the two
 EPOCH = "1735689600"  # the date that a PDF must not depend on
 ERROR = re.compile(r"! .*|[^:]+:\d+: .*")
 WARNING = re.compile(
@@ -46,6 +48,7 @@ def main() -> int:
     try:
         program = find_program()
         generate(ROOT, GENERATED)
+        draw_knowledge(ROOT, ROOT / "figures")
         pdf = build(program)
         write_bytes(PAPER / "main.pdf", pdf)
     except (BuildError, PaperError, OutputError) as error:
@@ -85,6 +88,9 @@ def build(program: str) -> bytes:
         if done.returncode or found:
             said = found or (done.stdout + done.stderr).strip().splitlines()[-8:]
             raise BuildError(f"{program} met problems:\n  " + "\n  ".join(said))
+        for part, n_pages in lengths(_read(folder, "main.aux")).items():
+            if n_pages > LONGEST[part]:
+                raise BuildError(f"the {part} has {n_pages} pages; at most {LONGEST[part]}")
         return (Path(folder) / "main.pdf").read_bytes()
 
 
@@ -99,6 +105,16 @@ def problems(log: str, bibliography: str = "") -> list[str]:
         if warning and not (warning[3] and float(warning[3]) <= OVERFULL):
             found.append(line)
     return found + [line for line in bibliography.splitlines() if line.startswith("Warning--")]
+
+
+def lengths(labels: str) -> dict[str, int]:
+    """Pages of the body and of the appendix, from the labels at their ends."""
+    found = re.findall(r"\\newlabel\{(\w+:(?:body|appendix))\}\{\{.*?\}\{(\d+)\}", labels)
+    page = {name: int(number) for name, number in found}
+    return {
+        "body": page["end:body"],
+        "appendix": page["end:appendix"] - page["start:appendix"] + 1,
+    }
 
 
 def _with_place(lines, number):

@@ -2,7 +2,8 @@
 
 Recomputes what is cheap, the zero-shot accuracy of LRMF and of the averages on the simulated Hub at
 paper scale, from nothing; recomputes the verdicts from the committed frames; and compares README,
-docs/claims.md and figures/claims.json with them. Ends with status 1 at any deviation.
+docs/claims.md, figures/claims.json and the comparisons in the paper with them. Ends with status 1
+at any deviation.
 """
 
 import sys
@@ -21,6 +22,7 @@ from lrmf.report.tables import read_frame
 from lrmf.simulation.simulate import write_simulated
 from notebooks.run import declared_parameters
 
+from . import sentences
 from .readme import FOLDERS, ROOT, documents
 
 TOLERANCE = {"pearson": 0.002, "mae": 0.02}  # of r, and of points: processors round differently
@@ -82,7 +84,7 @@ def stale_documents(root: Path = ROOT):
 
 def main() -> int:
     """Print every deviation; 0 if there is none."""
-    wrong = list(stale_documents())
+    wrong = [*stale_documents(), *sentences.contradictions(ROOT, sentences.checks())]
     for folder in FOLDERS.values():
         wrong += wrong_verdicts(ROOT / "figures" / folder)
     with tempfile.TemporaryDirectory() as folder:

@@ -16,8 +16,8 @@ from lrmf.evaluation.bootstrap import BETTER, LEVEL
 from lrmf.files import OutputError, write_text
 from lrmf.report.tables import interval, number
 
-from .generate import ROOT, PaperError, Results, is_earlier, listed
-from .generate import RUNS as FOLDERS
+from .results import ROOT, PaperError, Results, is_earlier, listed
+from .results import RUNS as FOLDERS
 
 RUNS = {"simulated": "sim", "v1": "v1", "v2": "v2"}
 SEES = {  # what each predictor reads of a model that has no answers, from nothing to everything

@@ -1,6 +1,5 @@
-"""The paper: numbers come from the results, words follow the numbers, the log is clean."""
+"""The paper: numbers come from the results, comparisons in words are checked, the log is clean."""
 
-import itertools
 import re
 import shutil
 
@@ -9,25 +8,26 @@ import pytest
 
 from lrmf.forecaster import covariance, drift, forecaster, state_prior
 from lrmf.report import tables
+from lrmf.report.knowledge_figure import SOURCES
 from lrmf.simulation import items as simulated_items
 from lrmf.solver.calibration import IntervalCalibration
-from paper import build, generate
-from paper.generate import Facts, PaperError, Results
+from paper import build, generate, results, sentences, tabular
+from paper.generate import closing_brace
+from paper.results import PaperError, Results
 
 PAPER = build.PAPER
 SECTIONS = sorted(PAPER.glob("sections/*.tex"))
-SOURCES = [PAPER / "main.tex", *SECTIONS]
+SOURCES_OF_TEXT = [PAPER / "main.tex", *SECTIONS]
 LENGTH = (
     r"(?<![\w.])\d+\.\d+(?=\s*(?:pt|em|ex|in|cm|mm|\\(?:text|line|column)width)\b)"
     r"|(?<=fraction\}\{)0\.\d+"
 )
-OPTIONAL = re.compile(r"^Has|^Bench|^V(One|Two)ZeroShot#")
 
 
 @pytest.fixture(scope="module")
 def generated(tmp_path_factory):
     folder = tmp_path_factory.mktemp("paper") / "generated"
-    generate.generate(generate.ROOT, folder)
+    generate.generate(results.ROOT, folder)
     return folder
 
 
@@ -37,13 +37,13 @@ def source(path):
 
 
 def everything():
-    return "\n".join(map(source, SOURCES))
+    return "\n".join(map(source, SOURCES_OF_TEXT))
 
 
 # ---- the text
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", SOURCES_OF_TEXT, ids=lambda path: path.stem)
 def test_no_number_with_a_decimal_point_is_typed_by_hand(path):
     assert re.findall(r"\d*\.\d+", re.sub(LENGTH, "", source(path))) == []
 
@@ -60,43 +60,89 @@ def test_every_section_is_read_and_every_file_is_there(generated):
     assert figures and not [name for name in figures if not (PAPER / "../figures" / name).exists()]
 
 
-def test_every_macro_and_switch_in_the_text_is_generated(generated):
-    numbers = (generated / "numbers.tex").read_text(encoding="utf-8")
-    known = set(re.findall(r"\\newcommand\{\\(\w+)\}", numbers + everything()))
-    known |= set(re.findall(r"\\DeclareRobustCommand\{\\(\w+)\}", everything()))
-    used = set(re.findall(r"\\([A-Z][A-Za-z]+)", everything())) | set(
-        re.findall(r"\\When\{(\w+)\}", everything())
-    )
-    latex = {
-        "DeclareMathOperator",
-        "DeclareRobustCommand",
-        "PackageError",
-        "Omega",
-        "Lambda",
-        "Phi",
-    }
-    latex |= {"Delta", "Psi", "Sigma"}
-    assert [name for name in used - known - latex if not OPTIONAL.search(name)] == []
-    switches = (generated / "switches.tex").read_text(encoding="utf-8")
-    asked = set(re.findall(r"\\(?:Compare|IfSo)\{(\w+)\}", everything()))
-    missing = asked - set(re.findall(r"\\SetSwitch\{(\w+)\}", switches))
-    assert [name for name in missing if not OPTIONAL.search(name)] == []
+def test_everything_that_is_generated_is_used():
+    text, root = everything(), results.ROOT
+    used = set(re.findall(r"\\When\{(\w+)\}|\\([A-Za-z]+)", text))
+    used = {name for pair in used for name in pair}
+    assert set(re.findall(r"\\generated\{(\w+)\}", text)) == set(tabular.all_tables(root))
+    named = generate.constants() | generate.bench_macros(root)
+    assert [name for name in named if name not in used] == []
+    runs = tuple(map(tables.macro_name, results.RUNS))
+    for words in generate.FRAMES:
+        starts = tuple(run + tables.macro_name(words) for run in runs)
+        assert any(name.startswith(starts) for name in used), words
+    facts = [generate.facts_of(root, Results(root, short)) for short in results.RUNS]
+    endings = {re.sub(f"^({'|'.join(runs)})", "", name) for found in facts for name in found}
+    unused = [end for end in endings if not used & {run + end for run in runs}]
+    assert [
+        end for end in unused if not end.startswith(("Claim", "Card", "EarlierForecaster"))
+    ] == []
 
 
-@pytest.mark.parametrize("path", SECTIONS, ids=lambda path: path.stem)
-def test_every_comparison_has_words_for_every_outcome(path):
-    text = source(path)
-    for match in re.finditer(r"\\(Compare|IfSo)\{\w+\}", text):
-        rest = text[match.end() :]
-        for _ in range({"Compare": 3, "IfSo": 2}[match[1]]):
-            rest = rest.lstrip()
-            assert rest.startswith("{"), match[0]
-            rest = rest[_closing_brace(rest) :]
+def test_a_number_that_no_result_gives_is_an_error_unless_the_sentence_can_be_left_out():
+    macros = {"VTwoA": "1", "VTwoB": "2", "Named": "3"}
+    text = r"\VTwoA \Named \Omega \When{VOneNone}{lost \VOneNone{} \VTwoB} \When{VTwoA}{\VTwoB}"
+    assert generate.used_macros(text, macros) == {"VTwoA": "1", "Named": "3", "VTwoB": "2"}
+    assert "VTwoB" not in generate.used_macros(text.replace(r"\When{VTwoA}{\VTwoB}", ""), macros)
+    with pytest.raises(PaperError, match="VTwoMissing, which no committed result gives"):
+        generate.used_macros(r"\VTwoMissing", macros)
 
 
-def _closing_brace(text):
-    depths = itertools.accumulate((letter == "{") - (letter == "}") for letter in text)
-    return next(place for place, depth in enumerate(depths, 1) if depth == 0)
+def test_the_abstract_is_short_and_has_at_most_six_numbers():
+    text = source(PAPER / "sections" / "abstract.tex")
+    text = re.sub(r"\\checked\{[^}]*\}|\\(begin|end)\{abstract\}", "", text)
+    assert len(text.split()) <= 150
+    assert len(re.findall(r"\\V(?:One|Two)\w+", text)) <= 6
+
+
+# ---- comparisons in words
+
+
+def test_every_comparison_in_words_is_what_the_results_say():
+    found = sentences.contradictions(results.ROOT, sentences.checks())
+    assert not found, "rewrite these sentences of the paper, and their checks"
+
+
+def test_every_mark_has_a_check_and_every_check_a_mark():
+    marked = set(re.findall(r"\\checked\{([^}#]+)\}", everything()))
+    assert marked == set(sentences.checks()["sentence"])
+
+
+@pytest.fixture
+def run_of_results(tmp_path):
+    folder = tmp_path / "figures" / results.RUNS["v2"]
+    folder.mkdir(parents=True)
+    rows = [comparison("a", "pearson", (0.1, 0.2)), comparison("a", "mae", (-2, -1))]
+    rows += [comparison("b", "pearson", (-0.1, 0.2)), comparison("b", "mae", (1, 2), value=4)]
+    pd.DataFrame(rows).to_csv(folder / "frame.csv", index=False)
+    pd.DataFrame({"claim": ["c"], "verdict": ["kept"]}).to_csv(folder / "claims.csv", index=False)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("file", "query", "expected", "than", "holds"),
+    [
+        ("frame", "predictor == 'a'", "better", "", True),
+        ("frame", "predictor == 'a' and metric == 'mae'", "worse", "", False),
+        ("frame", "predictor == 'b' and metric == 'pearson'", "no clear difference", "", True),
+        ("frame", "predictor == 'b' and metric == 'mae'", "worse", "", True),
+        ("frame", "predictor == 'b'", "worse", "", False),
+        ("frame", "predictor == 'nobody'", "better", "", False),
+        ("frame", "metric == 'mae' and predictor == 'b'", "above", "3", True),
+        ("frame", "predictor == 'a'", "below", "predictor == 'b' and metric == 'mae'", True),
+        ("claims", "claim == 'c'", "kept", "", True),
+        ("claims", "claim == 'c'", "too narrow", "", False),
+    ],
+)
+def test_a_check_follows_interval_metric_and_value(
+    run_of_results, file, query, expected, than, holds
+):
+    row = {"sentence": "s", "run": "v2", "file": file, "query": query}
+    table = pd.DataFrame([row | {"expected": expected, "than": than}])
+    assert bool(sentences.contradictions(run_of_results, table)) is not holds
+
+
+# ---- figures, tables, references
 
 
 def test_bibliography_and_citations_agree():
@@ -120,7 +166,7 @@ def floats():
     for match in re.finditer(pattern, everything(), re.S):
         _, found, rest = match[0].partition("\\caption")
         if found:
-            yield re.search(r"\\label\{(\S+?)\}", rest)[1], match[0], rest[: _closing_brace(rest)]
+            yield re.search(r"\\label\{(\S+?)\}", rest)[1], match[0], rest[: closing_brace(rest)]
 
 
 ABOUT_CODE = {"tab:settings", "tab:grids", "tab:simulator", "tab:map"}
@@ -140,22 +186,20 @@ def test_captions_name_the_data_what_makes_it_and_how_many_models(label, body, c
 
 
 def test_every_predictor_of_the_results_is_described():
-    facts = Facts()
-    for short in generate.RUNS:
-        generate.describe_run(Results(generate.ROOT, short), facts)
     text = source(PAPER / "sections" / "protocols.tex")
-    described = {name.lower() for name in re.findall(r"\\emph\{([^}]+)\}", text)} | {"lrmf"}
-    known = {tables.macro_name(name).lower() for name in described}
-    known |= {"lineageaveragemultihop", "lineageaverageonehop", "lineageaverageonehopraw"}
-    found = {name.removeprefix("Has").lower() for name in facts.macros if name.startswith("Has")}
-    assert found - known == set()
+    described = {name.lower() for name in re.findall(r"\\emph\{([^}]+)\}", text)}
+    found = set()
+    for short in results.RUNS:
+        found |= set(Results(results.ROOT, short).read("zero_shot")["predictor"])
+    names = {results.called(name).lower().removesuffix(", raw") for name in found}
+    assert names - described - {"forecaster"} == set()
 
 
 # ---- what is generated
 
 
 def test_equal_results_give_equal_bytes(generated, tmp_path):
-    names = generate.generate(generate.ROOT, tmp_path / "again")
+    names = generate.generate(results.ROOT, tmp_path / "again")
     assert names == sorted(path.name for path in generated.iterdir())
     for path in generated.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
@@ -169,176 +213,10 @@ def comparison(predictor, metric, difference, **columns):
     return row | columns
 
 
-def test_who_is_ahead_follows_the_interval_and_the_metric():
-    facts = Facts()
-    rows = [
-        comparison("Forecaster", "pearson", (0, 0)),
-        comparison("a", "pearson", (0.1, 0.2)),
-        comparison("b", "pearson", (-0.1, 0.2)),
-        comparison("c", "pearson", (-0.2, -0.1)),
-        comparison("a", "mae", (-2, -1)),
-        comparison("c", "mae", (1, 2)),
-        comparison("d", "mae", (float("nan"),) * 2),
-    ]
-    facts.compare(pd.DataFrame(rows), "v2 zero shot")
-    switches = {name.removeprefix("VTwoZeroShot"): value for name, value in facts.switches.items()}
-    assert switches == {
-        "APearson": 1, "BPearson": 0, "CPearson": -1, "AMae": 1, "CMae": -1, "DMae": 0,
-    }  # fmt: skip
-    assert facts.macros["VTwoZeroShotAPearsonLead"] == "0.15 [0.10, 0.20]"
-
-
-def test_the_rival_is_the_best_predictor_that_is_no_lrmf():
-    facts = Facts()
-    rows = [
-        comparison("LRMF", "pearson", (0, 0), value=0.9),
-        comparison("new", "pearson", (0.1, 0.3), value=0.6),
-        comparison("kNN", "pearson", (0.2, 0.4), value=0.5),
-        comparison("new", "mae", (-2, -1), value=5),
-        comparison("kNN", "mae", (-1, 1), value=4),
-    ]
-    facts.compare_all(pd.DataFrame(rows), "x")
-    assert facts.macros["XRivalPearsonName"] == "new" and facts.macros["XRivalMaeName"] == "kNN"
-    assert facts.macros["XRivalPearson"] == "0.60" and facts.macros["XRivalMae"] == "4.0"
-    assert facts.switches["XRivalPearson"] == 1 and facts.switches["XRivalMae"] == 0
-    assert facts.macros["XModels"] == "1,234"
-
-
-def curve(**values):
-    rows = []
-    for predictor, by_k in values.items():
-        for k, (value, upper) in by_k.items():
-            row = comparison(predictor, "pearson", (upper - 0.1, upper), value=value, k=k)
-            rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def test_worth_is_where_a_predictor_without_lineage_catches_up():
-    facts = Facts()
-    frame = curve(
-        Forecaster={0: (0.7, 0), 5: (0.75, 0), 20: (0.8, 0)},
-        kNN={0: (0, 0.8), 5: (0.6, 0.2), 20: (0.85, -0.01)},
-        MF={0: (0, 0.8), 5: (0.71, 0.1), 20: (0.79, 0.05)},
-    )
-    generate.describe_worth(frame, facts, "v1")
-    assert facts.macros["VOneWorth"] == "5" and facts.macros["VOneWorthName"] == "MF"
-    assert facts.macros["VOneOvertaken"] == "20" and facts.macros["VOneOvertakenName"] == "kNN"
-    alone = Facts()
-    generate.describe_worth(frame[frame["predictor"] == "Forecaster"], alone, "v1")
-    assert facts.macros["VOneWorthPrevious"] == "0"
-    assert facts.macros["VOneWithoutLineage"] == "kNN and MF"
-    assert alone.macros["VOneWithoutLineage"] == "none"
-    assert alone.switches == {"VOneWorth": 0, "VOneOvertaken": 0}
-    assert alone.macros["VOneWorth"] == "" and alone.macros["VOneOvertakenName"] == ""
-
-
-@pytest.mark.parametrize(
-    ("coverage", "switch"), [([0.9, 0.91], 1), ([0.9, 0.8], -1), ([0.9, 0.97], 0)]
-)
-def test_coverage_is_judged_by_its_worst(coverage, switch):
-    frame = pd.DataFrame({"k": [0, 5], "metric": "coverage", "value": coverage})
-    frame = frame.assign(predictor="Forecaster", benchmark="all")
-    width = frame.assign(metric="width", value=[20, 18])
-    score = frame.assign(metric="interval_score", value=[25, 21.5])
-    facts = Facts()
-    generate.describe_calibration(pd.concat([frame, width, score]), facts, "v1")
-    assert facts.macros["VOneIntervalScoreLast"] == "21.5"
-    assert facts.switches == {"VOneCoverage": switch}
-    assert facts.macros["VOneCoverageFirst"] == "90%"
-
-
-def test_coverage_of_single_benchmarks_names_the_extremes():
-    frame = pd.DataFrame({"k": [0, 5, 5], "benchmark": ["arc", "arc", "gsm8k"]})
-    frame = frame.assign(metric="coverage", value=[0.9, 0.85, 0.95], predictor="Forecaster")
-    both = frame.iloc[:2].assign(benchmark="all")
-    facts = Facts()
-    others = [both.assign(metric=name, value=[20, 18]) for name in ("width", "interval_score")]
-    generate.describe_calibration(pd.concat([frame, both, *others]), facts, "v1")
-    assert facts.macros["VOneSingleCoverageLowest"] == r"85%"
-    assert facts.macros["VOneSingleCoverageLowestStep"] == "5"
-    assert facts.macros["VOneSingleCoverageHighestName"] == "GSM8K"
-
-
-@pytest.mark.parametrize(("coverage", "switch"), [((0.9, 0.91), 1), ((0.6, 0.9), -1)])
-def test_coverage_of_the_random_holdout_has_its_extremes(coverage, switch):
-    rows = [
-        comparison(name, "coverage", (0, 0), value=value, density=density)
-        for name in ("Forecaster", "LRMF")
-        for density, value in zip((0.1, 0.5), coverage, strict=True)
-    ]
-    rows.append(comparison("kNN", "coverage", (0, 0), value=float("nan"), density=0.1))
-    facts = Facts()
-    generate.describe_holdout_coverage(pd.DataFrame(rows), facts, "v1")
-    assert facts.macros["VOneRandomCoverageLowest"] == f"{100 * coverage[0]:.0f}%"
-    assert facts.macros["VOneRandomCoverageHighest"] == f"{100 * coverage[1]:.0f}%"
-    assert facts.switches == {"VOneRandomCoverage": switch}
-
-
-@pytest.mark.parametrize(("lowest", "switch"), [(0.8701, 1), (0.8675, -1)])
-def test_coverage_is_judged_before_rounding(lowest, switch):
-    assert generate.kept(pd.Series([lowest, 0.9])) == switch
-
-
-def claims_of(*leads):
-    """A table of claims: the leads over MF of LRMF and of Forecaster, in one setting each."""
-    rows = [
-        ("random hold-out, 2% observed", method, "MF", lead, verdict)
-        for method, lead, verdict in leads
-    ]
-    return pd.DataFrame(rows, columns=["setting", "method", "rival", "lead", "verdict"])
-
-
-def test_claims_are_counted_apart_for_the_factorization_and_the_forecaster():
-    own = ("LRMF", "0.01 [-0.00, 0.02]", "no clear difference")
-    whole = ("Forecaster", "0.13 [0.11, 0.15]", "better")
-    facts = Facts()
-    generate.describe_claims(claims_of(own, whole), facts, "v1")
-    assert facts.macros["VOneRandomLRMFClaimsHeld"] == "0"
-    assert (
-        facts.macros["VOneRandomForecasterClaimsHeld"]
-        == facts.macros["VOneRandomForecasterClaims"]
-        == "1"
-    )
-    assert facts.macros["VOneLRMFRandomFirstMF"] == own[1]
-    assert facts.switches["VOneLRMFRandomFirstMF"] == 0
-    table = generate.claim_table(claims_of(own, whole))
-    [line] = [line for line in table.splitlines() if line.startswith("hold-out, 2")]
-    assert [part.strip() for part in line.split("&")][2:5:2] == [
-        "0.01 [$-$0.00, 0.02]",
-        "0.13 [0.11, 0.15]",
-    ]
-
-
-@pytest.mark.parametrize(
-    ("lead", "sign"),
-    [
-        ("0.02 [0.00, 0.03]", 1),
-        ("0.00 [-0.00, 0.01]", 0),
-        ("-0.01 [-0.02, -0.00]", -1),
-        ("0.00 [0.00, 0.00]", 0),
-        ("0.03", 0),
-    ],
-)
-def test_a_lead_as_text_has_a_sign(lead, sign):
-    assert generate.sign_of(lead) == sign
-
-
-def test_the_ingredient_that_costs_most_is_named():
-    facts = Facts()
-    rows = [
-        comparison("Forecaster", "pearson", (0, 0)),
-        comparison("without x", "pearson", (0, 0.1)),
-    ]
-    rows.append(comparison("without y", "pearson", (0.1, 0.2)))
-    generate.describe_ingredients(pd.DataFrame(rows), facts, "v1", "ingredients")
-    assert facts.macros["VOneIngredientsMostName"] == "y"
-    assert facts.macros["VOneIngredientsMostPearsonLead"] == "0.15 [0.10, 0.20]"
-
-
 def test_a_constant_that_is_gone_is_named(monkeypatch):
     monkeypatch.setitem(generate.CONSTANTS, "copies kept", (generate.near_duplicates, "GONE"))
     with pytest.raises(PaperError, match="lrmf.forecaster.near_duplicates has no GONE any more"):
-        generate.describe_constants(Facts())
+        generate.constants()
 
 
 def test_constants_that_the_text_says_in_words_are_those_of_the_code():
@@ -360,33 +238,55 @@ def test_results_of_the_earlier_forecaster_are_told_by_its_trees(tmp_path):
     for left_out, is_earlier in {"trees": True, "near-duplicates": False}.items():
         table = f"predictor,value\nForecaster,1\nwithout {left_out},1\n"
         (tmp_path / "ingredients.csv").write_text(table)
-        assert generate.is_earlier(tmp_path) is is_earlier
+        assert results.is_earlier(tmp_path) is is_earlier
 
 
-def test_a_gain_is_an_error_saved():
-    row = comparison("without lineage", "mae", (-0.5, -0.1), stratum="distance", level="1 hop")
-    facts = Facts()
-    generate.describe_gains(pd.DataFrame([row | {"n_models": 1234}]), facts, "v1")
-    assert facts.macros["VOneGainOneHop"] == "0.3 [0.1, 0.5]"
-    assert facts.macros["VOneGainOneHopModels"] == "1,234"
-    assert facts.switches["VOneGainOneHop"] == 1
+def test_differences_in_r_are_quoted_in_points():
+    rows = [comparison("Forecaster", "pearson", (0, 0)), comparison("a", "pearson", (0.1, 0.2))]
+    frame = generate.tidy(pd.DataFrame(rows), generate.Frame("zero_shot"))
+    assert results.points(*frame.loc[1, generate.COMPARED[-3:]]) == "15 [10, 20]"
 
 
-def test_an_ingredient_is_worth_what_leaving_it_out_costs():
-    rows = [
-        comparison("Forecaster", "pearson", (0, 0)),
-        comparison("without x", "pearson", (0.1, 0.2)),
-    ]
-    table = generate.ingredients(pd.DataFrame(rows))
-    assert table.loc["Forecaster", "cost in r"] == tables.NONE
-    assert table.loc["without x", "cost in r"] == "0.15 [0.10, 0.20]"
+def test_frames_of_plans_and_of_chosen_answers_become_comparisons():
+    plans = pd.DataFrame([comparison("x", "tau", (0, 1))]).rename(columns={"predictor": "planner"})
+    tidy = generate.tidy(plans, generate.FRAMES["plans"])
+    assert tidy["predictor"].tolist() == ["x"] and tidy["metric"].tolist() == ["tau"]
+    chosen = pd.DataFrame({"strategy": ["s"], "n_answers": [5], "mae": [2.0], "width": [9.0]})
+    tidy = generate.tidy(chosen, generate.FRAMES["chosen"])
+    assert tidy[["metric", "value"]].to_numpy().tolist() == [["mae", 2.0], ["width", 9.0]]
+
+
+def test_levels_stand_in_front_of_the_predictor():
+    frame = pd.DataFrame([comparison("LRMF", "pearson", (0, 1), variant="50% of the edges")])
+    tidy = generate.tidy(frame, generate.FRAMES["variant"])
+    assert tidy["predictor"].tolist() == ["50 percent of the edges LRMF"]
+
+
+def test_predictors_that_tell_no_models_apart_are_left_out_of_a_table():
+    r = {"A": "0.80 [0.70, 0.90]", "MF": "0.00 [0.00, 0.00]", "item mean": "0.00 [0.00, 0.00]"}
+    assert tabular.ranking(pd.DataFrame({"r [95% interval]": r})).index.tolist() == [
+        "A", "item mean",
+    ]  # fmt: skip
+
+
+def test_the_knowledge_figure_reads_what_each_run_has(tmp_path):
+    numbers = generate.draw_knowledge(results.ROOT, tmp_path)
+    saved = pd.read_csv(tmp_path / "knowledge.csv")
+    assert len(saved) == len(numbers) and set(saved["data"]) == set(results.TITLES.values())
+    real = saved[saved["data"] == "v2"]
+    assert set(real["predictor"]) == {*SOURCES, "noise ceiling"}
+    assert real["value"].between(0, 1).all()
+    assert saved.groupby("data")["n_models"].nunique().eq(1).all()
+    first = (tmp_path / "knowledge.pdf").read_bytes()
+    generate.draw_knowledge(results.ROOT, tmp_path)
+    assert (tmp_path / "knowledge.pdf").read_bytes() == first
 
 
 def test_tables_escape_align_and_group():
     frame = pd.DataFrame(
         {"r|a": ["0.5", "-0.1"], "note|a": ["x_y", "-"]}, index=pd.Index(["A & B", "C"], name="p")
     )
-    text = generate.tabular(frame, groups=[("v1", 2)])
+    text = tabular.tabular(frame, groups=[("v1", 2)])
     assert text.splitlines()[:4] == [
         r"\begin{tabular}[t]{@{}lrl@{}}", r"\toprule", r" & \multicolumn{2}{c}{v1} \\",
         r"\cmidrule(lr){2-3}",
@@ -402,20 +302,16 @@ def test_missing_results_name_the_command(tmp_path):
 
 
 def test_documented_counts_must_agree_with_the_results():
-    documented = generate.documented_data(generate.ROOT)
-    counts = generate.counts_of(Results(generate.ROOT, "v2"))
-    generate.check_documented("v2", counts, documented["v2"])
+    documented = results.documented_data(results.ROOT)
+    counts = results.counts_of(Results(results.ROOT, "v2"))
+    results.check_documented("v2", counts, documented["v2"])
     with pytest.raises(PaperError, match="edges of openllm-v2"):
-        generate.check_documented("v2", counts | {"edges": 1}, documented["v2"])
+        results.check_documented("v2", counts | {"edges": 1}, documented["v2"])
 
 
-def test_without_a_benchmark_of_the_solver_its_table_is_left_out(tmp_path):
-    facts = Facts()
-    assert generate.describe_bench(tmp_path, facts) == {} and facts.switches == {"Bench": 0}
-    (tmp_path / "bench/results").mkdir(parents=True)
-    (tmp_path / "bench/results/summary.csv").write_text("problem,solver\nfull,LRMF\n")
+def test_without_a_benchmark_of_the_solver_the_message_says_what_to_run(tmp_path):
     with pytest.raises(PaperError, match="lacks cpu_to_loss; run `make bench`"):
-        generate.describe_bench(tmp_path, facts)
+        tabular.bench_table(tmp_path)
 
 
 def test_solver_table_tells_slower_from_never(tmp_path):
@@ -428,13 +324,12 @@ def test_solver_table_tells_slower_from_never(tmp_path):
         }
     )  # fmt: skip
     summary.to_csv(tmp_path / "bench/results/summary.csv", index=False)
-    facts = Facts()
-    table = generate.describe_bench(tmp_path, facts)["table_bench"]
+    table, macros = tabular.bench_table(tmp_path), generate.bench_macros(tmp_path)
     assert "L-BFGS & 9.00 & 8.00 & 8 & 300" in table
     assert r"NMF & 7.00 & \textendash & never & 300" in table
     assert r"Adam & 60.00 & \textendash & \textgreater{} 60 & 300" in table
-    assert facts.macros["BenchFullNearest"] == "8"
-    assert facts.macros["BenchFullNearestName"] == "L-BFGS"
+    assert macros["BenchFullNearest"] == "8"
+    assert macros["BenchFullNearestName"] == "L-BFGS"
 
 
 # ---- typesetting
@@ -458,6 +353,15 @@ def test_problems_of_a_log():
     assert build.problems(f"{log}\n{error}\n<recently read>\n{place}") == [f"{error} {place}"]
 
 
+def test_lengths_of_body_and_appendix_are_read_off_the_labels():
+    labels = r"""
+\newlabel{end:body}{{13}{7}{Conclusion}{section.13}{}}
+\newlabel{start:appendix}{{13}{10}{}{section*.5}{}}
+\newlabel{end:appendix}{{17}{17}{}{table.17}{}}
+"""
+    assert build.lengths(labels) == {"body": 7, "appendix": 8}
+
+
 def test_without_latex_the_message_says_what_to_install(monkeypatch, capsys):
     monkeypatch.setattr(shutil, "which", lambda program: None)
     assert build.main() == 1
@@ -467,7 +371,7 @@ def test_without_latex_the_message_says_what_to_install(monkeypatch, capsys):
 
 @pytest.mark.skipif(shutil.which("latexmk") is None, reason="latexmk is not installed")
 def test_the_paper_builds_to_the_same_bytes():
-    generate.generate(generate.ROOT, generate.GENERATED)
+    generate.generate(results.ROOT, generate.GENERATED)
     first, second = build.build("latexmk"), build.build("latexmk")
     assert first == second and first.startswith(b"%PDF-")
 

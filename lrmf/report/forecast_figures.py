@@ -469,7 +469,7 @@ def _lines_by_benchmark(axes, frame, scale, color):
         ends[name] = scale * line["value"].iloc[-1]
     _scale_from_zero(axes, frame["k"])
     colors = dict.fromkeys(ends, GREY) | {"mean": color}
-    label_ends(axes, ends, frame["k"].max(), colors=colors, size=6.5)
+    label_ends(axes, ends, frame["k"].max(), colors=colors)
 
 
 def _lowest_coverage(intervals):

@@ -109,7 +109,8 @@ def dot(axes, row, value, lower, upper, style):
     axes.plot([lower, upper], [row, row], color=style["color"], lw=1)
     if style["marker"] == "_":  # would vanish in a horizontal line
         style = style | {"marker": "|"}
-    axes.plot(value, row, color=style["color"], ls="", ms=5, marker=style["marker"])
+    face = style.get("mfc", style["color"])
+    axes.plot(value, row, color=style["color"], mfc=face, ls="", ms=5, marker=style["marker"])
 
 
 def vertical(axes, x, text, *, ha):
@@ -118,7 +119,7 @@ def vertical(axes, x, text, *, ha):
     offset = (-2, 2) if ha == "right" else (2, 2)
     axes.annotate(
         text, (x, 0), xycoords=("data", "axes fraction"), xytext=offset, color=GREY,
-        textcoords="offset points", fontsize=6.5, ha=ha, va="bottom",
+        textcoords="offset points", fontsize=7, ha=ha, va="bottom",
     )  # fmt: skip
 
 

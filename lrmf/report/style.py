@@ -59,7 +59,7 @@ def data_label(snapshot):
 
 def note_data(figure, label):
     """Write the data label small at the bottom right of a figure."""
-    figure.supxlabel(label, x=0.995, ha="right", fontsize=6, color=GREY)
+    figure.supxlabel(label, x=0.995, ha="right", fontsize=7, color=GREY)
     _label_in_plain_text(figure)
 
 

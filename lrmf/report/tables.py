@@ -16,7 +16,7 @@ from ..files import write_text
 
 DECIMALS = {
     "pearson": 2, "spearman": 2, "mae": 1, "bias": 1, "log_loss": 3, "brier": 3, "auc": 3,
-    "coverage": 2, "width": 1, "interval_score": 1,
+    "coverage": 2, "width": 1, "interval_score": 1, "tau": 2, "regret": 2,
 }  # fmt: skip
 HEADINGS = {
     "pearson": "r", "spearman": "Spearman", "mae": "MAE", "bias": "bias", "log_loss": "log-loss",
