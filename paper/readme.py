@@ -65,12 +65,18 @@ def findings(root: Path = ROOT) -> str:
     published = [run.claim(f"LRMF 15 to 30 points of r {kind}") for run in (v1, v2)]
     few = v2.claim("90% intervals of Forecaster", "2% of cells")
     n_models = [int(run.value("zero_shot")["n_models"]) for run in (v1, v2)]
+    released = {"known": "as at release"}
     texts = [
         "**A family tree, a card and a name forecast a model that nobody has evaluated.** For "
         f"{n_models[0]} held-out models of Open LLM Leaderboard v1 and {n_models[1]} of v2, "
         f"forecast and actual scores correlate {v1.r()} and {v2.r()}, with mean absolute errors of "
-        f"{v1.mae()} and {v2.mae()} points; {v2.r('later_models')} and {v2.mae('later_models')} "
-        "for models of v2 that came later than all the fit has seen.",
+        f"{v1.mae()} and {v2.mae()} points. From what was there at a model's release (no "
+        "descendant of it and, on v2, nothing that came later), it is "
+        f"{v1.r('as_at_release', **released)} and {v2.r('as_at_release', **released)}; for models "
+        "of v2 that came later than all the fit has seen, "
+        f"{v2.r('later_models')} and {v2.mae('later_models')} points. Inside a family, where one "
+        f"picks what to build on, it is {v1.r('within_families', family='mean')} and "
+        f"{v2.r('within_families', family='mean')}.",
         "**Tree, card and name say much the same.** Beside the other two, the tree is worth "
         f"{added[0].measured} points of r on v1 and {added[1].measured} on v2. Boosted trees "
         f"that read all three are {_gap(trees[0])} on v1 and {_gap(trees[1])} on v2. Over a "
