@@ -43,7 +43,7 @@ def watch(client, step, done):
 
 def main():
     """Crawl a simulated Hub and say what that took."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description="Crawl a simulated Hub and say what that took.")
     parser.add_argument("n_models", nargs="?", type=int, default=5000, metavar="MODELS")
     parser.add_argument("--workers", type=int, default=8)
     arguments = parser.parse_args()

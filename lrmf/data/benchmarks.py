@@ -43,7 +43,8 @@ TASKS = {
 
 
 def metric_rank(metric: str, task: str = "") -> int:
-    """Place of a metric among those of a task: the leaderboard's own, then those of `METRICS`."""
-    if task in TASKS and metric == BENCHMARKS[TASKS[task][0]].metric:
+    """Place of a metric among those of a task or benchmark: its own, then those of `METRICS`."""
+    benchmark = BENCHMARKS.get(TASKS.get(task, (task,))[0])
+    if benchmark and metric == benchmark.metric:
         return -1
     return METRICS.index(metric) if metric in METRICS else len(METRICS)

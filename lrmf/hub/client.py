@@ -94,14 +94,10 @@ class Client:
         agent = f"lrmf/{(*installed, 'unknown')[0]}; hf_hub/{huggingface_hub.__version__}"
         self._headers = {"User-Agent": f"{agent}; {PROJECT}"}
         self._token = _token()
+        self.has_token = bool(self._token)  # whether requests are made in somebody's name
         self._session = _session()
         if self._token:
             self._headers["Authorization"] = f"Bearer {self._token}"
-
-    @property
-    def has_token(self) -> bool:
-        """Whether requests are made in somebody's name."""
-        return bool(self._token)
 
     def redact(self, text: str) -> str:
         """The text without the token, should a server have echoed it."""

@@ -1,5 +1,6 @@
 """The rate limiter: stay below the quota that the server reports in its own headers."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -25,8 +26,8 @@ class _Bucket:
     what: str
     quota: int = 0
     window: float = 300
-    left: float = float("inf")
-    resets_at: float = float("inf")
+    left: float = math.inf
+    resets_at: float = math.inf
     paused_until: float = 0
     in_flight: int = 0
     announced: float = 0
@@ -55,9 +56,8 @@ class Limiter:
             with self._lock:
                 now = time.monotonic()
                 if now >= bucket.resets_at:  # a new window; without a known quota, no limit
-                    known = bucket.quota > 0
-                    bucket.left = max(1, int(SHARE * bucket.quota)) if known else float("inf")
-                    bucket.resets_at = now + bucket.window if known else float("inf")
+                    bucket.left = max(1, int(SHARE * bucket.quota)) if bucket.quota else math.inf
+                    bucket.resets_at = now + bucket.window
                 until = max(bucket.paused_until, bucket.resets_at if bucket.left < 1 else 0)
                 if until <= now:
                     bucket.left -= 1

@@ -9,7 +9,6 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
-from ..data.benchmarks import metric_rank
 from .results import Results, Unreadable, known_id, load_json, mapping, number
 
 LICENSE = ""  # that of each evaluation's source
@@ -50,8 +49,8 @@ def _read_scores(file, results: Results) -> None:
             value = _proportion(row, metric)
             n_trials = mapping(mapping(row, "score_details"), "uncertainty").get("num_samples")
             variant = variant or str(metric.get("metric_id") or metric.get("metric_name") or "")
-            options = {"variant": variant, "rank": _rank(variant), "order": time}
-            results.add(file, model_id, (benchmark, name), value, n_trials=n_trials, **options)
+            options = {"n_trials": n_trials, "variant": variant, "order": time}
+            results.add(file, model_id, (benchmark, name), value, **options)
         except Unreadable as error:
             results.leave_out(file, f"{name}: {error}")
 
@@ -61,10 +60,6 @@ def _named(row: dict) -> tuple[str, str]:
     name, metric = row["evaluation_name"], str(row.get("evaluation_result_id") or "")
     _, colon, filtered = metric.partition(":")
     return name.removesuffix(f"/{filtered}") if colon else name, metric
-
-
-def _rank(metric: str) -> int:
-    return metric_rank(metric.partition(":")[0])
 
 
 def _proportion(row: dict, metric: dict) -> float:
@@ -105,7 +100,7 @@ def _read_answers(file, results: Results) -> None:
     if n_unusable:
         results.leave_out(file, f"{n_unusable} lines: no answer of a model to a sample")
     for (model_id, whole, name, metric), answers in runs.items():
-        options = {"variant": metric, "rank": _rank(metric), "order": _time(whole)}
+        options = {"variant": metric, "order": _time(whole)}
         with results.reading(file):
             results.add(file, model_id, (_benchmark(whole), name), answers, **options)
 

@@ -11,7 +11,7 @@ from pathlib import PurePath
 
 import networkx as nx
 
-from ..data.benchmarks import TASKS, metric_rank
+from ..data.benchmarks import TASKS
 from ..data.samples import Samples, metric_of, name_questions, read_samples
 from .results import Results, Unreadable, known_id, load_json, mapping, number
 
@@ -45,7 +45,7 @@ def read(files: Iterable, results: Results) -> None:
             folder = str(file.parent)
             model_id = models.get((folder, time)) or models.get((folder, ""))
             found, metric = _read_samples(file, task, results)
-            options = {"variant": metric, "rank": metric_rank(metric, task), "order": (time,)}
+            options = {"variant": metric, "order": (time,)}
             answers[task].append((file, model_id or _named(file.parent.name), found, options))
     for task, runs in answers.items():
         place = _place_of(task, groups)
@@ -94,8 +94,8 @@ def _read_scores(file, time: str | None, results: Results, models: dict, groups)
             results.leave_out(file, f"{task}: has no score from 0 to 1, the higher the better")
         n_trials = mapping(mapping(content, "n-samples"), task).get("effective")
         for metric, (_, value) in found.items():
-            options = {"n_trials": n_trials, "variant": metric, "rank": metric_rank(metric, task)}
-            scores.append((file, model_id, task, value, options | {"order": (time or "",)}))
+            options = {"n_trials": n_trials, "variant": metric, "order": (time or "",)}
+            scores.append((file, model_id, task, value, options))
     return scores
 
 

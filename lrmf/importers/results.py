@@ -1,11 +1,9 @@
 """What importers have in common: finding files, gathering runs, and making tables of them."""
 
-import csv
 import json
 import os
 import re
 import zipfile
-import zlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -16,6 +14,7 @@ import networkx as nx
 import numpy as np
 import pandas as pd
 
+from ..data.benchmarks import metric_rank
 from ..data.ids import normalised_id
 from ..data.metadata import mapping
 from ..data.responses import MISSING
@@ -25,10 +24,6 @@ __all__ = ["Results", "Unreadable", "files_in", "known_id", "load_json", "mappin
 
 ARCHIVES = (".zip", ".whl")
 _FACTS = "revision params_b precision license created_at evaluated_at".split()
-_UNREADABLE = (
-    *(OSError, ValueError, TypeError, LookupError, AttributeError, ArithmeticError, EOFError),
-    *(RecursionError, RuntimeError, SyntaxError, zipfile.BadZipFile, zlib.error, csv.Error),
-)
 
 
 class Unreadable(ValueError):
@@ -125,7 +120,7 @@ class Results:
             yield
         except Unreadable as error:
             self.leave_out(file, str(error))
-        except _UNREADABLE as error:
+        except Exception as error:  # whatever a foreign file makes a parser do
             self.leave_out(file, f"is not as expected ({type(error).__name__}: {error})")
 
     def leave_out(self, file, reason: str) -> None:
@@ -151,14 +146,13 @@ class Results:
         *,
         n_trials: object = None,
         variant: str = "",
-        rank: int = 0,
         order: tuple = (),
     ) -> None:
         """Add a run: a proportion of ``n_trials`` questions, or answers by question.
 
         ``task`` is benchmark and subtask. The item of an answer is ``benchmark/question``, that of
-        a score ``benchmark/subtask``. ``variant`` names the metric and ``rank`` is its place among
-        the metrics of the task; ``order`` tells earlier runs from later ones.
+        a score ``benchmark/subtask``. ``variant`` names the metric (and after a colon the filter);
+        ``order`` tells earlier runs from later ones.
 
         Raises
         ------
@@ -178,6 +172,7 @@ class Results:
         codes = np.array([self._items[*task, name] for name in values], np.int32)
         cells = np.array(list(values.values()), np.uint8 if is_answers else np.float32)
         trials = n_trials if isinstance(n_trials, int) and n_trials > 0 else 0
+        rank = metric_rank(variant.partition(":")[0], benchmark)
         run = Run(model_id, task, str(file), codes, cells, trials, variant, rank, order)
         self._runs[is_answers].append(run)
 
