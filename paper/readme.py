@@ -63,20 +63,22 @@ def findings(root: Path = ROOT) -> str:
     kind = "above factorization with model features"
     claimed = [run.claim(f"LRMF 7 to 10 points of r {kind}") for run in (v1, v2)]
     published = [run.claim(f"LRMF 15 to 30 points of r {kind}") for run in (v1, v2)]
-    few = v2.claim("90% intervals of Forecaster", "2% of cells")
+    few = [run.claim("90% intervals of Forecaster", "2% of cells") for run in (v1, v2)]
+    covered = [row.measured.removeprefix("coverage ") for row in few]
     n_models = [int(run.value("zero_shot")["n_models"]) for run in (v1, v2)]
     released = {"known": "as at release"}
     texts = [
         "**A family tree, a card and a name forecast a model that nobody has evaluated.** For "
         f"{n_models[0]} held-out models of Open LLM Leaderboard v1 and {n_models[1]} of v2, "
         f"forecast and actual scores correlate {v1.r()} and {v2.r()}, with mean absolute errors of "
-        f"{v1.mae()} and {v2.mae()} points. From what was there at a model's release (no "
-        "descendant of it and, on v2, nothing that came later), it is "
+        f"{v1.mae()} and {v2.mae()} points.",
+        "**With less to go by it is harder.** From what was there at a model's release (no "
+        "descendant of it and, on v2, nothing that came later), the correlation is "
         f"{v1.r('as_at_release', **released)} and {v2.r('as_at_release', **released)}; for models "
-        "of v2 that came later than all the fit has seen, "
-        f"{v2.r('later_models')} and {v2.mae('later_models')} points. Inside a family, where one "
-        f"picks what to build on, it is {v1.r('within_families', family='mean')} and "
-        f"{v2.r('within_families', family='mean')}.",
+        f"of v2 that came later than all the fit has seen, {v2.r('later_models')}, with an error "
+        f"of {v2.mae('later_models')} points. Inside a family, where one picks what to build on, "
+        f"it is {v1.r('within_families', family='mean')} ({_families(v1)} of v1) and "
+        f"{v2.r('within_families', family='mean')} ({_families(v2)} of v2).",
         "**Tree, card and name say much the same.** Beside the other two, the tree is worth "
         f"{added[0].measured} points of r on v1 and {added[1].measured} on v2. Boosted trees "
         f"that read all three are {_gap(trees[0])} on v1 and {_gap(trees[1])} on v2. Over a "
@@ -86,14 +88,19 @@ def findings(root: Path = ROOT) -> str:
         f"published are {published[0].verdict} and {published[1].verdict}.",
         "**A few answers replace all of it.** With 5, 20 and 50 answers of a model known, "
         f"forecasts on v1 correlate {_curve(v1, (5, 20, 50))}; with 1, 2 and 4 of the six "
-        f"benchmarks of v2, {_curve(v2, (1, 2, 4))}. Where a few cells of all models are known "
-        f"at random, 90% intervals are {few.verdict} ({few.measured} at 2% of v2).",
+        f"benchmarks of v2, {_curve(v2, (1, 2, 4))}. Where 2% of the cells of all models are "
+        f"known at random, 90% intervals cover {covered[0]} on v1 and {covered[1]} on v2.",
     ]
     wrapped = [
         textwrap.fill(f"{n}. {text}", 100, subsequent_indent="   ", break_on_hyphens=False)
         for n, text in enumerate(texts, 1)
     ]
     return "\n".join(wrapped) + earlier_results(root)
+
+
+def _families(run) -> str:
+    """Over how many families the results inside families are averaged."""
+    return f"mean of {run.value('within_families', family='mean')['n_clusters']} families"
 
 
 def _gap(row) -> str:
