@@ -166,6 +166,17 @@ def test_the_page_forecasts_as_fold_in_does(both, tmp_path):
     assert 100 * np.abs(difference).max() < 0.1  # points
 
 
+@pytest.mark.slow
+@needs_node
+def test_forecasts_agree_where_the_page_looks_at_some_models_only(tmp_path):
+    hub = simulate(n_models=1500, n_items=120, seed=2)
+    lineage = Lineage.from_edges(hub.lineage, hub.models["model_id"])
+    fit = Forecaster(seed=0).fit(hub.responses, lineage, items=hub.items, models=hub.models)
+    given = questions(fit)
+    difference = asked(tmp_path, explorer.bake(hub, fit), given) - expected(fit, given)
+    assert 100 * np.abs(difference).max() < 0.1
+
+
 @needs_node
 def test_known_scores_condition_a_forecast_as_answers_do(proportions, tmp_path):
     parent = proportions.forecaster.trained_edges_["parent"].iloc[0]
