@@ -25,7 +25,7 @@ from lrmf.data.snapshot import load_snapshot
 from lrmf.files import output_folder
 
 TAG = "single-models"
-LEFT_OUT = "Left out of the published notebook: this output shows single models.\n"
+LEFT_OUT = "Left out here: it shows single models.\n"
 INJECTED = "injected-parameters"
 TELLING = 8  # characters of a model's name that no other text has by chance
 SHOWN = ("image/png", "text/html", "text/markdown", "text/plain")  # the first that there is

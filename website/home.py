@@ -64,7 +64,8 @@ def _beginning(readme):
     """Title and first paragraph of README as HTML, without its links."""
     title = re.search(r"^# (.+)$", readme, flags=re.MULTILINE)
     paragraphs = re.split(r"\n\s*\n", readme[title.end() :].strip() if title else readme)
-    introduction = html.escape(render.plain(paragraphs[0]))
+    # What README shows after a colon stands elsewhere on this page.
+    introduction = html.escape(re.sub(":$", ".", render.plain(paragraphs[0])))
     return html.escape(title[1] if title else "LRMF"), f"<p>{introduction}</p>"
 
 
