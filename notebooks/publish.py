@@ -74,7 +74,7 @@ def published(path, snapshot, ids) -> str:
     tagged = _tagged(ROOT / "notebooks" / path.name)
     for cell in notebook.cells:
         if cell.cell_type != "code":
-            cell.source = _moved(cell.source)
+            cell.source = _moved(cell.source, path.parent)
             continue
         if INJECTED in cell.metadata.get("tags", []):
             cell.source = _without_place(cell.source)
@@ -125,9 +125,13 @@ def _tagged(path) -> set[str]:
     return {cell.source for cell in cells if TAG in cell.metadata.get("tags", [])}
 
 
-def _moved(text) -> str:
-    """Markdown two folders further down: links lead up, those to other notebooks stay."""
-    return re.sub(r"\]\((?!\w+:|#|\d\d_\w+\.ipynb)", "](../../", text)
+def _moved(text, executed) -> str:
+    """Markdown two folders further down: links lead up, but for those to notebooks of this run."""
+
+    def lead(link):
+        return link[0] if (executed / link[1]).exists() else f"](../../{link[1]})"
+
+    return re.sub(r"\]\((?!\w+:|#)([^)\s]+)\)", lead, text)
 
 
 def _without_place(source) -> str:
