@@ -8,6 +8,7 @@ Lineage-Regularized Matrix Factorization: the paper's results, regenerated.
   make setup        create .venv from requirements.lock
   make lab          open the notebooks in JupyterLab
   make notebooks    refresh the outputs committed with the notebooks
+  make publish      executed notebooks of a real run, aggregates only, into notebooks/executed
   make crawl        collect a snapshot of the live Hub into data/hub
   make bench        measure the solver against its peers (BENCH=quick: in about a minute)
   make coverage     all unit tests; fails if they leave more than 5% of lrmf/ out
@@ -16,7 +17,7 @@ Lineage-Regularized Matrix Factorization: the paper's results, regenerated.
   make site         notebooks, figures, tables and documents as web pages in build/site
   make clean        remove build/ and caches; make distclean also .venv and simulated data
 
-Variables of make reproduce:
+Variables of make reproduce and make publish:
   RUN=simulated     simulated Hub at paper scale (the default); figures go to figures/simulated
       full          the same data, every predictor tuned, every fold and control: half an hour
       smoke         the same in seconds, on a small simulated Hub
@@ -50,7 +51,7 @@ NOTEBOOKS := $(call there,00_quickstart) 01_crawl 02_lineage 03_fit 04_baselines
 NOTEBOOKS += $(call there,07_decisions)
 committed := $(wildcard $(NOTEBOOKS:%=notebooks/%.ipynb))
 
-.PHONY: help setup reproduce test test-all coverage lint side-by-side unit-tests lab notebooks
+.PHONY: help setup reproduce test test-all coverage lint side-by-side unit-tests lab notebooks publish
 .PHONY: $(NOTEBOOKS:%=compare-%) crawl bench check-claims paper site clean distclean environment FORCE
 .DELETE_ON_ERROR:
 help:
@@ -129,7 +130,7 @@ slug := $(RUN)
 endif
 has_data := $(shell test -f $(call quote,$(data))/snapshot.json && echo yes)
 
-ifneq ($(filter reproduce,$(MAKECMDGOALS)),)
+ifneq ($(filter reproduce publish,$(MAKECMDGOALS)),)
 ifeq ($(filter simulated full smoke hub snapshot,$(RUN)),)
 $(error RUN=$(RUN) is unknown; use simulated, full, smoke, hub or snapshot)
 else ifneq ($(RUN),snapshot)
@@ -201,6 +202,7 @@ lint: $(installed)
 	$(python) -m ruff check --quiet .
 	$(python) -m ruff format --quiet --check .
 	$(python) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache --no-logo
+	@if [ -x node_modules/.bin/eslint ] && command -v node >/dev/null; then npm run --silent lint; fi
 
 # Notebooks run side by side as far as they do not need each other, those that lead to the longest
 # first; the unit tests take the time that they leave on two cores.
@@ -229,6 +231,10 @@ notebooks: $(installed)
 	$(start_from_defaults)
 	@for notebook in $(committed); do \
 	    echo "$$notebook"; $(python) notebooks/run.py $$notebook --inplace || exit; done
+
+# What `make reproduce` has left of this run; nothing is executed.
+publish: $(installed)
+	@$(python) notebooks/publish.py $(executed) $(call quote,$(data))
 
 lab: $(installed)
 	$(python) -m jupyterlab

@@ -145,7 +145,7 @@ def execute(notebook, output, parameters):
             write_bytes(failed, draft.read_bytes())
             raise
         if output == notebook.resolve():
-            nbformat.write(_without_volatile_metadata(executed), draft)
+            nbformat.write(without_volatile_metadata(executed), draft)
         write_bytes(output, draft.read_bytes())
 
 
@@ -211,7 +211,7 @@ def _run_cells(notebook, draft, parameters, profile):
         raise RuntimeError(f"{error}: {reason}") from error
 
 
-def _without_volatile_metadata(notebook):
+def without_volatile_metadata(notebook):
     notebook.metadata.pop("papermill", None)
     notebook.metadata.kernelspec = {
         "display_name": "Python 3",

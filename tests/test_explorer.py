@@ -20,7 +20,7 @@ from chromium import chromium, find_chromium
 
 from lrmf import Forecaster, Lineage, explorer
 from lrmf.cli import main
-from lrmf.data.responses import benchmark_scores
+from lrmf.data.responses import benchmark_scores, reveal
 from lrmf.data.snapshot import Snapshot
 from lrmf.simulation.simulate import simulate, write_simulated
 
@@ -166,6 +166,17 @@ def test_the_page_forecasts_as_fold_in_does(both, tmp_path):
     assert 100 * np.abs(difference).max() < 0.1  # points
 
 
+@pytest.mark.slow
+@needs_node
+def test_forecasts_agree_where_the_page_looks_at_some_models_only(tmp_path):
+    hub = simulate(n_models=1500, n_items=120, seed=2)
+    lineage = Lineage.from_edges(hub.lineage, hub.models["model_id"])
+    fit = Forecaster(seed=0).fit(hub.responses, lineage, items=hub.items, models=hub.models)
+    given = questions(fit)
+    difference = asked(tmp_path, explorer.bake(hub, fit), given) - expected(fit, given)
+    assert 100 * np.abs(difference).max() < 0.1
+
+
 @needs_node
 def test_known_scores_condition_a_forecast_as_answers_do(proportions, tmp_path):
     parent = proportions.forecaster.trained_edges_["parent"].iloc[0]
@@ -227,12 +238,27 @@ def test_the_script_is_sound(proportions, tmp_path):
 
 def test_baked_scores_are_those_of_predict_scores(both):
     data, n = both.data["models"], both.snapshot.n_models
-    scores = both.forecaster.predict_scores().pivot(index="row", columns="benchmark")
-    for column in ("score", "lower", "upper"):
-        points = np.frombuffer(base64.b64decode(data[f"now_{column}"]["bytes"]), "<i2")
-        points = points.reshape(-1, len(both.data["benchmarks"]))[:n] / 1e4
-        wanted = scores[column][both.data["benchmarks"]].to_numpy()
-        assert np.allclose(points, wanted, atol=6e-5), column
+    benchmarks = both.data["benchmarks"]
+
+    def shown(name, kind="<i2"):
+        numbers = np.frombuffer(base64.b64decode(data[name]["bytes"]), kind)
+        return numbers.reshape(-1, len(benchmarks))[:n]
+
+    hidden = reveal(both.snapshot.responses, False)
+    now, before = (
+        frame.pivot(index="row", columns="benchmark")
+        for frame in (
+            both.forecaster.predict_scores(),
+            both.forecaster.predict_scores(revealed=hidden),
+        )
+    )
+    is_observed = shown("observed", "u1") == 2
+    assert is_observed.any() and not is_observed.all()
+    assert np.allclose(shown("score") / 1e4, now["score"][benchmarks], atol=6e-5)
+    # Beside an observed score stands the forecast without it.
+    for name, column in [("forecast", "score"), ("lower", "lower"), ("upper", "upper")]:
+        wanted = np.where(is_observed, before[column][benchmarks], now[column][benchmarks])
+        assert np.allclose(shown(name) / 1e4, wanted, atol=6e-5), name
 
 
 def test_every_node_of_the_family_tree_has_a_place(both):

@@ -74,7 +74,8 @@ def test_every_notebook_is_a_page_with_all_its_figures_and_outputs(soups):
 @pytest.mark.parametrize("run", RUNS)
 def test_a_run_shows_each_of_its_figures_and_tables_once(soups, run):
     folder, soup = ROOT / "figures" / run, soups[f"figures/{run}/index.html"]
-    assert sorted(i["src"] for i in soup("img")) == sorted(p.name for p in folder.glob("*.png"))
+    shown = [Path(image["src"]).stem for image in soup("img")]
+    assert sorted(shown) == sorted(path.stem for path in folder.glob("*.png"))
     tables = [heading["id"] for heading in soup.select('h3[id^="table-"]')]
     assert sorted(tables) == sorted(f"table-{p.stem}" for p in folder.glob("tables/*.csv"))
     assert all(len(figure.figcaption.get_text()) > 40 for figure in soup("figure"))
@@ -104,9 +105,10 @@ def test_figures_of_one_cell_have_a_caption_each(tmp_path):
         new_markdown_cell("## Both\n\n**First.** One.\n\n**Gone.** None.\n\n**Second.** Two."),
         new_code_cell('draw(f, name="a")\ndraw(g, name="gone")\ndraw(h, name="b")'),
     ]
-    soup = BeautifulSoup(figures.page(run, cells), "html.parser")
+    soup = BeautifulSoup(figures.page(run, cells, drawings={"b"}), "html.parser")
     captions = {figure["id"]: figure.figcaption.p.get_text() for figure in soup("figure")}
     assert captions == {"a": "First. One.", "b": "Second. Two."}
+    assert [image["src"] for image in soup("img")] == ["a.png", "b.svg"]
     assert len(soup("h2")) == 1
 
 
@@ -194,6 +196,24 @@ def test_home_shows_findings_and_what_each_notebook_answers(checkout):
     ]
     assert soup.iframe["src"] in files
     assert "iframe" not in Site(checkout).build()["index.html"].decode()
+
+
+def test_notebooks_of_real_runs_stand_beside_the_simulated_ones(checkout):
+    said = [new_output("stream", text="**Answer.** It falls by 2.\n")]
+    cells = [new_markdown_cell("# 01 Does it?"), new_code_cell("say()", outputs=said)]
+    folder = checkout / "notebooks" / "executed" / "v1"
+    folder.mkdir(parents=True)
+    nbformat.write(new_notebook(cells=cells), folder / "01_a.ipynb")
+    files = Site(checkout).build()
+    card = BeautifulSoup(files["index.html"], "html.parser").select_one(".cards li")
+    assert "It falls by 2." in card.details.p.get_text()
+    assert card.details.a["href"] == "notebooks/executed/v1/01_a.html"
+    page = BeautifulSoup(files[card.details.a["href"]], "html.parser")
+    versions = page.find("nav", attrs={"aria-label": "Data"})("a")
+    assert [(a.get_text(), a["href"]) for a in versions] == [
+        ("simulated", "../../01_a.html"),
+        ("v1", "01_a.html"),
+    ]
 
 
 def test_an_image_is_described_by_what_its_cell_prints():

@@ -72,7 +72,8 @@ class Site:
 
     def build(self) -> dict[str, bytes]:
         """All files; raises SiteError."""
-        for source in [*NAVIGATION.values(), *self._notebooks(), *self._runs()]:
+        executed = [other for run in self._executed() for other in self._notebooks(run)]
+        for source in [*NAVIGATION.values(), *self._notebooks(), *executed, *self._runs()]:
             if self._exists(source):
                 self._address(PurePosixPath(source))
         for source in self._queue:  # grows while pages are made
@@ -87,8 +88,12 @@ class Site:
     def _exists(self, source):
         return PurePosixPath(source) == HOME or (self._root / source).exists()
 
-    def _notebooks(self):
-        return sorted(f"notebooks/{path.name}" for path in self._root.glob("notebooks/0*.ipynb"))
+    def _notebooks(self, folder="notebooks"):
+        return sorted(f"{folder}/{path.name}" for path in self._root.glob(f"{folder}/0*.ipynb"))
+
+    def _executed(self):
+        """Folders of notebooks executed on real data, one a run."""
+        return sorted(f"{home.EXECUTED}/{p.name}" for p in self._root.glob(f"{home.EXECUTED}/*"))
 
     def _runs(self):
         folders = sorted(path for path in self._root.glob("figures/*") if figures.is_run(path))
@@ -106,7 +111,9 @@ class Site:
         path = self._root / source
         if source == HOME:
             has_explorer = home.EXPLORER in self.files
-            body = home.page(self._root, self._notebooks(), has_explorer=has_explorer)
+            body = home.page(
+                self._root, self._notebooks(), self._executed(), has_explorer=has_explorer
+            )
             return home.with_explorer(self._linked(source, BeautifulSoup(body, "html.parser")))
         if source.suffix in COPIED:
             return path.read_bytes()
@@ -123,7 +130,9 @@ class Site:
     def _run(self, source) -> str:
         there = [path for name in FIGURES if (path := self._root / name).exists()]
         cells = [cell for path in there for cell in nbformat.read(path, as_version=4).cells]
-        return figures.page(self._root / source, cells)
+        drawings = figures.drawings(self._root / source)
+        self.files |= {f"{source}/{name}.svg": drawing for name, drawing in drawings.items()}
+        return figures.page(self._root / source, cells, drawings=set(drawings))
 
     def _folder(self, source) -> str:
         rows = []
@@ -154,8 +163,11 @@ class Site:
     def _page(self, source, title, body) -> bytes:
         page = self._template.render(
             title=title,
-            navigation=self._menu(source, NAVIGATION.items()),
-            siblings=self._menu(source, self._siblings(source)),
+            menus=[
+                ("Site", self._menu(source, NAVIGATION.items())),
+                ("Section", self._menu(source, self._siblings(source))),
+                ("Data", self._menu(source, self._versions(source))),
+            ],
             home=_way(_place(self._root, source), "."),
             body=body,
         )
@@ -163,9 +175,16 @@ class Site:
 
     def _siblings(self, source):
         """Title and source of the pages beside a notebook or the page of a run."""
-        groups = {"notebooks": self._notebooks, "figures": self._runs}
+        folder = source.parent if source.suffix else source
+        groups = {"notebooks": lambda: self._notebooks(folder), "figures": self._runs}
         group = groups.get(source.parts[0], list)()
         return [(PurePosixPath(other).stem, other) for other in group]
+
+    def _versions(self, source):
+        """Title and source of the same notebook with the outputs of each run."""
+        folders = self._executed() if source.suffix == ".ipynb" else []
+        versions = {"simulated": "notebooks"} | {PurePosixPath(run).name: run for run in folders}
+        return [(name, f"{run}/{source.name}") for name, run in versions.items() if folders]
 
     def _menu(self, source, entries):
         """Links from a page, as (title, href, whether it leads to this very page)."""
@@ -185,6 +204,8 @@ class Site:
         if parts.path:
             base = source if (self._root / source).is_dir() else source.parent
             target = PurePosixPath(posixpath.normpath(base / parts.path))
+            if str(target) in self.files:  # made of others
+                return _way(here, str(target))
             if ".." in target.parts or not (self._root / target).exists():
                 self._problems.append(f"{source}: links to {reference}, which does not exist")
                 return reference

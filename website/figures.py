@@ -1,10 +1,13 @@
 """The page of a run: figures and tables in the order and with the captions of notebooks 06, 07."""
 
 import re
+import shutil
+import subprocess
 
 from . import render
 
 _FILES = {"figures": "{}.png", "tables": "tables/{}.csv"}
+LARGEST = 300_000  # bytes of an SVG; a figure of thousands of dots stays a PNG
 DOTS_PER_PIXEL = 2.31  # of the PNGs, at 300 dpi; text of 8 pt is then read at 10.8 pt
 
 
@@ -13,14 +16,33 @@ def is_run(folder) -> bool:
     return (folder / "tables").is_dir()
 
 
-def page(folder, cells) -> str:
-    """HTML of `figures/<run>`, with the captions that stand above the figures in these cells."""
+def drawings(folder) -> dict[str, bytes]:
+    """Figures of a run as SVG by name, made of their PDFs; none without the program pdftocairo."""
+    if not (program := shutil.which("pdftocairo")):
+        return {}
+    made = {
+        path.stem: subprocess.run([program, "-svg", path, "-"], capture_output=True).stdout
+        for path in sorted(folder.glob("*.pdf"))
+    }
+    return {name: drawing for name, drawing in made.items() if 0 < len(drawing) <= LARGEST}
+
+
+def page(folder, cells, *, drawings=frozenset()) -> str:
+    """HTML of `figures/<run>`, with the captions that stand above the figures in these cells.
+
+    Parameters
+    ----------
+    folder : path of the run's figures
+    cells : list of notebook cells
+    drawings : set of str, names of the figures that are shown as SVG
+    """
     parts = [f"<h1>{folder.name}</h1>", render.markdown(_introduction(folder))]
     for kind, text, names in _sections(folder, cells):
         if kind == "heading":
             parts.append(render.markdown(text))
         elif kind == "figures":
-            parts += [_figure(folder, name, text) for name in names]
+            kinds = [(name, "svg" if name in drawings else "png") for name in names]
+            parts += [_figure(folder, name, text, kind) for name, kind in kinds]
         else:
             parts += [render.markdown(text), *(_table(folder, name) for name in names)]
     return "\n".join(parts)
@@ -74,12 +96,12 @@ def _relinked(text, notebooks) -> str:
     return re.sub(r"\]\((?![a-z]+:)", "](../../notebooks/", text)
 
 
-def _figure(folder, name, caption) -> str:
+def _figure(folder, name, caption, kind) -> str:
     width, height = (round(n / DOTS_PER_PIXEL) for n in _size(folder / f"{name}.png"))
     alt = render.html.escape(render.alternative_text(caption))
     files = _links(folder, name, {"pdf": "PDF", "csv": "numbers (CSV)"})
     return (
-        f'<figure id="{name}"><a href="{name}.png"><img src="{name}.png" width="{width}" '
+        f'<figure id="{name}"><a href="{name}.{kind}"><img src="{name}.{kind}" width="{width}" '
         f'height="{height}" alt="{alt}"></a>'
         f"<figcaption>{render.markdown(caption)}<p>{files}</p></figcaption></figure>"
     )

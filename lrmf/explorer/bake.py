@@ -98,21 +98,26 @@ def _models(ids, models, lineage):
 
 
 def _scores(rows, responses):
-    """Scores (n, n_benchmarks) with intervals, given all responses and given none of them."""
+    """Scores (n, n_benchmarks), and forecasts with intervals.
+
+    A score that is observed stands beside the forecast made without the model's responses; any
+    other score is the forecast given all responses.
+    """
+    now = rows.predict_scores()
+    before = rows.predict_scores(revealed=reveal(responses, False))
     n_items = rows.scores_.n_observed(np.zeros((1, responses.shape[1]), responses.dtype))
-    baked = {}
-    for name, frame in (
-        ("now", rows.predict_scores()),
-        ("before", rows.predict_scores(revealed=reveal(responses, False))),
-    ):
-        for column in ("score", "lower", "upper"):
-            points = np.round(_POINTS * frame[column].fillna(-1 / _POINTS))
-            baked[f"{name}_{column}"] = _array(points, "i2")
-        if name == "now":
-            count = frame["n_observed"].to_numpy().reshape(len(responses), -1)
-            # 0 forecast, 1 partly observed, 2 observed.
-            baked["observed"] = _array((count > 0) + 1 * (count == n_items), "u1")
-    return baked
+    count = now["n_observed"].to_numpy().reshape(len(responses), -1)
+    # 0 forecast, 1 partly observed, 2 observed.
+    state = (count > 0) + 1 * (count == n_items)
+    is_observed = state.ravel() == 2
+    columns = {"score": now["score"].to_numpy()}
+    for name, column in (("forecast", "score"), ("lower", "lower"), ("upper", "upper")):
+        columns[name] = np.where(is_observed, before[column], now[column])
+    points = {
+        name: _array(np.round(_POINTS * np.nan_to_num(values, nan=-1 / _POINTS)), "i2")
+        for name, values in columns.items()
+    }
+    return points | {"observed": _array(state, "u1")}
 
 
 def _edges(lineage, table):

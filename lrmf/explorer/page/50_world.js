@@ -39,7 +39,7 @@ class World {
     return this.models[name][node * this.benchmarks.length + b] / 1e4;
   }
 
-  score(node, b = this.by, name = "now_score") {
+  score(node, b = this.by, name = "score") {
     if (b >= 0) return this.value(name, node, b);
     let sum = 0;
     for (let k = 0; k < this.benchmarks.length; k += 1) sum += this.value(name, node, k);

@@ -27,15 +27,13 @@ const isOnHub = (world, id) => world.data.source !== "simulated" && /^[\w.-]+(\/
 
 function scoreTable(world, node) {
   const rows = world.benchmarks.map((name, b) => {
-    const [score, lower, upper] = ["now_score", "now_lower", "now_upper"].map((part) => world.value(part, node, b));
+    const [score, lower, upper] = ["score", "lower", "upper"].map((part) => world.value(part, node, b));
     const observed = world.observed(node, b);
-    const before = world.value("before_score", node, b);
-    const range = observed === 2 ? `forecast was ${points(before)}` : `${points(lower)} to ${points(upper)}`;
-    const whole = observed === 2 ? { lower: world.value("before_lower", node, b), upper: world.value("before_upper", node, b) } : { lower, upper };
+    const range = observed === 2 ? `forecast was ${points(world.value("forecast", node, b))}` : `${points(lower)} to ${points(upper)}`;
     return make("tr", {},
       make("th", { scope: "row" }, name),
       make("td", { class: "number" }, points(score)),
-      make("td", { class: "picture" }, bar({ score, ...whole, isEvaluated: observed > 0 })),
+      make("td", { class: "picture" }, bar({ score, lower, upper, isEvaluated: observed > 0 })),
       make("td", { class: "range" }, range));
   });
   return make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Scores" },

@@ -123,7 +123,7 @@ class Ask {
   table({ rows, average, filled }, { parents }) {
     const { world } = this;
     const alike = this.ofSize(filled.size);
-    const best = (nodes, b) => Math.max(...nodes.filter((node) => world.observed(node, b) === 2).map((node) => world.value("now_score", node, b)));
+    const best = (nodes, b) => Math.max(...nodes.filter((node) => world.observed(node, b) === 2).map((node) => world.value("score", node, b)));
     const body = rows.map((row, b) => {
       const [ofParents, ofSize] = [best(parents, b), best(alike, b)];
       const isBetter = Number.isFinite(ofParents) && !row.known;
@@ -149,7 +149,7 @@ class Ask {
   aboveAll(rows) {
     const { world } = this;
     return world.benchmarks.filter((_, b) => {
-      const best = world.models.id.reduce((top, __, node) => (world.observed(node, b) ? Math.max(top, world.value("now_score", node, b)) : top), 0);
+      const best = world.models.id.reduce((top, __, node) => (world.observed(node, b) ? Math.max(top, world.value("score", node, b)) : top), 0);
       return !rows[b].known && best > 0 && rows[b].score > best;
     });
   }
