@@ -199,6 +199,8 @@ def _plain(value) -> str:
         return f"{value:g}"
     if isinstance(value, int) and not isinstance(value, bool):
         return f"{value:,}"
+    if isinstance(value, list):
+        return ", ".join(map(_plain, value)) or "-"
     return str(value) if value not in ("", None) else "default" if value == "" else "none"
 
 
