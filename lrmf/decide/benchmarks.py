@@ -127,6 +127,8 @@ def measure_first(snapshot, *, n=5, n_folds=2, n_random=3, seed=0, **options) ->
             rank = np.argsort(np.argsort(np.where(has, order, np.inf), axis=1), axis=1)
             for n_run in range(n + 1):
                 rows = np.flatnonzero(has.sum(axis=1) > n_run)
+                if not rows.size:
+                    break  # no model has so many benchmarks
                 run = (rank < n_run)[rows] & has[rows]
                 shown = reveal(given[rows], run @ (scores.weights > 0).T)
                 found = fitted.predict_scores(split.rows[rows], revealed=shown)["score"]
