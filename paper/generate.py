@@ -39,7 +39,6 @@ from .results import (
     counts_of,
     defaults_of,
     documented_data,
-    is_earlier,
     listed,
     points,
     settings_of,
@@ -217,7 +216,7 @@ def facts_of(root, results) -> dict[str, str]:
     facts["few shot last step"] = f"{results.read('few_shot')['k'].max():g}"
     later = results.read("later_models", optional=True)
     if later is not None:
-        facts["later cutoff"] = later["cutoff"].iloc[0]
+        facts["later cutoff"] = later["cutoff"].iloc[0].split(" ")[0]
         facts["later models"] = f"{later['n_models'].iloc[0]:,}"
         facts["later families"] = f"{later['n_clusters'].iloc[0]:,}"
     plans = results.read("merge_plans", optional=True)
@@ -226,8 +225,12 @@ def facts_of(root, results) -> dict[str, str]:
     cards = results.read("tables/incomplete_cards", optional=True)
     for row in cards.to_dict("records") if cards is not None else ():
         facts |= {f"card {row['card']} {name}": row[name] for name in ("r", "coverage")}
-    if is_earlier(results.folder):
-        facts["earlier forecaster"] = ""
+    release = results.read("as_at_release", optional=True)
+    if release is not None:
+        before = release.query("known == 'all relatives' and metric == 'pearson'")
+        own = before.set_index("predictor").loc[FORECASTER.label]
+        facts["release models"] = f"{own['n_models']:,}"
+        facts["release before"] = tables.number(own["value"], 2)
     claims = results.read("tables/claims", keep_default_na=False)
     for row in claims.itertuples():
         facts[f"claim {row.claim} {row.setting}"] = row.measured.split(" (")[0].lstrip("+")

@@ -12,11 +12,10 @@ from pathlib import Path
 import pandas as pd
 
 from lrmf.baselines.registry import BOOSTING, FORECASTER, LRMF, MULTI_HOP, find
-from lrmf.evaluation.bootstrap import BETTER, LEVEL
 from lrmf.files import OutputError, write_text
 from lrmf.report.tables import interval, number
 
-from .results import ROOT, PaperError, Results, is_earlier, listed
+from .results import ROOT, PaperError, Results, listed
 from .results import RUNS as FOLDERS
 
 RUNS = {"simulated": "sim", "v1": "v1", "v2": "v2"}
@@ -58,7 +57,6 @@ class _Run(Results):
 def findings(root: Path = ROOT) -> str:
     """What the real data say, in sentences that hold whatever the numbers are."""
     v1, v2 = _Run(root, "v1"), _Run(root, "v2")
-    added = [run.claim("Forecaster against Forecaster without lineage") for run in (v1, v2)]
     trees = [run.claim(f"Forecaster against {BOOSTING.label}") for run in (v1, v2)]
     kind = "above factorization with model features"
     claimed = [run.claim(f"LRMF 7 to 10 points of r {kind}") for run in (v1, v2)]
@@ -66,38 +64,44 @@ def findings(root: Path = ROOT) -> str:
     few = [run.claim("90% intervals of Forecaster", "2% of cells") for run in (v1, v2)]
     covered = [row.measured.removeprefix("coverage ") for row in few]
     n_models = [int(run.value("zero_shot")["n_models"]) for run in (v1, v2)]
-    released = {"known": "as at release"}
+    added = {
+        name: listed([_points(run, "ingredients", f"without {part}") for run in (v1, v2)])
+        for name, part in {"tree": "lineage", "card": "cards", "name": "names"}.items()
+    }
     texts = [
         "**A family tree, a card and a name forecast a model that nobody has evaluated.** For "
         f"{n_models[0]} held-out models of Open LLM Leaderboard v1 and {n_models[1]} of v2, "
         f"forecast and actual scores correlate {v1.r()} and {v2.r()}, with mean absolute errors of "
         f"{v1.mae()} and {v2.mae()} points.",
-        "**With less to go by it is harder.** From what was there at a model's release (no "
-        "descendant of it and, on v2, nothing that came later), the correlation is "
-        f"{v1.r('as_at_release', **released)} and {v2.r('as_at_release', **released)}; for models "
-        f"of v2 that came later than all the fit has seen, {v2.r('later_models')}, with an error "
-        f"of {v2.mae('later_models')} points. Inside a family, where one picks what to build on, "
-        f"it is {v1.r('within_families', family='mean')} ({_families(v1)} of v1) and "
-        f"{v2.r('within_families', family='mean')} ({_families(v2)} of v2).",
+        "**At release, later and inside families, less is certain.** From what was available at a "
+        "model's release (no descendant of it and, on v2, nothing that came later), the "
+        f"correlation is {_released(v1)} on v1 and {_released(v2)} on v2; for models of v2 that "
+        f"came later than all the fit has seen, {v2.r('later_models')}, with an error of "
+        f"{v2.mae('later_models')} points. Inside a family, where one picks what to build on, it "
+        f"is {v1.r('within_families', family='mean')} ({_families(v1)} of v1) and "
+        f"{v2.r('within_families', family='mean')} ({_families(v2)} of v2). Models better than all "
+        f"that the fit has seen are missed by {_best(v1)} and {_best(v2)} points.",
         "**Tree, card and name say much the same.** Beside the other two, the tree is worth "
-        f"{added[0].measured} points of r on v1 and {added[1].measured} on v2. Boosted trees "
-        f"that read all three are {_gap(trees[0])} on v1 and {_gap(trees[1])} on v2. Over a "
-        f"factorization that reads cards, lineage is worth {claimed[0].measured} and "
-        f"{claimed[1].measured} points: the 7 to 10 points first claimed for it are "
-        f"{claimed[0].verdict} on v1 and {claimed[1].verdict} on v2, the 15 to 30 points "
-        f"published are {published[0].verdict} and {published[1].verdict}.",
-        "**A few answers replace all of it.** With 5, 20 and 50 answers of a model known, "
-        f"forecasts on v1 correlate {_curve(v1, (5, 20, 50))}; with 1, 2 and 4 of the six "
-        f"benchmarks of v2, {_curve(v2, (1, 2, 4))}. Answers count for more when `lrmf next` "
-        f"chooses them: 20 chosen ones leave an error of {_chosen(v1, 'chosen')} points on v1, 20 "
-        f"random ones {_chosen(v1, 'random')}. Where 2% of the cells of all models are "
-        f"known at random, 90% intervals cover {covered[0]} on v1 and {covered[1]} on v2.",
+        f"{added['tree']} points of r on v1 and v2, the card {added['card']}, the name "
+        f"{added['name']}. The lead over boosted trees that read all three is {trees[0].measured} "
+        f"and {trees[1].measured}. Over a factorization that reads cards, lineage is worth "
+        f"{claimed[0].measured} and {claimed[1].measured} points: the 7 to 10 points first claimed "
+        f"for it are {claimed[0].verdict} on v1 and {claimed[1].verdict} on v2, the 15 to 30 "
+        f"points published are {published[0].verdict} on v1 and {published[1].verdict} on v2.",
+        "**A few dozen answers say as much.** kNN, which reads none of the three, correlates "
+        f"{_curve(v1, (20, 50), 'kNN')} on v1 with 20 and 50 answers of a model known, and "
+        f"{_curve(v2, (4,), 'kNN')} on v2 with four of the six benchmarks; together with the "
+        f"three, {_curve(v1, (20, 50))}, and {_curve(v2, (4,))}. Answers count for more when "
+        f"`lrmf next` chooses them: 20 chosen ones leave an error of {_chosen(v1, 'chosen')} "
+        f"points, 20 random ones {_chosen(v1, 'random')} (v1, one fold). Where 2% of the cells of "
+        f"all models are known at random, 90% intervals cover {covered[0]} on v1 and {covered[1]} "
+        "on v2.",
     ]
     wrapped = [
         textwrap.fill(f"{n}. {text}", 100, subsequent_indent="   ", break_on_hyphens=False)
         for n, text in enumerate(texts, 1)
     ]
-    return "\n".join(wrapped) + earlier_results(root)
+    return "\n".join(wrapped)
 
 
 def _chosen(run, how, n=20) -> str:
@@ -111,15 +115,30 @@ def _families(run) -> str:
     return f"mean of {run.value('within_families', family='mean')['n_clusters']} families"
 
 
-def _gap(row) -> str:
-    """Where a baseline stands, from the Forecaster's difference to it."""
-    if row.verdict == LEVEL:
-        return f"level with it ({row.measured})"
-    return f"{'behind' if row.verdict == BETTER else 'ahead'} by {row.measured.lstrip('+-')}"
+def _released(run) -> str:
+    """Correlation as at release, that of the same models with all relatives, and their number."""
+    now = run.value("as_at_release", known="as at release")
+    before = number(run.value("as_at_release", known="all relatives")["value"], 2)
+    r = interval(*now[["value", "lower", "upper"]], 2)
+    return f"{r} ({now['n_models']} models; with all relatives {before})"
 
 
-def _curve(run, steps) -> str:
-    return listed([number(run.value("few_shot", k=k)["value"], 2) for k in steps])
+def _points(run, frame, predictor) -> str:
+    """Difference in r of the Forecaster to a predictor, in points with its interval."""
+    row = run.value(frame, predictor=predictor)
+    bounds = row[["difference", "difference_lower", "difference_upper"]]
+    return interval(*(100 * bounds), 0)
+
+
+def _best(run) -> str:
+    """Error of forecasts of the models that are better than all that the fit has seen."""
+    table = run.read("tables/extrapolation").set_index("predictor")
+    return table["MAE"][FORECASTER.label].split(" ")[0]
+
+
+def _curve(run, steps, predictor=FORECASTER.label) -> str:
+    chosen = {"predictor": predictor}
+    return listed([number(run.value("few_shot", k=k, **chosen)["value"], 2) for k in steps])
 
 
 def results_table(root: Path = ROOT) -> str:
@@ -173,14 +192,6 @@ def claims_json(root: Path = ROOT) -> str:
         for row in _Run(root, short).claims().to_dict("records")
     ]
     return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
-
-
-def earlier_results(root: Path = ROOT) -> str:
-    """A sentence: which columns an earlier forecaster has made; empty if none."""
-    earlier = [title for title, s in RUNS.items() if is_earlier(root / "figures" / FOLDERS[s])]
-    if not earlier:
-        return ""
-    return f"\n\n*Forecaster* in {listed(earlier)} is still an earlier version."
 
 
 def _filled(text: str, name: str, content: str) -> str:

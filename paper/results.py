@@ -64,12 +64,6 @@ def points(*bounds) -> str:
     return tables.interval(*(100 * bound for bound in bounds), 0)
 
 
-def is_earlier(folder: Path) -> bool:
-    """Whether results are those of the forecaster that was a stack of forests and boosted trees."""
-    predictors = pd.read_csv(folder / "ingredients.csv", usecols=["predictor"])["predictor"]
-    return bool(predictors.eq("without trees").any())
-
-
 def counts_of(results) -> dict[str, int]:
     """Numbers of models, items, edges, families of two or more, and members of the largest."""
     path = results.folder / "tables" / "numbers.tex"

@@ -234,13 +234,6 @@ def test_constants_that_the_text_says_in_words_are_those_of_the_code():
     assert all(words in text and right for words, right in said.items())
 
 
-def test_results_of_the_earlier_forecaster_are_told_by_its_trees(tmp_path):
-    for left_out, is_earlier in {"trees": True, "near-duplicates": False}.items():
-        table = f"predictor,value\nForecaster,1\nwithout {left_out},1\n"
-        (tmp_path / "ingredients.csv").write_text(table)
-        assert results.is_earlier(tmp_path) is is_earlier
-
-
 def test_differences_in_r_are_quoted_in_points():
     rows = [comparison("Forecaster", "pearson", (0, 0)), comparison("a", "pearson", (0.1, 0.2))]
     frame = generate.tidy(pd.DataFrame(rows), generate.Frame("zero_shot"))
