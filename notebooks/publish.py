@@ -4,7 +4,8 @@
 
 Only aggregates are published. A cell with the tag `single-models` shows single models of the
 snapshot: its outputs are left out. An output that still names a model is an error, and nothing is
-written. Figures are reduced to 256 colours; no widgets, and no text beside what is shown instead.
+written. Figures are reduced to 256 colours; no warnings, no widgets, and no text beside what is
+shown instead.
 """
 
 import base64
@@ -81,7 +82,8 @@ def published(path, snapshot, ids) -> str:
         if cell.source in tagged:
             tagged.remove(cell.source)
             cell.outputs = [new_output("stream", text=LEFT_OUT)] if cell.outputs else []
-        cell.outputs = [_plain(output) for output in cell.outputs]
+        # Warnings tell of places on the machine that ran it.
+        cell.outputs = [_plain(one) for one in cell.outputs if one.get("name") != "stderr"]
         if named := named_models(cell.outputs, ids):
             raise PublishError(
                 f"{path}: the output of this cell names {', '.join(named[:3])}; tag the cell "
