@@ -29,6 +29,7 @@ QUICK = {
         "ablation_folds": 2,
         "rank": 4,
         "densities": [0.3],
+        "left_out": ["NCF", "Rasch", "Rasch + lineage", "2PL", "2PL + lineage"],
         "n_boot": 50,
         "n_jobs": 1,
     },
