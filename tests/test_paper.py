@@ -225,7 +225,7 @@ def test_constants_that_the_text_says_in_words_are_those_of_the_code():
         r"reach $r \in \{0, 1/4, 1/2\}$": state_prior._REACHES == (0, 1 / 4, 1 / 2),
         "with four degrees of freedom": state_prior._DEGREES == 4,
         "sixteen quantiles": covariance._ATOMS == 16,
-        "determine less than a third of the variance are left out": covariance.LearningConfig.least_share
+        "less than a third of the variance are left out": covariance.LearningConfig.least_share
         == 1 / 3,
         "The latest fifth of the training models": drift.DriftConfig.late_share == 0.2,
         "Scores of fewer than ten answers": IntervalCalibration.fit.__kwdefaults__["fewest"] == 10,
