@@ -88,8 +88,9 @@ def _on_real_data(root, path) -> str:
 
 
 def _answer(cells) -> str:
-    """The last answer that a cell states or prints, as Markdown; empty if there is none."""
-    for cell in reversed(cells):
+    """The answer under the heading "Answer", else the first one, as Markdown; empty without any."""
+    closing = [n for n, cell in enumerate(cells) if cell.source.strip() == "## Answer"]
+    for cell in cells[closing[-1] :] if closing else cells:
         outputs = [
             output.get("text", "") or output.get("data", {}).get("text/markdown", "")
             for output in cell.get("outputs", [])
