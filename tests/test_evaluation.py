@@ -84,6 +84,22 @@ def run(hub, splits, predictors=QUICK, **options):
 
 
 @pytest.fixture(scope="module")
+def tiny_forecasts():
+    """Lineage, scores of proportions, and what the item mean forecasts zero-shot."""
+    snapshot = tiny_snapshot(binary=False)
+    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+    _, forecasts = evaluation.evaluate(
+        {"item mean": ItemMean()},
+        splits_module.zero_shot(snapshot.responses, lineage, n_folds=2),
+        lineage,
+        items=snapshot.items,
+        truth=snapshot.responses,
+    )
+    scores = benchmark_scores(snapshot.responses, snapshot.items)
+    return lineage, scores.set_axis(snapshot.models["model_id"]), forecasts
+
+
+@pytest.fixture(scope="module")
 def zero_shot(hub):
     return run(hub, splits_module.zero_shot(hub[0], hub[1], n_folds=3, seeds=(0, 1)))
 
@@ -382,23 +398,13 @@ def test_extrapolation_forecasts_models_better_than_all_it_trains_on(hub):
         splits_module.extrapolation(responses, items, alone)
 
 
-def test_the_parents_mean_is_that_of_the_parents_trained_on():
-    snapshot = tiny_snapshot(binary=False)
-    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
-    _, forecasts = evaluation.evaluate(
-        {"item mean": ItemMean()},
-        splits_module.zero_shot(snapshot.responses, lineage, n_folds=2),
-        lineage,
-        items=snapshot.items,
-        truth=snapshot.responses,
-    )
-    scores = benchmark_scores(snapshot.responses, snapshot.items)
+def test_the_parents_mean_is_that_of_the_parents_trained_on(tiny_forecasts):
+    lineage, scores, forecasts = tiny_forecasts
     mean = evaluation.parents_mean(forecasts, lineage, scores)
-    by_id = scores.set_axis(snapshot.models["model_id"])
     fold = forecasts.set_index("model_id")["fold"].groupby(level=0).first()
     for row in mean.itertuples():
-        parents = [p for p in lineage.parents(row.model_id) if p in by_id.index]
-        known = [by_id.loc[p, row.benchmark] for p in parents if fold.get(p) != row.fold]
+        parents = [p for p in lineage.parents(row.model_id) if p in scores.index]
+        known = [scores.loc[p, row.benchmark] for p in parents if fold.get(p) != row.fold]
         known = [score for score in known if np.isfinite(score)]
         assert row.predicted == pytest.approx(np.mean(known) if known else row.expected)
     assert (mean["predicted"] != mean["expected"]).any()
@@ -463,20 +469,10 @@ def test_all_is_the_mean_over_benchmarks(zero_shot):
         assert wide["all"] == pytest.approx(parts.mean())
 
 
-def test_columns_of_proportions_are_weighted_by_their_questions():
-    snapshot = tiny_snapshot(binary=False)
-    lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
-    _, forecasts = evaluation.evaluate(
-        {"item mean": ItemMean()},
-        splits_module.zero_shot(snapshot.responses, lineage, n_folds=2),
-        lineage,
-        items=snapshot.items,
-        truth=snapshot.responses,
-    )
-    scores = benchmark_scores(snapshot.responses, snapshot.items)
-    model = lineage.index_of("lab/beta-chat")
+def test_columns_of_proportions_are_weighted_by_their_questions(tiny_forecasts):
+    _, scores, forecasts = tiny_forecasts
     mine = forecasts[forecasts["model_id"] == "lab/beta-chat"].set_index("benchmark")["actual"]
-    np.testing.assert_allclose(mine, scores.iloc[model][mine.index], rtol=1e-5)
+    np.testing.assert_allclose(mine, scores.loc["lab/beta-chat", mine.index], rtol=1e-5)
 
 
 def test_a_missing_benchmark_does_not_count_against_a_models_average():

@@ -396,7 +396,7 @@ def test_the_tree_is_walked_by_pointer_and_keys(tab, proportions):
     assert until(tab, CHOSEN) in set(parents)
     node = proportions.data["models"]["id"].index(edge.child)
     # The tree is drawn anew around the parent before the child's place counts.
-    until(tab, f"document.querySelector('.node.chosen')?.dataset.node !== '{node}'")
+    until(tab, f"document.querySelector('.node.chosen:not([data-node=\"{node}\"])') && 1")
     box = until(
         tab,
         f"""(() => {{

@@ -162,10 +162,12 @@ def test_names_at_line_ends_do_not_overlap():
 
 
 def test_random_holdout_curve_has_one_tick_a_density():
-    frame = curve_at("density", [0.002, 0.2], {"Forecaster": [0.5, 0.9], "NCF": [0.4, 0.95]})
+    frame = curve_at(
+        "density", [0.002, 0.2], {"Forecaster": [0.5, 0.9], "MF + features": [0.4, 0.95]}
+    )
     figure = figures.random_holdout_curve(frame)
     assert [label.get_text() for label in figure.axes[1].get_xticklabels()] == ["0.2%", "20%"]
-    np.testing.assert_allclose(lines_of(figure.axes[1])["NCF"], [[0.002, 4], [0.2, 9.5]])
+    np.testing.assert_allclose(lines_of(figure.axes[1])["MF + features"], [[0.002, 4], [0.2, 9.5]])
     assert "0.2% observed Forecaster reaches r = 0.50, the best without lineage 0.40" in (
         figure.get_suptitle()
     )

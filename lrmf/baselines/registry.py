@@ -282,7 +282,7 @@ for _predictor in (
         "ncf", "NCF", NETWORK, "sky", "X", (0, (2, 2)),
         build=lambda study: NCF(study.rank, n_cells=study.ncf_cells),
         grid=lambda _: {"n_epochs": (4, 8, 16)}, tuning={"n_splits": 1},
-        reads_cards=True, shown_in=frozenset({LEADS, BODY}),
+        reads_lineage=True, reads_cards=True, shown_in=frozenset({LEADS, BODY}),
     ),
     Predictor(
         "2pl", "2PL", ITEM_RESPONSE, "sky", "d", (0, (2, 2)),

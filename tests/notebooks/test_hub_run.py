@@ -29,21 +29,10 @@ QUICK = {
         "ablation_folds": 2,
         "rank": 4,
         "densities": [0.3],
-        "left_out": ["NCF", "Rasch", "Rasch + lineage", "2PL", "2PL + lineage"],
         "n_boot": 50,
         "n_jobs": 1,
     },
-    "05_cold_start": {
-        "shots": [1, 3],
-        "strengths": [0, 3],
-        "rivals": ["boosting on relatives", "MF + features"],
-        "ingredients": ["lineage"],
-        "edge_shares": [0.5],
-        "date_quantiles": [0.6, 0.8],
-        "release_splits": 2,
-        "n_boot": 50,
-        "n_jobs": 1,
-    },
+    "05_cold_start": {"shots": [1, 3], "strengths": [0, 3], "n_boot": 50, "n_jobs": 1},
 }
 
 
