@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.response_kinds import ANSWERS
-from ..data.responses import observed, row_blocks
+from ..data.responses import observed
 from ..solver.scores import chance_above
 
 N_CANDIDATES = 200  # best models that plans are made of
@@ -162,9 +162,7 @@ class EvaluatedModels:
     def _scores(self):
         """Scores of the objective (n,), and whether they lack a benchmark."""
         fitted = self.forecaster
-        blocks = row_blocks(self.responses, bytes_per_cell=8)
-        scores = np.concatenate([fitted.scores_.actual(rows, observed(rows)) for _, rows in blocks])
-        scores = np.ma.masked_invalid(scores)
+        scores = np.ma.masked_invalid(fitted.trained_scores_)
         # A benchmark that is lacking is as good as the others, in standard deviations.
         mean, scale = scores.mean(axis=0).filled(0.5), scores.std(axis=0).filled(0)
         standard = (scores - mean) / np.where(scale > 0, scale, 1)
