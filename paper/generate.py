@@ -322,7 +322,10 @@ def constants() -> dict[str, str]:
     for words, claim in {"claim": bootstrap.CLAIM, "published claim": PUBLISHED_CLAIM}.items():
         for end, value in zip(("low", "high"), claim, strict=True):
             macros[f"{words} {end}"] = f"{100 * value:.0f}"
-    macros |= {f"jump {relation}": f"{jump:g}" for relation, jump in descriptions.JUMPS.items()}
+    macros |= {
+        f"node variance {relation}": f"{variance:g}"
+        for relation, variance in descriptions.NODE_VARIANCES.items()
+    }
     return {tables.macro_name(words): text for words, text in macros.items()}
 
 

@@ -49,12 +49,14 @@ def draw_answers(
     return answers, probability
 
 
-def draw_proportions(lineage, n_items, *, seed, ridge, strength, jump, n_trials, missing=0.0):
+def draw_proportions(
+    lineage, n_items, *, seed, ridge, strength, node_variance, n_trials, missing=0.0
+):
     """float32 proportions whose arcsine scale follows the lineage, items being correlated."""
     rng = np.random.default_rng(seed)
     states = draw_states(lineage, ridge=ridge, strength=strength, p=n_items, seed=seed)
     states = states[: lineage.n_models]
-    states = states + np.sqrt(jump) * rng.standard_normal(states.shape)
+    states = states + np.sqrt(node_variance) * rng.standard_normal(states.shape)
     mixing = np.eye(n_items) + 0.5 * rng.standard_normal((n_items, n_items))
     mixing /= np.linalg.norm(mixing, axis=1, keepdims=True)
     y = np.pi / 2 + 0.6 * states @ mixing.T

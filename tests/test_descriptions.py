@@ -8,7 +8,7 @@ from draws import random_lineage
 from scipy import sparse
 
 from lrmf import Lineage
-from lrmf.data.descriptions import JUMPS, Describer
+from lrmf.data.descriptions import NODE_VARIANCES, Describer
 
 LLAMA, MISTRAL = "LlamaForCausalLM", "MistralForCausalLM"
 # Two models of 8 B and 70 B, whose descendants say little; "base/z" is evaluated by nobody.
@@ -177,12 +177,12 @@ def test_a_new_organization_is_shared_with_nobody():
 def by_hand(ids, edges):
     """(I - S)^-1 C (I - S)^-T, S the mean over the parents and C the variances of the changes."""
     at = {name: row for row, name in enumerate(ids)}
-    step, jumps = np.zeros((len(ids), len(ids))), {}
+    step, node_variances = np.zeros((len(ids), len(ids))), {}
     for parent, child, relation in edges:
         step[at[child], at[parent]] += 1
-        jumps.setdefault(child, []).append(JUMPS[relation])
+        node_variances.setdefault(child, []).append(NODE_VARIANCES[relation])
     step /= np.maximum(step.sum(axis=1, keepdims=True), 1)
-    change = np.diag([np.mean(jumps.get(name, [1.0])) for name in ids])
+    change = np.diag([np.mean(node_variances.get(name, [1.0])) for name in ids])
     inverse = np.linalg.inv(np.eye(len(ids)) - step)
     return inverse @ change @ inverse.T
 

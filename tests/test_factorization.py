@@ -59,7 +59,14 @@ def problem(request):
         truth, _ = draw_answers(lineage, 90, seed=1, density=0.95)
     else:
         truth = draw_proportions(
-            lineage, 6, seed=1, ridge=1.0, strength=5.0, jump=0.05, n_trials=100, missing=0.05
+            lineage,
+            6,
+            seed=1,
+            ridge=1.0,
+            strength=5.0,
+            node_variance=0.05,
+            n_trials=100,
+            missing=0.05,
         )
     rows = np.arange(3, 40, 4)
     items = benchmark_items(truth.shape[1], 1 if request.param else 100)
@@ -304,7 +311,7 @@ class TestForecasts:
         revealed[0, :10] = 1
         means = []
         for trust in (10.0, 1.0, 0.1):
-            model = fit_answers(lineage, hold_out(truth, [5]), few_shot_trust=trust)
+            model = fit_answers(lineage, hold_out(truth, [5]), prior_temperature=trust)
             means.append(model.predict_proba([5], np.arange(10), revealed=revealed).mean())
         assert means[0] < means[1] < means[2]
 
@@ -423,7 +430,7 @@ class TestScores:
     def test_intervals_for_proportions_drawn_from_the_model_cover(self):
         lineage = random_lineage(300, seed=11, share_roots=0.15)
         truth = draw_proportions(
-            lineage, 5, seed=11, ridge=1.0, strength=5.0, jump=0.05, n_trials=200
+            lineage, 5, seed=11, ridge=1.0, strength=5.0, node_variance=0.05, n_trials=200
         )
         rows = np.arange(0, 300, 3)
         items = benchmark_items(5, n_trials=200)
@@ -503,7 +510,7 @@ class TestFoldIn:
         """A model without relatives and the same answers, in the graph and folded in."""
         lineage, truth, rows, items = problem
         alone = Lineage.from_edges([], lineage.node_ids[: lineage.n_models])
-        model = LRMF(rank=3, few_shot_trust=0.5).fit(hold_out(truth, rows), alone, items=items)
+        model = LRMF(rank=3, prior_temperature=0.5).fit(hold_out(truth, rows), alone, items=items)
         value = 1 if model.kind_ is ANSWERS else 0.9
         revealed = nothing(model, 1)
         revealed[0, [1, 2]] = value
@@ -652,7 +659,7 @@ class TestEstimator:
         copy = clone(model)
         assert copy.get_params() == model.get_params() and copy is not model
         assert copy.set_params(rank=7).rank == 7
-        assert set(model.get_params()) >= {"rank", "lineage_strength", "jump", "n_threads"}
+        assert set(model.get_params()) >= {"rank", "lineage_strength", "node_variance", "n_threads"}
         assert "rank=5" in repr(model)
 
     def test_fit_leaves_parameters_and_responses_alone(self, problem):
@@ -741,7 +748,7 @@ EXTREMES = [
     {"node_ridge": 1e-4, "item_ridge": 1e-3},
     {"node_ridge": 1e6},
     {"item_ridge": 1e6, "intercept_ridge": 1e6},
-    {"jump": 0.0},
+    {"node_variance": 0.0},
     {"regularize": "bias", "lineage_strength": 1e3},
 ]
 
@@ -836,8 +843,8 @@ BAD_PARAMETERS = [
     ({"node_ridge": 0}, "node_ridge"),
     ({"item_ridge": 0.0}, "item_ridge"),
     ({"intercept_ridge": -0.1}, "intercept_ridge"),
-    ({"jump": -0.1}, "jump"),
-    ({"few_shot_trust": 0}, "few_shot_trust"),
+    ({"node_variance": -0.1}, "node_variance"),
+    ({"prior_temperature": 0}, "prior_temperature"),
     ({"regularize": "items"}, "regularize must be 'both', 'bias' or 'factors', got 'items'"),
     ({"max_sweeps": 0}, "max_sweeps"),
     ({"tolerance": 2}, "tolerance"),

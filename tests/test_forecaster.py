@@ -44,7 +44,7 @@ def problem(request):
         items = columns(60, 1)
     else:
         truth = draw_proportions(
-            lineage, 4, seed=4, ridge=1.0, strength=3.0, jump=0.1, n_trials=400
+            lineage, 4, seed=4, ridge=1.0, strength=3.0, node_variance=0.1, n_trials=400
         )
         items = columns(4, 400)
     hidden = np.sort(np.random.default_rng(0).permutation(N_MODELS)[:N_HIDDEN])
@@ -342,7 +342,7 @@ class TestFoldIn:
         known = fitted.fold_in(parents=["lab/m003"], card={"model_id": "me/new"})
         stranger = fitted.fold_in(parents=["no/one"], card={"model_id": "me/new"})
         without = fitted.fold_in(card={"model_id": "me/new"})
-        # The state's mean is the same; a jump from an unknown model only adds to its variance.
+        # The state's mean is the same; a change from an unknown model only adds to its variance.
         beliefs = [new.forecasts._belief_of(np.array([0])) for new in (stranger, without)]
         np.testing.assert_allclose(beliefs[0].mean, beliefs[1].mean, atol=1e-3)
         np.testing.assert_allclose(stranger.predict_proba(), without.predict_proba(), atol=0.03)

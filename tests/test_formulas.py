@@ -54,7 +54,7 @@ def test_auc_counts_tied_cells_half():
 
 def test_components_of_proportions_have_signs_that_do_not_depend_on_lapack():
     proportions = np.random.default_rng(0).uniform(0.1, 0.9, size=(30, 5))
-    fitted = ArcsineGaussian.fit(proportions, n_trials=None, rank=3, jump=0.1)
+    fitted = ArcsineGaussian.fit(proportions, n_trials=None, rank=3, node_variance=0.1)
     assert (fitted.loadings.sum(axis=0) >= 0).all()
 
 
@@ -82,7 +82,7 @@ def test_beliefs_about_a_model_without_answers_are_its_fitted_state(binary):
     if binary:
         responses, _ = draw_answers(lineage, 60, seed=5)
     else:
-        options = {"ridge": 1.0, "strength": 3.0, "jump": 0.1, "n_trials": 200}
+        options = {"ridge": 1.0, "strength": 3.0, "node_variance": 0.1, "n_trials": 200}
         responses = draw_proportions(lineage, 5, seed=5, **options)
     silent = np.array([4, 9])
     responses[silent] = 255 if binary else np.nan

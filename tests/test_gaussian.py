@@ -8,13 +8,13 @@ from lrmf import LRMF
 from lrmf.solver.arcsine import ArcsineGaussian
 from lrmf.solver.gaussians import Gaussians
 
-RIDGE, STRENGTH, JUMP = 0.7, 3.0, 0.1
+RIDGE, STRENGTH, NODE_VARIANCE = 0.7, 3.0, 0.1
 
 
 def proportions(n_models=30, n_items=5, *, seed=0, missing=0.2):
     lineage = random_lineage(n_models, seed=seed, n_unscored=2)
     drawn = draw_proportions(
-        lineage, n_items, seed=seed, ridge=1.0, strength=3.0, jump=0.05, n_trials=100,
+        lineage, n_items, seed=seed, ridge=1.0, strength=3.0, node_variance=0.05, n_trials=100,
         missing=missing,
     )  # fmt: skip
     return lineage, drawn
@@ -27,7 +27,7 @@ def arcsine(values):
 class TestMoments:
     def test_without_missing_cells_they_are_those_of_numpy(self):
         _, drawn = proportions(missing=0)
-        fitted = ArcsineGaussian.fit(drawn, n_trials=np.full(5, 50), rank=5, jump=0.0)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=np.full(5, 50), rank=5, node_variance=0.0)
         y = arcsine(drawn)
         assert fitted.mean == pytest.approx(y.mean(axis=0), abs=1e-6)
         assert fitted.scale == pytest.approx(y.std(axis=0), abs=1e-6)
@@ -38,7 +38,7 @@ class TestMoments:
 
     def test_missing_cells_are_left_out(self):
         _, drawn = proportions(200, missing=0.3)
-        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, jump=0.0)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, node_variance=0.0)
         y = arcsine(drawn)
         assert fitted.mean == pytest.approx(np.nanmean(y, axis=0), abs=1e-6)
         assert fitted.scale == pytest.approx(np.nanstd(y, axis=0), abs=1e-6)
@@ -52,8 +52,8 @@ class TestMoments:
     @pytest.mark.parametrize("rank", [1, 3])
     def test_what_a_lower_rank_leaves_out_is_noise(self, rank):
         _, drawn = proportions(missing=0)
-        full = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, jump=0.0)
-        part = ArcsineGaussian.fit(drawn, n_trials=None, rank=rank, jump=0.0)
+        full = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, node_variance=0.0)
+        part = ArcsineGaussian.fit(drawn, n_trials=None, rank=rank, node_variance=0.0)
         assert part.loadings.shape == (5, rank)
         left_out = (full.loadings**2).sum(axis=1) - (part.loadings**2).sum(axis=1)
         assert part.noise == pytest.approx(full.noise + left_out, abs=1e-9)
@@ -63,7 +63,7 @@ class TestMoments:
     def test_constant_columns_stay_finite_and_are_forecast(self, constant):
         _, drawn = proportions()
         drawn[:, 2] = constant
-        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, jump=0.05)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, node_variance=0.05)
         for name in ("loadings", "mean", "scale", "noise"):
             assert np.isfinite(getattr(fitted, name)).all()
         expected, _, _ = fitted.forecast(np.zeros((1, 5)), np.zeros((1, 5, 5)))
@@ -72,30 +72,34 @@ class TestMoments:
     def test_a_column_nobody_has_met_is_like_the_average_column(self):
         _, drawn = proportions()
         drawn[:, 1] = np.nan
-        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, jump=0.05)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, node_variance=0.05)
         others = np.delete(fitted.mean, 1)
         assert fitted.mean[1] == pytest.approx(others.mean())
         correlation = fitted.loadings @ fitted.loadings.T
         assert correlation[1] == pytest.approx(np.eye(5)[1], abs=1e-9)
 
     def test_one_model(self):
-        fitted = ArcsineGaussian.fit(np.array([[0.2, np.nan]]), n_trials=None, rank=2, jump=0.05)
+        fitted = ArcsineGaussian.fit(
+            np.array([[0.2, np.nan]]), n_trials=None, rank=2, node_variance=0.05
+        )
         assert np.isfinite(fitted.loadings).all() and (fitted.scale == 1).all()
 
 
 class TestEvidence:
-    @pytest.mark.parametrize("jump", [0.0, 0.3])
+    @pytest.mark.parametrize("node_variance", [0.0, 0.3])
     @pytest.mark.parametrize("rank", [2, 5])
-    def test_equals_the_likelihood_of_the_observed_cells(self, jump, rank):
-        """D_o' R^-1 D_o and D_o' R^-1 y_o with R = jump D_o D_o' + noise, row by row."""
+    def test_equals_the_likelihood_of_the_observed_cells(self, node_variance, rank):
+        """D_o' R^-1 D_o and D_o' R^-1 y_o with R = node_variance D_o D_o' + noise, row by row."""
         _, drawn = proportions()
         drawn[3] = np.nan
-        fitted = ArcsineGaussian.fit(drawn, n_trials=np.full(5, 100), rank=rank, jump=jump)
-        evidence = fitted.evidence(drawn, jump=jump)
+        fitted = ArcsineGaussian.fit(
+            drawn, n_trials=np.full(5, 100), rank=rank, node_variance=node_variance
+        )
+        evidence = fitted.evidence(drawn, node_variance=node_variance)
         for row, values in enumerate(drawn):
             known = ~np.isnan(values)
             loadings = fitted.loadings[known]
-            spread = jump * loadings @ loadings.T + np.diag(fitted.noise[known])
+            spread = node_variance * loadings @ loadings.T + np.diag(fitted.noise[known])
             y = (arcsine(values[known]) - fitted.mean[known]) / fitted.scale[known]
             inverse = np.linalg.inv(spread)
             assert evidence.precision[row] == pytest.approx(loadings.T @ inverse @ loadings)
@@ -104,10 +108,10 @@ class TestEvidence:
 
     def test_fold_in_multiplies_the_prior_by_the_evidence(self):
         _, drawn = proportions()
-        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, jump=0.3)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, node_variance=0.3)
         prior = Gaussians(np.tile(2 * np.eye(5), (30, 1, 1)), np.ones((30, 5)))
         posterior = fitted.fold_in(prior, drawn)
-        evidence = fitted.evidence(drawn, jump=0.0)
+        evidence = fitted.evidence(drawn, node_variance=0.0)
         assert posterior.precision == pytest.approx(prior.precision + evidence.precision)
         assert posterior.information == pytest.approx(1 + evidence.information)
 
@@ -116,7 +120,7 @@ class TestForecast:
     def test_equals_the_integral(self):
         """E sin^2(y / 2) under the normal state, by quadrature."""
         _, drawn = proportions()
-        fitted = ArcsineGaussian.fit(drawn, n_trials=np.full(5, 100), rank=5, jump=0.0)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=np.full(5, 100), rank=5, node_variance=0.0)
         rng = np.random.default_rng(1)
         factors = rng.standard_normal((6, 5, 5))
         covariance = factors @ factors.transpose(0, 2, 1) / 10
@@ -136,7 +140,7 @@ class TestForecast:
 
     def test_stays_a_proportion_far_out(self):
         _, drawn = proportions()
-        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, jump=0.0)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=5, node_variance=0.0)
         for sign in (-100, 100):
             expected, slope, noise = fitted.forecast(
                 sign * np.ones((1, 5)), np.tile(0.1 * np.eye(5), (1, 1, 1))
@@ -146,7 +150,7 @@ class TestForecast:
 
     def test_of_chosen_items(self):
         _, drawn = proportions()
-        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=3, jump=0.0)
+        fitted = ArcsineGaussian.fit(drawn, n_trials=None, rank=3, node_variance=0.0)
         mean, covariance = np.ones((2, 3)), np.tile(np.eye(3), (2, 1, 1))
         chosen = np.array([4, 0, 0])
         parts = fitted.forecast(mean, covariance, chosen)
@@ -155,13 +159,13 @@ class TestForecast:
 
 
 def gaussian_process(model, lineage, drawn, *, leave_out=None):
-    """Posterior of the states under the kernel ((ridge I + strength L)^-1 + jump I) x D D'.
+    """Posterior of the states under the kernel ((ridge I + strength L)^-1 + v I) x D D'.
 
     Means (n_nodes, p) and covariances (n_nodes, p, p), by one dense solve over all observed cells.
     """
     likelihood, n, p = model.likelihood_, lineage.n_nodes, model.likelihood_.loadings.shape[1]
     field = RIDGE * np.eye(n) + STRENGTH * lineage.laplacian.toarray()
-    kernel = np.kron(np.linalg.inv(field) + JUMP * np.eye(n), np.eye(p))
+    kernel = np.kron(np.linalg.inv(field) + NODE_VARIANCE * np.eye(n), np.eye(p))
     y = (arcsine(drawn) - likelihood.mean) / likelihood.scale
     if leave_out is not None:
         y[leave_out] = np.nan
@@ -181,7 +185,7 @@ def fitted():
     """A model, its lineage (a forest) and responses; rows 5 and 11 have none."""
     lineage, drawn = proportions(16, 4, missing=0.3)
     drawn[5], drawn[11] = np.nan, np.nan
-    model = LRMF(rank=4, lineage_strength=STRENGTH, node_ridge=RIDGE, jump=JUMP)
+    model = LRMF(rank=4, lineage_strength=STRENGTH, node_ridge=RIDGE, node_variance=NODE_VARIANCE)
     return model.fit(drawn, lineage), lineage, drawn
 
 
@@ -231,7 +235,7 @@ class TestWholeModel:
             assert model.predict_proba([row], revealed=nothing) == pytest.approx(expected, abs=1e-5)
 
     def test_states_are_the_posterior_means(self, fitted):
-        """`model_factors_` are what lineage explains: without the models' own jumps."""
+        """`model_factors_` are what lineage explains: without the models' own changes."""
         model, lineage, drawn = fitted
         unscored = slice(lineage.n_models, None)
         mean, _ = gaussian_process(model, lineage, drawn)

@@ -105,14 +105,14 @@ class ItemResponse(ForecastInBlocks):
     def _fit_proportions(self, lineage, items):
         """One common factor from the items' correlation; the evidence of each model."""
         n_trials = None if items is None else items["n_trials"].to_numpy()
-        factor = ArcsineGaussian.fit(self.responses_, n_trials=n_trials, rank=1, jump=0.0)
+        factor = ArcsineGaussian.fit(self.responses_, n_trials=n_trials, rank=1, node_variance=0.0)
         if not self.slopes:
             common = np.full_like(factor.loadings, np.sqrt(np.mean(factor.loadings**2)))
             rest = factor.noise + (factor.loadings**2 - common**2)[:, 0]
             factor.loadings, factor.noise = common, np.maximum(rest, 1e-6)
         self._make_prior(lineage, pinned=False)
         self.likelihood_ = factor
-        own = factor.evidence(self.responses_, jump=0.0)
+        own = factor.evidence(self.responses_, node_variance=0.0)
         full = own.pad(self.n_nodes_)
         states, _ = solve(self.prior_, pack(full.precision), full.information, rtol=1e-8)
         self.ability_, self.slope_ = states[:, 0], factor.loadings[:, 0]

@@ -20,7 +20,7 @@ from .terms import Terms, grams, words
 
 FIELDS = ("architecture", "type", "chat_template")  # categories of a card
 CARD_COLUMNS = ("params_b", "created_at", "evaluated_at", *FIELDS)  # that are read
-JUMPS = {"finetune": 0.3, "merge": 0.05, "quantized": 0.1, "adapter": 0.3}
+NODE_VARIANCES = {"finetune": 0.3, "merge": 0.05, "quantized": 0.1, "adapter": 0.3}
 SPLITS = {"grams": grams, "tokens": words}  # of names
 _INHERITED = ("size", "architecture")
 SMALLEST, LARGEST = 1 / 4, 4.0  # credible sizes, in those of the parents
@@ -93,9 +93,10 @@ class Describer:
     Levels, terms and organizations are those of the evaluated models. In the family tree a model is
     the mean of its parents plus a change of its own,
 
-        t_u = mean_{p in parents(u)} t_p + e_u,    Var e_u = mean of `JUMPS` over its relations,
+        t_u = mean_{p in parents(u)} t_p + e_u,
 
-    and 1 for a model without parents: the additive relationship of animal breeding.
+    with Var e_u the mean of `NODE_VARIANCES` over its relations, and 1 for a model without parents:
+    the additive relationship of animal breeding.
 
     Parameters
     ----------
@@ -364,14 +365,14 @@ def _with_levels(table):
 
 
 def _pedigree(ids, position, edges):
-    """Parents (rows) and mean jump of every node that has any, and the nodes from the roots on."""
+    """Parents (rows) and node variances of every node that has any; the nodes from the roots on."""
     parents, own = {}, {name: row for row, name in enumerate(ids)}
     for child, parent, relation in zip(
         edges["child"], edges["parent"], edges["relation"], strict=True
     ):
-        found, jumps = parents.setdefault(own[child], ([], []))
+        found, variances = parents.setdefault(own[child], ([], []))
         found.append(position[parent])
-        jumps.append(JUMPS[relation or "finetune"])
+        variances.append(NODE_VARIANCES[relation or "finetune"])
     # Kahn's order over the nodes among themselves.
     rows = {position[name]: row for name, row in own.items()}
     waiting = {row: sum(p in rows for p in parents.get(row, ((),))[0]) for row in range(len(ids))}
@@ -395,9 +396,9 @@ def _ancestry(parents, order, above):
     change = np.ones(len(order))
     steps = ([], [], [])
     for node in order:
-        found, jumps = parents.get(node, ((), ()))
+        found, variances = parents.get(node, ((), ()))
         if len(found):
-            change[node - n_known] = np.mean(jumps)
+            change[node - n_known] = np.mean(variances)
             for parent in found:
                 for part, value in zip(steps, (node, parent, 1 / len(found)), strict=True):
                     part.append(value)

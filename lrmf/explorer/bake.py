@@ -5,7 +5,7 @@ import base64
 import numpy as np
 import pandas as pd
 
-from ..data.descriptions import JUMPS, LARGEST, SMALLEST
+from ..data.descriptions import LARGEST, NODE_VARIANCES, SMALLEST
 from ..data.features import UNKNOWN, levels
 from ..data.lineage import EDGE_COLUMNS, Lineage
 from ..data.response_kinds import ANSWERS
@@ -180,7 +180,7 @@ def _descriptions(prior, nodes):
         "n_parents": _array([len(found) for found in parents], "u2"),
         "parents": _array(np.concatenate([*map(np.array, parents), []]), "i4"),
         "change": _array(describer.change, "f4"),
-        "jumps": JUMPS,
+        "node_variances": NODE_VARIANCES,
         "credible": [SMALLEST, LARGEST],
         "range": [None if np.isnan(end) else end for end in describer.range],
         "able": prior.able,

@@ -13,8 +13,9 @@ class ArcsineGaussian:
     """y_u = D t_u + sampling noise, with y = 2 asin sqrt(proportion) standardised by item.
 
     D D' is the (shrunk) correlation of the items, so that a model's components are independent. A
-    model's state is t_u = s_u + e_u: what its lineage explains, and a jump e_u ~ N(0, jump I) of
-    its own. The sampling variance of y is 1 / n_trials (Anscombe, 1948).
+    model's state is t_u = s_u + e_u: what its lineage explains, and a change
+    e_u ~ N(0, v I) of its own, with v the `node_variance`. The sampling variance of y is
+    1 / n_trials (Anscombe, 1948).
 
     Attributes
     ----------
@@ -23,7 +24,7 @@ class ArcsineGaussian:
     loadings : (n_items, p)
     noise : (n_items,)
         Sampling variance of the standardised y, plus what a rank below n_items leaves out.
-    jump : float
+    node_variance : float
 
     `kind`, `grid`, `defaults` and `array_names` are those of `Bernoulli`.
     """
@@ -33,27 +34,27 @@ class ArcsineGaussian:
         "use_features": (True, False),
         "lineage_strength": (1.0, 3.0, 10.0),
         "node_ridge": (0.1, 0.3, 1.0),
-        "jump": (0.05, 0.15),
-        "few_shot_trust": (0.5, 0.7, 1.0, 1.5),
+        "node_variance": (0.05, 0.15),
+        "prior_temperature": (0.5, 0.7, 1.0, 1.5),
     }
     defaults = {
         "rank": 16,
         "lineage_strength": 3.0,
         "node_ridge": 0.3,
-        "jump": 0.05,
+        "node_variance": 0.05,
         "use_features": True,
-        "few_shot_trust": 1.0,
+        "prior_temperature": 1.0,
     }
-    array_names = ("loadings", "mean", "scale", "noise", "jump")
+    array_names = ("loadings", "mean", "scale", "noise", "node_variance")
 
-    def __init__(self, loadings, *, mean, scale, noise, jump):
+    def __init__(self, loadings, *, mean, scale, noise, node_variance):
         self.loadings = np.asarray(loadings, np.float64)
         self.mean, self.scale = np.asarray(mean), np.asarray(scale)
         self.noise = np.asarray(noise)
-        self.jump = float(jump)
+        self.node_variance = float(node_variance)
 
     @classmethod
-    def fit(cls, proportions, *, n_trials, rank, jump):
+    def fit(cls, proportions, *, n_trials, rank, node_variance):
         """Moments of the items from proportions (n_models, n_items), NaN where missing."""
         # Mean and standard deviation of every item over the models that have it.
         y = np.asarray(to_arcsine(proportions), np.float64)
@@ -80,7 +81,7 @@ class ArcsineGaussian:
         trials = np.full(len(scale), _UNKNOWN_TRIALS) if n_trials is None else n_trials
         # Sampling variance 1/n on the arcsine scale, in standardised units.
         noise = 1 / (np.asarray(trials, np.float64) * scale**2) + rest + 1e-6
-        return cls(loadings, mean=mean, scale=scale, noise=noise, jump=jump)
+        return cls(loadings, mean=mean, scale=scale, noise=noise, node_variance=node_variance)
 
     @staticmethod
     def regularized(part, n_components):
@@ -102,11 +103,11 @@ class ArcsineGaussian:
         """Model factors (n, p) and biases (n,), which are zero."""
         return states, np.zeros(len(states))
 
-    def evidence(self, proportions, states=None, *, jump=0.0):
+    def evidence(self, proportions, states=None, *, node_variance=0.0):
         """Evidence of each row: precision D_o' R^-1 D_o, information D_o' R^-1 y_o.
 
-        R = jump D_o D_o' + diag(noise) over the observed items o; with the model's jump this is
-        evidence about s_u, with 0 about t_u.
+        R = v D_o D_o' + diag(noise) over the observed items o, with v the `node_variance`: with the
+        model's own this is evidence about s_u, with 0 about t_u.
 
         Returns
         -------
@@ -121,8 +122,8 @@ class ArcsineGaussian:
         for index, pattern in enumerate(patterns):
             rows = np.flatnonzero(member.ravel() == index)
             loadings = self.loadings[pattern]
-            # R = jump D D' + diag(noise) over the observed items.
-            spread = jump * loadings @ loadings.T + np.diag(self.noise[pattern])
+            # R = node_variance D D' + diag(noise) over the observed items.
+            spread = node_variance * loadings @ loadings.T + np.diag(self.noise[pattern])
             gain = np.linalg.solve(spread, loadings)
             precision[rows] = loadings.T @ gain
             information[rows] = y[np.ix_(rows, np.flatnonzero(pattern))] @ gain
@@ -130,7 +131,7 @@ class ArcsineGaussian:
 
     def fold_in(self, prior, revealed):
         """Posterior of states given revealed proportions (n, n_items); Gaussians in and out."""
-        return prior * self.evidence(revealed, jump=0.0)
+        return prior * self.evidence(revealed, node_variance=0.0)
 
     def forecast(self, mean, covariance, items=slice(None)):
         """Expected proportions of `items` under N(mean, covariance), slopes by D t, and noise.

@@ -31,7 +31,7 @@ class Bernoulli:
         "item_ridge": (3.0, 10.0, 30.0),
         "node_ridge": (0.3, 1.0, 3.0),
         "rank": (8, 16, 24),
-        "few_shot_trust": (0.5, 0.7, 1.0, 1.5),
+        "prior_temperature": (0.5, 0.7, 1.0, 1.5),
     }
     defaults = {
         "rank": 16,
@@ -39,10 +39,10 @@ class Bernoulli:
         "use_features": False,
         "item_ridge": 10.0,
         "node_ridge": 1.0,
-        "few_shot_trust": 1.0,
+        "prior_temperature": 1.0,
     }
     array_names = ("loadings", "intercept")
-    jump = 0.0
+    node_variance = 0.0
 
     def __init__(self, loadings, intercept):
         self.loadings = np.ascontiguousarray(loadings, np.float32)
@@ -74,7 +74,7 @@ class Bernoulli:
         """Model factors (n, rank) and biases (n,) of states."""
         return states[:, :-1], states[:, -1]
 
-    def evidence(self, answers, states, *, jump=0.0):
+    def evidence(self, answers, states, *, node_variance=0.0):
         """Laplace evidence of each row about its state: precision H and information H t - g.
 
         Parameters

@@ -65,7 +65,7 @@ class LRMF(Forecasts, Estimator):
     item_strength : float
         Precision along the edges of a graph of similar items (answers; see `similar_items`), as in
         formulations that regularize both sides; 0, the default, is none.
-    jump : float
+    node_variance : float
         Variance of a model's own change that its lineage does not explain (proportions).
     regularize : {"both", "bias", "factors"}
         Which part of the model state the lineage regularizes (answers).
@@ -74,7 +74,7 @@ class LRMF(Forecasts, Estimator):
     prior : function of (lineage, p), optional
         Makes the `Prior` of the p components over the nodes, such as a `ProcessPrior`, in place of
         the field above; it is not kept by `to_arrays`.
-    few_shot_trust : float
+    prior_temperature : float
         Tempering tau of the lineage prior when answers are folded in: N(t_u, S_u / tau).
     max_sweeps, tolerance : int, float
         Stop when two sweeps lower the objective by less than `tolerance`, relatively.
@@ -115,11 +115,11 @@ class LRMF(Forecasts, Estimator):
         item_ridge=10.0,
         intercept_ridge=0.01,
         item_strength=0.0,
-        jump=0.05,
+        node_variance=0.05,
         regularize="both",
         use_features=False,
         prior=None,
-        few_shot_trust=1.0,
+        prior_temperature=1.0,
         max_sweeps=100,
         tolerance=1e-3,
         n_threads=None,
@@ -131,11 +131,11 @@ class LRMF(Forecasts, Estimator):
         self.item_ridge = item_ridge
         self.intercept_ridge = intercept_ridge
         self.item_strength = item_strength
-        self.jump = jump
+        self.node_variance = node_variance
         self.regularize = regularize
         self.use_features = use_features
         self.prior = prior
-        self.few_shot_trust = few_shot_trust
+        self.prior_temperature = prior_temperature
         self.max_sweeps = max_sweeps
         self.tolerance = tolerance
         self.n_threads = n_threads
@@ -168,7 +168,10 @@ class LRMF(Forecasts, Estimator):
             else:
                 n_trials = None if items is None else items["n_trials"].to_numpy()
                 self.likelihood_ = ArcsineGaussian.fit(
-                    self.responses_, n_trials=n_trials, rank=self.rank, jump=self.jump
+                    self.responses_,
+                    n_trials=n_trials,
+                    rank=self.rank,
+                    node_variance=self.node_variance,
                 )
                 self._solve_proportions()
         return self
@@ -178,8 +181,8 @@ class LRMF(Forecasts, Estimator):
             "rank": (Integral, 1, 1024), "lineage_strength": (Real, 0, 1e9),
             "node_ridge": (Real, 1e-6, 1e9), "item_ridge": (Real, 1e-9, 1e9),
             "intercept_ridge": (Real, 1e-9, 1e9), "item_strength": (Real, 0, 1e9),
-            "jump": (Real, 0, 1e3),
-            "few_shot_trust": (Real, 1e-6, 1e6), "max_sweeps": (Integral, 1, 10**6),
+            "node_variance": (Real, 0, 1e3),
+            "prior_temperature": (Real, 1e-6, 1e6), "max_sweeps": (Integral, 1, 10**6),
             "tolerance": (Real, 0, 1), "seed": (Integral, 0, 2**63),
         }  # fmt: skip
         if self.n_threads is not None:
@@ -287,9 +290,9 @@ class LRMF(Forecasts, Estimator):
 
     def _solve_proportions(self):
         likelihood, self._data = self.likelihood_, self.responses_
-        self.prior_ = self._prior(likelihood.loadings.shape[1], likelihood.jump)
+        self.prior_ = self._prior(likelihood.loadings.shape[1], likelihood.node_variance)
         # Gaussian evidence of every model, then one linear system over the lineage.
-        evidence = likelihood.evidence(self._data, jump=likelihood.jump)
+        evidence = likelihood.evidence(self._data, node_variance=likelihood.node_variance)
         evidence = evidence.pad(self.lineage_.n_nodes)
         self.states_, iterations = solve(
             self.prior_, pack(evidence.precision), evidence.information,
@@ -384,9 +387,11 @@ class LRMF(Forecasts, Estimator):
         loadings = self.likelihood_.loadings.astype(np.float64)
         return loadings.T @ loadings / len(loadings)
 
-    def _evidence(self, jump):
+    def _evidence(self, node_variance):
         """Evidence of each model's own responses about its state."""
-        return self.likelihood_.evidence(self._data, self.states_[: self.n_models_], jump=jump)
+        return self.likelihood_.evidence(
+            self._data, self.states_[: self.n_models_], node_variance=node_variance
+        )
 
     @cached_property
     def evidence_(self):
@@ -403,12 +408,13 @@ class LRMF(Forecasts, Estimator):
         """Marginals of all nodes: posterior, leave-one-out prior and own evidence.
 
         The leave-one-out prior of a scored model is its forecast without its own responses, at no
-        extra fit. For proportions, lineage explains s_u and a model adds e_u ~ N(0, jump I):
-        evidence about s_u counts e_u as noise, and forecasts of t_u = s_u + e_u add it again.
+        extra fit. For proportions, lineage explains s_u and a model adds e_u of variance
+        `node_variance`: evidence about s_u counts e_u as noise, and forecasts of t_u = s_u + e_u
+        add it again.
         """
-        jump = self.likelihood_.jump
+        node_variance = self.likelihood_.node_variance
         with threads(self.n_threads):
-            evidence = self._evidence(jump) if jump else self.evidence_
+            evidence = self._evidence(node_variance) if node_variance else self.evidence_
             inherited = self._prior_at_mode.marginals(evidence.pad(self.lineage_.n_nodes))
         return replace(inherited, evidence=self.evidence_)
 
@@ -437,8 +443,8 @@ class LRMF(Forecasts, Estimator):
         if revealed is None:
             return prior * self.evidence(rows)
         # The prior is tempered only where there is something to weigh against it.
-        trust = np.where(observed(revealed).any(axis=1), self.few_shot_trust, 1.0)
-        return self.likelihood_.fold_in(prior.temper(trust), revealed)
+        temperature = np.where(observed(revealed).any(axis=1), self.prior_temperature, 1.0)
+        return self.likelihood_.fold_in(prior.temper(temperature), revealed)
 
     def _calibrated(self, score, deviation, rows, given, share=1.0):
         isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
@@ -512,7 +518,7 @@ class LRMF(Forecasts, Estimator):
         with threads(1):
             prior = self._prior_at_mode.leaf(marginals, nodes, weights)
             if answers:
-                prior = prior.temper(self.few_shot_trust)
+                prior = prior.temper(self.prior_temperature)
             states = self.likelihood_.fold_in(prior, revealed)
         # Intervals are calibrated apart for models without evaluated relatives.
         isolated = not np.isin(self.lineage_.families[nodes], self._scored_families).any()

@@ -19,7 +19,7 @@ class ProcessPrior:
     ----------
     covariance : (n_nodes, n_nodes), K, positive definite
     variance : (p,)
-    jump : float
+    node_variance : float
         Variance, in units of `variance`, by which a new node departs from the mean of its parents.
 
     Raises
@@ -28,9 +28,9 @@ class ProcessPrior:
         If K is not positive definite.
     """
 
-    def __init__(self, covariance, variance, *, jump=0.3):
+    def __init__(self, covariance, variance, *, node_variance=0.3):
         self.covariance = np.asarray(covariance, np.float64)
-        self.variance, self.jump = np.asarray(variance, np.float64), jump
+        self.variance, self.node_variance = np.asarray(variance, np.float64), node_variance
         try:
             factor = linalg.cho_factor(self.covariance, lower=True)
         except linalg.LinAlgError as error:
@@ -93,7 +93,7 @@ class ProcessPrior:
         return Marginals(leave_one_out * evidence, leave_one_out, evidence)
 
     def leaf(self, marginals, parents, weights):
-        """Prior of a new node, N(mean of the parents, their covariance + jump), Gaussians (1).
+        """Prior of a new node, N(mean of the parents, covariance + `node_variance`), Gaussians (1).
 
         Parents count by `weights` and as if their errors were the same, which they are at most.
         Without parents it is that of the average node.
@@ -105,6 +105,6 @@ class ProcessPrior:
             posterior = marginals.posterior[np.asarray(parents)]
             mean = share @ posterior.mean
             covariance = np.einsum("n,nij->ij", share, posterior.covariance)
-            covariance = covariance + self.jump * np.diag(self.variance)
+            covariance = covariance + self.node_variance * np.diag(self.variance)
         precision = np.linalg.inv(covariance)[None]
         return Gaussians(precision, (precision[0] @ mean)[None])

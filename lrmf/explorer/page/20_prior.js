@@ -276,7 +276,7 @@ class Prior {
     if (Number.isNaN(size)) open.add("size");
     open.add("date");
     const shares = this.meanAncestry(rows);
-    const own = rows.length ? this.cards.jumps[relation] : 1;
+    const own = rows.length ? this.cards.node_variances[relation] : 1;
     let variance = own;
     for (const [node, share] of shares) variance += share * share * this.cards.change[node];
     return {
