@@ -4,8 +4,9 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
 from ..baselines.registry import FORECASTER
-from .layout import dot, headline, rows_of, vertical
+from .layout import dot, headline, vertical
 from .style import BLACK, GREEN, GREY, ORANGE, PAGE, SKY, benchmark_name, predictor_style
+from .tables import rows_of
 
 _PANELS = {
     "tau": "rank correlation (more is better)",

@@ -36,9 +36,9 @@ from ..baselines.registry import (
     shown_in,
 )
 from ..evaluation.bootstrap import CLAIM
-from .layout import curves, dot, headline, label_ends, percent_limits, rows_of, vertical
+from .layout import curves, dot, headline, label_ends, percent_limits, vertical
 from .style import BLACK, COLUMN, GREY, PAGE, SKY, benchmark_name, predictor_style
-from .tables import LEVELS, number
+from .tables import LEVELS, number, rows_of
 
 LIGHT = "#D9D9D9"
 AXIS_LABELS = {"pearson": "r, mean over benchmarks", "mae": "mean absolute error, points"}

@@ -68,13 +68,6 @@ def _sample_size(frame) -> str:
     return ""
 
 
-def rows_of(frame, **wanted):
-    """The rows whose columns have the wanted values."""
-    for column, value in wanted.items():
-        frame = frame[frame[column] == value]
-    return frame
-
-
 def headline(figure, text):
     """The finding, above all panels, in as many lines as it needs, about equally long."""
     room = 72 * figure.get_figwidth() - 10

@@ -16,13 +16,14 @@ from ..files import write_text
 
 DECIMALS = {
     "pearson": 2, "spearman": 2, "mae": 1, "bias": 1, "log_loss": 3, "brier": 3, "auc": 3,
-    "coverage": 2, "width": 1, "interval_score": 1, "tau": 2, "regret": 2,
+    "coverage": 2, "width": 1, "interval_score": 1, "tau": 2, "regret": 2, "r": 2, "shift": 1,
 }  # fmt: skip
 HEADINGS = {
     "pearson": "r", "spearman": "Spearman", "mae": "MAE", "bias": "bias", "log_loss": "log-loss",
     "brier": "Brier", "auc": "AUC", "coverage": "coverage", "width": "width",
 }  # fmt: skip
 NONE = "-"
+VALUE, LEAD = ["value", "lower", "upper"], ["difference", "difference_lower", "difference_upper"]
 LEVELS = [*DISTANCES, "finetune", "merge", "adapter", "quantized", "parent", "sibling", "distant"]
 LEVELS += [*RELATIVES, "none"]
 _LATEX = {
@@ -47,12 +48,11 @@ def accuracy_table(
     if results.empty:
         return pd.DataFrame()
     means = results.groupby(["predictor", "benchmark", "metric"])["value"].mean()
-    intervals = comparison[comparison["metric"] == "pearson"].set_index("predictor")
     deviations = spread.set_index(["predictor", "benchmark", "metric"])["sd"]
+    r = _wide(rows_of(comparison, metric="pearson"), "predictor", "metric")["pearson"]
     rows = {}
-    for name in order_predictors(intervals.index):
-        value, lower, upper = intervals.loc[name, ["value", "lower", "upper"]]
-        row = {"r [95% interval]": interval(value, lower, upper, 2)}
+    for name in order_predictors(r.index):
+        row = {"r [95% interval]": r[name]}
         row["sd over folds"] = number(deviations.get((name, "all", "pearson")), 2)
         row["r of average"] = number(means.get((name, "average", "pearson")), 2)
         for metric in ("spearman", "mae", "log_loss", "brier", "auc"):
@@ -62,26 +62,18 @@ def accuracy_table(
     return table.loc[:, (table != NONE).any()]
 
 
-def difference_table(
-    comparison: pd.DataFrame, *, reference: str = FORECASTER.label
-) -> pd.DataFrame:
-    """The reference minus every other predictor, with intervals; one column a metric."""
+def difference_table(comparison: pd.DataFrame) -> pd.DataFrame:
+    """The Forecaster minus every other predictor, with intervals; one column a metric."""
     if comparison.empty:
         return pd.DataFrame()
-    others = comparison[comparison["predictor"] != reference]
-    columns = {}
-    for metric, group in others.groupby("metric", sort=False):
-        columns[f"{HEADINGS[metric]}: {reference} minus it"] = {
-            row.predictor: interval(*_lead(row), DECIMALS[metric]) for row in group.itertuples()
-        }
-    table = pd.DataFrame(columns).rename_axis("predictor")
-    return table.reindex(order_predictors(table.index))
+    others = comparison[comparison["predictor"] != FORECASTER.label]
+    table = _wide(others, "predictor", "metric", LEAD).rename(columns=HEADINGS)
+    table.columns += f": {FORECASTER.label} minus it"
+    return table.loc[order_predictors(table.index)]
 
 
-def benchmark_table(
-    results: pd.DataFrame, *, metric: str = "pearson", ceiling: pd.DataFrame | None = None
-) -> pd.DataFrame:
-    """A metric by predictor and benchmark, the mean over benchmarks last.
+def benchmark_table(results: pd.DataFrame, *, ceiling: pd.DataFrame | None = None) -> pd.DataFrame:
+    """R by predictor and benchmark, the mean over benchmarks last.
 
     Below, the ceiling, if given, and of how many models.
 
@@ -92,34 +84,32 @@ def benchmark_table(
     """
     if results.empty:
         return pd.DataFrame()
-    chosen = results[(results["metric"] == metric) & (results["benchmark"] != "average")]
+    chosen = results[(results["metric"] == "pearson") & (results["benchmark"] != "average")]
     means = chosen.groupby(["predictor", "benchmark"], sort=False)["value"].mean()
     benchmarks = [name for name in chosen["benchmark"].unique() if name != "all"]
-    if ceiling is not None and not ceiling.empty:
+    if has_ceiling := ceiling is not None and not ceiling.empty:
         benchmarks = [name for name in ceiling["benchmark"] if name in benchmarks]
     wide = means.unstack().reindex(columns=[*benchmarks, "all"]).rename(columns={"all": "mean"})
     wide = wide.reindex(order_predictors(wide.index))
-    if ceiling is not None and not ceiling.empty:
+    if has_ceiling:
         limits = ceiling.set_index("benchmark")["ceiling"].reindex(benchmarks)
         wide.loc["noise ceiling"] = [*limits, limits.mean()]
-    text = wide.map(lambda value: number(value, DECIMALS[metric]))
+    text = wide.map(number, decimals=2)
     counts = chosen.groupby("benchmark")["n"].max()
     text.loc["models"] = [f"{counts[name]:,.0f}" for name in benchmarks] + [NONE]
     return text.rename_axis("predictor").rename_axis(columns=None)
 
 
-def curve_table(
-    comparison: pd.DataFrame, label: str, *, metric: str = "pearson", rows: str = "predictor"
-) -> pd.DataFrame:
-    """A metric by predictor and value of a label (k, density, ...)."""
+def curve_table(comparison: pd.DataFrame, label: str) -> pd.DataFrame:
+    """R by predictor and value of a label (k, density, ...)."""
     if comparison.empty:
         return pd.DataFrame()
-    chosen = comparison[comparison["metric"] == metric]
-    wide = chosen.pivot(index=rows, columns=label, values="value")
-    if rows == "predictor":
-        wide = wide.reindex(order_predictors(wide.index))
+    wide = rows_of(comparison, metric="pearson").pivot(
+        index="predictor", columns=label, values="value"
+    )
+    wide = wide.reindex(order_predictors(wide.index))
     wide.columns = [f"{value:g}" if not isinstance(value, str) else value for value in wide]
-    return wide.map(lambda value: number(value, DECIMALS[metric]))
+    return wide.map(number, decimals=2)
 
 
 def interval_table(
@@ -128,14 +118,7 @@ def interval_table(
     """Metrics with their intervals, one row a value of the column `rows`."""
     if comparison.empty:
         return pd.DataFrame()
-    columns = {}
-    for metric in metrics:
-        group = comparison[comparison["metric"] == metric]
-        columns[HEADINGS[metric]] = {
-            row[rows]: interval(row["value"], row["lower"], row["upper"], DECIMALS[metric])
-            for row in group.to_dict("records")
-        }
-    return pd.DataFrame(columns).rename_axis(rows)
+    return _wide(comparison, rows, "metric")[list(metrics)].rename(columns=HEADINGS)
 
 
 def release_table(release: pd.DataFrame) -> pd.DataFrame:
@@ -156,8 +139,8 @@ def release_table(release: pd.DataFrame) -> pd.DataFrame:
     return table.loc[order_predictors(table.index), columns]
 
 
-def family_table(within: pd.DataFrame, *, metric: str = "pearson") -> pd.DataFrame:
-    """A metric of each predictor inside each family, with its interval; the mean last.
+def family_table(within: pd.DataFrame) -> pd.DataFrame:
+    """R of each predictor inside each family, with its interval; the mean last.
 
     Parameters
     ----------
@@ -165,23 +148,21 @@ def family_table(within: pd.DataFrame, *, metric: str = "pearson") -> pd.DataFra
     """
     if within.empty:
         return pd.DataFrame()
-    chosen, rows = within[within["metric"] == metric], {}
-    for row in chosen.itertuples():
-        name = "mean" if row.family == "mean" else f"family {row.family}"
-        entry = rows.setdefault(name, {"models": f"{row.n_models:,}"})
-        entry[row.predictor] = interval(row.value, row.lower, row.upper, DECIMALS[metric])
-    columns = ["models", *order_predictors(chosen["predictor"])]
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("family")
+    chosen = rows_of(within, metric="pearson")
+    is_mean = chosen["family"] == "mean"
+    names = ("family " + chosen["family"].astype(str)).mask(is_mean, "mean")
+    return _wide_with_counts(
+        chosen.assign(family=names), "family", order_predictors(chosen["predictor"])
+    )
 
 
 def claim_table(claim: pd.DataFrame) -> pd.DataFrame:
     """The lead in r of each method over each rival, by setting, and the verdict of `leads`."""
-    columns = ["setting", "method", "rival", "lead", "verdict"]
-    rows = [
-        (row.setting, row.reference, row.predictor, interval(*_lead(row), 2), row.verdict)
-        for row in claim.itertuples()
-    ]
-    return pd.DataFrame(rows, columns=columns).set_index("setting")
+    if claim.empty:
+        return pd.DataFrame()
+    columns = {"reference": "method", "predictor": "rival"}
+    table = claim.rename(columns=columns).assign(lead=_texts(claim, LEAD))
+    return table.set_index("setting")[["method", "rival", "lead", "verdict"]]
 
 
 def estimate(
@@ -193,8 +174,7 @@ def estimate(
     ----------
     comparison : of `bootstrap`
     """
-    row = _one_row(comparison, metric=metric, predictor=predictor, **where)
-    return interval(row.value, row.lower, row.upper, DECIMALS[metric])
+    return _texts(_one_row(comparison, metric=metric, predictor=predictor, **where))[0]
 
 
 def lead(comparison: pd.DataFrame, predictor: str, *, metric: str = "pearson", **where) -> str:
@@ -205,29 +185,56 @@ def lead(comparison: pd.DataFrame, predictor: str, *, metric: str = "pearson", *
     comparison : of `bootstrap`
     """
     row = _one_row(comparison, metric=metric, predictor=predictor, **where)
-    text = interval(*_lead(row), DECIMALS[metric])
-    if pd.isna(row.difference_lower):
-        return f"{text} (no interval)"
-    bounds = row.difference_lower, row.difference_upper
-    sign = 1 if metric in ("pearson", "spearman", "auc") else -1
-    return f"{text} ({verdict(*sorted(sign * bound for bound in bounds))})"
+    _, lower, upper = row[LEAD].iloc[0]
+    said = "no interval"
+    if pd.notna(lower):
+        sign = 1 if metric in ("pearson", "spearman", "auc") else -1
+        said = verdict(*sorted((sign * lower, sign * upper)))
+    return f"{_texts(row, LEAD)[0]} ({said})"
 
 
 def _one_row(comparison, **where):
-    chosen = comparison
-    for column, value in where.items():
-        chosen = chosen[chosen[column] == value]
+    chosen = rows_of(comparison, **where)
     if len(chosen) != 1:
         raise ValueError(f"{len(chosen)} rows of the comparison have {where}; expected one")
-    return next(chosen.itertuples())
+    return chosen
 
 
-def _lead(row) -> tuple:
-    return row.difference, row.difference_lower, row.difference_upper
+def _texts(frame, columns=VALUE):
+    """Values of these columns with their intervals, to the decimals of each row's metric."""
+    rows = frame[[*columns, "metric"]].itertuples(index=False)
+    return [interval(*bounds, DECIMALS[metric]) for *bounds, metric in rows]
 
 
-def stratum_table(strata: pd.DataFrame, *, metric: str = "mae") -> pd.DataFrame:
-    """A metric with its interval by stratum and predictor, and the number of models.
+def _wide(frame, rows, columns, values=VALUE):
+    """Values with intervals by two columns, both in order of appearance."""
+    text = frame.assign(text=_texts(frame, values)).pivot(index=rows, columns=columns)["text"]
+    text = text.reindex(index=frame[rows].unique(), columns=frame[columns].unique())
+    return text.rename_axis(columns=None)
+
+
+def _wide_with_counts(frame, rows, predictors):
+    """Values with intervals by row and predictor, after the number of models of the row."""
+    table = _wide(frame, rows, "predictor").reindex(columns=predictors)
+    table = table.astype(object).fillna(NONE)
+    counts = frame.groupby(rows)["n_models"].first().map("{:,}".format)
+    table.insert(0, "models", counts)
+    return table
+
+
+def _groups(strata, predictors):
+    """Rows about MAE and some predictors, in the order of `LEVELS`, with a column `group`."""
+    chosen = strata[(strata["metric"] == "mae") & strata["predictor"].isin(predictors)]
+    chosen = chosen.sort_values("level", key=_place, kind="stable")
+    return chosen.assign(group=chosen["stratum"] + ": " + chosen["level"].astype(str))
+
+
+def _place(levels):
+    return levels.astype(str).map(LEVELS.index)
+
+
+def stratum_table(strata: pd.DataFrame) -> pd.DataFrame:
+    """MAE with its interval by stratum and predictor, and the number of models.
 
     Parameters
     ----------
@@ -235,18 +242,11 @@ def stratum_table(strata: pd.DataFrame, *, metric: str = "mae") -> pd.DataFrame:
     """
     if strata.empty:
         return pd.DataFrame()
-    chosen = strata[(strata["metric"] == metric) & strata["predictor"].isin(shown_in(STRATA))]
-    rows = {}
-    for row in chosen.sort_values("level", key=_level_order, kind="stable").itertuples():
-        text = interval(row.value, row.lower, row.upper, DECIMALS[metric])
-        entry = rows.setdefault(f"{row.stratum}: {row.level}", {"models": f"{row.n_models:,}"})
-        entry[row.predictor] = text
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=["models", *shown_in(STRATA)])
-    return table.rename_axis("group").fillna(NONE)
+    return _wide_with_counts(_groups(strata, shown_in(STRATA)), "group", shown_in(STRATA))
 
 
-def gain_table(strata: pd.DataFrame, without: str, *, metric: str = "mae") -> pd.DataFrame:
-    """What the Forecaster gains over itself without something, by stratum, with its interval.
+def gain_table(strata: pd.DataFrame, without: str) -> pd.DataFrame:
+    """What the Forecaster gains over itself without something, by stratum: MAE with intervals.
 
     Parameters
     ----------
@@ -255,18 +255,13 @@ def gain_table(strata: pd.DataFrame, without: str, *, metric: str = "mae") -> pd
     """
     if strata.empty:
         return pd.DataFrame()
-    chosen = strata[(strata["metric"] == metric) & (strata["predictor"] == without)]
-    chosen = chosen.sort_values("level", key=_level_order, kind="stable")
-    heading = f"{HEADINGS[metric]}: Forecaster minus {without}"
-    rows = {
-        f"{row.stratum}: {row.level}": {
-            "models": f"{row.n_models:,}",
-            f"{HEADINGS[metric]} {without}": number(row.value, DECIMALS[metric]),
-            heading: interval(*_lead(row), DECIMALS[metric]),
-        }
-        for row in chosen.itertuples()
+    chosen = _groups(strata, [without])
+    columns = {
+        "models": chosen["n_models"].map("{:,}".format),
+        f"MAE {without}": chosen["value"].map(number, decimals=DECIMALS["mae"]),
+        f"MAE: {FORECASTER.label} minus {without}": _texts(chosen, LEAD),
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("group")
+    return pd.DataFrame(columns).set_index(chosen["group"])
 
 
 def metric_table(results: pd.DataFrame, predictor: str, metrics) -> pd.DataFrame:
@@ -282,8 +277,7 @@ def metric_table(results: pd.DataFrame, predictor: str, metrics) -> pd.DataFrame
     wide = own.groupby(["benchmark", "metric"], sort=False)["value"].mean().unstack()
     last = [name for name in ("all", "average") if name in wide.index]
     wide = wide.reindex([*wide.index.drop(last), *last])[list(metrics)]
-    text = wide.apply(lambda column: [number(value, DECIMALS[column.name]) for value in column])
-    return text.rename(columns=HEADINGS).rename_axis(columns=None)
+    return _rounded(wide).rename(columns=HEADINGS)
 
 
 def choices_table(choices: pd.DataFrame) -> pd.DataFrame:
@@ -324,8 +318,8 @@ def covariance_table(covariance: pd.DataFrame) -> pd.DataFrame:
     return table.map(lambda value: f"{value:.2g}")
 
 
-def card_table(summary: pd.DataFrame, *, predictor: str = FORECASTER.label) -> pd.DataFrame:
-    """Accuracy and intervals by what the cards of the forecast models say; errors in points.
+def card_table(summary: pd.DataFrame) -> pd.DataFrame:
+    """Accuracy and intervals of the Forecaster by what cards say; errors in points.
 
     Parameters
     ----------
@@ -333,29 +327,31 @@ def card_table(summary: pd.DataFrame, *, predictor: str = FORECASTER.label) -> p
     """
     if summary.empty:
         return pd.DataFrame()
-    own = summary[summary["predictor"] == predictor].set_index("variant")
-    decimals = {"r": 2, "mae": 1, "shift": 1, "coverage": 2, "width": 1}
-    headings = {"mae": "MAE", "shift": "mean shift"}
-    columns = {
-        headings.get(name, name): [number(value, places) for value in own[name]]
-        for name, places in decimals.items()
-    }
-    return pd.DataFrame(columns, index=own.index.rename("card"))
-
-
-def _level_order(levels: pd.Series) -> pd.Series:
-    return levels.astype(str).map(LEVELS.index)
+    own = rows_of(summary, predictor=FORECASTER.label).set_index("variant").rename_axis("card")
+    table = _rounded(own[["r", "mae", "shift", "coverage", "width"]])
+    return table.rename(columns={"mae": "MAE", "shift": "mean shift"})
 
 
 def quality_table(intervals: pd.DataFrame) -> pd.DataFrame:
     """Coverage, width and score of intervals by k, averaged over benchmarks."""
     if intervals.empty:
         return pd.DataFrame()
-    chosen = intervals[intervals["benchmark"] == "all"]
-    wide = chosen.pivot(index="k", columns="metric", values="value")
-    for metric in wide:
-        wide[metric] = [number(value, DECIMALS[metric]) for value in wide[metric]]
-    return wide.rename_axis(columns=None)
+    return _rounded(
+        rows_of(intervals, benchmark="all").pivot(index="k", columns="metric", values="value")
+    )
+
+
+def _rounded(frame):
+    """Text of the metrics that are its columns."""
+    text = {name: frame[name].map(number, decimals=DECIMALS[name]) for name in frame}
+    return pd.DataFrame(text, index=frame.index)
+
+
+def rows_of(frame, **wanted):
+    """The rows whose columns have the wanted values."""
+    for column, value in wanted.items():
+        frame = frame[frame[column] == value]
+    return frame
 
 
 def order_predictors(names) -> list[str]:
@@ -439,8 +435,7 @@ def macros_of(comparison: pd.DataFrame, *words, by: str | None = None) -> dict[s
         if pd.notna(row["lower"]):
             macros[name + "Interval"] = _bounds(row["lower"], row["upper"], decimals)
         if row["predictor"] != FORECASTER.label and pd.notna(row["difference"]):
-            lead = [row[key] for key in ("difference", "difference_lower", "difference_upper")]
-            macros[name + "Lead"] = interval(*lead, decimals)
+            macros[name + "Lead"] = interval(*(row[key] for key in LEAD), decimals)
     return macros
 
 
