@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 import warnings
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import click
@@ -183,6 +183,12 @@ def _chosen(_, __, texts: tuple[str, ...]) -> list[str] | None:
 _PATH = click.Path(path_type=Path)
 _file = partial(click.option, type=_PATH)
 _snapshot = click.argument("snapshot", type=_PATH)
+_fit = _file("--model", required=True, help="fit to use, from `lrmf fit`")
+_fit_or_none = _file(
+    "--model",
+    show_default="fit this snapshot first",
+    help="fit to use, from `lrmf fit` on the same items",
+)
 _FIT_OPTIONS = (
     click.option("--rank", type=click.IntRange(1, 1024), show_default="16", help="factors at most"),
     click.option(
@@ -204,10 +210,9 @@ _FIT_OPTIONS = (
 )
 
 
-def _fit_options(command):
-    for option in reversed(_FIT_OPTIONS):
-        command = option(command)
-    return command
+def _with(options):
+    """Decorator that adds several options to a command."""
+    return lambda command: reduce(lambda so_far, option: option(so_far), options[::-1], command)
 
 
 @click.group(
@@ -384,10 +389,10 @@ def validate(snapshot: Path) -> None:
 @_snapshot
 @_file("--model", required=True, help="fit to write (.npz)")
 @_file("--stats", help="course of the fit to write (.json)")
-@_fit_options
+@_with(_FIT_OPTIONS)
 def fit(snapshot: Path, model: Path, stats: Path | None, **parameters) -> None:
     """Fit LRMF to a snapshot and save what it learned."""
-    _check_places(snapshot, {"--model": model, "--stats": stats})
+    _check_places({"--model": model, "--stats": stats}, _files_of(snapshot))
     data, lineage = _load(snapshot)
     with output(model) as model_file, output(stats) as stats_file:
         from .forecaster.saved_fit import save_fit
@@ -415,19 +420,15 @@ def fit(snapshot: Path, model: Path, stats: Path | None, **parameters) -> None:
     "--item-probabilities",
     help="matrix to write as well (.npy): expected responses, float32 (n_models, n_items)",
 )
-@_file(
-    "--model",
-    show_default="fit this snapshot first",
-    help="fit to use, from `lrmf fit` on the same items",
-)
-@_fit_options
+@_fit_or_none
+@_with(_FIT_OPTIONS)
 def predict(snapshot: Path, out: Path, item_probabilities, model, **parameters) -> None:
     """Forecast every model of a snapshot on every benchmark."""
     if model and (chosen := [name for name, value in parameters.items() if value is not None]):
         names = ", ".join(f"--{name.removeprefix('use_').replace('_', '-')}" for name in chosen)
         raise click.UsageError(f"{names}: settled by the fit in --model; leave one of them out")
     outputs = {"--out": out, "--item-probabilities": item_probabilities}
-    _check_places(snapshot, outputs, inputs=[model] if model else [])
+    _check_places(outputs, [*_files_of(snapshot), model])
     data, lineage = _load(snapshot)
     from .forecaster.export import forecast_notes, forecast_snapshot
 
@@ -447,8 +448,10 @@ def predict(snapshot: Path, out: Path, item_probabilities, model, **parameters) 
 
 
 @program.command()
-@_file("--model", required=True, help="fit to use, from `lrmf fit`")
-@click.option("--from", "candidates", metavar="ID,ID,...", help="evaluated models to merge")
+@_fit
+@click.option(
+    "--from", "candidates", callback=_ids, metavar="ID,ID,...", help="evaluated models to merge"
+)
 @click.option(
     "--top", type=click.IntRange(2, 2000), show_default="200", help="or so many of the best ones"
 )
@@ -460,17 +463,12 @@ def plan(model: Path, candidates, top, out: Path | None, **options) -> None:
     """Rank merges of evaluated models by their expected score."""
     if candidates and top:
         raise click.UsageError("--from and --top: name models or count them, not both")
-    if out:
-        check_place(out)
-    if out and out.resolve() == model.resolve():
-        raise click.UsageError(f"--out {out}: would replace the fit in --model")
-    if candidates:
-        top = [name.strip() for name in candidates.split(",") if name.strip()]
+    _check_places({"--out": out}, [model])
     from .decide.plans import plan_file, plan_text
     from .forecaster.forecaster import Forecaster
 
     with output(out) as file:
-        plans = Forecaster.load(model).plan_merges(top, top=10**6, **options)
+        plans = Forecaster.load(model).plan_merges(candidates or top, top=10**6, **options)
         if file:
             file.write(plan_file(plans))
     print(plan_text(plans))
@@ -479,14 +477,10 @@ def plan(model: Path, candidates, top, out: Path | None, **options) -> None:
 @program.command()
 @_snapshot
 @_file("--out", required=True, help="page to write (.html)")
-@_file(
-    "--model",
-    show_default="fit this snapshot first",
-    help="fit to use, from `lrmf fit` on the same items",
-)
+@_fit_or_none
 def explore(snapshot: Path, out: Path, model: Path | None) -> None:
     """Write a page to look at families and to forecast models of one's own."""
-    _check_places(snapshot, {"--out": out}, inputs=[model] if model else [])
+    _check_places({"--out": out}, [*_files_of(snapshot), model])
     data, lineage = _load(snapshot)
     with output(out) as file:
         from .explorer import explore as page
@@ -496,8 +490,8 @@ def explore(snapshot: Path, out: Path, model: Path | None) -> None:
     _say_on_terminal(f"wrote {out}; open it in a browser, it needs no network")
 
 
-_new_model_options = (
-    _file("--model", required=True, help="fit to use, from `lrmf fit`"),
+_NEW_MODEL_OPTIONS = (
+    _fit,
     click.option("--parents", callback=_ids, help="ids of the parents: org/a,org/b"),
     click.option(
         "--relation",
@@ -522,14 +516,8 @@ _new_model_options = (
 )
 
 
-def _of_a_new_model(command):
-    for option in reversed(_new_model_options):
-        command = option(command)
-    return command
-
-
 @program.command()
-@_of_a_new_model
+@_with(_NEW_MODEL_OPTIONS)
 @click.option("--json", "as_json", is_flag=True, help="for programs; scores in [0, 1]")
 def ask(model, as_json: bool, **options) -> None:
     """Forecast one model of your own from its parents, size, name, and what you know of it."""
@@ -543,7 +531,7 @@ def ask(model, as_json: bool, **options) -> None:
 
 
 @program.command("next")
-@_of_a_new_model
+@_with(_NEW_MODEL_OPTIONS)
 @click.option(
     "--budget",
     type=click.IntRange(1, 10**6),
@@ -668,12 +656,15 @@ def _fitted(snapshot, lineage, parameters: dict):
     return model.fit(snapshot.responses, lineage, items=snapshot.items, models=snapshot.models)
 
 
-def _check_places(snapshot: Path, outputs: dict[str, Path | None], inputs: list = ()) -> None:
-    """Refuse outputs that cannot be written, or that would replace an input or each other."""
+def _files_of(snapshot: Path) -> list[Path]:
     from .data.schema import DATA_FILES, MANIFEST_FILE
 
-    taken = [snapshot / file for file in (MANIFEST_FILE, *DATA_FILES)]
-    taken = [os.path.realpath(path) for path in (*taken, *inputs)]
+    return [snapshot / file for file in (MANIFEST_FILE, *DATA_FILES)]
+
+
+def _check_places(outputs: dict[str, Path | None], inputs: list[Path | None]) -> None:
+    """Refuse outputs that cannot be written, or that would replace an input or each other."""
+    taken = [os.path.realpath(path) for path in inputs if path]
     for option, path in outputs.items():
         if path:
             check_place(path)
