@@ -10,7 +10,6 @@ CATEGORIES = ("architecture", "type", "precision", "chat_template", "merged", "m
 DATE_COLUMNS = ("evaluated_at", "created_at")
 UNKNOWN = "unknown"
 POOLED = "other"
-UNKNOWN_LOG_SIZE = -10.0  # below all others
 
 
 def model_features(
@@ -70,31 +69,6 @@ def model_features(
     return pd.DataFrame(values, index=nodes, columns=features.columns)
 
 
-def card_codes(models: pd.DataFrame) -> np.ndarray:
-    """The same facts for trees: log size, each category's levels numbered by frequency, creation.
-
-    Parameters
-    ----------
-    models : DataFrame, n_models rows
-
-    Returns
-    -------
-    float (n_models, n_columns)
-        An unknown size or date lies below all others.
-    """
-    columns = []
-    if "params_b" in models:
-        columns.append(np.nan_to_num(log_sizes(models), nan=UNKNOWN_LOG_SIZE))
-    for category in CATEGORIES:
-        if category in models:
-            found = levels(models[category])
-            counts = found.value_counts()
-            by_frequency = sorted(counts.index, key=lambda level: (-counts[level], level))
-            columns.append(found.map({level: code for code, level in enumerate(by_frequency)}))
-    columns.append(creation_days(models))
-    return np.column_stack(columns).astype(float)
-
-
 def creation_days(models: pd.DataFrame) -> np.ndarray:
     """Days from 1970 to the creation of each model, (n_models, 1); 0 where that is unknown.
 
@@ -108,28 +82,24 @@ def creation_days(models: pd.DataFrame) -> np.ndarray:
     return days.fillna(0).to_numpy(float)[:, None][:, : int(known)]
 
 
-def model_dates(
-    models: pd.DataFrame, scored: np.ndarray, *, column: str | None = None
-) -> pd.Series:
+def model_dates(models: pd.DataFrame, scored: np.ndarray) -> pd.Series:
     """Dates of the models, NaT where unknown or unreadable.
+
+    The first of `DATE_COLUMNS` that is known of any scored model.
 
     Parameters
     ----------
     models : DataFrame, n_models rows
     scored : bool (n_models,)
-    column : str, optional
-        By default the first of `DATE_COLUMNS` that is known of any scored model.
     """
-    if found := date_column(models, scored, column=column):
+    if found := date_column(models, scored):
         return read_dates(models[found])
     return pd.Series(pd.NaT, index=models.index, dtype="datetime64[ns, UTC]")
 
 
-def date_column(
-    models: pd.DataFrame, scored: np.ndarray, *, column: str | None = None
-) -> str | None:
+def date_column(models: pd.DataFrame, scored: np.ndarray) -> str | None:
     """The column of `model_dates`; None where no scored model is dated."""
-    for name in [column] if column else DATE_COLUMNS:
+    for name in DATE_COLUMNS:
         if name in models and models[name][scored].notna().any():
             return name
     return None

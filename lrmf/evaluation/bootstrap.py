@@ -13,6 +13,7 @@ from ..baselines.registry import FORECASTER, LEADS, shown_in
 from .metrics import METRICS, _Table, mean_of_finite, score_forecasts
 
 BOOTSTRAP_BLOCK = 250
+TAILS = (0.025, 0.975)  # of the resamples: 95% intervals
 MIN_CLUSTERS = 5  # below that resampling says little
 CLAIM = (0.07, 0.10)
 COMPARISON = ["predictor", "metric", "benchmark", "value", "lower", "upper"]
@@ -29,7 +30,6 @@ def bootstrap(
     n_boot: int = 2000,
     seed: int = 0,
     cluster: str | None = "family",
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """Metrics of every predictor with percentile intervals, and the reference minus each of them.
 
@@ -62,7 +62,7 @@ def bootstrap(
         resamples = {"n_boot": n_boot, "seed": seed, "cluster": cluster}
         draws, counts = _draws(group, metrics, benchmark, **resamples)
         rows = [
-            (*key, *_interval_row(draws, name, metric, benchmark, reference, level))
+            (*key, *_interval_row(draws, name, metric, benchmark, reference))
             for name, metric in draws
         ]
         counted = {"n_models": len(counts), "n_clusters": counts.nunique()}
@@ -78,7 +78,6 @@ def within_families(
     metrics: Sequence[str] = ("pearson", "mae"),
     n_boot: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """`bootstrap` inside each family of at least `min_models` forecast models, and their mean.
 
@@ -100,7 +99,7 @@ def within_families(
         draws, _ = _draws(group, metrics, "all", **resamples | {"seed": [seed, int(family)]})
         parts.append(draws)
         for name, metric in draws:
-            row = _interval_row(draws, name, metric, "all", reference, level)
+            row = _interval_row(draws, name, metric, "all", reference)
             rows.append((str(family), *row, sizes[family], sizes[family]))
     # Every family counts once in the value, and as often as it is drawn in a resample.
     rng, n = np.random.default_rng([seed, 2]), len(large)
@@ -111,7 +110,7 @@ def within_families(
         for key in parts[0]
     }
     for name, metric in means:
-        row = _interval_row(means, name, metric, "all", reference, level)
+        row = _interval_row(means, name, metric, "all", reference)
         rows.append(("mean", *row, sizes[large].sum(), n))
     return pd.DataFrame(rows, columns=["family", *COMPARISON])
 
@@ -181,14 +180,13 @@ def _draw(forecasts, metric, benchmark, weights, models) -> np.ndarray:
     return np.mean(values, axis=0)
 
 
-def _interval_row(draws, name, metric, benchmark, reference, level) -> tuple:
+def _interval_row(draws, name, metric, benchmark, reference) -> tuple:
     own = draws[name, metric]
     difference = draws.get((reference, metric), np.full_like(own, np.nan)) - own
     row = [name, metric, benchmark]
     for values in (own, difference):
         resampled = values[1:][np.isfinite(values[1:])]
-        tails = [(1 - level) / 2, (1 + level) / 2]
-        bounds = np.quantile(resampled, tails) if len(resampled) else (np.nan, np.nan)
+        bounds = np.quantile(resampled, TAILS) if len(resampled) else (np.nan, np.nan)
         row += [values[0], *bounds]
     return tuple(row)
 

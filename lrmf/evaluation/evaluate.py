@@ -10,7 +10,7 @@ correlation of about .7, which says nothing about which model is better.
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain, groupby
 
 import numpy as np
@@ -29,8 +29,6 @@ from .splits import Split, _relatives, _scored
 
 AUC_BINS = 4096
 ROW_KEYS = ["protocol", "predictor", "seed"]
-
-
 RELATIVES = {"1": (1, 1), "2-4": (2, 4), "5-19": (5, 19), "20 or more": (20, np.inf)}
 DISTANCES = ["1 hop", "2 hops", "3 hops or more"]
 
@@ -70,12 +68,13 @@ def evaluate(
     others = lineages or {}
     if unknown := sorted(set(others) - set(predictors)):
         raise ValueError(f"lineages names {', '.join(unknown)}, but predictors does not")
+    groups = (list(group) for _, group in groupby(splits, key=lambda split: id(split.train)))
     with workers(n_jobs):
         work = Parallel()(
             delayed(_evaluate_group)(
                 name, predictor, group, lineage, known, items, models, truth, shuffle_lineage
             )
-            for group in _by_training_array(splits)
+            for group in groups
             for name, predictor in predictors.items()
             for known in [others.get(name, lineage)]
         )
@@ -92,11 +91,6 @@ def evaluate(
     return results.sort_values([*keys, "metric"], kind="stable", ignore_index=True), forecasts
 
 
-def _by_training_array(splits: Iterable[Split]) -> Iterator[list[Split]]:
-    for _, group in groupby(splits, key=lambda split: id(split.train)):
-        yield list(group)
-
-
 def _evaluate_group(
     name, predictor, group, lineage, known, items, models, truth, shuffle_lineage
 ) -> list[tuple[pd.DataFrame, tuple[dict, np.ndarray]]]:
@@ -105,40 +99,41 @@ def _evaluate_group(
     train_mask, expected = _scored(first.train), item_means(first.train, items)
     known = known if first.lineage is None else first.lineage
     known = known.shuffled(first.seed) if shuffle_lineage else known
-    fitted = clone(predictor)
-    if "seed" in fitted.get_params(deep=False):
-        fitted.set_params(seed=first.seed)
-    fitted.fit(first.train, known, items=items, models=models)
+    fitted = seeded(predictor, first.seed).fit(first.train, known, items=items, models=models)
     chosen = json.dumps(getattr(fitted, "chosen_", {}))
     parts = []
     for split in group:
         protocol = split.protocol + ("-shuffled" if shuffle_lineage else "")
         label = {"protocol": protocol, "predictor": name, "seed": split.seed, **split.label}
-        frame, histogram = _forecast(fitted, split, expected, items, truth, name)
-        frame.insert(0, "model_id", lineage.node_ids[split.rows][frame.pop("position")])
-        frame["chosen"] = chosen
-        for place, (key, value) in enumerate(label.items()):
-            frame.insert(place, key, value)
-        parts.append((annotate_forecasts(frame, lineage, train_mask), (label, histogram)))
+        frame, histogram = forecast_split(fitted, split, expected, lineage, items, truth, label)
+        frame = annotate_forecasts(frame.assign(chosen=chosen), lineage, train_mask)
+        parts.append((frame, (label, histogram)))
     return parts
 
 
-def _forecast(
-    fitted, split, expected, items, truth, name
+def seeded(predictor, seed: int):
+    """A clone with this seed, if it has one."""
+    fresh = clone(predictor)
+    return fresh.set_params(seed=seed) if "seed" in fresh.get_params(deep=False) else fresh
+
+
+def forecast_split(
+    fitted, split, expected, lineage, items, truth, label: dict
 ) -> tuple[pd.DataFrame, np.ndarray | None]:
-    """Mean forecast and actual mean over the target cells, by model and benchmark."""
+    """Mean forecast and actual mean over the target cells, by model and benchmark, labelled."""
     predicted, scores = _predict(fitted, split)
     if predicted.shape != split.target.shape or not np.isfinite(predicted).all():
         raise ValueError(
-            f"predictor '{name}' returned shape {predicted.shape} for {split.target.shape} cells, "
-            "or values that are not finite"
+            f"predictor '{label['predictor']}' returned shape {predicted.shape} for "
+            f"{split.target.shape} cells, or values that are not finite"
         )
     benchmarks = list(items["benchmark"].unique())
     member = (items["benchmark"].to_numpy()[:, None] == np.array(benchmarks)).astype(np.float32)
     sums, histogram = _cell_sums(truth, predicted, split, expected, member, items["n_trials"])
     lower, upper = _intervals(scores, split.rows, benchmarks)
     position, column = np.nonzero(sums["n_items"])
-    frame = pd.DataFrame({"position": position, "benchmark": np.array(benchmarks)[column]})
+    ids = lineage.node_ids[split.rows][position]
+    frame = pd.DataFrame({"model_id": ids, "benchmark": np.array(benchmarks)[column]})
     for key in ("actual", "predicted", "expected"):
         frame[key] = (sums[key] / np.maximum(sums["weight"], 1))[position, column]
     frame["lower"], frame["upper"] = lower[position, column], upper[position, column]
@@ -146,6 +141,8 @@ def _forecast(
     for key in ("log_loss", "brier"):
         total = sums.get(key, np.full_like(sums["n_items"], np.nan))
         frame[key] = total[position, column] / frame["n_items"]
+    for place, (key, value) in enumerate(label.items()):
+        frame.insert(place, key, value)
     return frame, histogram
 
 

@@ -10,11 +10,10 @@ from functools import partial
 import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
-from sklearn.base import clone
 
 from ..data.lineage import Lineage
 from ..data.statistics import item_means
-from .evaluate import _forecast, annotate_forecasts
+from .evaluate import annotate_forecasts, forecast_split, seeded
 from .metrics import score_forecasts
 from .parallel import workers
 from .splits import Split, _scored
@@ -120,21 +119,15 @@ def incomplete_cards(
 
 def _forecast_variants(name, predictor, split, lineage, items, truth, models) -> pd.DataFrame:
     """The forecasts of one fit for each variant of the hidden models' cards."""
-    fitted = clone(predictor)
-    if "seed" in fitted.get_params(deep=False):
-        fitted.set_params(seed=split.seed)
     variants = card_variants(models, split.rows, seed=split.seed)
+    fitted = seeded(predictor, split.seed)
     fitted.fit(split.train, lineage, items=items, models=variants["nothing"]())
     expected, frames = item_means(split.train, items), []
     for variant, make in variants.items():
         adapted = fitted.adapt(split.train, lineage, models=make())
-        frame, _ = _forecast(adapted, split, expected, items, truth, name)
-        frame.insert(0, "model_id", lineage.node_ids[split.rows][frame.pop("position")])
-        labels = {"protocol": "incomplete_cards", "predictor": name, "seed": split.seed}
-        labels |= split.label | {"variant": variant}
-        for place, (key, value) in enumerate(labels.items()):
-            frame.insert(place, key, value)
-        frames.append(frame)
+        label = {"protocol": "incomplete_cards", "predictor": name, "seed": split.seed}
+        label |= split.label | {"variant": variant}
+        frames.append(forecast_split(adapted, split, expected, lineage, items, truth, label)[0])
     return annotate_forecasts(pd.concat(frames, ignore_index=True), lineage, _scored(split.train))
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 from scipy import sparse
+from scipy.sparse.csgraph import dijkstra
 
 from ..data.features import DATE_COLUMNS, model_dates
 from ..data.lineage import Lineage
@@ -78,9 +79,7 @@ def zero_shot(
         rng = np.random.default_rng(seed)
         folds = _cold_start_folds(responses, lineage, n_folds=n_folds, max_hops=max_hops, rng=rng)
         for fold, rows in enumerate(folds):
-            train = without(responses, rows)
-            target = observed(responses[rows])
-            yield Split("zero_shot", seed, train, rows, None, target, {"fold": fold})
+            yield _hold_out("zero_shot", seed, responses, rows, {"fold": fold})
 
 
 def as_at_release(
@@ -92,7 +91,6 @@ def as_at_release(
     seeds: Sequence[int] = (0,),
     max_hops: int = 2,
     n_periods: int = 4,
-    column: str | None = None,
 ) -> Iterator[Split]:
     """Zero-shot forecasts of the models of `zero_shot` from what was there when they came out.
 
@@ -120,7 +118,7 @@ def as_at_release(
     the Forecaster, does not. Dates are those of `date_split`.
     """
     scored = _scored(responses)
-    dates = model_dates(models, scored, column=column)
+    dates = model_dates(models, scored)
     dated = _related(scored, lineage, max_hops) & dates.notna().to_numpy()
     if dated.any():
         periods = _periods(dates, dated, n_periods)
@@ -133,11 +131,9 @@ def as_at_release(
         groups = [(split.seed, split.label["fold"], split.rows, scored) for split in folds]
     for seed, number, rows, before in groups:
         trained = before & ~_reached(lineage, rows)[: lineage.n_models]
-        trained[rows] = False
         if len(rows) and trained.any():
-            train, target = without(responses, np.flatnonzero(~trained)), observed(responses[rows])
             known, label = _as_released(lineage, rows, trained), {"fold": number}
-            yield Split("as_at_release", seed, train, rows, None, target, label, known)
+            yield _hold_out("as_at_release", seed, responses, rows, label, ~trained, known)
 
 
 def few_shot(
@@ -200,9 +196,8 @@ def homogeneous(
         )
         for training, source in (("one family", members_only), ("all families", responses)):
             for fold, rows in enumerate(folds):
-                train, target = without(source, rows), observed(responses[rows])
                 label = {"training": training, "fold": fold}
-                yield Split("homogeneous", seed, train, rows, None, target, label)
+                yield _hold_out("homogeneous", seed, source, rows, label)
 
 
 def date_split(
@@ -211,24 +206,22 @@ def date_split(
     *,
     cutoff: str | None = None,
     quantiles: Sequence[float] = (0.8,),
-    column: str | None = None,
     lineage: Lineage | None = None,
     max_hops: int = 2,
 ) -> list[Split]:
     """For each cutoff, train on models dated before it, forecast the models dated on or after it.
 
-    `column` defaults to `evaluated_at` where known, else `created_at`; the cutoffs to these
-    quantiles of the dates. Models without a date are in neither part: they might be from after the
-    cutoff. With a `lineage`, only models with an earlier scored relative within `max_hops` are
-    scored, and edges are hidden as in `as_at_release`: later models have parents, but no children.
+    Dates are `evaluated_at` where known, else `created_at`; the cutoffs default to these quantiles
+    of the dates. Models without a date are in neither part: they might be from after the cutoff.
+    With a `lineage`, only models with an earlier scored relative within `max_hops` are scored, and
+    edges are hidden as in `as_at_release`: later models have parents, but no children.
     """
     scored = _scored(responses)
-    dates = model_dates(models, scored, column=column)
+    dates = model_dates(models, scored)
     dated = dates[scored & dates.notna().to_numpy()]
     if dated.empty:
-        names = [column] if column else DATE_COLUMNS
         raise ValueError(
-            f"no dates to split by: models has no value in {' or '.join(names)}; "
+            f"no dates to split by: models has no value in {' or '.join(DATE_COLUMNS)}; "
             "use zero_shot, or fill in the dates"
         )
     cuts = dated.quantile(list(quantiles)) if cutoff is None else pd.to_datetime([cutoff], utc=True)
@@ -246,10 +239,8 @@ def date_split(
                 f"cutoff {cut.date()} leaves {early.sum()} models to train on and {late.sum()} to "
                 f"forecast; dates run from {dated.min().date()} to {dated.max().date()}"
             )
-        rows = np.flatnonzero(late)
-        train = without(responses, np.flatnonzero(~early))
-        target, label = observed(responses[rows]), {"cutoff": str(cut.date())}
-        found.append(Split("date", 0, train, rows, None, target, label, known))
+        rows, label = np.flatnonzero(late), {"cutoff": str(cut.date())}
+        found.append(_hold_out("date", 0, responses, rows, label, ~early, known))
     return found
 
 
@@ -278,9 +269,15 @@ def extrapolation(
             f"quantile {quantile:g} leaves {low.sum()} models to train on and {high.sum()} with a "
             "relative among them to forecast"
         )
-    rows = np.flatnonzero(high)
-    train, target = without(responses, np.flatnonzero(~low)), observed(responses[rows])
-    return [Split("extrapolation", 0, train, rows, None, target, {"quantile": quantile})]
+    rows, label = np.flatnonzero(high), {"quantile": quantile}
+    return [_hold_out("extrapolation", 0, responses, rows, label, ~low)]
+
+
+def _hold_out(protocol, seed, responses, rows, label, hidden=None, lineage=None) -> Split:
+    """Forecast all responses of some models; train without those, or without all `hidden` ones."""
+    train = without(responses, rows if hidden is None else hidden)
+    target = observed(responses[rows])
+    return Split(protocol, seed, train, rows, None, target, label, lineage)
 
 
 def _scored(responses: np.ndarray) -> np.ndarray:
@@ -335,25 +332,19 @@ def _related(scored: np.ndarray, lineage: Lineage, max_hops: int) -> np.ndarray:
 
 
 def _reached(lineage: Lineage, sources: np.ndarray, *, upwards: bool = False) -> np.ndarray:
-    """(n_nodes,) mask of all descendants of the source nodes, or of all their ancestors."""
-    start, end = lineage.parent_index, lineage.child_index
-    if upwards:
-        start, end = end, start
-    reached = np.zeros(lineage.n_nodes, dtype=bool)
-    frontier = np.isin(np.arange(lineage.n_nodes), sources)
-    while frontier.any():
-        following = np.zeros_like(reached)
-        following[end[frontier[start]]] = True
-        frontier = following & ~reached
-        reached |= frontier
-    return reached
+    """(n_nodes,) mask of the sources and all their descendants, or all their ancestors."""
+    if not len(sources):
+        return np.zeros(lineage.n_nodes, dtype=bool)
+    ends = lineage.parent_index, lineage.child_index
+    cells = (np.ones(lineage.n_edges), ends[::-1] if upwards else ends)
+    graph = sparse.csr_array(cells, shape=(lineage.n_nodes,) * 2)
+    return np.isfinite(dijkstra(graph, indices=sources, unweighted=True, min_only=True))
 
 
 def _as_released(lineage: Lineage, rows: np.ndarray, trained: np.ndarray) -> Lineage:
     """The edges that lead to rows, models trained on and their ancestors; rows have no children."""
     known = np.concatenate([rows, np.flatnonzero(trained)])
     exists = _reached(lineage, known, upwards=True)
-    exists[known] = True
     edges = lineage.edges.loc[exists[lineage.child_index], ["parent", "child", "relation"]]
     # A row with children is a parent under another name, which inherits from the same parents.
     is_parent = np.intersect1d(lineage.node_ids[rows], edges["parent"])
