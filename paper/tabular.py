@@ -170,7 +170,7 @@ def code_tables(root) -> dict[str, str]:
 def grids(kind, rank) -> dict[str, str]:
     """Values that inner splits choose from, by predictor."""
     study = Study(kind, rank)
-    tuned = {entry.label: entry.grid(study) for entry in PREDICTORS.values() if entry.grid}
+    tuned = {entry.label: entry.candidates(study) for entry in PREDICTORS.values() if entry.grid}
     said = {}
     for name, grid in tuned.items():
         parts = [

@@ -20,6 +20,8 @@ from .averages import ItemMean, LineageMean
 from .base import BLOCK_MODELS, ForecastInBlocks
 
 MAX_HOPS = 4
+MAX_LEAVES, MAX_FEATURES = 8, 0.3  # of a tree; share of the inputs that a split may choose from
+SHRINKAGE = 0.3  # of the lineage average behind item probabilities
 FEWEST_MODELS = 5  # with scores, for trees to be grown
 MATCH_STEPS, LONGEST_STEP = 12, 2.0  # Newton's, in logits
 LAST_STEP = 0.03  # converges quadratically: what is left is of the order of its square
@@ -59,9 +61,7 @@ class BoostedTrees(ForecastInBlocks):
     ----------
     neighbours, use_names : bool
         Whether scores of relatives are inputs, and with them those of similarly named models.
-    learning_rate, max_iter, min_samples_leaf, max_leaf_nodes, max_features :
-        of `HistGradientBoostingRegressor`.
-    shrinkage : float > 0, of the lineage average behind item probabilities.
+    max_iter, min_samples_leaf : of `HistGradientBoostingRegressor`.
     seed : int
     """
 
@@ -69,22 +69,14 @@ class BoostedTrees(ForecastInBlocks):
         self,
         neighbours=True,
         use_names=True,
-        learning_rate=0.1,
         max_iter=100,
         min_samples_leaf=10,
-        max_leaf_nodes=8,
-        max_features=0.3,
-        shrinkage=0.3,
         seed=0,
     ):
         self.neighbours = neighbours
         self.use_names = use_names
-        self.learning_rate = learning_rate
         self.max_iter = max_iter
         self.min_samples_leaf = min_samples_leaf
-        self.max_leaf_nodes = max_leaf_nodes
-        self.max_features = max_features
-        self.shrinkage = shrinkage
         self.seed = seed
 
     def fit(self, responses, lineage=None, *, items=None, models=None):
@@ -104,16 +96,13 @@ class BoostedTrees(ForecastInBlocks):
         if self.neighbours:
             inputs.append(np.nan_to_num(relatives_scores(self.y_, lineage), nan=NONE))
         if self.neighbours and self.use_names and models is not None:
-            inputs.append(self._namesakes_scores(models))
+            known = np.flatnonzero(np.isfinite(self.y_).any(axis=1))
+            inputs.append(similar_names(models["model_id"], self.y_[known], known))
         self.inputs_ = np.column_stack(inputs)
-        profile = LineageMean(None, self.shrinkage) if self.neighbours else ItemMean()
+        profile = LineageMean(None, SHRINKAGE) if self.neighbours else ItemMean()
         self.profile_ = profile.fit(responses, lineage, items=items) if is_answers else None
         self.trees_ = [self._grow(column) for column in self.y_.T]
         return self
-
-    def _namesakes_scores(self, models) -> np.ndarray:
-        known = np.flatnonzero(np.isfinite(self.y_).any(axis=1))
-        return similar_names(models["model_id"], self.y_[known], known)
 
     def _arcsine_scores(self, *, n_prior) -> np.ndarray:
         """2 asin sqrt(score): float (n_models, n_benchmarks), NaN where nothing was observed.
@@ -134,11 +123,10 @@ class BoostedTrees(ForecastInBlocks):
 
     def _booster(self):
         return HistGradientBoostingRegressor(
-            learning_rate=self.learning_rate,
             max_iter=self.max_iter,
             min_samples_leaf=self.min_samples_leaf,
-            max_leaf_nodes=self.max_leaf_nodes,
-            max_features=self.max_features,
+            max_leaf_nodes=MAX_LEAVES,
+            max_features=MAX_FEATURES,
             early_stopping=False,
             random_state=self.seed,
         )
@@ -172,17 +160,10 @@ class BoostedTrees(ForecastInBlocks):
         covariance = pd.DataFrame(errors).cov(min_periods=FEWEST_MODELS).fillna(0.0).to_numpy()
         variance = np.maximum(np.diag(covariance), 1e-4)
         covariance = KEPT_CORRELATION * covariance
-        if (
-            self.profile_ is not None
-        ):  # the noise of the revealed answers does not carry over to others
-            binomial = self.item_means_ * (1 - self.item_means_)
-            n_items = self.member_.sum(axis=0)
-            noise = (
-                binomial
-                @ self.member_
-                / n_items**2
-                / (self.benchmark_means_ * (1 - self.benchmark_means_))
-            )
+        if self.profile_ is not None:
+            # The noise of the revealed answers does not carry over to others.
+            of_items, of_scores = (p * (1 - p) for p in (self.item_means_, self.benchmark_means_))
+            noise = of_items @ self.member_ / self.member_.sum(axis=0) ** 2 / of_scores
             variance = np.maximum(variance - noise, 0.2 * variance)
             shrink = np.sqrt(variance / np.maximum(np.diag(covariance), variance))
             covariance = covariance * np.outer(shrink, shrink)

@@ -70,7 +70,7 @@ class Predictor:
     marker, linestyle : of matplotlib
     short_label : where the label is too long; the label by default
     build : Study -> estimator; None where the notebooks configure it
-    grid : Study -> values that inner splits choose from; None if nothing is to be tuned
+    grid : values that inner splits choose from, or Study -> these; None if nothing is to be tuned
     tuning : other arguments of `Tuned`
     reads_lineage, reads_cards : what it learns from beside responses
     shown_in : of CURVES, STRATA, LEADS and BODY
@@ -84,7 +84,7 @@ class Predictor:
     linestyle: str | tuple = "-"
     short_label: str = ""
     build: Callable[[Study], BaseEstimator] | None = None
-    grid: Callable[[Study], dict | list] | None = None
+    grid: Callable[[Study], dict | list] | dict | list | None = None
     tuning: dict = field(default_factory=dict)
     reads_lineage: bool = False
     reads_cards: bool = False
@@ -95,7 +95,11 @@ class Predictor:
         estimator = self.build(study)
         if self.grid is None or not tuned:
             return estimator
-        return Tuned(estimator, self.grid(study), **self.tuning)
+        return Tuned(estimator, self.candidates(study), **self.tuning)
+
+    def candidates(self, study: Study) -> dict | list:
+        """The values that inner splits choose from."""
+        return self.grid(study) if callable(self.grid) else self.grid
 
 
 def _factors(study):
@@ -129,23 +133,13 @@ def _neighbours(study):
     return {"n_neighbors": (5, 10, 20, 40)}
 
 
-def _shrinkage(_):
-    return {"shrinkage": (0.03, 0.1, 0.3, 1.0, 3.0)}
-
-
-def _abilities(_):
-    return {"ability_sd": (0.25, 0.5, 1.0, 2.0)}
-
-
-def _related_abilities(_):
-    return {"ability_sd": (0.5, 1.0, 2.0, 4.0), "lineage_strength": (3.0, 10.0, 30.0)}
-
-
-def _trees(_):
-    return [
-        {"max_iter": (50, 150, 400), "min_samples_leaf": (20,)},
-        {"max_iter": (150,), "min_samples_leaf": (5,)},
-    ]
+_SHRINKAGE = {"shrinkage": (0.03, 0.1, 0.3, 1.0, 3.0)}
+_ABILITIES = {"ability_sd": (0.25, 0.5, 1.0, 2.0)}
+_RELATED_ABILITIES = {"ability_sd": (0.5, 1.0, 2.0, 4.0), "lineage_strength": (3.0, 10.0, 30.0)}
+_TREES = [
+    {"max_iter": (50, 150, 400), "min_samples_leaf": (20,)},
+    {"max_iter": (150,), "min_samples_leaf": (5,)},
+]
 
 
 PREDICTORS: dict[str, Predictor] = {}
@@ -224,21 +218,21 @@ LRMF_UNTUNED = register(
 BOOSTING = register(
     Predictor(
         "boosting_on_relatives", "boosting on relatives", TREES, "vermillion", "*", (0, (5, 1)),
-        build=lambda _: BoostedTrees(), grid=_trees, tuning={"ks": (0,)},
+        build=lambda _: BoostedTrees(), grid=_TREES, tuning={"ks": (0,)},
         reads_lineage=True, reads_cards=True, shown_in=frozenset({CURVES, LEADS, BODY}),
     )
 )  # fmt: skip
 MULTI_HOP = register(
     Predictor(
         "multi_hop", "lineage average, multi-hop", AVERAGE, "green", "^", (0, (8, 3)),
-        "multi-hop average", lambda _: LineageMean(hops=None), _shrinkage,
+        "multi-hop average", lambda _: LineageMean(hops=None), _SHRINKAGE,
         reads_lineage=True, shown_in=frozenset({CURVES, STRATA, BODY}),
     )
 )  # fmt: skip
 ONE_HOP = register(
     Predictor(
         "one_hop", "lineage average, 1 hop", AVERAGE, "sky", "v", ":",
-        "one-hop average", lambda _: LineageMean(), _shrinkage,
+        "one-hop average", lambda _: LineageMean(), _SHRINKAGE,
         reads_lineage=True, shown_in=frozenset({STRATA, BODY}),
     )
 )  # fmt: skip
@@ -252,15 +246,15 @@ ONE_HOP_RAW = register(
 for _predictor in (
     Predictor(
         "2pl_lineage", "2PL + lineage", ITEM_RESPONSE, "green", "<", "-.",
-        build=lambda _: ItemResponse(), grid=_related_abilities, reads_lineage=True,
+        build=lambda _: ItemResponse(), grid=_RELATED_ABILITIES, reads_lineage=True,
     ),
     Predictor(
         "rasch_lineage", "Rasch + lineage", ITEM_RESPONSE, "green", ">", ":",
-        build=lambda _: ItemResponse(slopes=False), grid=_related_abilities, reads_lineage=True,
+        build=lambda _: ItemResponse(slopes=False), grid=_RELATED_ABILITIES, reads_lineage=True,
     ),
     Predictor(
         "boosting_on_features", "boosting on features", TREES, "sky", "p", "-",
-        build=lambda _: BoostedTrees(neighbours=False), grid=_trees, tuning={"ks": (0,)},
+        build=lambda _: BoostedTrees(neighbours=False), grid=_TREES, tuning={"ks": (0,)},
         reads_cards=True,
     ),
     Predictor(
@@ -281,16 +275,16 @@ for _predictor in (
     Predictor(
         "ncf", "NCF", NETWORK, "sky", "X", (0, (2, 2)),
         build=lambda study: NCF(study.rank, n_cells=study.ncf_cells),
-        grid=lambda _: {"n_epochs": (4, 8, 16)}, tuning={"n_splits": 1},
+        grid={"n_epochs": (4, 8, 16)}, tuning={"n_splits": 1},
         reads_lineage=True, reads_cards=True, shown_in=frozenset({LEADS, BODY}),
     ),
     Predictor(
         "2pl", "2PL", ITEM_RESPONSE, "sky", "d", (0, (2, 2)),
-        build=lambda _: ItemResponse(), grid=_abilities,
+        build=lambda _: ItemResponse(), grid=_ABILITIES,
     ),
     Predictor(
         "rasch", "Rasch", ITEM_RESPONSE, "sky", "H", (0, (2, 2)),
-        build=lambda _: ItemResponse(slopes=False), grid=_abilities,
+        build=lambda _: ItemResponse(slopes=False), grid=_ABILITIES,
     ),
     Predictor(
         "item_mean", "item mean", AVERAGE, "grey", "_", "-",
