@@ -6,6 +6,7 @@ import scipy.sparse as sp
 
 from ..data.lineage import Lineage
 from ..data.schema import RELATIONS
+from ..data.statistics import pearson
 
 AVERAGE = "average"
 ANY_RELATION = "any"
@@ -204,25 +205,13 @@ def parent_child_correlations(
 def _correlate_families(group, rng, n_resamples):
     """Correlation of parents and children, and its interval over resampled families."""
     family = pd.factorize(group["family"])[0]
-    x = (group["parent_score"] - group["parent_score"].mean()).to_numpy()
-    y = (group["child_score"] - group["child_score"].mean()).to_numpy()
-    moments = [np.ones(len(x)), x, y, x * x, y * y, x * y]
-    sums = np.column_stack([np.bincount(family, weights=moment) for moment in moments])
-    r = _pearson(sums.sum(axis=0, keepdims=True))[0]
-    n_families = len(sums)
+    x, y = group["parent_score"].to_numpy(), group["child_score"].to_numpy()
+    r, n_families = pearson(x, y), family.max() + 1
     if n_families < _MIN_FAMILIES:
         return r, np.nan, np.nan
+    # Every pair counts as often as its family is drawn.
     counts = rng.multinomial(n_families, np.full(n_families, 1 / n_families), size=n_resamples)
-    return r, *np.nanpercentile(_pearson(counts @ sums), [2.5, 97.5])
-
-
-def _pearson(sums):
-    """Correlations from sums (n, 6) of 1, x, y, x^2, y^2 and xy; NaN where one is constant."""
-    n, x, y, xx, yy, xy = sums.T
-    variances = (n * xx - x * x) * (n * yy - y * y)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        r = (n * xy - x * y) / np.sqrt(np.maximum(variances, 0))
-    return np.where(variances > 1e-20, r, np.nan)
+    return r, *np.nanpercentile(pearson(x, y, counts[:, family]), [2.5, 97.5])
 
 
 def principal_coordinates(
