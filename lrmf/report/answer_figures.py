@@ -52,5 +52,4 @@ def chosen_answers(frame, *, finding):
         f"they cover {low} to {high}%", (0.98, 0.97), xycoords="axes fraction", ha="right",
         va="top", fontsize=7, color=GREY,
     )  # fmt: skip
-    headline(figure, f"{finding} ({int(frame['n_models'].max()):,} models)")
-    return figure
+    return headline(figure, f"{finding} ({int(frame['n_models'].max()):,} models)")

@@ -51,13 +51,12 @@ def merge_plans(quality):
     verdict = {"better": "better than", "worse": "worse than"}.get(
         rivals.loc[best, "verdict"], "no clear difference from"
     )
-    headline(
+    return headline(
         figure,
         f"Forecasts ranked {n_merges:,} later merges ({n_cutoffs} cutoffs) with a rank correlation "
         f"of {tau.loc[FORECASTER.label, 'value']:.2f}: {verdict} the {best} "
         f"({rivals.loc[best, 'value']:.2f})",
     )
-    return figure
 
 
 def benchmarks_to_run(quality, order):
@@ -91,13 +90,12 @@ def benchmarks_to_run(quality, order):
         )  # fmt: skip
     one = rows_of(quality, error="rest").set_index(["strategy", "n_run"])["value"]
     n_run = max(n for _, n in one.index if n <= 2)
-    headline(
+    return headline(
         figure,
         f"{n_run} chosen benchmark{'s' * (n_run > 1)} take the MAE of the rest from "
         f"{one['greedy', 0]:.1f} to {one['greedy', n_run]:.1f} points, random ones to "
         f"{one['random', n_run]:.1f}; {quality['n_models'].max():,} models",
     )
-    return figure
 
 
 def planning_answer(quality) -> str:

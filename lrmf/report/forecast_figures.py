@@ -48,9 +48,11 @@ STRATUM_TITLES = {
     "relatives": "relatives within 2 hops",
 }
 RELEASE_LABEL = "all relatives known (filled: as at release)"
-LEVEL_NAMES = {"parent": "parent of", "sibling": "sibling of", "distant": "more distant"}
-LEVEL_NAMES |= {"finetune": "finetuned from", "merge": "merged from", "adapter": "adapter of"}
-LEVEL_NAMES |= {"quantized": "quantized from"}
+LEVEL_NAMES = {
+    "parent": "parent of", "sibling": "sibling of", "distant": "more distant",
+    "finetune": "finetuned from", "merge": "merged from", "adapter": "adapter of",
+    "quantized": "quantized from",
+}  # fmt: skip
 
 
 def zero_shot_comparison(comparison, ceiling=None):
@@ -70,15 +72,14 @@ def zero_shot_comparison(comparison, ceiling=None):
         if entry.predictor != FORECASTER.label:
             bounds = entry.difference_lower, entry.difference_upper
             dot(panels[1], row, entry.difference, *bounds, predictor_style(entry.predictor))
-    panels[0].set(xlabel=f"correlation {AXIS_LABELS['pearson']}")
+    panels[0].set_xlabel(f"correlation {AXIS_LABELS['pearson']}")
     panels[0].set_xlim(min(-0.03, frame["lower"].min() - 0.03), 1)
     if ceiling is not None and len(ceiling):
         vertical(panels[0], ceiling["ceiling"].mean(), "noise ceiling", ha="right")
     panels[1].axvspan(*CLAIM, color=LIGHT, lw=0, zorder=0)
     panels[1].axvline(0, color=BLACK, lw=0.6)
     panels[1].set(xlabel="lead in r (band: 0.07 to 0.10)")
-    headline(figure, _best_title(frame.set_index("predictor")))
-    return figure
+    return headline(figure, _best_title(frame.set_index("predictor")))
 
 
 def predicted_against_actual(forecasts, results):
@@ -109,13 +110,12 @@ def predicted_against_actual(forecasts, results):
     for axes in panels[-1]:
         axes.set_xlabel("actual score, % correct")
     best, worst = r[benchmarks].idxmax(), r[benchmarks].idxmin()
-    headline(
+    return headline(
         figure,
         f"Before any answer, {benchmark_name(best)} is forecast best (r = {number(r[best], 2)}) "
         f"and {benchmark_name(worst)} worst ({number(r[worst], 2)}); "
         f"{chosen['model_id'].nunique():,} models",
     )
-    return figure
 
 
 def random_holdout_curve(comparison):
@@ -134,13 +134,12 @@ def random_holdout_curve(comparison):
         axes.set(xscale="log", xlabel="share of the cells that were observed")
         axes.set_xticks(values, [f"{100 * value:g}%" for value in values])
         axes.xaxis.set_minor_locator(NullLocator())
-    headline(
+    return headline(
         figure,
         f"With {100 * frame['density'].min():g}% observed Forecaster reaches r = "
         f"{number(low[FORECASTER.label], 2)}, the best without lineage {number(low[rival], 2)} "
         f"({rival})",
     )
-    return figure
 
 
 def few_shot_curve(comparison):
@@ -163,8 +162,7 @@ def few_shot_curve(comparison):
         end = f"nothing without lineage gets there with {r.index.max():g} {unit}"
     else:
         end = f"{rival}, without lineage, needs {enough:g} {unit}"
-    headline(figure, f"{start}; {end}")
-    return figure
+    return headline(figure, f"{start}; {end}")
 
 
 def lineage_ablation(strength, variants):
@@ -187,9 +185,7 @@ def lineage_ablation(strength, variants):
     panels[0].set_xlim(-0.15, x.max() * 1.3)
     _dots(panels[1], variants[::-1], "variant")
     panels[1].axvline(0, color=BLACK, lw=0.6)
-    panels[1].set(xlabel=AXIS_LABELS["pearson"], ylim=(-0.6, len(variants) - 0.4))
-    headline(figure, _ablation_title(strength, variants.set_index("variant")["value"]))
-    return figure
+    return headline(figure, _ablation_title(strength, variants.set_index("variant")["value"]))
 
 
 def ingredient_ablation(ingredients):
@@ -205,16 +201,14 @@ def ingredient_ablation(ingredients):
         frame = rows_of(ingredients, metric=metric).set_index("predictor")
         frame = frame.loc[[*variants, FORECASTER.label]].rename({FORECASTER.label: "all of it"})
         frame = frame.rename_axis("name").reset_index().assign(predictor=FORECASTER.label)
-        _dots(axes, frame, "name")
-        axes.set(xlabel=AXIS_LABELS[metric], ylim=(-0.6, len(frame) - 0.4))
+        _dots(axes, frame, "name", metric)
     r = rows_of(ingredients, metric="pearson").set_index("predictor")["value"]
     worst = r.drop(FORECASTER.label).idxmin()
     said = "Most is lost" if len(variants) > 1 else FORECASTER.label
-    headline(
+    return headline(
         figure,
         f"{said} {worst}: r = {number(r[worst], 2)} instead of {number(r[FORECASTER.label], 2)}",
     )
-    return figure
 
 
 def error_by_relatives(strata):
@@ -235,8 +229,7 @@ def error_by_relatives(strata):
     style = {"ncols": len(looks), "handlelength": 1.2, "columnspacing": 1.2}
     figure.legend(handles, texts, loc="outside lower left", **style)
     of_lrmf = rows_of(frame, predictor=FORECASTER.label)
-    headline(figure, f"Forecaster errs by {_by_distance(of_lrmf)}")
-    return figure
+    return headline(figure, f"Forecaster errs by {_by_distance(of_lrmf)}")
 
 
 def lineage_gain(strata):
@@ -256,8 +249,7 @@ def lineage_gain(strata):
     for axes in panels:
         axes.axvline(0, color=BLACK, lw=0.6)
         axes.set_xlabel("MAE saved, points")
-    headline(figure, f"Lineage saves Forecaster {_by_distance(frame)}")
-    return figure
+    return headline(figure, f"Lineage saves Forecaster {_by_distance(frame)}")
 
 
 def calibration(bins, intervals):
@@ -278,22 +270,20 @@ def calibration(bins, intervals):
     panels[0].set(xlabel="mean forecast, %", ylabel="mean actual score, %")
     panels[0].set(xlim=(low, high), ylim=(low, high))
     intervals = rows_of(intervals, predictor=FORECASTER.label)
-    widest = intervals.loc[intervals["metric"] == "width", "value"].max()
-    panels[1].set(
-        ylabel="actual scores inside, %", ylim=(min(70, _lowest_coverage(intervals)), 100)
-    )
+    extreme = intervals.groupby("metric")["value"].agg(["min", "max"])
+    lowest, widest = 100 * extreme["min"]["coverage"] - 2, 1.05 * extreme["max"]["width"]
+    panels[1].set(ylabel="actual scores inside, %", ylim=(min(70, lowest), 100))
     panels[1].axhline(90, color=BLACK, lw=0.6, ls="--")
-    panels[2].set(ylabel="width of intervals, points", ylim=(0, 1.05 * widest))
+    panels[2].set(ylabel="width of intervals, points", ylim=(0, widest))
     for axes, metric, scale in ((panels[1], "coverage", 100), (panels[2], "width", 1)):
         _lines_by_benchmark(axes, intervals[intervals["metric"] == metric], scale, color)
         axes.set_xlabel(f"{intervals['unit'].iloc[0]} revealed")
     mean = rows_of(intervals, benchmark="all", metric="coverage").set_index("k")["value"]
-    headline(
+    return headline(
         figure,
         f"90% intervals cover {100 * mean.iloc[0]:.0f}% of the actual scores before any answer and "
         f"{100 * mean.iloc[-1]:.0f}% after {mean.index[-1]:g} {intervals['unit'].iloc[0]}",
     )
-    return figure
 
 
 def one_family_or_all(training):
@@ -306,14 +296,13 @@ def one_family_or_all(training):
     frame = rows_of(training, metric="pearson", predictor=LRMF.label)
     figure, axes = plt.subplots(figsize=(COLUMN, 1.5))
     _dots(axes, frame[::-1], "training")
-    axes.set(xlabel=AXIS_LABELS["pearson"], ylabel="trained on", ylim=(-0.6, len(frame) - 0.4))
+    axes.set_ylabel("trained on")
     r = frame.set_index("training")["value"]
-    headline(
+    return headline(
         figure,
         f"LRMF: training on all families, not on one, changes r by "
         f"{r['all families'] - r['one family']:+.2f} ({frame['n_models'].max():,} models)",
     )
-    return figure
 
 
 def later_models(dates):
@@ -326,14 +315,12 @@ def later_models(dates):
     frame = rows_of(dates, metric="pearson").sort_values("value", kind="stable")
     figure, axes = plt.subplots(figsize=(COLUMN, 1.05 + 0.2 * len(frame)))
     _dots(axes, frame, "predictor")
-    axes.set(xlabel=AXIS_LABELS["pearson"])
     best = frame.iloc[-1]
-    headline(
+    return headline(
         figure,
         f"Models from {best['cutoff']} on ({best['n_models']:,}): {best['predictor']} is best "
         f"(r = {number(best['value'], 2)})",
     )
-    return figure
 
 
 def as_at_release(release):
@@ -349,16 +336,14 @@ def as_at_release(release):
     figure, axes = plt.subplots(figsize=(COLUMN, 1.15 + 0.22 * len(now)))
     axes.plot(before["value"], range(len(now)), "o", mfc="none", color=GREY, label=RELEASE_LABEL)
     _dots(axes, now, "predictor")
-    axes.set(xlabel=AXIS_LABELS["pearson"], ylim=(-0.6, len(now) - 0.4))
     figure.legend(loc="outside lower left")
     r = now.set_index("predictor")["value"]
-    headline(
+    return headline(
         figure,
         f"As at release {FORECASTER.label} reaches r = {number(r[FORECASTER.label], 2)}, with all "
         f"relatives known {number(before['value'][FORECASTER.label], 2)} "
         f"({now['n_models'].max():,} models)",
     )
-    return figure
 
 
 def inside_families(within):
@@ -376,23 +361,22 @@ def inside_families(within):
         axes.plot(single["value"], [row - 0.25] * len(single), "|", color=GREY, ms=4)
     _dots(axes, mean, "predictor")
     axes.axvline(0, color=BLACK, lw=0.6)
-    axes.set(xlabel=AXIS_LABELS["pearson"], ylim=(-0.6, len(mean) - 0.4))
     r = mean.set_index("predictor")["value"]
-    headline(
+    return headline(
         figure,
         f"Inside {mean['n_clusters'].max()} families {FORECASTER.label} reaches a mean r of "
         f"{number(r[FORECASTER.label], 2)}, the best other predictor "
         f"{number(r.drop(FORECASTER.label).max(), 2)} ({r.drop(FORECASTER.label).idxmax()})",
     )
-    return figure
 
 
-def _dots(axes, frame, names):
-    """Values with intervals, a row each from the bottom up, named by a column."""
+def _dots(axes, frame, names, metric="pearson"):
+    """Values of a metric with intervals, a row each from the bottom up, named by a column."""
     for row, entry in enumerate(frame.itertuples()):
         style = predictor_style(entry.predictor)
         dot(axes, row, entry.value, entry.lower, entry.upper, style)
     axes.set_yticks(range(len(frame)), frame[names])
+    axes.set(xlabel=AXIS_LABELS[metric], ylim=(-0.6, len(frame) - 0.4))
 
 
 def _curves_of_both_metrics(comparison, x, rival):
@@ -470,10 +454,6 @@ def _lines_by_benchmark(axes, frame, scale, color):
     _scale_from_zero(axes, frame["k"])
     colors = dict.fromkeys(ends, GREY) | {"mean": color}
     label_ends(axes, ends, frame["k"].max(), colors=colors)
-
-
-def _lowest_coverage(intervals):
-    return 100 * intervals.loc[intervals["metric"] == "coverage", "value"].min() - 2
 
 
 def _best_title(frame) -> str:

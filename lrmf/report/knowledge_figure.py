@@ -74,8 +74,7 @@ def knowledge_figure(frames: Mapping[str, pd.DataFrame]):
     panels[0, 0].set_yticks(list(place.values()), labels)
     panels[0, 0].set_ylim(0.6 - len(shown), 0.6)
     figure.get_layout_engine().set(w_pad=0.12)
-    headline(figure, _finding(frames))
-    return figure
+    return headline(figure, _finding(frames))
 
 
 def _panel(axes, frame, place):

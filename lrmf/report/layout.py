@@ -69,7 +69,7 @@ def _sample_size(frame) -> str:
 
 
 def headline(figure, text):
-    """The finding, above all panels, in as many lines as it needs, about equally long."""
+    """Write the finding above all panels, in as many lines as it needs; return the figure."""
     room = 72 * figure.get_figwidth() - 10
     lines = _wrapped(text, room)
     for share in np.arange(0.95, 0.5, -0.05):
@@ -78,6 +78,7 @@ def headline(figure, text):
             break
         lines = narrower
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=8, fontweight="bold")
+    return figure
 
 
 def _wrapped(text, room):

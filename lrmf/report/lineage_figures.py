@@ -49,6 +49,7 @@ from .style import (
 )
 
 LIGHT = "#C4C4C4"
+SHUFFLED = "shuffled lineage (band: range)"
 _RELATION_MARKERS = {"any": "*", "finetune": "o", "merge": "s", "adapter": "^", "quantized": "D"}
 _FAMILY_MARKERS = ["o", "s", "^", "D", "v", "X"]
 _FAMILY_COLORS = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK]
@@ -95,8 +96,7 @@ def score_distributions(scores):
     title = f"Scores spread most on {benchmark_name(widest)} (sd {spread[widest]:.0f} points)"
     if widest != narrowest:
         title += f" and least on {benchmark_name(narrowest)} ({spread[narrowest]:.0f})"
-    headline(figure, title)
-    return figure
+    return headline(figure, title)
 
 
 def missing_blocks(patterns):
@@ -124,10 +124,9 @@ def missing_blocks(patterns):
     axes.invert_yaxis()
     axes.grid(visible=False)
     complete = counts[seen.all(axis=1)].sum() / counts.sum()
-    headline(
+    return headline(
         figure, f"{complete:.0%} of the models were evaluated on all {len(benchmarks)} benchmarks"
     )
-    return figure
 
 
 def size_against_score(sizes):
@@ -149,12 +148,11 @@ def size_against_score(sizes):
     axes.set_ylabel("average standardised score")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     r = np.corrcoef(np.log(size), average)[0, 1]
-    headline(
+    return headline(
         figure,
         f"Log size explains {r * r:.0%} of the variance of the average score "
         f"(r = {r:.2f}, n = {len(sizes):,})",
     )
-    return figure
 
 
 def lineage_structure(counts):
@@ -183,12 +181,11 @@ def lineage_structure(counts):
     panels[0][0].set_ylabel("at least so many")
     _, first = groups[0]
     sizes = np.repeat(first["value"], first["count"])
-    headline(
+    return headline(
         figure,
         f"Half of the {len(sizes):,} families have at most {np.median(sizes):.0f} members, "
         f"the largest has {sizes.max():,}",
     )
-    return figure
 
 
 def family_picture(nodes, edges):
@@ -214,8 +211,7 @@ def family_picture(nodes, edges):
     shown = "all" if len(nodes) == n_family else f"{len(nodes)} of its {n_family:,}"
     tied = f", tied together by {_counted(n_merges.nunique(), 'merge')}" if len(n_merges) else ""
     generations = _counted(nodes["generation"].max() + 1, "generation")
-    headline(figure, f"The largest family, {shown} members: {generations}{tied}")
-    return figure
+    return headline(figure, f"The largest family, {shown} members: {generations}{tied}")
 
 
 def _with_places(nodes, edges):
@@ -366,11 +362,10 @@ def parent_child_scatter(pairs):
     sns.move_legend(axes, "lower left", bbox_to_anchor=(0, 1), ncols=2, title="", **_LEGEND)
     r = np.corrcoef(x, y)[0, 1]
     near = np.mean(np.abs(x - y) < 0.25)
-    headline(
+    return headline(
         figure,
         f"Child and parents correlate at r = {r:.2f}; {near:.0%} of children are within 0.25 sd",
     )
-    return figure
 
 
 def parent_child_correlation(correlations):
@@ -405,13 +400,12 @@ def parent_child_correlation(correlations):
     _legend_above(axes, ncols=5)
     single = shown[(shown["relation"] == "any") & (shown["benchmark"] != "average")]
     best, worst = single.loc[single["r"].idxmax()], single.loc[single["r"].idxmin()]
-    headline(
+    return headline(
         figure,
         f"How much a child takes after its parents: r from {worst['r']:.2f} "
         f"({benchmark_name(worst['benchmark'])}) to {best['r']:.2f} "
         f"({benchmark_name(best['benchmark'])})",
     )
-    return figure
 
 
 def spectral_energy(spectrum):
@@ -424,14 +418,15 @@ def spectral_energy(spectrum):
     parts = list(_groups(spectrum, "part"))
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7), sharey=True)
     for axes, (part, group) in zip(panels, parts, strict=False):
-        for _, one in _groups(group[group["benchmark"] != "all"], "benchmark"):
-            axes.plot(one["frequencies"], one["energy"], color=SKY, lw=0.7)
         mean = group[group["benchmark"] == "all"]
-        x = mean["frequencies"]
-        axes.plot(x, mean["energy"], color=BLUE, lw=1.8)
+        x, single = mean["frequencies"], group[group["benchmark"] != "all"]
+        axes.plot(x, mean["energy"], color=BLUE, lw=1.8, label="lineage, mean of benchmarks")
+        for _, one in _groups(single, "benchmark"):
+            (line,) = axes.plot(one["frequencies"], one["energy"], color=SKY, lw=0.7, zorder=1.9)
+        line.set_label("each benchmark")
         axes.fill_between(x, mean["lower"], mean["upper"], color=LIGHT, lw=0)
-        axes.plot(x, mean["shuffled"], color=VERMILLION, ls="--")
-        axes.plot([0, 1], [0, 1], color=BLACK, ls=":", lw=0.9)
+        axes.plot(x, mean["shuffled"], "--", color=VERMILLION, label=SHUFFLED)
+        axes.plot([0, 1], [0, 1], color=BLACK, ls=":", lw=0.9, label="uniform")
         axes.set_title(part, fontweight="normal")
         axes.set(xlabel="share of frequencies, lowest first", xlim=(0, 1), ylim=(0, 1.01))
         axes.xaxis.set_major_formatter(PercentFormatter(1))
@@ -439,21 +434,14 @@ def spectral_energy(spectrum):
         axes.set_axis_off()
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
     panels[0].set_ylabel("share of the energy")
-    handles = [
-        Line2D([], [], color=BLUE, lw=1.8, label="lineage, mean of benchmarks"),
-        Line2D([], [], color=SKY, lw=0.7, label="each benchmark"),
-        Line2D([], [], color=VERMILLION, ls="--", label="shuffled lineage (band: range)"),
-        Line2D([], [], color=BLACK, ls=":", label="uniform"),
-    ]
-    panels[0].legend(handles=handles, loc="lower right")
+    panels[0].legend(loc="lower right")
     at_quarter = (spectrum["benchmark"] == "all") & np.isclose(spectrum["frequencies"], 0.25)
     quarter = spectrum[at_quarter].iloc[0]
-    headline(
+    return headline(
         figure,
         f"The lowest quarter of the frequencies holds {quarter['energy']:.0%} of the energy of "
         f"performance, and {quarter['shuffled']:.0%} on shuffled lineage",
     )
-    return figure
 
 
 def convergence(objective):
@@ -472,12 +460,11 @@ def convergence(objective):
     n_sweeps, n_rises = len(values) - 1, int((np.diff(values) > 0).sum())
     sweeps = _counted(n_sweeps, "sweep")
     rises = "never rises" if n_rises == 0 else f"rises {_counted(n_rises, 'time')}"
-    headline(
+    return headline(
         figure,
         f"The objective {rises}: {1 - values[-1] / values[0]:.0%} lower after {sweeps}, "
         f"{1 - values[-1] / values[-2]:.2%} of it in the last",
     )
-    return figure
 
 
 def factors_by_family(factors):
@@ -506,20 +493,15 @@ def factors_by_family(factors):
         axes.set(**{f"{axis}label": text})
     _legend_above(axes, ncols=2, fontsize=6)
     title = (
-        f"Two directions hold {factors[['share_1', 'share_2']].iloc[0].sum():.0%} of the variance"
+        f"Two directions hold {sum(factors[['share_1', 'share_2']].iloc[0]):.0%} of the variance"
     )
     if len(named):
-        explained, n_families = _variance_between(named), named["family"].nunique()
-        title = f"Membership in the {n_families} largest families explains {explained:.0%} of the "
-        title += "variance in these directions"
-    headline(figure, title)
-    return figure
-
-
-def _variance_between(named):
-    values = named[["factor_1", "factor_2"]]
-    within = values - values.groupby(named["family"]).transform("mean")
-    return 1 - (within**2).to_numpy().sum() / ((values - values.mean()) ** 2).to_numpy().sum()
+        values = named[["factor_1", "factor_2"]]
+        within = values - values.groupby(named["family"]).transform("mean")
+        explained = 1 - within.pow(2).sum().sum() / (values - values.mean()).pow(2).sum().sum()
+        title = f"Membership in the {named['family'].nunique()} largest families explains "
+        title += f"{explained:.0%} of the variance in these directions"
+    return headline(figure, title)
 
 
 def factor_distances(distances):
@@ -532,29 +514,22 @@ def factor_distances(distances):
     values = {name: group["distance"].to_numpy() for name, group in _groups(distances, "kind")}
     groups = {name: group for name, group in values.items() if len(group) >= _MIN_DISTANCES_SHOWN}
     figure, axes = plt.subplots(figsize=(COLUMN, 0.9 + 0.26 * len(groups)))
-    drawn = axes.boxplot(
-        list(groups.values()),
-        positions=-np.arange(len(groups)),
-        orientation="horizontal",
-        whis=(5, 95),
-        showfliers=False,
-        widths=0.6,
-        patch_artist=True,
+    sns.boxplot(
+        distances, x="distance", y="kind", order=groups, hue="kind", ax=axes, whis=(5, 95),
+        showfliers=False, width=0.6, linewidth=0.7, linecolor=BLACK, saturation=1,
+        palette={name: SKY if name in RELATIONS else "white" for name in values},
         medianprops={"color": BLACK, "lw": 1.5},
-    )
-    for box, name in zip(drawn["boxes"], groups, strict=True):
-        box.set(facecolor=SKY if name in RELATIONS else "white", linewidth=0.7)
+    )  # fmt: skip
     ticks = [f"{_PAIRS[name]} ({len(group):,})" for name, group in groups.items()]
-    axes.set_yticks(-np.arange(len(groups)), ticks)
-    axes.set(xlabel=f"distance, {distances['unit'].iloc[0]}", xlim=(0, None))
+    axes.set_yticks(range(len(ticks)), ticks)
+    axes.set(ylabel="", xlabel=f"distance, {distances['unit'].iloc[0]}", xlim=(0, None))
     axes.grid(axis="y", visible=False)
     medians = {name: np.median(group) for name, group in groups.items()}
     children = [group for name, group in values.items() if name in RELATIONS]
     title = f"Median distance {medians['random']:.2f} between any two models"
     if children:
         title += f", {np.median(np.concatenate(children)):.2f} between child and parent"
-    headline(figure, title)
-    return figure
+    return headline(figure, title)
 
 
 def example_forecast(forecast):
@@ -593,12 +568,11 @@ def example_forecast(forecast):
     error = 100 * (actual["score"] - own["score"]).abs().mean()
     parents = kinds["parent"].groupby("benchmark")["score"].mean()
     parent_error = 100 * (actual["score"] - parents).abs().mean()
-    headline(
+    return headline(
         figure,
         f"{inside.sum()} of {len(inside)} scores are within the interval; mean error "
         f"{error:.1f} points (parents' mean: {parent_error:.1f})",
     )
-    return figure
 
 
 def _counted(number, noun):
