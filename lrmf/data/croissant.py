@@ -1,5 +1,7 @@
 """A snapshot's description in Croissant 1.0, with RAI fields, as data catalogues read it."""
 
+import json
+from pathlib import Path
 from urllib.parse import quote
 
 import numpy as np
@@ -7,48 +9,11 @@ import pandas as pd
 from pandas.api import types
 
 from .responses import observed, row_blocks
-from .schema import MANIFEST_FILE, RESPONSES_FILE, TABLE_FILES
+from .schema import KEYS, MANIFEST_FILE, RESPONSES_FILE, TABLE_FILES
 
 CROISSANT_FILE = "croissant.json"
-_CONTEXT = {
-    "@language": "en",
-    "@vocab": "https://schema.org/",
-    "citeAs": "cr:citeAs",
-    "column": "cr:column",
-    "conformsTo": "dct:conformsTo",
-    "cr": "http://mlcommons.org/croissant/",
-    "data": {"@id": "cr:data", "@type": "@json"},
-    "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
-    "dct": "http://purl.org/dc/terms/",
-    "equivalentProperty": "cr:equivalentProperty",
-    "examples": {"@id": "cr:examples", "@type": "@json"},
-    "extract": "cr:extract",
-    "field": "cr:field",
-    "fileObject": "cr:fileObject",
-    "fileProperty": "cr:fileProperty",
-    "fileSet": "cr:fileSet",
-    "format": "cr:format",
-    "includes": "cr:includes",
-    "isLiveDataset": "cr:isLiveDataset",
-    "jsonPath": "cr:jsonPath",
-    "key": "cr:key",
-    "md5": "cr:md5",
-    "parentField": "cr:parentField",
-    "path": "cr:path",
-    "rai": "http://mlcommons.org/croissant/RAI/",
-    "recordSet": "cr:recordSet",
-    "references": "cr:references",
-    "regex": "cr:regex",
-    "repeated": "cr:repeated",
-    "replace": "cr:replace",
-    "samplingRate": "cr:samplingRate",
-    "sc": "https://schema.org/",
-    "separator": "cr:separator",
-    "source": "cr:source",
-    "subField": "cr:subField",
-    "transform": "cr:transform",
-}
-_KEYS = {"models": ["model_id"], "items": ["item_id"], "lineage": ["parent", "child"]}
+# The terms that every Croissant description defines alike, as its specification gives them.
+_CONTEXT = json.loads(Path(__file__).with_name("croissant_context.json").read_text())
 _FORMATS = {".json": "application/json", ".parquet": "application/x-parquet"}
 _TYPES = (
     (types.is_bool_dtype, "sc:Boolean"),
@@ -140,5 +105,5 @@ def _records(table: str, frame: pd.DataFrame) -> dict:
         }
         for column in frame.columns
     ]
-    key = [{"@id": f"{table}/{column}"} for column in _KEYS[table]]
+    key = [{"@id": f"{table}/{column}"} for column in KEYS[table]]
     return {"@type": "cr:RecordSet", "@id": table, "name": table, "key": key, "field": fields}

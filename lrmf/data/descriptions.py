@@ -9,6 +9,7 @@ models have.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
+from graphlib import TopologicalSorter
 
 import numpy as np
 import pandas as pd
@@ -137,7 +138,7 @@ class Describer:
         self.table = table = _with_levels(table.reindex(self.ids))
         self._learn(table.iloc[: self.n_evaluated], terms)
         parents, order = _pedigree(self.ids, self.position, lineage.edges)
-        values, known = self._values(table), self._known(table)
+        values, known = self._read(table)
         self._children = {}
         for node, (found, _) in parents.items():
             for parent in found:
@@ -182,7 +183,7 @@ class Describer:
         table = _with_levels(_table(models, ids))
         values = np.vstack([self.values, np.zeros((len(new), self.values.shape[1]))])
         known = np.vstack([self.known, np.zeros((len(new), self.known.shape[1]), bool)])
-        said, is_said = self._values(table), self._known(table)
+        said, is_said = self._read(table)
         for column, part in enumerate(self.parts.values()):
             own = is_said[:, column]
             values[rows[own], part], known[rows[own], column] = said[own, part], True
@@ -227,11 +228,9 @@ class Describer:
         """Levels, terms, organizations, and the spread of sizes and dates."""
         self.levels = {}
         for field in FIELDS:
-            if field in table:
-                found = pd.unique(table[field])
-                found = sorted(level for level in found if level != UNKNOWN)
-                if len(found) > 1:
-                    self.levels[field] = found
+            found = sorted({*table.get(field, ())} - {UNKNOWN})
+            if len(found) > 1:
+                self.levels[field] = found
         widths = [1, 1, *(len(found) for found in self.levels.values())]
         ends = np.cumsum(widths)
         names = ["size", "date", *self.levels]
@@ -240,7 +239,7 @@ class Describer:
             for name, width, end in zip(names, widths, ends, strict=True)
         }
         self.range = np.full(2, np.nan)
-        values, known = self._values(table), self._known(table)
+        values, known = self._read(table)
         if known[:, 0].any():
             sizes = values[known[:, 0], 0]
             self.range = np.array([sizes.min(), sizes.max()])
@@ -252,33 +251,21 @@ class Describer:
         self.organizations = {name: row for row, name in enumerate(dict.fromkeys(organizations))}
         self.terms = terms or {name: Terms.fit(split, names) for name, split in SPLITS.items()}
 
-    def _values(self, table):
-        """Size, date and levels side by side (n, n_columns); 0 where unknown."""
-        values = np.zeros((len(table), max(part.stop for part in self.parts.values())))
+    def _read(self, table):
+        """Size, date and levels side by side (n, n_columns), 0 where unknown; which are known."""
+        values = np.full((len(table), max(part.stop for part in self.parts.values())), np.nan)
         if "params_b" in table:
-            values[:, 0] = np.nan_to_num(log_sizes(table))
+            values[:, 0] = log_sizes(table)
         if "created_at" in table:
-            values[:, 1] = ((read_dates(table["created_at"]) - _EPOCH) / _YEAR).fillna(0)
+            values[:, 1] = (read_dates(table["created_at"]) - _EPOCH) / _YEAR
         for field, found in self.levels.items():
             if field in table:
-                code = pd.Index(found).get_indexer(table[field])
-                rows = np.flatnonzero(code >= 0)
-                values[rows, self.parts[field].start + code[rows]] = 1
-        return values
-
-    def _known(self, table):
-        known = np.zeros((len(table), len(self.parts)), bool)
-        for column, field in enumerate(self.parts):
-            name = {"size": "params_b", "date": "created_at"}.get(field, field)
-            if name not in table:
-                continue
-            if field == "size":
-                known[:, column] = ~np.isnan(log_sizes(table))
-            elif field == "date":
-                known[:, column] = read_dates(table[name]).notna()
-            else:
-                known[:, column] = table[name] != UNKNOWN
-        return known
+                # A level that no evaluated model has is known, and none of these.
+                level, part = table[field].to_numpy(object), self.parts[field]
+                is_known = level != UNKNOWN
+                values[is_known, part] = level[is_known, None] == np.array(found, object)
+        known = ~np.isnan(values[:, [part.start for part in self.parts.values()]])
+        return np.nan_to_num(values), known
 
     def _inherit(self, names, values, known, parents, order, children):
         """Unknown fields, and sizes that cannot be, are those of relatives, on average.
@@ -373,21 +360,12 @@ def _pedigree(ids, position, edges):
         found, variances = parents.setdefault(own[child], ([], []))
         found.append(position[parent])
         variances.append(NODE_VARIANCES[relation or "finetune"])
-    # Kahn's order over the nodes among themselves.
+    # From the roots on, over the nodes among themselves.
     rows = {position[name]: row for name, row in own.items()}
-    waiting = {row: sum(p in rows for p in parents.get(row, ((),))[0]) for row in range(len(ids))}
-    kids = {}
-    for row, (found, _) in parents.items():
-        for parent in found:
-            if parent in rows:
-                kids.setdefault(rows[parent], []).append(row)
-    order = [row for row, count in waiting.items() if not count]
-    for row in order:
-        for kid in kids.get(row, ()):
-            waiting[kid] -= 1
-            if not waiting[kid]:
-                order.append(kid)
-    return parents, np.array(order, int)
+    above = {
+        row: [rows[p] for p in parents.get(row, ((),))[0] if p in rows] for row in range(len(ids))
+    }
+    return parents, np.array(list(TopologicalSorter(above).static_order()), int)
 
 
 def _ancestry(parents, order, above):

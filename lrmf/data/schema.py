@@ -101,7 +101,7 @@ _REQUIRED = {
     "items": list(_COLUMNS["items"]),
     "lineage": list(_COLUMNS["lineage"]),
 }
-_KEYS = {"models": ["model_id"], "items": ["item_id"], "lineage": ["parent", "child"]}
+KEYS = {"models": ["model_id"], "items": ["item_id"], "lineage": ["parent", "child"]}
 
 
 def find_problems(
@@ -177,7 +177,7 @@ def _table_problems(table: str, frame: pd.DataFrame) -> list[str]:
 
 def _column_problems(table: str, frame: pd.DataFrame, column: str) -> list[str]:
     """Values that break a rule of their column, gathered by fault; repeated ids."""
-    values, keys = frame[column], _KEYS[table]
+    values, keys = frame[column], KEYS[table]
     may_be_null = column not in _REQUIRED[table]
     culprits: dict[str, list[str]] = {}
     for row, (value, is_null) in enumerate(zip(values.tolist(), values.isna(), strict=True)):
@@ -254,7 +254,7 @@ def _cell(row: int, column: int, tables: dict) -> str:
     """Model and item of a cell, by id where the tables could be read."""
     names = []
     for table, index in (("models", row), ("items", column)):
-        frame, key = tables[table], _KEYS[table][0]
+        frame, key = tables[table], KEYS[table][0]
         is_named = frame is not None and key in frame
         names.append(
             f"{key} {quote(frame[key].iloc[index])}" if is_named else f"{table} row {index}"
