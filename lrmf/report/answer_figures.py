@@ -2,9 +2,8 @@
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import NullLocator
 
-from .layout import headline, label_ends
+from .layout import headline, label_ends, ticks_at
 from .style import BLACK, BLUE, GREEN, GREY, ORANGE, PAGE, PURPLE, SKY, VERMILLION
 
 _LOOKS = (
@@ -37,10 +36,8 @@ def chosen_answers(frame, *, finding):
             if line[column].notna().all():
                 axes.plot(line["n_answers"], line[column], **looks[strategy])
                 ends[strategy] = line[column].iloc[-1]
-        axes.set(xscale="log", xlabel="answers", xlim=(0.9 * numbers[0], 1.1 * numbers[-1]))
-        axes.set_ylim(bottom=0)
-        axes.set_xticks(numbers, [f"{n:g}" for n in numbers])
-        axes.xaxis.set_minor_locator(NullLocator())
+        ticks_at(axes, numbers)
+        axes.set(xlabel="answers", xlim=(0.9 * numbers[0], 1.1 * numbers[-1]), ylim=(0, None))
         if column == "mae":
             colors = {name: looks[name]["color"] for name in ends}
             label_ends(axes, ends, numbers[-1], colors=colors)

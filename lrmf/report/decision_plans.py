@@ -4,6 +4,7 @@ import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
 from ..baselines.registry import FORECASTER
+from ..evaluation.bootstrap import LEVEL
 from .layout import dot, headline, vertical
 from .style import BLACK, GREEN, GREY, ORANGE, PAGE, SKY, benchmark_name, predictor_style
 from .tables import rows_of
@@ -19,10 +20,7 @@ _LOOKS = {
     "best parent": {"color": GREEN, "marker": "^"},
     "base rate": {"color": GREY, "marker": "x"},
 }
-
-
-def _look(name):
-    return _LOOKS.get(name) or predictor_style(name)
+_VERDICTS = {"better": "better than", "worse": "worse than", LEVEL: f"{LEVEL} from"}
 
 
 def merge_plans(quality):
@@ -38,8 +36,9 @@ def merge_plans(quality):
     )
     for axes, (metric, label) in zip(panels, _PANELS.items(), strict=True):
         for entry in rows_of(quality, metric=metric).itertuples():
+            look = _LOOKS.get(entry.planner) or predictor_style(entry.planner)
             row = planners.index(entry.planner)
-            dot(axes, row, entry.value, entry.lower, entry.upper, _look(entry.planner))
+            dot(axes, row, entry.value, entry.lower, entry.upper, look)
         axes.set(xlabel=label, ylim=(-0.6, len(planners) - 0.4))
         axes.xaxis.set_major_locator(MaxNLocator(5))
     vertical(panels[0], 0, "chance", ha="left")
@@ -48,14 +47,11 @@ def merge_plans(quality):
     tau = rows_of(quality, metric="tau").set_index("planner")
     rivals = tau.drop(index=[FORECASTER.label, "Forecaster with card"], errors="ignore")
     best = rivals["value"].idxmax()
-    verdict = {"better": "better than", "worse": "worse than"}.get(
-        rivals.loc[best, "verdict"], "no clear difference from"
-    )
     return headline(
         figure,
         f"Forecasts ranked {n_merges:,} later merges ({n_cutoffs} cutoffs) with a rank correlation "
-        f"of {tau.loc[FORECASTER.label, 'value']:.2f}: {verdict} the {best} "
-        f"({rivals.loc[best, 'value']:.2f})",
+        f"of {tau.loc[FORECASTER.label, 'value']:.2f}: {_VERDICTS[rivals['verdict'][best]]} the "
+        f"{best} ({rivals.loc[best, 'value']:.2f})",
     )
 
 
@@ -108,28 +104,20 @@ def planning_answer(quality) -> str:
     at = quality.set_index(["metric", "planner"])
     n_merges, n_cutoffs = quality[["n_merges", "n_cutoffs"]].iloc[0]
     lines = [f"{n_merges} later merges, {n_cutoffs} cutoffs."]
-    names = {"tau": "rank correlation", "brier": "Brier score"}
-    words = {"better": "better than", "worse": "worse than"}
-    for metric, name in names.items():
-        rivals = ["parents' mean", "best parent"] + ["base rate"] * (metric == "brier")
-        found = []
-        for rival in rivals:
-            row = at.loc[(metric, rival)]
-            verdict = words.get(row["verdict"], "no clear difference from")
-            bounds = f"[{row['difference_lower']:+.3f}, {row['difference_upper']:+.3f}]"
-            found.append(
-                f"{verdict} the {rival} ({row['value']:.3f}; difference "
-                f"{row['difference']:+.3f} {bounds})"
-            )
-        lines.append(
-            f"The forecast's {name} is {at.loc[(metric, 'Forecaster'), 'value']:.3f}: "
-            f"{'; '.join(found)}."
-        )
-    if not any(
-        at.loc[(m, r), "verdict"] == "better"
-        for m in names
-        for r in ("parents' mean", "best parent")
-    ):
+    parents = ["parents' mean", "best parent"]
+    metrics = {
+        "tau": ("rank correlation", parents),
+        "brier": ("Brier score", [*parents, "base rate"]),
+    }
+    for metric, (name, rivals) in metrics.items():
+        found = [
+            f"{_VERDICTS[row.verdict]} the {rival} ({row.value:.3f}; difference "
+            f"{row.difference:+.3f} [{row.difference_lower:+.3f}, {row.difference_upper:+.3f}])"
+            for rival, row in at.loc[metric].loc[rivals].iterrows()
+        ]
+        value = at["value"][metric, FORECASTER.label]
+        lines.append(f"The forecast's {name} is {value:.3f}: {'; '.join(found)}.")
+    if not (at.loc[(list(metrics), parents), "verdict"] == "better").any():
         lines.append(
             "So far the forecast does not plan merges better than the scores of the "
             "parents do; what it adds is the interval, and the chance for merges whose "

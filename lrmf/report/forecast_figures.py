@@ -23,7 +23,6 @@ a Figure at its final size. Titles say what the frame shows, so they hold for an
 
 import matplotlib.pyplot as plt
 import numpy as np
-from matplotlib.ticker import NullLocator
 
 from ..baselines.registry import (
     CURVES,
@@ -36,7 +35,7 @@ from ..baselines.registry import (
     shown_in,
 )
 from ..evaluation.bootstrap import CLAIM
-from .layout import curves, dot, headline, label_ends, percent_limits, vertical
+from .layout import curves, dot, headline, label_ends, percent_limits, ticks_at, vertical
 from .style import BLACK, COLUMN, GREY, PAGE, SKY, benchmark_name, predictor_style
 from .tables import LEVELS, number, rows_of
 
@@ -129,11 +128,9 @@ def random_holdout_curve(comparison):
     low = frame[frame["density"] == frame["density"].min()].set_index("predictor")["value"]
     rival = low[_without_lineage(low.index)].idxmax()
     figure, panels = _curves_of_both_metrics(comparison, "density", rival)
-    values = sorted(comparison["density"].unique())
     for axes in panels:
-        axes.set(xscale="log", xlabel="share of the cells that were observed")
-        axes.set_xticks(values, [f"{100 * value:g}%" for value in values])
-        axes.xaxis.set_minor_locator(NullLocator())
+        ticks_at(axes, comparison["density"], write=lambda share: f"{100 * share:g}%")
+        axes.set_xlabel("share of the cells that were observed")
     return headline(
         figure,
         f"With {100 * frame['density'].min():g}% observed Forecaster reaches r = "
@@ -155,7 +152,7 @@ def few_shot_curve(comparison):
     rival, enough = _first_without_lineage(r)
     figure, panels = _curves_of_both_metrics(comparison, "k", rival)
     for axes in panels:
-        _scale_from_zero(axes, comparison["k"])
+        ticks_at(axes, comparison["k"], scale="symlog")
         axes.set(xlabel=f"{unit} revealed", xlim=(-0.1, 1.12 * comparison["k"].max()))
     start = f"Forecaster knows r = {number(r[FORECASTER.label].iloc[0], 2)} before any answer"
     if rival is None:
@@ -180,7 +177,7 @@ def lineage_ablation(strength, variants):
     x, bounds = strength["strength"], (strength["lower"], strength["upper"])
     panels[0].fill_between(x, *bounds, color=style["color"], alpha=0.15, lw=0)
     panels[0].plot(x, strength["value"], **style)
-    _scale_from_zero(panels[0], x)
+    ticks_at(panels[0], x, scale="symlog")
     panels[0].set(xlabel="lineage strength", ylabel=AXIS_LABELS["pearson"])
     panels[0].set_xlim(-0.15, x.max() * 1.3)
     _dots(panels[1], variants[::-1], "variant")
@@ -389,14 +386,6 @@ def _curves_of_both_metrics(comparison, x, rival):
     return figure, panels
 
 
-def _scale_from_zero(axes, values):
-    """A logarithmic scale that holds zero, with ticks at these values."""
-    values = sorted(set(values))
-    axes.set_xscale("symlog", linthresh=1, linscale=0.5)
-    axes.set_xticks(values, [f"{value:g}" for value in values])
-    axes.xaxis.set_minor_locator(NullLocator())
-
-
 def _scatter_with_intervals(axes, group, color):
     actual, forecast = 100 * group["actual"], 100 * group["predicted"]
     axes.vlines(
@@ -451,7 +440,7 @@ def _lines_by_benchmark(axes, frame, scale, color):
             look = {"color": color, "lw": 1.6, "marker": "o", "zorder": 3}
         axes.plot(line["k"], scale * line["value"], **look)
         ends[name] = scale * line["value"].iloc[-1]
-    _scale_from_zero(axes, frame["k"])
+    ticks_at(axes, frame["k"], scale="symlog")
     colors = dict.fromkeys(ends, GREY) | {"mean": color}
     label_ends(axes, ends, frame["k"].max(), colors=colors)
 

@@ -5,6 +5,7 @@ from functools import lru_cache
 import numpy as np
 from matplotlib.font_manager import FontProperties
 from matplotlib.textpath import TextPath
+from matplotlib.ticker import NullLocator
 
 from ..baselines.registry import FORECASTER, find
 from .style import GREY, SIMULATED, note_data, predictor_style, save_figure
@@ -160,6 +161,14 @@ def label_ends(axes, ends, x, *, colors, size=7):
             },
         )  # fmt: skip
     axes.set_ylim(low, high)
+
+
+def ticks_at(axes, values, *, scale="log", write="{:g}".format):
+    """A logarithmic x axis with ticks at these values; "symlog" holds zero, too."""
+    values = sorted(set(values))
+    axes.set_xscale(scale, **({"linthresh": 1, "linscale": 0.5} if scale == "symlog" else {}))
+    axes.set_xticks(values, map(write, values))
+    axes.xaxis.set_minor_locator(NullLocator())
 
 
 def percent_limits(frame):
