@@ -52,8 +52,6 @@ def test_unknown_has_a_level_and_rare_levels_are_pooled():
     levels = ["type=a", "type=b", "type=other", "type=unknown"]
     assert features.columns.tolist() == levels
     assert features.sum().tolist() == [3, 2, 2, 1]
-    pooled = model_features(models, min_share=3 / 8)
-    assert pooled.sum().to_dict() == {"type=a": 3, "type=other": 4, "type=unknown": 1}
     models["type"] = ["a", "a", "?", "", " a", np.nan, "a", "a"]
     assert model_features(models).sum().to_dict() == {"type=a": 5, "type=unknown": 3}
 
@@ -105,8 +103,6 @@ def test_bad_arguments_are_named():
     for other in (models.iloc[::-1], models.iloc[1:]):
         with pytest.raises(ValueError, match="not the 12 of the lineage"):
             model_features(other, lineage)
-    with pytest.raises(ValueError, match="min_share"):
-        model_features(models, min_share=2)
 
 
 @pytest.mark.parametrize("name", ["openllm-v1-items", "openllm-v2"])

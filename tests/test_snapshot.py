@@ -130,15 +130,9 @@ def test_benchmark_scores_are_weighted_means_of_observed_items(monkeypatch, bina
     assert scores["math"].isna().sum() == 4
 
 
-def test_benchmark_scores_of_some_rows_and_scattered_columns():
+def test_benchmark_scores_of_scattered_columns():
     snapshot = tiny_snapshot()
-    rows = np.array([7, 2])
     scores = benchmark_scores(snapshot.responses, snapshot.items)
-    some = benchmark_scores(snapshot.responses, snapshot.items, rows=rows)
-    pd.testing.assert_frame_equal(some, scores.loc[rows])
-    mask = np.isin(np.arange(12), rows)
-    masked = benchmark_scores(snapshot.responses, snapshot.items, rows=mask)
-    pd.testing.assert_frame_equal(masked, scores.loc[[2, 7]])
     order = np.random.default_rng(0).permutation(snapshot.n_items)
     mixed = benchmark_scores(snapshot.responses[:, order], snapshot.items.iloc[order])
     pd.testing.assert_frame_equal(mixed[scores.columns], scores)

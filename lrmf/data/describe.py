@@ -36,25 +36,21 @@ def _facts(counts: dict, lineage: Lineage) -> list[tuple[str, str, str]]:
     n_evaluated = counts["n_models"] - counts["n_unobserved_models"]
     n_benchmarks = len(counts["by_benchmark"])
     n_families, n_alone = (sizes > 1).sum(), (sizes == 1).sum()
+    families = "no model has a known relative"
+    if n_families:
+        families = f"{sizes[0]:,} members in the largest; {n_alone:,} models without relatives"
+    of_parents = (
+        f"{counts['n_with_parent']:,} models; {counts['n_unscored_ancestors']:,} of their "
+        "relatives are not among the models"
+    )
     return [
         ("models", f"{counts['n_models']:,}", f"{n_evaluated:,} of them evaluated"),
         ("items", f"{counts['n_items']:,}", f"{counts['responses']}, {n_benchmarks} benchmarks"),
         ("observed", f"{counts['density']:.1%}", f"{counts['n_observed']:,} {counts['responses']}"),
         ("edges", f"{counts['n_edges']:,}", _listed(relations)),
         ("dropped", f"{len(lineage.dropped):,}", _listed(dropped.rename(reasons))),
-        (
-            "with parents",
-            f"{counts['share_with_parent']:.1%}",
-            f"{counts['n_with_parent']:,} models; {counts['n_unscored_ancestors']:,} of their "
-            "relatives are not among the models",
-        ),
-        (
-            "families",
-            f"{n_families:,}",
-            f"{sizes[0]:,} members in the largest; {n_alone:,} models without relatives"
-            if n_families
-            else "no model has a known relative",
-        ),
+        ("with parents", f"{counts['share_with_parent']:.1%}", of_parents),
+        ("families", f"{n_families:,}", families),
     ]
 
 

@@ -9,12 +9,10 @@ from .lineage import Lineage
 CATEGORIES = ("architecture", "type", "precision", "chat_template", "merged", "moe")
 DATE_COLUMNS = ("evaluated_at", "created_at")
 UNKNOWN = "unknown"
-POOLED = "other"
+POOLED, MIN_SHARE = "other", 0.005  # levels of fewer models than that are pooled
 
 
-def model_features(
-    models: pd.DataFrame, lineage: Lineage | None = None, *, min_share: float = 0.005
-) -> pd.DataFrame:
+def model_features(models: pd.DataFrame, lineage: Lineage | None = None) -> pd.DataFrame:
     """Standardised log size and indicators of the categories, one row a model or a node.
 
     Parameters
@@ -22,13 +20,12 @@ def model_features(
     models : DataFrame, n_models rows
         The models table of a snapshot. Columns it lacks, and those with a single level, give no
         feature. ``params_b`` that is null or not positive is unknown: the average size, and an
-        indicator of its own. In the categories unknown is a level of its own.
+        indicator of its own. In the categories unknown is a level of its own, and levels of fewer
+        than 0.5% of the models, or of a single one, are pooled as "other".
     lineage : Lineage, optional
         Over the same models. The unscored nodes are appended, each with the (weighted) average of
         its neighbours, working outwards from the models; a node that no model can reach gets the
         average of all models.
-    min_share : float in [0, 1]
-        Levels of fewer than ``max(2, min_share * n_models)`` models are pooled as "other".
 
     Returns
     -------
@@ -38,7 +35,7 @@ def model_features(
     Raises
     ------
     ValueError
-        If the lineage is over other models, or ``min_share`` is out of range.
+        If the lineage is over other models.
 
     Examples
     --------
@@ -49,9 +46,7 @@ def model_features(
     1        b       1.0               0.0
     2        c       0.0               1.0
     """
-    if not 0 <= min_share <= 1:
-        raise ValueError(f"min_share must be in [0, 1], got {min_share}")
-    n_needed = max(2, min_share * len(models))
+    n_needed = max(2, MIN_SHARE * len(models))
     columns = [_size_columns(models)]
     columns += [_level_columns(models[name], n_needed) for name in CATEGORIES if name in models]
     index = pd.Index(models["model_id"], name="model_id")

@@ -408,8 +408,7 @@ def _checked_model_ids(model_ids: Iterable[str]) -> np.ndarray:
     index = pd.Index(np.asarray(list(model_ids), dtype=object))
     if not len(index):
         raise ValueError("model_ids is empty; a lineage needs at least one model")
-    faulty = [model_id for model_id in index if not _is_id(model_id)]
-    if faulty:
+    if faulty := [model_id for model_id in index if not _is_id(model_id)]:
         raise ValueError(f"model_ids must be texts, got {faulty[0]!r}; name every model")
     repeated = index[index.duplicated()]
     if len(repeated):
@@ -421,18 +420,15 @@ def _edge_table(edges: pd.DataFrame | Iterable[tuple[str, str, str]]) -> pd.Data
     """Edges with three object columns, checked for types and relations."""
     if not isinstance(edges, pd.DataFrame):
         triples = [tuple(edge) for edge in edges]
-        wrong = [edge for edge in triples if len(edge) != len(EDGE_COLUMNS)]
-        if wrong:
+        if wrong := [edge for edge in triples if len(edge) != len(EDGE_COLUMNS)]:
             raise ValueError(f"edge {wrong[0]!r} is not a triple (parent, child, relation)")
         edges = pd.DataFrame(triples, columns=list(EDGE_COLUMNS))
-    missing = [column for column in EDGE_COLUMNS if column not in edges]
-    if missing:
+    if missing := [column for column in EDGE_COLUMNS if column not in edges]:
         raise ValueError(f"edges lack column {missing[0]!r}; they need {', '.join(EDGE_COLUMNS)}")
     table = edges[list(EDGE_COLUMNS)].astype(object).reset_index(drop=True)
     for column in ("parent", "child"):
-        faulty = [(row, value) for row, value in enumerate(table[column]) if not _is_id(value)]
-        if faulty:
-            row, value = faulty[0]
+        if faulty := [row for row, value in enumerate(table[column]) if not _is_id(value)]:
+            row, value = faulty[0], table[column][faulty[0]]
             raise ValueError(f"edge {row} has the {column} {value!r}; name it or drop the edge")
     unknown = table[~table["relation"].isin(RELATIONS)]
     if len(unknown):
@@ -447,14 +443,11 @@ def _checked_weights(relation_weights: Mapping[str, float] | None) -> dict[str, 
     weights = dict.fromkeys(RELATIONS, 1.0)
     for relation, weight in (relation_weights or {}).items():
         if relation not in weights:
-            raise ValueError(
-                f"relation_weights names the unknown relation {relation!r}; "
-                f"use {', '.join(RELATIONS)}"
-            )
+            what = f"relation_weights names the unknown relation {relation!r}"
+            raise ValueError(f"{what}; use {', '.join(RELATIONS)}")
         if not np.isscalar(weight) or not np.isreal(weight) or not 0 <= weight < np.inf:
-            raise ValueError(
-                f"the weight of {relation!r} must be finite and at least 0, got {weight!r}"
-            )
+            what = f"the weight of {relation!r} must be finite and at least 0"
+            raise ValueError(f"{what}, got {weight!r}")
         weights[relation] = float(weight)
     return weights
 

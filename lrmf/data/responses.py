@@ -106,9 +106,7 @@ def row_blocks(
         yield start, np.asarray(responses[part if rows is None else rows[part]])
 
 
-def benchmark_scores(
-    responses: np.ndarray, items: pd.DataFrame, rows: np.ndarray | None = None
-) -> pd.DataFrame:
+def benchmark_scores(responses: np.ndarray, items: pd.DataFrame) -> pd.DataFrame:
     """Score of each model on each benchmark over the items it was evaluated on.
 
     ``score[u, b] = sum_i n_i z_ui / sum_i n_i`` over the observed items i of benchmark b, where n_i
@@ -119,12 +117,10 @@ def benchmark_scores(
     ----------
     responses : ndarray of shape (n_models, n_items)
     items : DataFrame with n_items rows and columns ``benchmark`` and ``n_trials``
-    rows : array of int or bool, optional
-        Models to score; all by default.
 
     Returns
     -------
-    DataFrame of shape (len(rows), n_benchmarks)
+    DataFrame of shape (n_models, n_benchmarks)
         Benchmarks in order of first appearance, indexed by row of ``responses``; NaN where no item
         of the benchmark was observed.
 
@@ -138,16 +134,14 @@ def benchmark_scores(
     1   1.0   NaN
     """
     weights, benchmarks = _benchmark_weights(responses, items, items["n_trials"].to_numpy())
-    rows = np.arange(len(responses)) if rows is None else np.asarray(rows)
-    rows = np.flatnonzero(rows) if rows.dtype == bool else rows.astype(np.intp)
-    scores = np.full((len(rows), len(benchmarks)), np.nan)
-    for start, block in row_blocks(responses, rows, bytes_per_cell=8):
+    scores = np.full((len(responses), len(benchmarks)), np.nan)
+    for start, block in row_blocks(responses, bytes_per_cell=8):
         seen = observed(block)
         earned = np.where(seen, block, 0).astype(weights.dtype) @ weights
         possible = seen.astype(weights.dtype) @ weights
         part = scores[start : start + len(block)]
         np.divide(earned, possible, out=part, where=possible > 0, dtype=float)
-    return pd.DataFrame(scores, index=rows, columns=benchmarks)
+    return pd.DataFrame(scores, columns=benchmarks)
 
 
 def observed_by_benchmark(responses: np.ndarray, items: pd.DataFrame) -> np.ndarray:

@@ -130,13 +130,12 @@ def find_problems(
     models.parquet: column 'model_id': 1 id(s) appear more than once: 'org/a'
     responses.npy: 1 value(s) not 0, 1 or 255, first 7 at model_id 'org/a', item_id 'q1'
     """
-    tables = {"models": models, "items": items, "lineage": lineage}
-    problems = [
-        f"{TABLE_FILES[table]}: expected a pandas DataFrame, got {type(frame).__name__}"
-        for table, frame in tables.items()
-        if not isinstance(frame, pd.DataFrame)
-    ]
-    tables = {k: frame if isinstance(frame, pd.DataFrame) else None for k, frame in tables.items()}
+    tables, problems = {"models": models, "items": items, "lineage": lineage}, []
+    for table, frame in tables.items():
+        if not isinstance(frame, pd.DataFrame):
+            kind = type(frame).__name__
+            problems.append(f"{TABLE_FILES[table]}: expected a pandas DataFrame, got {kind}")
+            tables[table] = None
     if not isinstance(responses, np.ndarray):
         kind = type(responses).__name__
         problems.append(f"{RESPONSES_FILE}: expected a NumPy array, got {kind}")
@@ -146,10 +145,8 @@ def find_problems(
 
 def content_problems(tables: dict, responses: np.ndarray | None) -> list[str]:
     """Problems of the tables and responses that could be read (None = could not)."""
-    problems = []
-    for table, frame in tables.items():
-        if frame is not None:
-            problems += _table_problems(table, frame)
+    known = {table: frame for table, frame in tables.items() if frame is not None}
+    problems = [problem for name in known for problem in _table_problems(name, known[name])]
     if responses is None:
         return problems
     malformed = _matrix_problems(responses, tables)
@@ -157,22 +154,15 @@ def content_problems(tables: dict, responses: np.ndarray | None) -> list[str]:
 
 
 def _table_problems(table: str, frame: pd.DataFrame) -> list[str]:
-    file = TABLE_FILES[table]
-    problems = []
-    repeated = [str(column) for column in frame.columns[frame.columns.duplicated()].unique()]
-    if repeated:
+    file, problems = TABLE_FILES[table], []
+    if repeated := [str(c) for c in frame.columns[frame.columns.duplicated()].unique()]:
         problems.append(f"{file}: repeats column {some(repeated)}; keep one of each")
-    missing = [column for column in _REQUIRED[table] if column not in frame]
-    if missing:
+    if missing := [column for column in _REQUIRED[table] if column not in frame]:
         problems.append(f"{file}: lacks column {some(missing)}; add it")
-    if problems:
-        return problems
-    if not len(frame) and table != "lineage":
-        return [f"{file}: has no rows; a snapshot needs at least one"]
-    for column in _COLUMNS[table]:
-        if column in frame:
-            problems += _column_problems(table, frame, column)
-    return problems
+    if not problems and not len(frame) and table != "lineage":
+        problems.append(f"{file}: has no rows; a snapshot needs at least one")
+    present = [] if problems else [column for column in _COLUMNS[table] if column in frame]
+    return problems + [p for column in present for p in _column_problems(table, frame, column)]
 
 
 def _column_problems(table: str, frame: pd.DataFrame, column: str) -> list[str]:

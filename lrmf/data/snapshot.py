@@ -23,6 +23,7 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -273,24 +274,20 @@ def load_snapshot(path: str | os.PathLike, *, verify_checksums: bool = True) -> 
             if not folder.exists():
                 what = "does not exist; create a snapshot with `lrmf simulate`, or check the path"
             raise SnapshotError(what, path)
-        return _load_settled(folder, verify_checksums=verify_checksums)
+        # Load again if another snapshot took the place meanwhile: never half of each.
+        while True:
+            before = _identity(folder)
+            try:
+                snapshot = _load(folder, verify_checksums=verify_checksums)
+            except (SnapshotError, OSError):
+                if _identity(folder) == before:
+                    raise
+            else:
+                if _identity(folder) == before:
+                    return snapshot
     except OSError as error:
-        reason = error.strerror or error
-        raise SnapshotError(f"cannot be read ({reason}); check the path", path) from error
-
-
-def _load_settled(folder: Path, *, verify_checksums: bool) -> Snapshot:
-    """Load, and again if another snapshot took the place meanwhile: never half of each."""
-    while True:
-        before = _identity(folder)
-        try:
-            snapshot = _load(folder, verify_checksums=verify_checksums)
-        except (SnapshotError, OSError):
-            if _identity(folder) == before:
-                raise
-        else:
-            if _identity(folder) == before:
-                return snapshot
+        what = f"cannot be read ({error.strerror or error})"
+        raise SnapshotError(f"{what}; check the path", path) from error
 
 
 def _identity(folder: Path) -> tuple | None:
@@ -309,7 +306,9 @@ def _load(folder: Path, *, verify_checksums: bool) -> Snapshot:
         table: _read_or_report(_read_table, folder / file, problems)
         for table, file in TABLE_FILES.items()
     }
-    responses = _read_or_report(_read_responses, folder / RESPONSES_FILE, problems)
+    # Unlike np.load this opens nothing but a plain array: no pickle, no archive.
+    open_array = partial(np.lib.format.open_memmap, mode="r")
+    responses = _read_or_report(open_array, folder / RESPONSES_FILE, problems)
     problems += content_problems(tables, responses)
     for count, table in _COUNTS.items():
         frame, said = tables[table], manifest.get(count)
@@ -405,11 +404,8 @@ def save_snapshot(
         with output_folder(target, last=MANIFEST_FILE, keep_others=True) as folder:
             _write_files(folder, manifest, tables, responses)
     except OSError as error:
-        reason = error.strerror or error
-        raise SnapshotError(
-            f"cannot be written ({reason}); choose a writable folder with enough space",
-            path,
-        ) from error
+        what = f"cannot be written ({error.strerror or error})"
+        raise SnapshotError(f"{what}; choose a writable folder with enough space", path) from error
     return load_snapshot(path, verify_checksums=False)
 
 
@@ -463,19 +459,17 @@ def _provenance_problems(provenance: dict) -> list[str]:
 
 def _file_problems(folder: Path, manifest: dict, *, verify_checksums: bool) -> list[str]:
     """Existence, size and checksum of the data files."""
-    listed = manifest.get("files")
-    unknown = (
-        sorted(set(listed) - {*DATA_FILES, DESCRIPTION_FILE}) if isinstance(listed, dict) else []
-    )
-    problems = [
-        f"{MANIFEST_FILE}: files names {some(unknown)}, which is no file of a snapshot; remove it"
-    ] * bool(unknown)
+    listed, problems = manifest.get("files"), []
+    is_listed = isinstance(listed, dict)
+    if unknown := sorted({*listed} - {*DATA_FILES, DESCRIPTION_FILE}) if is_listed else []:
+        what = f"files names {some(unknown)}, which is no file of a snapshot; remove it"
+        problems.append(f"{MANIFEST_FILE}: {what}")
     for file in DATA_FILES:
         path = folder / file
         if not path.is_file():
             what = "is not a file" if path.exists() else "is missing"
             problems.append(f"{file}: {what}; restore it or write the snapshot anew")
-        elif isinstance(listed, dict):
+        elif is_listed:
             try:
                 problems += _integrity_problems(path, listed.get(file), verify_checksums)
             except OSError as error:
@@ -532,11 +526,6 @@ def _read_table(path: Path) -> pd.DataFrame:
     return frame
 
 
-def _read_responses(path: Path) -> np.memmap:
-    # Unlike np.load this opens nothing but a plain array: no pickle, no archive.
-    return np.lib.format.open_memmap(path, mode="r")
-
-
 def check_target(path: str | os.PathLike, *, overwrite: bool = False) -> None:
     """Refuse a place where `save_snapshot` would write nothing; `SnapshotError` says why."""
     if problems := _target_problems(Path(path).resolve(), overwrite=overwrite):
@@ -553,12 +542,10 @@ def _target_problems(target: Path, *, overwrite: bool) -> list[str]:
     if not entries:
         return []
     if not overwrite:
-        return [
-            "already exists; choose another folder, delete it, or pass overwrite=True in Python"
-        ]
-    foreign = sorted(
-        e for e in entries - {MANIFEST_FILE, CROISSANT_FILE, *DATA_FILES} if not e.startswith(".")
-    )
+        what = "choose another folder, delete it, or pass overwrite=True in Python"
+        return [f"already exists; {what}"]
+    entries_of_others = entries - {MANIFEST_FILE, CROISSANT_FILE, *DATA_FILES}
+    foreign = sorted(name for name in entries_of_others if not name.startswith("."))
     if foreign or MANIFEST_FILE not in entries:
         what = f"holds {some(foreign)}" if foreign else f"has no {MANIFEST_FILE}"
         return [f"{what}, so it is not only a snapshot and is not overwritten; move it away"]
@@ -605,11 +592,7 @@ def _write_table(path: Path, frame: pd.DataFrame) -> None:
 
 
 def _write_responses(path: Path, responses: np.ndarray) -> None:
-    header = {
-        "descr": responses.dtype.str,
-        "fortran_order": False,
-        "shape": responses.shape,
-    }
+    header = {"descr": responses.dtype.str, "fortran_order": False, "shape": responses.shape}
     with path.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for _, block in row_blocks(responses):
