@@ -48,12 +48,10 @@ def lineage_counts(lineage: Lineage) -> pd.DataFrame:
         "children of a parent": children[children > 0],
         "parents of a merge": merged[merged > 0],
     }
-    rows = [
-        (quantity, value, count)
-        for quantity, values in quantities.items()
-        for value, count in zip(*np.unique(values, return_counts=True), strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["quantity", "value", "count"])
+    counts = {
+        name: pd.Series(values).value_counts().sort_index() for name, values in quantities.items()
+    }
+    return pd.concat(counts, names=["quantity", "value"]).rename("count").reset_index()
 
 
 def family_table(lineage: Lineage, average: pd.Series) -> pd.DataFrame:
@@ -191,8 +189,7 @@ def parent_child_correlations(
     """
     rng = np.random.default_rng(seed)
     rows = []
-    present = [relation for relation in RELATIONS if (pairs["relation"] == relation).any()]
-    for relation in [ANY_RELATION, *present]:
+    for relation in [ANY_RELATION, *RELATIONS]:
         chosen = pairs if relation == ANY_RELATION else pairs[pairs["relation"] == relation]
         for benchmark, group in chosen.groupby("benchmark", sort=False):
             if len(group) >= _MIN_PAIRS:

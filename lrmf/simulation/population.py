@@ -14,6 +14,7 @@ PRETRAINED, FINETUNE, MERGE, ADAPTER, QUANTIZED = range(5)
 RELATION_OF_KIND = np.array(["none", "finetune", "merge", "adapter", "quantized"], dtype=object)
 RECORDED_NONE, RECORDED_FIRST, RECORDED_ALL, RECORDED_GRANDPARENT = range(4)
 
+CHAT = "chat models (RLHF, DPO, IFT, ...)"  # a type of the leaderboard
 ARCHITECTURES = "Alder Birch Cedar Elm Fir Hazel Juniper Larch Maple Rowan".split()
 
 
@@ -258,9 +259,7 @@ def describe_models(
     moe = merged & (rng.random(n_nodes) < 0.04)
     params_b = population.family_size_b[family] * np.where(moe, 1.7, 1.0)
     types = _types(kind, rng)
-    template_share = np.select(
-        [types == "pretrained", types == "chat models (RLHF, DPO, IFT, ...)"], [0.1, 0.75], 0.5
-    )
+    template_share = np.select([types == "pretrained", types == CHAT], [0.1, 0.75], 0.5)
     template = rng.random(n_nodes) < template_share
     copied = rng.random(n_nodes) < 0.5
     for node, parents in enumerate(population.parents):
@@ -309,13 +308,8 @@ def _dates(
 
 
 def _types(kind: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    merge, tuned, chat, continued, pretrained = (
-        "base merges and moerges",
-        "fine-tuned on domain-specific datasets",
-        "chat models (RLHF, DPO, IFT, ...)",
-        "continuously pretrained",
-        "pretrained",
-    )
+    merge, tuned = "base merges and moerges", "fine-tuned on domain-specific datasets"
+    chat, continued, pretrained = CHAT, "continuously pretrained", "pretrained"
     draw = rng.random(len(kind))
     of_merges = np.select([draw < 0.63, draw < 0.87], [merge, tuned], chat)
     of_others = np.select([draw < 0.58, draw < 0.97], [tuned, chat], continued)

@@ -67,8 +67,8 @@ NOTE = (
     "Simulated data: every model, item and answer is invented. Aggregate statistics follow the "
     "Open LLM Leaderboard; results on this snapshot say nothing about real models."
 )
-MIN_MODELS, MAX_MODELS = 30, 100_000
-MIN_ITEMS, MAX_ITEMS = len(BENCHMARKS), 1_000_000
+MIN_MODELS, MIN_ITEMS = 30, len(BENCHMARKS)
+RANGES = ((MIN_MODELS, 100_000), (MIN_ITEMS, 1_000_000), (0, 2**63 - 1))  # the seed's last
 
 _BLOCK_CELLS = 2**22
 
@@ -167,9 +167,11 @@ def simulate(
         ...
     ValueError: n_models must be a whole number from 30 to 100000, got 2
     """
-    _check_whole_number("n_models", n_models, MIN_MODELS, MAX_MODELS)
-    _check_whole_number("n_items", n_items, MIN_ITEMS, MAX_ITEMS)
-    _check_whole_number("seed", seed, 0, 2**63 - 1)
+    sizes = {"n_models": n_models, "n_items": n_items, "seed": seed}
+    for (name, value), (low, high) in zip(sizes.items(), RANGES, strict=True):
+        is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
+        if not is_whole or not low <= value <= high:
+            raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
     config, item_config = AnswerConfig(), ItemConfig()
     rng = np.random.default_rng(seed)
     settings = PopulationConfig() if population is None else population
@@ -178,9 +180,7 @@ def simulate(
     edges = recorded_edges(population)
     items = make_items(n_items)
     retention = _draw_retention(population.kind, rng, config)
-    skills, minor = _draw_abilities(
-        population, cards, retention, rng, config, n_minor=item_config.n_minor
-    )
+    skills, minor = _draw_abilities(population, cards, retention, rng, config, item_config.n_minor)
     rows = np.flatnonzero(population.scored)
     rows = rows[np.argsort(cards["model_id"].to_numpy(dtype=str)[rows])]
     curves = draw_curves(items, skills[rows], rng, item_config)
@@ -201,9 +201,7 @@ def simulate(
         items=items,
         lineage=lineage,
         responses=responses,
-        provenance={
-            "simulation": {"n_models": int(n_models), "n_items": int(n_items), "seed": int(seed)}
-        },
+        provenance={"simulation": {name: int(value) for name, value in sizes.items()}},
     )
 
 
@@ -234,12 +232,6 @@ def write_simulated(
     return save_snapshot(path, **vars(simulated), overwrite=overwrite)
 
 
-def _check_whole_number(name: str, value: int, low: int, high: int) -> None:
-    is_whole = isinstance(value, int | np.integer) and not isinstance(value, bool)
-    if not is_whole or not low <= value <= high:
-        raise ValueError(f"{name} must be a whole number from {low} to {high}, got {value!r}")
-
-
 def _draw_retention(kind: np.ndarray, rng: np.random.Generator, config: AnswerConfig) -> np.ndarray:
     """Draw c_u in [0, 1], how much of its parents a model keeps; 0 for the pretrained."""
     retention = np.zeros(len(kind))
@@ -255,7 +247,6 @@ def _draw_abilities(
     retention: np.ndarray,
     rng: np.random.Generator,
     config: AnswerConfig,
-    *,
     n_minor: int,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Skills (n_nodes, 6) with mean 0 and sd 1 over the scored models, and minor factors."""

@@ -86,13 +86,12 @@ def _lineage_statistics(snapshot: Snapshot) -> dict[str, float]:
     lineage = Lineage.from_edges(snapshot.lineage, models["model_id"])
     if not len(lineage.edges):
         return {}
-    is_child = np.bincount(lineage.child_index, minlength=lineage.n_nodes) > 0
-    is_child = is_child[: lineage.n_models]
+    is_child = np.isin(np.arange(lineage.n_models), lineage.child_index)
+    is_unscored = lineage.parent_index >= lineage.n_models
     merged = models["merged"].to_numpy(dtype=bool)
     families = np.bincount(lineage.families)
     families = families[families > 1]
-    children = np.bincount(lineage.parent_index)
-    children = children[children > 0]
+    children = np.unique(lineage.parent_index, return_counts=True)[1]
     depth = pd.Series(lineage.depth[: lineage.n_models][is_child])
     relation = lineage.edges["relation"].to_numpy()
     degrees = pd.Series(lineage.child_index[relation == "merge"]).value_counts()
@@ -102,9 +101,7 @@ def _lineage_statistics(snapshot: Snapshot) -> dict[str, float]:
         "lineage: share of merged models with a known parent": is_child[merged].mean(),
         "lineage: edges per model": len(relation) / snapshot.n_models,
         "lineage: share of finetunes among edges": (relation == "finetune").mean(),
-        "lineage: share of edges from unscored parents": np.mean(
-            lineage.parent_index >= lineage.n_models
-        ),
+        "lineage: share of edges from unscored parents": is_unscored.mean(),
         "lineage: families": len(families),
         "lineage: models in a family, 90% quantile": np.quantile(families, 0.9),
         "lineage: models in the largest family": families.max(),
@@ -131,12 +128,10 @@ def _score_statistics(snapshot: Snapshot, scores: pd.DataFrame) -> dict[str, flo
         "size: median, billions": np.nanmedian(size_b),
         "size: sd of log size": np.nanstd(np.log(size_b)),
         "size: r with the average score": _pearson(np.log(size_b), average),
-        "score: largest relative error of six sds": np.max(
-            np.abs(scores.std(ddof=0).to_numpy() / SCORE_SD - 1)
-        ),
-        "score: largest error of 15 correlations": np.max(
-            np.abs(correlation - BENCHMARK_CORRELATION)
-        ),
+        "score: largest relative error of six sds": (scores.std(ddof=0) / SCORE_SD - 1).abs().max(),
+        "score: largest error of 15 correlations": np.abs(
+            correlation - BENCHMARK_CORRELATION
+        ).max(),
         "score: variance on the first of six components": components[-1],
     }
 
@@ -165,8 +160,8 @@ def _inheritance_statistics(snapshot: Snapshot, scores: np.ndarray) -> dict[str,
     logits = logit(np.clip(scores, 0.005, 0.995))
     change = logits[child] - logits[parent]
     for names, one, other in (("bbh and mmlu_pro", 1, 5), ("ifeval and math", 0, 2)):
-        r = _pearson(change[:, one], change[:, other])
-        statistics[f"change, finetune: correlation of {names}"] = r
+        name = f"change, finetune: correlation of {names}"
+        statistics[name] = _pearson(change[:, one], change[:, other])
     return statistics
 
 
@@ -179,15 +174,14 @@ def _answer_statistics(snapshot: Snapshot) -> dict[str, float]:
     means = [item_means[own] for own in by_benchmark]
     # The largest possible standard deviation is that of items that all or no models solve.
     std = [mean.std() / np.sqrt(mean.mean() * (1 - mean.mean())) for mean in means]
+    shares = [seen[:, own].mean() for own in by_benchmark]
     residuals = np.where(seen, answers - item_means, np.nan).astype(np.float32)
     for own in by_benchmark:
         residuals[:, own] -= residuals[:, own].mean(axis=1, keepdims=True)
     statistics = {
         "answers: sd of item means over the largest possible": np.mean(std),
         "answers: models observed on every benchmark": seen.all(axis=1).mean(),
-        "answers: cells observed, mean of benchmarks": np.mean(
-            [seen[:, own].mean() for own in by_benchmark]
-        ),
+        "answers: cells observed, mean of benchmarks": np.mean(shares),
     }
     for name, pairs in _pairs_to_compare(snapshot):
         agreement, residual_r = _compare_answers(answers, residuals, pairs)
