@@ -109,13 +109,11 @@ class BoostedTrees(ForecastInBlocks):
 
         Scores are shrunk as by `n_prior` more responses at the item mean.
         """
-        sums, counts = [], []
+        total, count = np.zeros((2, len(self.responses_), self.member_.shape[1]), np.float32)
         for start in range(0, len(self.responses_), BLOCK_MODELS):
-            block = self.responses_[start : start + BLOCK_MODELS]
-            values, seen = residuals(block, self.item_means_)
-            sums.append(values @ self.member_)
-            counts.append(seen @ self.member_)
-        total, count = np.concatenate(sums), np.concatenate(counts)
+            block = slice(start, start + BLOCK_MODELS)
+            values, seen = residuals(self.responses_[block], self.item_means_)
+            total[block], count[block] = values @ self.member_, seen @ self.member_
         self.benchmark_means_ = self.item_means_ @ self.member_ / self.member_.sum(axis=0)
         residual = total / np.maximum(count + n_prior, 1)
         scores = np.where(count > 0, self.benchmark_means_ + residual, np.nan)
@@ -173,11 +171,9 @@ class BoostedTrees(ForecastInBlocks):
     def _forecast_block(self, rows, columns, revealed):
         y = self.forecast(rows)
         known = self.responses_[rows] if revealed is None else revealed
-        if self.profile_ is not None:
-            updated = self._update_answers(y, known, self.profile_.predict_proba(rows))
-        else:
-            updated = self._update_proportions(y, known)
-        return updated[:, columns]
+        if self.profile_ is None:
+            return self._update_proportions(y, known)[:, columns]
+        return self._update_answers(y, known, self.profile_.predict_proba(rows))[:, columns]
 
     def forecast(self, rows) -> np.ndarray:
         """Forecast y (n_rows, n_benchmarks) from the inputs alone."""

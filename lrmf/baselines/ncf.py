@@ -7,7 +7,7 @@ from sklearn.neural_network import MLPClassifier, MLPRegressor
 
 from ..data.features import model_features
 from ..data.response_kinds import ANSWERS, kind_of
-from ..data.responses import observed, observed_counts, reveal
+from ..data.responses import has_responses, observed, reveal
 from ..data.statistics import benchmark_codes, column_std, item_means
 from .base import BLOCK_CELLS, cells_asked
 from .factorization import MFWithFeatures
@@ -63,9 +63,7 @@ class NCF(BaseEstimator):
         output = _AnswerOutput if kind_of(responses) is ANSWERS else _ProportionOutput
         self.output_ = output(self)
         self.network_ = self.output_.network(
-            hidden_layer_sizes=self.hidden,
-            learning_rate_init=3e-3,
-            random_state=self.seed,
+            hidden_layer_sizes=self.hidden, learning_rate_init=3e-3, random_state=self.seed
         )
         self._train(*self._episodes(rng))
         return self
@@ -102,9 +100,7 @@ class NCF(BaseEstimator):
             columns.append(model_features(models).to_numpy())
         if lineage is not None:
             family = lineage.families[: len(self.responses_)]
-            sizes = np.bincount(
-                family[observed_counts(self.responses_) > 0], minlength=family.max() + 1
-            )
+            sizes = np.bincount(family[has_responses(self.responses_)])
             columns.append(family[:, None] == np.flatnonzero(sizes >= self.min_family))
         return np.column_stack(columns).astype(np.float32)
 
@@ -120,17 +116,17 @@ class NCF(BaseEstimator):
 
     def _episodes(self, rng) -> tuple[np.ndarray, np.ndarray]:
         """Inputs and answers of cells whose model shows a random subset of its other answers."""
-        scored = np.flatnonzero(observed_counts(self.responses_) > 0)
+        scored = np.flatnonzero(has_responses(self.responses_))
         n_items = self.responses_.shape[1]
         per_model = min(n_items, max(1, self.n_cells // len(scored)))
         repeats = int(np.clip(self.n_cells // (per_model * len(scored)), 1, MAX_EPISODES))
         step = max(1, BLOCK_CELLS // n_items)
-        parts = []
-        for _ in range(repeats):
-            for start in range(0, len(scored), step):
-                parts.append(self._episode(scored[start : start + step], per_model, rng))
-        inputs, answers = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return inputs, answers
+        parts = [
+            self._episode(scored[start : start + step], per_model, rng)
+            for _ in range(repeats)
+            for start in range(0, len(scored), step)
+        ]
+        return tuple(map(np.concatenate, zip(*parts, strict=True)))
 
     def _episode(self, rows, per_model, rng) -> tuple[np.ndarray, np.ndarray]:
         answers = np.asarray(self.responses_[rows])

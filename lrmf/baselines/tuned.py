@@ -40,9 +40,7 @@ class InnerSplit:
 
     def revealed(self, k: int) -> np.ndarray | None:
         """The first k responses of each hidden model; None for k = 0."""
-        if not k:
-            return None
-        return reveal(self.truth, self.order < k)
+        return reveal(self.truth, self.order < k) if k else None
 
     def target(self, k: int) -> np.ndarray:
         """The observed cells left to forecast once k are revealed."""
@@ -66,15 +64,13 @@ def inner_splits(responses, lineage=None, *, n_splits=2, seed=0) -> Iterator[Inn
     if len(scored) <= n_hidden:
         return  # nothing would be left to learn from
     n_items = responses.shape[1]
-    for number in range(n_splits):
-        rows = np.sort(chosen[number * n_hidden : (number + 1) * n_hidden])
-        if not len(rows):
-            return
+    for start in range(0, min(n_splits * n_hidden, len(chosen)), n_hidden):
+        rows = np.sort(chosen[start : start + n_hidden])
         columns = np.sort(rng.permutation(n_items)[:MAX_ITEMS])
         train = responses[:, columns] if len(columns) < n_items else responses
         truth = train[rows]
-        train = without(train, rows)
-        yield InnerSplit(train, rows, columns, truth, random_places(observed(truth), rng))
+        places = random_places(observed(truth), rng)
+        yield InnerSplit(without(train, rows), rows, columns, truth, places)
 
 
 class Tuned(BaseEstimator):

@@ -4,7 +4,7 @@ All frames are those of `lrmf.evaluation.evaluate`. Where a snapshot cannot serv
 dates, no lineage, no instances) the frames are empty, and everything here passes emptiness on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
@@ -61,10 +61,7 @@ def bootstrap(
     for key, group in groups:
         resamples = {"n_boot": n_boot, "seed": seed, "cluster": cluster}
         draws, counts = _draws(group, metrics, benchmark, **resamples)
-        rows = [
-            (*key, *_interval_row(draws, name, metric, benchmark, reference))
-            for name, metric in draws
-        ]
+        rows = [(*key, *row) for row in _interval_rows(draws, benchmark, reference)]
         counted = {"n_models": len(counts), "n_clusters": counts.nunique()}
         parts.append(pd.DataFrame(rows, columns=[*by, *COMPARISON[:-2]]).assign(**counted))
     return pd.concat(parts, ignore_index=True)
@@ -74,8 +71,6 @@ def within_families(
     forecasts: pd.DataFrame,
     *,
     min_models: int = 15,
-    reference: str = FORECASTER.label,
-    metrics: Sequence[str] = ("pearson", "mae"),
     n_boot: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
@@ -93,14 +88,13 @@ def within_families(
     large = sizes.index[sizes >= min_models]
     if large.empty:
         return pd.DataFrame(columns=["family", *COMPARISON])
-    resamples, parts, rows = {"n_boot": n_boot, "seed": seed, "cluster": None}, [], []
+    resamples, parts, rows = {"n_boot": n_boot, "cluster": None}, [], []
     for family in large:
         group = forecasts[forecasts["family"] == family]
-        draws, _ = _draws(group, metrics, "all", **resamples | {"seed": [seed, int(family)]})
+        metrics, seeds = ("pearson", "mae"), [seed, int(family)]
+        draws, _ = _draws(group, metrics, "all", seed=seeds, **resamples)
         parts.append(draws)
-        for name, metric in draws:
-            row = _interval_row(draws, name, metric, "all", reference)
-            rows.append((str(family), *row, sizes[family], sizes[family]))
+        rows += [(str(family), *row, sizes[family], sizes[family]) for row in _interval_rows(draws)]
     # Every family counts once in the value, and as often as it is drawn in a resample.
     rng, n = np.random.default_rng([seed, 2]), len(large)
     drawn = rng.multinomial(n, np.full(n, 1 / n), size=n_boot if n >= MIN_CLUSTERS else 0)
@@ -109,9 +103,7 @@ def within_families(
         key: (weights * np.stack([draws[key][: len(weights)] for draws in parts], 1)).sum(axis=1)
         for key in parts[0]
     }
-    for name, metric in means:
-        row = _interval_row(means, name, metric, "all", reference)
-        rows.append(("mean", *row, sizes[large].sum(), n))
+    rows += [("mean", *row, sizes[large].sum(), n) for row in _interval_rows(means)]
     return pd.DataFrame(rows, columns=["family", *COMPARISON])
 
 
@@ -180,15 +172,16 @@ def _draw(forecasts, metric, benchmark, weights, models) -> np.ndarray:
     return np.mean(values, axis=0)
 
 
-def _interval_row(draws, name, metric, benchmark, reference) -> tuple:
-    own = draws[name, metric]
-    difference = draws.get((reference, metric), np.full_like(own, np.nan)) - own
-    row = [name, metric, benchmark]
-    for values in (own, difference):
-        resampled = values[1:][np.isfinite(values[1:])]
-        bounds = np.quantile(resampled, TAILS) if len(resampled) else (np.nan, np.nan)
-        row += [values[0], *bounds]
-    return tuple(row)
+def _interval_rows(draws, benchmark="all", reference=FORECASTER.label) -> Iterator[tuple]:
+    """For each predictor and metric: the value and the difference, with their intervals."""
+    for (name, metric), own in draws.items():
+        difference = draws.get((reference, metric), np.full_like(own, np.nan)) - own
+        row = [name, metric, benchmark]
+        for values in (own, difference):
+            resampled = values[1:][np.isfinite(values[1:])]
+            bounds = np.quantile(resampled, TAILS) if len(resampled) else (np.nan, np.nan)
+            row += [values[0], *bounds]
+        yield tuple(row)
 
 
 def spread_over_folds(forecasts: pd.DataFrame) -> pd.DataFrame:

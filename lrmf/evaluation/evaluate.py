@@ -130,13 +130,16 @@ def forecast_split(
     benchmarks = list(items["benchmark"].unique())
     member = (items["benchmark"].to_numpy()[:, None] == np.array(benchmarks)).astype(np.float32)
     sums, histogram = _cell_sums(truth, predicted, split, expected, member, items["n_trials"])
-    lower, upper = _intervals(scores, split.rows, benchmarks)
     position, column = np.nonzero(sums["n_items"])
     ids = lineage.node_ids[split.rows][position]
     frame = pd.DataFrame({"model_id": ids, "benchmark": np.array(benchmarks)[column]})
     for key in ("actual", "predicted", "expected"):
         frame[key] = (sums[key] / np.maximum(sums["weight"], 1))[position, column]
-    frame["lower"], frame["upper"] = lower[position, column], upper[position, column]
+    for bound in ("lower", "upper"):
+        wide = pd.DataFrame(index=split.rows, columns=benchmarks, dtype=float)
+        if scores is not None:
+            wide = scores.pivot(index="row", columns="benchmark", values=bound).reindex_like(wide)
+        frame[bound] = wide.to_numpy()[position, column]
     frame["n_items"] = sums["n_items"][position, column].astype(int)
     for key in ("log_loss", "brier"):
         total = sums.get(key, np.full_like(sums["n_items"], np.nan))
@@ -213,15 +216,6 @@ def _predict(fitted, split) -> tuple[np.ndarray, pd.DataFrame | None]:
     if hasattr(fitted, "predict_scores"):
         scores = fitted.predict_scores(split.rows, target=split.target, **given)
     return expected, scores
-
-
-def _intervals(scores, rows, benchmarks) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds by row and benchmark; NaN where there are none."""
-    if scores is None:
-        return (np.full((len(rows), len(benchmarks)), np.nan),) * 2
-    wide = scores.pivot(index="row", columns="benchmark", values=["lower", "upper"])
-    wide = wide.reindex(index=rows)
-    return tuple(wide[bound].reindex(columns=benchmarks).to_numpy() for bound in ("lower", "upper"))
 
 
 def annotate_forecasts(

@@ -73,10 +73,9 @@ def _keep(models, rows, kept):
 
 def _divide(models, rows, factor):
     """The table with the sizes of `rows` divided."""
+    divisor = np.where(np.isin(np.arange(len(models)), rows), factor, 1)
     size = pd.to_numeric(models["params_b"], errors="coerce").to_numpy(float, na_value=np.nan)
-    size = size.copy()
-    size[rows] /= factor
-    return models.assign(params_b=size)
+    return models.assign(params_b=size / divisor)
 
 
 def incomplete_cards(

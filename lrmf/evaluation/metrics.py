@@ -107,9 +107,7 @@ class _Table:
         """Models that have a value, by column."""
         if metric in self.losses:
             return np.isfinite(self.losses[metric]).sum(axis=0)
-        if metric in ("coverage", "width", "interval_score"):
-            return np.isfinite(self.lower).sum(axis=0)
-        return np.isfinite(self.error).sum(axis=0)
+        return np.isfinite(self.lower if metric in INTERVALS else self.error).sum(axis=0)
 
 
 def _flatten_constants(forecasts: pd.DataFrame) -> pd.Series:

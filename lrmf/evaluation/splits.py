@@ -176,18 +176,13 @@ def homogeneous(
     responses: np.ndarray,
     lineage: Lineage,
     *,
-    family: int | None = None,
     n_folds: int = 5,
     seeds: Sequence[int] = (0,),
     max_hops: int = 2,
 ) -> Iterator[Split]:
-    """Zero-shot within one family, trained on that family only and on all families.
-
-    `family` is a label of `lineage.families`; None takes the family with most scored models.
-    """
+    """Zero-shot within the family with most scored models, trained on it only and on all."""
     families = lineage.families[: lineage.n_models]
-    if family is None:
-        family = int(np.bincount(families[_scored(responses)]).argmax())
+    family = int(np.bincount(families[_scored(responses)]).argmax())
     members_only = without(responses, np.flatnonzero(families != family))
     for seed in seeds:
         rng = np.random.default_rng(seed)
