@@ -183,8 +183,8 @@ def _chosen(_, __, texts: tuple[str, ...]) -> list[str] | None:
 _PATH = click.Path(path_type=Path)
 _file = partial(click.option, type=_PATH)
 _snapshot = click.argument("snapshot", type=_PATH)
-_fit = _file("--model", required=True, help="fit to use, from `lrmf fit`")
-_fit_or_none = _file(
+_saved_fit = _file("--model", required=True, help="fit to use, from `lrmf fit`")
+_saved_or_own_fit = _file(
     "--model",
     show_default="fit this snapshot first",
     help="fit to use, from `lrmf fit` on the same items",
@@ -305,7 +305,7 @@ def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> No
     from . import hub
 
     options["datasets"] = list(options["datasets"]) or None
-    _check_source(dry_run, **options)
+    _check_source(dry_run=dry_run, **options)
     options["client"] = hub.Client(say=_say_above_bar)
     if dry_run:
         for name in ("source", "datasets", "lineage_of"):
@@ -313,10 +313,8 @@ def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> No
         print(hub.estimate(**options))
         return
     hub.crawl(out, **options, resume=resume, n_workers=workers, say=_say_above_bar)
-    snapshot, lineage = _load(out)
-    from .data.describe import describe
-
-    print(describe(snapshot, lineage), end="\n\n")
+    snapshot = _describe(out)
+    print()
     if n_scores := snapshot.provenance.get("n_scores"):
         n_used = snapshot.provenance["n_scores_used"]
         print(f"scores: {n_used:,} of {n_scores:,} used; score_sources.parquet says of each why")
@@ -334,18 +332,16 @@ def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> No
         print(f"{n_again:,} ids or files failed; --resume asks for them again")
 
 
-def _check_source(dry_run: bool, *, source, lineage_of, datasets, **options) -> None:
+def _check_source(*, source, lineage_of, **options) -> None:
     """Refuse options that say nothing about the source of the scores."""
-    chosen = [name for name, value in {**options, "dry_run": dry_run}.items() if value]
     if lineage_of:
-        unfit = [*chosen, *(["datasets"] if datasets else [])]
-        what = "--lineage-of keeps the scores of its snapshot"
+        unfit, what = options.keys(), "--lineage-of keeps the scores of its snapshot"
     elif source == "community":
-        unfit = [name for name in chosen if name in ("benchmarks", "instances", "dry_run")]
+        unfit = {"benchmarks", "instances", "dry_run"}
         what = "--source community is chosen by --datasets and --models-from"
     else:
-        unfit, what = ["datasets"] if datasets else [], "--datasets belongs to --source community"
-    if unfit := [name for name in unfit if name != "client"]:
+        unfit, what = {"datasets"}, "--datasets belongs to --source community"
+    if unfit := [name for name, value in options.items() if value and name in unfit]:
         raise click.UsageError(f"{what}; leave out --{unfit[0].replace('_', '-')}")
 
 
@@ -363,9 +359,7 @@ def import_(source: str, files: tuple[Path, ...], out: Path, proportions: bool) 
     from .importers import import_files
 
     left_out = import_files(source, files, out, proportions=proportions)[1]
-    from .data.describe import describe
-
-    print(describe(*_load(out)))
+    _describe(out)
     for place, reason in left_out:
         _say(f"left out: {place}: {reason}")
 
@@ -380,9 +374,7 @@ def _say_above_bar(message: str) -> None:
 @_snapshot
 def validate(snapshot: Path) -> None:
     """Check a snapshot and summarise it."""
-    from .data.describe import describe
-
-    print(describe(*_load(snapshot)))
+    _describe(snapshot)
 
 
 @program.command()
@@ -420,7 +412,7 @@ def fit(snapshot: Path, model: Path, stats: Path | None, **parameters) -> None:
     "--item-probabilities",
     help="matrix to write as well (.npy): expected responses, float32 (n_models, n_items)",
 )
-@_fit_or_none
+@_saved_or_own_fit
 @_with(_FIT_OPTIONS)
 def predict(snapshot: Path, out: Path, item_probabilities, model, **parameters) -> None:
     """Forecast every model of a snapshot on every benchmark."""
@@ -448,7 +440,7 @@ def predict(snapshot: Path, out: Path, item_probabilities, model, **parameters) 
 
 
 @program.command()
-@_fit
+@_saved_fit
 @click.option(
     "--from", "candidates", callback=_ids, metavar="ID,ID,...", help="evaluated models to merge"
 )
@@ -477,7 +469,7 @@ def plan(model: Path, candidates, top, out: Path | None, **options) -> None:
 @program.command()
 @_snapshot
 @_file("--out", required=True, help="page to write (.html)")
-@_fit_or_none
+@_saved_or_own_fit
 def explore(snapshot: Path, out: Path, model: Path | None) -> None:
     """Write a page to look at families and to forecast models of one's own."""
     _check_places({"--out": out}, [*_files_of(snapshot), model])
@@ -491,7 +483,7 @@ def explore(snapshot: Path, out: Path, model: Path | None) -> None:
 
 
 _NEW_MODEL_OPTIONS = (
-    _fit,
+    _saved_fit,
     click.option("--parents", callback=_ids, help="ids of the parents: org/a,org/b"),
     click.option(
         "--relation",
@@ -641,6 +633,15 @@ def _load(path: Path) -> tuple:
 
     snapshot = load_snapshot(path)
     return snapshot, Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
+
+
+def _describe(path: Path):
+    """Print what is in a snapshot, and return it."""
+    from .data.describe import describe
+
+    snapshot, lineage = _load(path)
+    print(describe(snapshot, lineage))
+    return snapshot
 
 
 def _fitted(snapshot, lineage, parameters: dict):
