@@ -81,11 +81,9 @@ def family_picture(
         }
         for node in sorted(shown, key=lambda node: (generation[node], height[node]))
     ]
-    edges = lineage.edges.loc[:, ["parent", "child", "relation"]]
-    is_shown = np.zeros(lineage.n_nodes, dtype=bool)
-    is_shown[list(shown)] = True
-    drawn = is_shown[lineage.parent_index] & is_shown[lineage.child_index]
-    return pd.DataFrame(rows), edges[drawn].reset_index(drop=True)
+    edges = lineage.edges[["parent", "child", "relation"]]
+    is_drawn = np.isin([lineage.parent_index, lineage.child_index], list(shown)).all(axis=0)
+    return pd.DataFrame(rows), edges[is_drawn].reset_index(drop=True)
 
 
 def family_layout(lineage: Lineage, family: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -110,30 +108,25 @@ def family_layout(lineage: Lineage, family: int) -> tuple[np.ndarray, np.ndarray
 
 def _graph(lineage, members):
     """The family as a graph over node numbers."""
-    is_member = np.zeros(lineage.n_nodes, dtype=bool)
-    is_member[members] = True
     graph = nx.DiGraph()
     graph.add_nodes_from(members.tolist())
-    relation = lineage.edges["relation"].to_numpy()
-    for edge in np.flatnonzero(is_member[lineage.child_index]):
-        parent, child = int(lineage.parent_index[edge]), int(lineage.child_index[edge])
-        graph.add_edge(parent, child, relation=relation[edge])
+    is_inside = np.isin(lineage.child_index, members)
+    parents, children = lineage.parent_index[is_inside], lineage.child_index[is_inside]
+    relations = lineage.edges["relation"].to_numpy()[is_inside]
+    for edge in zip(parents.tolist(), children.tolist(), relations, strict=True):
+        graph.add_edge(*edge[:2], relation=edge[2])
     return graph
 
 
 def _grow(graph, chosen, n_nodes):
     """Add neighbours, those with most children first, until there are so many nodes."""
     chosen = set(chosen)
-    border = {node for member in chosen for node in _relatives(graph, member)} - chosen
-    while border and len(chosen) < n_nodes:
-        node = min(border, key=lambda node: (-graph.out_degree(node), graph.in_degree(node), node))
-        chosen.add(node)
-        border = (border | _relatives(graph, node)) - chosen
+    while len(chosen) < n_nodes:
+        border = nx.node_boundary(graph.to_undirected(as_view=True), chosen)
+        if not border:
+            break
+        chosen.add(min(border, key=lambda n: (-graph.out_degree(n), graph.in_degree(n), n)))
     return chosen
-
-
-def _relatives(graph, node):
-    return set(graph.predecessors(node)) | set(graph.successors(node))
 
 
 def _with_children(graph, backbone, n_models, n_nodes):
@@ -149,11 +142,7 @@ def _with_children(graph, backbone, n_models, n_nodes):
         if name in children
     ]
     in_turn = [node for turn in zip_longest(*queues) for node in turn if node is not None]
-    chosen = dict.fromkeys(backbone)
-    for node in in_turn:
-        if len(chosen) < n_nodes:
-            chosen[node] = None
-    return set(chosen)
+    return set(list(dict.fromkeys([*backbone, *in_turn]))[: max(n_nodes, len(backbone))])
 
 
 def _generations(graph):

@@ -97,12 +97,11 @@ def _panel(axes, frame, place):
 
 
 def _finding(frames) -> str:
-    r = {name: [] for name in ("single", "all")}
+    single, both = [], []
     for frame in frames.values():
-        r["single"].append(frame.loc[frame["reads"].isin(SINGLE), "value"].max())
-        r["all"].append(frame.set_index("predictor").loc[FORECASTER.label, "value"])
-    single, both = (", ".join(number(value, 2) for value in values) for values in r.values())
+        single.append(number(frame.loc[frame["reads"].isin(SINGLE), "value"].max(), 2))
+        both.append(number(frame.set_index("predictor").loc[FORECASTER.label, "value"], 2))
     return (
-        f"Card or tree alone forecast unseen models at r = {single} at best; "
-        f"card, tree and name together, by Forecaster, at {both}"
+        f"Card or tree alone forecast unseen models at r = {', '.join(single)} at best; "
+        f"card, tree and name together, by Forecaster, at {', '.join(both)}"
     )

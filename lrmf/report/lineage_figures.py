@@ -146,7 +146,7 @@ def size_against_score(sizes):
         axes.plot(place, middle, "o", color=BLUE, ms=4.5)
     axes.set(xscale="log", xlabel="size, billions of parameters")
     axes.set_ylabel("average standardised score")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.xaxis.set_major_formatter("{x:g}")
     r = np.corrcoef(np.log(size), average)[0, 1]
     return headline(
         figure,
@@ -169,13 +169,11 @@ def lineage_structure(counts):
         at_least = group["count"][::-1].cumsum()[::-1] / group["count"].sum()
         axes.plot(group["value"], at_least, "o-", ms=3, color=BLUE)
         axes.set(xlabel=quantity, yscale="log")
-        axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
-        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set(major_formatter=_percent, minor_locator=NullLocator())
         if group["value"].max() > 20:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
-            axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-            axes.xaxis.set_minor_locator(NullLocator())
+            axes.xaxis.set(major_formatter="{x:g}", minor_locator=NullLocator())
         else:
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     panels[0][0].set_ylabel("at least so many")
@@ -223,7 +221,12 @@ def _with_places(nodes, edges):
     start, end, gap = _lanes(nodes[free == generation])
     nodes = nodes.assign(x=generation.map(start), lane_end=generation.map(end), gap=gap)
     room = free.map(end) - nodes["x"] - _TO_NAME - _TO_LINK
-    texts = [_fitting(node, width) for node, width in zip(nodes.itertuples(), room, strict=True)]
+    # The longest form of each name that fits, or the shortest one.
+    names = [[_name(node, n) for n in _NAME_LENGTHS] for node in nodes.itertuples()]
+    texts = [
+        next((name for name in forms if _name_width(name) < width + 1e-6), forms[-1])
+        for forms, width in zip(names, room, strict=True)
+    ]
     widths = np.array([_name_width(text) for text in texts])
     return nodes.assign(text=texts, name_end=nodes["x"] + _TO_NAME + widths)
 
@@ -275,12 +278,6 @@ def _widest(width, members):
     return width.groupby(members["generation"]).max()
 
 
-def _fitting(node, width):
-    names = [_name(node, n_letters) for n_letters in _NAME_LENGTHS]
-    fit = (name for name in names if _name_width(name) < width + 1e-6)
-    return next(fit, names[-1])
-
-
 def _name(node, n_letters):
     return _shorten(node.label, n_letters) + (f" +{node.n_hidden}" if node.n_hidden else "")
 
@@ -327,8 +324,8 @@ def _draw_members(figure, axes, nodes):
 def _family_handles(edges, known):
     counts = edges["relation"].value_counts()
     handles = [
-        Line2D([], [], label=f"{relation} ({counts[relation]})", **RELATIONS[relation])
-        for relation in RELATIONS
+        Line2D([], [], label=f"{relation} ({counts[relation]})", **style)
+        for relation, style in RELATIONS.items()
         if relation in counts
     ]
     for label, face, edge in (("evaluated", "#21918C", BLACK), ("not evaluated", "white", GREY)):
@@ -455,7 +452,7 @@ def convergence(objective):
     figure, axes = plt.subplots(figsize=(COLUMN, 2.2))
     axes.plot(objective["sweep"][:-1], values[:-1] / values[-1] - 1, "o-", color=BLUE)
     axes.set(xlabel="sweep", ylabel="above the final value", yscale="log")
-    axes.yaxis.set_major_formatter(lambda share, _: f"{100 * share:g}%")
+    axes.yaxis.set_major_formatter(_percent)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     n_sweeps, n_rises = len(values) - 1, int((np.diff(values) > 0).sum())
     sweeps = _counted(n_sweeps, "sweep")
@@ -514,15 +511,18 @@ def factor_distances(distances):
     values = {name: group["distance"].to_numpy() for name, group in _groups(distances, "kind")}
     groups = {name: group for name, group in values.items() if len(group) >= _MIN_DISTANCES_SHOWN}
     figure, axes = plt.subplots(figsize=(COLUMN, 0.9 + 0.26 * len(groups)))
-    sns.boxplot(
-        distances, x="distance", y="kind", order=groups, hue="kind", ax=axes, whis=(5, 95),
-        showfliers=False, width=0.6, linewidth=0.7, linecolor=BLACK, saturation=1,
-        palette={name: SKY if name in RELATIONS else "white" for name in values},
+    # Not by seaborn, which calls Matplotlib's box plot in a way that is deprecated.
+    drawn = axes.boxplot(
+        list(groups.values()), positions=range(len(groups)), orientation="horizontal",
+        whis=(5, 95), showfliers=False, widths=0.6, patch_artist=True,
         medianprops={"color": BLACK, "lw": 1.5},
     )  # fmt: skip
+    for box, name in zip(drawn["boxes"], groups, strict=True):
+        box.set(facecolor=SKY if name in RELATIONS else "white", linewidth=0.7)
+    axes.invert_yaxis()
     ticks = [f"{_PAIRS[name]} ({len(group):,})" for name, group in groups.items()]
     axes.set_yticks(range(len(ticks)), ticks)
-    axes.set(ylabel="", xlabel=f"distance, {distances['unit'].iloc[0]}", xlim=(0, None))
+    axes.set(xlabel=f"distance, {distances['unit'].iloc[0]}", xlim=(0, None))
     axes.grid(axis="y", visible=False)
     medians = {name: np.median(group) for name, group in groups.items()}
     children = [group for name, group in values.items() if name in RELATIONS]
@@ -540,9 +540,8 @@ def example_forecast(forecast):
     forecast : DataFrame model_id, benchmark, kind (forecast, actual, parent, benchmark mean),
         source (the parent's id), score, lower, upper (shares of correct answers)
     """
-    benchmarks = list(dict.fromkeys(forecast["benchmark"]))
-    place = dict(zip(benchmarks, range(len(benchmarks)), strict=True))
-    kinds = {name: group for name, group in _groups(forecast, "kind")}
+    place = {name: column for column, name in enumerate(forecast["benchmark"].unique())}
+    kinds = dict(iter(_groups(forecast, "kind")))
     figure, axes = plt.subplots(figsize=(COLUMN, 2.8))
     n_parents = kinds["parent"]["source"].nunique()
     looks = {
@@ -553,12 +552,11 @@ def example_forecast(forecast):
     }
     for kind, (marker, color, shift, label) in looks.items():
         x = kinds[kind]["benchmark"].map(place) + shift
-        y = 100 * kinds[kind]["score"]
-        edge = (color, 1.2) if kind == "benchmark mean" else ("white", 0.4)
-        axes.plot(x, y, marker, color=color, ms=4.5, mec=edge[0], mew=edge[1], label=label)
-        if kind == "forecast":
-            axes.vlines(x, 100 * kinds[kind]["lower"], 100 * kinds[kind]["upper"], color=color)
-    names = [benchmark_name(name) for name in benchmarks]
+        score, lower, upper = 100 * kinds[kind][["score", "lower", "upper"]].to_numpy(float).T
+        edge = {"mec": color, "mew": 1.2} if marker == "_" else {"mec": "white", "mew": 0.4}
+        axes.plot(x, score, marker, color=color, ms=4.5, label=label, **edge)
+        axes.vlines(x, lower, upper, color=color)  # only forecasts have bounds
+    names = [benchmark_name(name) for name in place]
     axes.set_xticks(range(len(names)), names, fontsize=6 if len("".join(names)) > 32 else 7)
     axes.set(ylabel="score, % correct")
     axes.grid(axis="x", visible=False)
@@ -573,6 +571,10 @@ def example_forecast(forecast):
         f"{inside.sum()} of {len(inside)} scores are within the interval; mean error "
         f"{error:.1f} points (parents' mean: {parent_error:.1f})",
     )
+
+
+def _percent(share, _):
+    return f"{100 * share:g}%"
 
 
 def _counted(number, noun):

@@ -12,13 +12,11 @@ SIMULATED = "Simulated"  # how the label of made-up data begins
 COLUMN, PAGE = 3.35, 6.9  # inches: one column and the full width of the paper
 
 # Okabe and Ito (2008); every colour comes with a marker and a line of its own.
-BLUE, VERMILLION, GREEN, PURPLE = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
-ORANGE, SKY, BLACK, GREY = "#E69F00", "#56B4E9", "#000000", "#767676"
-
 PALETTE = {
-    "blue": BLUE, "vermillion": VERMILLION, "green": GREEN, "purple": PURPLE, "orange": ORANGE,
-    "sky": SKY, "black": BLACK, "grey": GREY,
+    "blue": "#0072B2", "vermillion": "#D55E00", "green": "#009E73", "purple": "#CC79A7",
+    "orange": "#E69F00", "sky": "#56B4E9", "black": "#000000", "grey": "#767676",
 }  # fmt: skip
+BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, BLACK, GREY = PALETTE.values()
 RELATIONS = {
     "finetune": {"color": BLUE, "linestyle": "-"},
     "merge": {"color": VERMILLION, "linestyle": "--"},
@@ -42,8 +40,8 @@ def use_style(*, screen_dpi=None):
 def predictor_style(name):
     """Colour, marker and line of a predictor by its registry entry; unknown names are grey."""
     entry = find(name)
-    look = {"color": PALETTE[entry.color], "marker": entry.marker}
-    return look | {"linestyle": entry.linestyle}
+    color = PALETTE[entry.color]
+    return {"color": color, "marker": entry.marker, "linestyle": entry.linestyle}
 
 
 def benchmark_name(benchmark):
