@@ -65,18 +65,16 @@ class LineageMean(_Baseline):
         if self.hops == 1:
             return self._neighbour_mean(rows, columns)
         families = self.lineage_.families
-        concerned = np.isin(families, families[rows])
-        concerned &= np.diff(self.lineage_.adjacency.indptr) > 0
-        nodes = np.flatnonzero(concerned)
+        is_linked = np.diff(self.lineage_.adjacency.indptr) > 0
+        nodes = np.flatnonzero(np.isin(families, families[rows]) & is_linked)
         scored = nodes[nodes < len(self.responses_)]
         known = np.zeros((len(nodes), len(columns)), dtype=np.float32)
         fixed = np.zeros(known.shape, dtype=np.float32)
         known[: len(scored)], fixed[: len(scored)] = self._known(scored, columns)
         extended = harmonic_extension(self.precision_[nodes][:, nodes], known, fixed)
-        place = np.searchsorted(nodes, rows).clip(max=max(0, len(nodes) - 1))
-        found = np.zeros(len(rows), bool) if not len(nodes) else nodes[place] == rows
         result = np.zeros((len(rows), len(columns)), dtype=np.float32)
-        result[found] = extended[place[found]]
+        found = np.isin(rows, nodes)
+        result[found] = extended[np.searchsorted(nodes, rows[found])]
         return result
 
     def _neighbour_mean(self, rows, columns) -> np.ndarray:
@@ -119,10 +117,8 @@ def harmonic_extension(
         solution[:, columns] = _solve_directly(matrix, values[:, columns], fixed[:, columns[0]])
     rest = np.flatnonzero(sizes[group] < FACTORIZED_COLUMNS)
     for start in range(0, len(rest), ITERATED_COLUMNS):
-        columns = rest[start : start + ITERATED_COLUMNS]
-        solution[:, columns] = _solve_iteratively(
-            matrix, values[:, columns], fixed[:, columns], rtol
-        )
+        own = rest[start : start + ITERATED_COLUMNS]
+        solution[:, own] = _solve_iteratively(matrix, values[:, own], fixed[:, own], rtol)
     return solution
 
 

@@ -9,12 +9,11 @@ import pandas as pd
 from pandas.api import types
 
 from .responses import observed, row_blocks
-from .schema import KEYS, MANIFEST_FILE, RESPONSES_FILE, TABLE_FILES
+from .schema import KEYS, RESPONSES_FILE, TABLE_FILES
 
 CROISSANT_FILE = "croissant.json"
 # The terms that every Croissant description defines alike, as its specification gives them.
 _CONTEXT = json.loads(Path(__file__).with_name("croissant_context.json").read_text())
-_FORMATS = {".json": "application/json", ".parquet": "application/x-parquet"}
 _TYPES = (
     (types.is_bool_dtype, "sc:Boolean"),
     (types.is_integer_dtype, "sc:Integer"),
@@ -74,18 +73,16 @@ def describe_as_croissant(
 
 
 def _file(name: str, entry: dict) -> dict:
-    about = {
-        MANIFEST_FILE: "The manifest",
-        RESPONSES_FILE: "Matrix of responses, models x items, in the order of the tables (NumPy)",
-    }
+    is_matrix = name == RESPONSES_FILE
+    about = "Matrix of responses, models x items, in the order of the tables (NumPy)"
     return {
         "@type": "cr:FileObject",
         "@id": name,
         "name": name,
-        "description": about.get(name, "Table"),
+        "description": about if is_matrix else "Table",
         "contentUrl": name,
         "contentSize": f"{entry['bytes']} B",
-        "encodingFormat": _FORMATS.get("." + name.rpartition(".")[2], "application/octet-stream"),
+        "encodingFormat": f"application/{'octet-stream' if is_matrix else 'x-parquet'}",
         "sha256": entry["sha256"],
     }
 

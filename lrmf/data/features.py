@@ -53,8 +53,7 @@ def model_features(models: pd.DataFrame, lineage: Lineage | None = None) -> pd.D
     features = pd.concat(columns, axis=1).astype(np.float64).set_axis(index)
     if lineage is None:
         return features
-    known = np.array_equal(index.to_numpy(dtype=object), lineage.node_ids[: lineage.n_models])
-    if not known:
+    if not np.array_equal(index.to_numpy(dtype=object), lineage.node_ids[: lineage.n_models]):
         raise ValueError(
             f"the {len(index)} models are not the {lineage.n_models} of the lineage; build it "
             "with Lineage.from_edges(edges, models['model_id'])"
@@ -119,12 +118,9 @@ def log_sizes(models: pd.DataFrame) -> np.ndarray:
 
 def _size_columns(models: pd.DataFrame) -> pd.DataFrame:
     columns = pd.DataFrame(index=range(len(models)))
-    if "params_b" not in models:
-        return columns
-    log_size = log_sizes(models)
+    log_size = log_sizes(models) if "params_b" in models else np.full(len(models), np.nan)
     is_known = ~np.isnan(log_size)
-    known = log_size[is_known]
-    if len(np.unique(known)) > 1:
+    if len(np.unique(known := log_size[is_known])) > 1:
         columns["log_size"] = np.nan_to_num((log_size - known.mean()) / known.std())
     if is_known.any() and not is_known.all():
         columns[f"log_size={UNKNOWN}"] = ~is_known

@@ -88,12 +88,8 @@ def _rows(lines: Iterable[bytes], *, strict: bool = False) -> Iterator[dict]:
     """The objects of JSON Lines or of one JSON array; an empty one for what is none."""
     decode, rest, in_array, is_first = json.JSONDecoder().raw_decode, "", False, True
     for number, line in enumerate(lines, 1):
-        text = (
-            line.decode("utf-8", "strict" if strict else "surrogateescape")
-            .removeprefix("\ufeff")
-            .strip()
-        )
-        if not text:
+        text = line.decode("utf-8", "strict" if strict else "surrogateescape")
+        if not (text := text.removeprefix("\ufeff").strip()):
             continue
         if is_first:
             is_first, in_array = False, text.startswith("[")

@@ -66,7 +66,7 @@ def evaluate(
         the training responses (its `chosen_`), as a JSON object.
     """
     others = lineages or {}
-    if unknown := sorted(set(others) - set(predictors)):
+    if unknown := sorted(others.keys() - predictors.keys()):
         raise ValueError(f"lineages names {', '.join(unknown)}, but predictors does not")
     groups = (list(group) for _, group in groupby(splits, key=lambda split: id(split.train)))
     with workers(n_jobs):
@@ -189,11 +189,10 @@ def _histogram(forecast, actual, target, member) -> np.ndarray:
 
 def _pooled_auc(parts, keys, benchmarks) -> pd.DataFrame:
     """AUC over the target cells of all folds, by benchmark, and its mean over benchmarks."""
-    pooled = {}
+    pooled, rows = {}, []
     for _, (label, histogram) in parts:
         key = tuple(label.get(name, np.nan) for name in keys)
         pooled[key] = pooled.get(key, 0) + histogram
-    rows = []
     for key, counts in pooled.items():
         wrong, right = counts[:, 0], counts[:, 1]
         below = wrong.cumsum(axis=1) - wrong / 2
@@ -209,13 +208,12 @@ def _pooled_auc(parts, keys, benchmarks) -> pd.DataFrame:
 
 def _predict(fitted, split) -> tuple[np.ndarray, pd.DataFrame | None]:
     """Forecast of every item, and of scores from predictors that offer intervals."""
-    given = {"revealed": split.revealed}
+    cells = {"revealed": split.revealed, "target": split.target}
     if hasattr(fitted, "predict_both"):
-        return fitted.predict_both(split.rows, target=split.target, **given)
-    expected, scores = fitted.predict_proba(split.rows, **given), None
-    if hasattr(fitted, "predict_scores"):
-        scores = fitted.predict_scores(split.rows, target=split.target, **given)
-    return expected, scores
+        return fitted.predict_both(split.rows, **cells)
+    expected = fitted.predict_proba(split.rows, revealed=split.revealed)
+    has_scores = hasattr(fitted, "predict_scores")
+    return expected, fitted.predict_scores(split.rows, **cells) if has_scores else None
 
 
 def annotate_forecasts(
@@ -340,9 +338,7 @@ def add_strata(forecasts: pd.DataFrame) -> pd.DataFrame:
     """Columns `distance` ("1 hop", ...) and `relatives`, how many were trained on within two."""
     if forecasts.empty:
         return forecasts
-    hops = forecasts["hops"].to_numpy()
+    hops, number = forecasts["hops"], forecasts["n_relatives"]
     distance = np.select([hops == 1, hops == 2, hops > 2], DISTANCES, "none")
-    number = forecasts["n_relatives"].to_numpy()
-    within = [(low <= number) & (number <= high) for low, high in RELATIVES.values()]
-    relatives = np.select(within, list(RELATIVES), "none")
-    return forecasts.assign(distance=distance, relatives=relatives)
+    within = [number.between(*bounds) for bounds in RELATIVES.values()]
+    return forecasts.assign(distance=distance, relatives=np.select(within, list(RELATIVES), "none"))

@@ -5,7 +5,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..baselines.registry import FORECASTER
 from ..evaluation.bootstrap import LEVEL
-from .layout import dot, headline, vertical
+from .layout import band, dot, headline, vertical
 from .style import BLACK, GREEN, GREY, ORANGE, PAGE, SKY, benchmark_name, predictor_style
 from .tables import rows_of
 
@@ -72,9 +72,7 @@ def benchmarks_to_run(quality, order):
     for axes, (error, label) in zip(panels, labels.items(), strict=True):
         for strategy, look in looks.items():
             line = rows_of(quality, strategy=strategy, error=error).sort_values("n_run")
-            axes.fill_between(
-                line["n_run"], line["lower"], line["upper"], color=look["color"], alpha=0.15, lw=0
-            )
+            band(axes, line, "n_run", look["color"])
             axes.plot(line["n_run"], line["value"], **look)
         axes.set(xlabel="benchmarks run", ylabel=f"{label}, points", ylim=(0, None))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

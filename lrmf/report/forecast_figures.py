@@ -35,7 +35,7 @@ from ..baselines.registry import (
     shown_in,
 )
 from ..evaluation.bootstrap import CLAIM
-from .layout import curves, dot, headline, label_ends, percent_limits, ticks_at, vertical
+from .layout import band, curves, dot, headline, label_ends, percent_limits, ticks_at, vertical
 from .style import BLACK, COLUMN, GREY, PAGE, SKY, benchmark_name, predictor_style
 from .tables import LEVELS, number, rows_of
 
@@ -174,9 +174,8 @@ def lineage_ablation(strength, variants):
     variants = rows_of(variants, metric="pearson", predictor=LRMF.label)
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.3), width_ratios=(4, 3))
     style = predictor_style(LRMF.label)
-    x, bounds = strength["strength"], (strength["lower"], strength["upper"])
-    panels[0].fill_between(x, *bounds, color=style["color"], alpha=0.15, lw=0)
-    panels[0].plot(x, strength["value"], **style)
+    band(panels[0], strength, "strength", style["color"])
+    panels[0].plot(x := strength["strength"], strength["value"], **style)
     ticks_at(panels[0], x, scale="symlog")
     panels[0].set(xlabel="lineage strength", ylabel=AXIS_LABELS["pearson"])
     panels[0].set_xlim(-0.15, x.max() * 1.3)

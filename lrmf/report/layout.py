@@ -128,15 +128,18 @@ def curves(axes, frame, x):
         line = frame[frame["predictor"] == name].sort_values(x)
         style = predictor_style(name)
         if name == FORECASTER.label:
-            axes.fill_between(
-                line[x], line["lower"], line["upper"], color=style["color"], alpha=0.15, lw=0
-            )
+            band(axes, line, x, style["color"])
         if len(line) > 1:
             axes.plot(line[x], line["value"], label=name, **style)
         else:
             axes.axhline(line["value"].iloc[0], **(style | {"marker": ""}))
         ends[name] = line["value"].iloc[-1]
     label_ends(axes, ends, frame[x].max(), colors={n: predictor_style(n)["color"] for n in ends})
+
+
+def band(axes, line, x, color):
+    """The interval around a line."""
+    axes.fill_between(line[x], line["lower"], line["upper"], color=color, alpha=0.15, lw=0)
 
 
 def label_ends(axes, ends, x, *, colors, size=7):

@@ -17,11 +17,10 @@ from scipy.special import ndtr, ndtri
 from .targets import BENCHMARKS, SCORE_SD
 
 # Numbers of items of the Open LLM Leaderboard, version 2, by benchmark and subtask.
+_SUBTASKS = pd.read_csv(Path(__file__).with_name("subtasks.csv"), index_col="subtask")
 SUBTASK_ITEMS = {
-    benchmark: dict(zip(rows["subtask"], rows["n_items"].tolist(), strict=True))
-    for benchmark, rows in pd.read_csv(Path(__file__).with_name("subtasks.csv")).groupby(
-        "benchmark", sort=False
-    )
+    benchmark: items.to_dict()
+    for benchmark, items in _SUBTASKS.groupby("benchmark", sort=False)["n_items"]
 }
 
 
@@ -78,12 +77,8 @@ class Curves:
 
     def columns(self, part: slice) -> "Curves":
         """Return the curves of some items."""
-        return Curves(
-            self.benchmark[part],
-            self.intercept[part],
-            self.loadings[:, part],
-            self.noise_sd[part].astype(np.float32),
-        )
+        noise_sd = self.noise_sd[part].astype(np.float32)
+        return Curves(self.benchmark[part], self.intercept[part], self.loadings[:, part], noise_sd)
 
 
 def draw_curves(

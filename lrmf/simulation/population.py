@@ -191,14 +191,14 @@ class _Growth:
         degree = 2 + int(self.rng.choice(len(weights), p=weights / weights.sum()))
         if degree == 1 + len(weights):
             degree += int(self.rng.geometric(self.config.merge_degree_tail)) - 1
-        parents = {}
+        parents = []
         if self.rng.random() < self.config.cross_family_merge:
-            parents[self._draw_parent(self._neighbour(family), 0.5)] = None
+            parents.append(self._draw_parent(self._neighbour(family), 0.5))
         for _ in range(3 * degree):
-            if len(parents) == degree:
-                break
-            parents[self._draw_parent(family, self.config.root_as_merge_parent)] = None
-        return list(parents)
+            if len(parents) < degree:
+                parent = self._draw_parent(family, self.config.root_as_merge_parent)
+                parents += [parent] * (parent not in parents)
+        return parents
 
     def _neighbour(self, family: int) -> int:
         """An existing family of nearly the same size, so that weights can be averaged at all."""
@@ -319,8 +319,7 @@ def _types(kind: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _architectures(population: Population, rng: np.random.Generator) -> np.ndarray:
     weights = 1 / np.arange(1, len(ARCHITECTURES) + 1)
     draws = rng.choice(len(weights), size=len(population.family_birth), p=weights / weights.sum())
-    names = np.array([f"{name}ForCausalLM" for name in ARCHITECTURES], dtype=object)
-    return names[draws][population.family]
+    return (np.array(ARCHITECTURES, dtype=object) + "ForCausalLM")[draws][population.family]
 
 
 def _model_ids(population: Population, params_b: np.ndarray, rng: np.random.Generator) -> list[str]:

@@ -44,6 +44,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pandas as pd
 import scipy.sparse as sp
+from scipy.spatial.distance import squareform
 from scipy.special import ndtri
 
 from ..data.responses import MISSING
@@ -114,11 +115,10 @@ class AnswerConfig:
     @property
     def skill_mixing(self) -> np.ndarray:
         """L with L L^T the benchmarks' correlations and the stickiest skill first."""
-        correlation = np.eye(len(BENCHMARKS))
-        upper = np.triu_indices(len(BENCHMARKS), k=1)
-        attenuation = np.outer(self.attenuation, self.attenuation)
-        correlation[upper] = BENCHMARK_CORRELATION / attenuation[upper]
-        correlation = correlation + correlation.T - np.eye(len(BENCHMARKS))
+        correlation = squareform(BENCHMARK_CORRELATION) / np.outer(
+            self.attenuation, self.attenuation
+        )
+        np.fill_diagonal(correlation, 1)
         order = list(self.stickiness)
         mixing = np.zeros_like(correlation)
         mixing[order] = np.linalg.cholesky(correlation[np.ix_(order, order)])
@@ -287,14 +287,12 @@ def _draw_family_skills(
     whitened with the families' numbers of models as weights, where there are families enough.
     """
     n_families, n_skills = len(population.family_birth), len(BENCHMARKS)
-    draws = np.column_stack(
-        [
-            np.log(population.family_size_b),
-            population.family_birth,
-            rng.gamma(2.0, size=n_families),
-            rng.standard_normal((n_families, n_skills - 1)),
-        ]
+    size, birth = np.log(population.family_size_b), population.family_birth
+    quality, others = (
+        rng.gamma(2.0, size=n_families),
+        rng.standard_normal((n_families, n_skills - 1)),
     )
+    draws = np.column_stack([size, birth, quality, others])
     weight = np.bincount(population.family[population.scored], minlength=n_families)
     weight = (weight + 1e-3) / (weight + 1e-3).sum()
     draws -= weight @ draws
