@@ -331,13 +331,15 @@ class Describer:
         )  # fmt: skip
 
     def _evaluated_parents(self, rows, parents):
-        cells = ([], [])
-        for row, node in enumerate(rows):
-            known = [p for p in parents.get(node, ((), ()))[0] if p < self.n_evaluated]
-            cells[0].extend([row] * len(known))
-            cells[1].extend(known)
-        count = np.bincount(cells[0], minlength=len(rows))[cells[0]]
-        return sparse.csr_array((1 / count, cells), shape=(len(rows), self.n_evaluated))
+        cells = [
+            (row, parent)
+            for row, node in enumerate(rows)
+            for parent in parents.get(node, ((), ()))[0]
+            if parent < self.n_evaluated
+        ]
+        places = np.array(cells, int).reshape(-1, 2).T
+        share = 1 / np.bincount(places[0], minlength=len(rows))[places[0]]
+        return sparse.csr_array((share, tuple(places)), shape=(len(rows), self.n_evaluated))
 
 
 def _table(models, ids):
@@ -371,16 +373,15 @@ def _pedigree(ids, position, edges):
 def _ancestry(parents, order, above):
     """Shares of all own changes in every node, the known nodes first; variances of the new ones."""
     n_known, n = above.shape[0], above.shape[0] + len(order)
-    change = np.ones(len(order))
-    steps = ([], [], [])
+    change, cells = np.ones(len(order)), []
     for node in order:
         found, variances = parents.get(node, ((), ()))
-        if len(found):
+        cells += [(node, parent, 1 / len(found)) for parent in found]
+        if found:
             change[node - n_known] = np.mean(variances)
-            for parent in found:
-                for part, value in zip(steps, (node, parent, 1 / len(found)), strict=True):
-                    part.append(value)
-    step = sparse.csr_array((steps[2], (steps[0], steps[1])), shape=(n, n))
+    # A model is the mean of its parents: S holds the share of each.
+    *places, shares = np.array(cells).reshape(-1, 3).T
+    step = sparse.csr_array((shares, tuple(np.array(places, int))), shape=(n, n))
     known = sparse.block_diag([above, sparse.eye_array(len(order))], format="csr")
     # Generation by generation: A = (I + S + S^2 + ...) of what is known.
     total, more = known, step @ known

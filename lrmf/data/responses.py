@@ -92,18 +92,17 @@ def random_places(seen: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 
 def row_blocks(
-    responses: np.ndarray, rows: np.ndarray | None = None, *, bytes_per_cell: int | None = None
+    responses: np.ndarray, *, bytes_per_cell: int | None = None
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Position of the first row and content of consecutive blocks of some rows (default: all).
+    """Position of the first row and content of consecutive blocks of rows.
 
     Blocks are a few megabytes large, with ``bytes_per_cell`` of working copies. A memory map is
     read one block at a time.
     """
     cell = bytes_per_cell or responses.dtype.itemsize
     step = max(1, _BLOCK_BYTES // max(1, responses.shape[1] * cell))
-    for start in range(0, len(responses if rows is None else rows), step):
-        part = slice(start, start + step)
-        yield start, np.asarray(responses[part if rows is None else rows[part]])
+    for start in range(0, len(responses), step):
+        yield start, np.asarray(responses[start : start + step])
 
 
 def benchmark_scores(responses: np.ndarray, items: pd.DataFrame) -> pd.DataFrame:
