@@ -260,7 +260,7 @@ class Describer:
             values[:, 1] = (read_dates(table["created_at"]) - _EPOCH) / _YEAR
         for field, found in self.levels.items():
             if field in table:
-                # A level that no evaluated model has is known, and none of these.
+                # A level that no evaluated model has is known, but is none of the columns.
                 level, part = table[field].to_numpy(object), self.parts[field]
                 is_known = level != UNKNOWN
                 values[is_known, part] = level[is_known, None] == np.array(found, object)

@@ -75,11 +75,8 @@ def zero_shot(
     All answers of a fold's models are hidden together. Each model keeps at least one relative
     within `max_hops` outside its own fold, so lineage always has something to say about it.
     """
-    for seed in seeds:
-        rng = np.random.default_rng(seed)
-        folds = _cold_start_folds(responses, lineage, n_folds=n_folds, max_hops=max_hops, rng=rng)
-        for fold, rows in enumerate(folds):
-            yield _hold_out("zero_shot", seed, responses, rows, {"fold": fold})
+    for seed, fold, rows, _ in _cold_start_folds(responses, lineage, n_folds, seeds, max_hops):
+        yield _hold_out("zero_shot", seed, responses, rows, {"fold": fold})
 
 
 def as_at_release(
@@ -154,22 +151,19 @@ def few_shot(
     """
     if ks is None:
         ks = kind_of(responses).n_revealed
-    for seed in seeds:
-        rng = np.random.default_rng(seed)
-        folds = _cold_start_folds(responses, lineage, n_folds=n_folds, max_hops=max_hops, rng=rng)
-        for fold, rows in enumerate(folds):
-            train = without(responses, rows)
-            seen = observed(responses[rows])
-            place = random_places(seen, rng)
-            for k in ks:
-                enough = seen.sum(axis=1) > k
-                if not enough.any():
-                    continue
-                shown = (place < k)[enough]
-                target = seen[enough] & ~shown
-                label = {"k": k, "fold": fold}
-                revealed = reveal(responses[rows[enough]], shown) if k else None
-                yield Split("few_shot", seed, train, rows[enough], revealed, target, label)
+    for seed, fold, rows, rng in _cold_start_folds(responses, lineage, n_folds, seeds, max_hops):
+        train = without(responses, rows)
+        seen = observed(responses[rows])
+        place = random_places(seen, rng)
+        for k in ks:
+            enough = seen.sum(axis=1) > k
+            if not enough.any():
+                continue
+            shown = (place < k)[enough]
+            target = seen[enough] & ~shown
+            label = {"k": k, "fold": fold}
+            revealed = reveal(responses[rows[enough]], shown) if k else None
+            yield Split("few_shot", seed, train, rows[enough], revealed, target, label)
 
 
 def homogeneous(
@@ -185,12 +179,9 @@ def homogeneous(
     family = int(np.bincount(families[_scored(responses)]).argmax())
     members_only = without(responses, np.flatnonzero(families != family))
     for seed in seeds:
-        rng = np.random.default_rng(seed)
-        folds = _cold_start_folds(
-            members_only, lineage, n_folds=n_folds, max_hops=max_hops, rng=rng
-        )
+        folds = list(_cold_start_folds(members_only, lineage, n_folds, [seed], max_hops))
         for training, source in (("one family", members_only), ("all families", responses)):
-            for fold, rows in enumerate(folds):
+            for _, fold, rows, _ in folds:
                 label = {"training": training, "fold": fold}
                 yield _hold_out("homogeneous", seed, source, rows, label)
 
@@ -330,6 +321,7 @@ def _reached(lineage: Lineage, sources: np.ndarray, *, upwards: bool = False) ->
     """(n_nodes,) mask of the sources and all their descendants, or all their ancestors."""
     if not len(sources):
         return np.zeros(lineage.n_nodes, dtype=bool)
+    # Whatever a directed path leads to from any source is at a finite distance.
     ends = lineage.parent_index, lineage.child_index
     cells = (np.ones(lineage.n_edges), ends[::-1] if upwards else ends)
     graph = sparse.csr_array(cells, shape=(lineage.n_nodes,) * 2)
@@ -355,22 +347,28 @@ def _as_released(lineage: Lineage, rows: np.ndarray, trained: np.ndarray) -> Lin
 
 
 def _cold_start_folds(
-    responses: np.ndarray, lineage: Lineage, *, n_folds: int, max_hops: int, rng
-) -> list[np.ndarray]:
-    """Disjoint folds that cover all scored models with a scored relative within reach."""
+    responses: np.ndarray, lineage: Lineage, n_folds: int, seeds: Sequence[int], max_hops: int
+) -> Iterator[tuple]:
+    """Seed, number, rows and generator of folds over scored models with a relative within reach.
+
+    The folds of a seed are disjoint, and cover all models that have a scored relative.
+    """
     scored = _scored(responses)
     relatives = _relatives(lineage, scored, max_hops)
-    eligible = np.flatnonzero(_related(scored, lineage, max_hops))
+    eligible = np.flatnonzero(scored & (np.diff(relatives.indptr) > 0))
     if n_folds < 2 or len(eligible) < n_folds:
         raise ValueError(
             f"{n_folds} folds need at least 2 folds and as many scored models with a scored "
             f"relative within {max_hops} hops; there are {len(eligible)} such models"
         )
-    fold = np.full(len(scored), -1)
-    fold[rng.permutation(eligible)] = np.arange(len(eligible)) % n_folds
-    for row in eligible:
-        near = relatives.indices[relatives.indptr[row] : relatives.indptr[row + 1]]
-        if (fold[near] == fold[row]).all():
-            # No relative of this model lies in any other fold, so the move strands none of them.
-            fold[row] = (fold[row] + 1) % n_folds
-    return [np.flatnonzero(fold == number) for number in range(n_folds)]
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        fold = np.full(len(scored), -1)
+        fold[rng.permutation(eligible)] = np.arange(len(eligible)) % n_folds
+        for row in eligible:
+            near = relatives.indices[relatives.indptr[row] : relatives.indptr[row + 1]]
+            if (fold[near] == fold[row]).all():
+                # No relative of this model lies in another fold, so the move strands none of them.
+                fold[row] = (fold[row] + 1) % n_folds
+        for number in range(n_folds):
+            yield seed, number, np.flatnonzero(fold == number), rng

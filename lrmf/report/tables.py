@@ -209,6 +209,7 @@ def _texts(frame, columns=VALUE):
 def _wide(frame, rows, columns, values=VALUE):
     """Values with intervals by two columns, both in order of appearance."""
     text = frame.assign(text=_texts(frame, values)).pivot(index=rows, columns=columns)["text"]
+    # `pivot` sorts; the order of the frame says more.
     text = text.reindex(index=frame[rows].unique(), columns=frame[columns].unique())
     return text.rename_axis(columns=None)
 
