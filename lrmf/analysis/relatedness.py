@@ -236,6 +236,7 @@ def principal_coordinates(
     shares : array (p,)
         Share of the variance over ``rows`` by coordinate.
     """
+    # With loadings = Q R, |states @ loadings.T| = |states @ R.T|: so few columns are enough.
     root = np.linalg.qr(np.asarray(loadings, dtype=float) / np.sqrt(len(loadings)), mode="r")
     scaled = (states - states[rows].mean(axis=0)) @ root.T
     _, std, axes = np.linalg.svd(scaled[rows], full_matrices=False)

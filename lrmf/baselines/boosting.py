@@ -212,6 +212,7 @@ class BoostedTrees(ForecastInBlocks):
     def _condition(self, measured, noise) -> np.ndarray:
         """E of residuals N(0, S), measured with independent noise of these variances, by row."""
         covariance = self._covariance
+        # S (S + noise)^-1 measured, for every row at once.
         system = covariance + noise[:, :, None] * np.eye(len(covariance))
         return np.linalg.solve(system, measured[..., None])[..., 0] @ covariance
 
@@ -224,6 +225,7 @@ class BoostedTrees(ForecastInBlocks):
         shift = np.full(wanted.shape, shift, np.float32)
         for _ in range(MATCH_STEPS):
             probability = expit(profile + shift[:, self.codes_])
+            # A Newton step of each benchmark's shift towards the wanted mean probability.
             slope = (probability * (1 - probability)) @ self.member_
             missing = wanted * self.member_.sum(axis=0) - probability @ self.member_
             step = np.clip(missing / np.maximum(slope, 1e-9), -LONGEST_STEP, LONGEST_STEP)

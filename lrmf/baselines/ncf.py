@@ -75,6 +75,7 @@ class NCF(BaseEstimator):
             return self.factors_.predict_proba(rows, items, revealed=revealed)
         known = observed(self.responses_[rows] if revealed is None else revealed)
         states = self.factors_.factors(rows, revealed)
+        # The first layer is linear: the parts of model and item are computed once, and added.
         of_model, of_item, of_product = np.split(self.weights_[0], self._parts)
         models = self._model_inputs(rows, states, known.sum(axis=1)) @ of_model + self.biases_[0]
         of_items = self.item_inputs_[columns] @ of_item

@@ -149,6 +149,7 @@ def _resamples(forecasts, *, n_boot, seed, cluster) -> tuple[np.ndarray, pd.Seri
     codes = np.arange(len(models)) if cluster is None else pd.factorize(models[cluster])[0]
     n_clusters = codes.max() + 1
     n_boot = n_boot if n_clusters >= MIN_CLUSTERS else 0
+    # How often each cluster is drawn; its models count as often.
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_boot)
     weights = np.concatenate([np.ones((1, len(models))), counts[:, codes].astype(float)])

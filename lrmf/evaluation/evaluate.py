@@ -181,6 +181,7 @@ def _cell_sums(
 def _histogram(forecast, actual, target, member) -> np.ndarray:
     """(n_benchmarks, 2, AUC_BINS) counts of target cells by actual answer and forecast bin."""
     n_benchmarks = member.shape[1]
+    # One number for benchmark, answer and bin, so that a single count does it.
     bins = (forecast * (AUC_BINS - 1) + 0.5).astype(np.int32)
     bins += AUC_BINS * (actual.astype(np.int32) + 2 * member.argmax(axis=1).astype(np.int32))
     counts = np.bincount(bins[target], minlength=2 * n_benchmarks * AUC_BINS)
@@ -195,6 +196,7 @@ def _pooled_auc(parts, keys, benchmarks) -> pd.DataFrame:
         pooled[key] = pooled.get(key, 0) + histogram
     for key, counts in pooled.items():
         wrong, right = counts[:, 0], counts[:, 1]
+        # The share of pairs of a wrong and a right answer that the forecasts rank right; ties half.
         below = wrong.cumsum(axis=1) - wrong / 2
         n_cells = wrong.sum(axis=1), right.sum(axis=1)
         with np.errstate(invalid="ignore"):
@@ -238,6 +240,7 @@ def annotate_forecasts(
     made_from = sparse.csr_array(
         (np.ones(len(parents), dtype=np.int32), (children, parents)), shape=(lineage.n_nodes,) * 2
     )
+    # Models trained on with a parent in common; each shares its parents with itself, too.
     sharing = made_from @ (made_from.T @ trained.astype(np.int32))
     own = made_from.sum(axis=1) * trained
     relation[sharing > own] = "sibling"
@@ -271,6 +274,7 @@ def parents_mean(forecasts: pd.DataFrame, lineage: Lineage, scores: pd.DataFrame
     parents = lineage.edges[["parent", "child"]].rename(columns={"child": "model_id"})
     pairs = forecasts[["seed", "fold", "model_id", "benchmark"]].merge(parents, on="model_id")
     pairs = pairs.merge(known.reset_index(), on=["parent", "benchmark"])
+    # Parents of the same fold are hidden, too.
     held_out = pd.MultiIndex.from_frame(forecasts[["seed", "fold", "model_id"]])
     pairs = pairs[~pd.MultiIndex.from_frame(pairs[["seed", "fold", "parent"]]).isin(held_out)]
     keys = ["seed", "model_id", "benchmark"]

@@ -165,6 +165,7 @@ def _ranks(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     of_value = sparse.csr_array(
         (np.ones(len(which)), (np.arange(len(which)), which)), shape=(len(which), len(distinct))
     )
+    # The mid-rank of a value: all below it, and half of those equal to it.
     counts = weights @ of_value
     return (counts.cumsum(axis=1) - counts / 2)[:, which]
 
@@ -246,7 +247,7 @@ def split_half_ceiling(
             both = np.isfinite(halves).all(axis=0)
             r = pearson(*(half[both] for half in halves))
             r = max(r, 0.0) if np.isfinite(r) else 0.0  # a constant half ranks nobody
-            values.append(2 * r / (1 + r))
+            values.append(2 * r / (1 + r))  # Spearman and Brown: both halves together
         ceilings[benchmark] = np.sqrt(np.mean(values)) if values else np.nan
     return pd.Series(ceilings, name="ceiling")
 

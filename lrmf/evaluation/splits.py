@@ -245,6 +245,7 @@ def extrapolation(
     of a model is the mean over its benchmarks of the score, each minus the mean of all models.
     Only models with a scored relative within `max_hops` below the quantile are forecast.
     """
+    # Each benchmark centred, so that a model's average does not depend on which it was tested on.
     scores = benchmark_scores(responses, items)
     average = (scores - scores.mean()).mean(axis=1).to_numpy()
     scored = _scored(responses)
@@ -293,6 +294,7 @@ def _relatives(lineage: Lineage, scored: np.ndarray, max_hops: int) -> sparse.cs
     n_nodes, edges = lineage.n_nodes, (lineage.parent_index, lineage.child_index)
     step = sparse.coo_array((np.ones(len(edges[0]), np.float32), edges), (n_nodes, n_nodes)).tocsr()
     step = step + step.T + sparse.eye_array(n_nodes, dtype=np.float32, format="csr")
+    # One step more in each round: who is within reach, not by how many paths.
     reach = step[: lineage.n_models]
     for _ in range(max_hops - 1):
         reach = (reach @ step).sign()
@@ -365,6 +367,7 @@ def _cold_start_folds(
         rng = np.random.default_rng(seed)
         fold = np.full(len(scored), -1)
         fold[rng.permutation(eligible)] = np.arange(len(eligible)) % n_folds
+        # A model whose relatives are all in its own fold moves to the next one.
         for row in eligible:
             near = relatives.indices[relatives.indptr[row] : relatives.indptr[row + 1]]
             if (fold[near] == fold[row]).all():

@@ -168,6 +168,7 @@ def _heights(graph, generation):
     children = {node: list(tree.successors(node)) for node in tree}
     best = height = _place(roots, children)
     for _ in range(_SWEEPS):
+        # Each subtree moves towards what it is linked to; the shortest links so far are kept.
         pull = {node: _pull(graph, node, tree, height) for node in graph}
         for siblings in [roots, *children.values()]:
             siblings.sort(key=lambda node: (pull[node], node))

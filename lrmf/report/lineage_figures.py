@@ -235,6 +235,7 @@ def _free_until(nodes, edges):
     """The generation after which a link first crosses the row of each member, or the last one."""
     place = nodes.set_index("node_id")[["generation", "row"]]
     parents, children = place.loc[edges["parent"]], place.loc[edges["child"]]["row"].to_numpy()
+    # A link leaves the lane of its parent and crosses all rows up to that of its child.
     after = parents["generation"].to_numpy()
     low, high = np.sort([parents["row"].to_numpy(), children], axis=0)
     return {
