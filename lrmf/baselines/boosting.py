@@ -20,8 +20,6 @@ from .averages import ItemMean, LineageMean
 from .base import BLOCK_MODELS, ForecastInBlocks
 
 MAX_HOPS = 4
-MAX_LEAVES, MAX_FEATURES = 8, 0.3  # of a tree; share of the inputs that a split may choose from
-SHRINKAGE = 0.3  # of the lineage average behind item probabilities
 FEWEST_MODELS = 5  # with scores, for trees to be grown
 MATCH_STEPS, LONGEST_STEP = 12, 2.0  # Newton's, in logits
 LAST_STEP = 0.03  # converges quadratically: what is left is of the order of its square
@@ -30,6 +28,8 @@ SURE = 0.005  # forecasts are kept this far from 0 and 1 before they are shifted
 NONE = -1.0  # input where there is no such relative; below all real ones
 UNSEEN = 1e6  # variance of a score nobody revealed
 KEPT_CORRELATION = 0.95
+MAX_LEAVES, MAX_FEATURES = 8, 0.3  # of a tree; share of the inputs that a split may choose from
+SHRINKAGE = 0.3  # of the lineage average behind item probabilities
 
 
 class BoostedTrees(ForecastInBlocks):
@@ -96,13 +96,16 @@ class BoostedTrees(ForecastInBlocks):
         if self.neighbours:
             inputs.append(np.nan_to_num(relatives_scores(self.y_, lineage), nan=NONE))
         if self.neighbours and self.use_names and models is not None:
-            known = np.flatnonzero(np.isfinite(self.y_).any(axis=1))
-            inputs.append(similar_names(models["model_id"], self.y_[known], known))
+            inputs.append(self._namesakes_scores(models))
         self.inputs_ = np.column_stack(inputs)
         profile = LineageMean(None, SHRINKAGE) if self.neighbours else ItemMean()
         self.profile_ = profile.fit(responses, lineage, items=items) if is_answers else None
         self.trees_ = [self._grow(column) for column in self.y_.T]
         return self
+
+    def _namesakes_scores(self, models) -> np.ndarray:
+        known = np.flatnonzero(np.isfinite(self.y_).any(axis=1))
+        return similar_names(models["model_id"], self.y_[known], known)
 
     def _arcsine_scores(self, *, n_prior) -> np.ndarray:
         """2 asin sqrt(score): float (n_models, n_benchmarks), NaN where nothing was observed.

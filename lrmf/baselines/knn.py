@@ -53,8 +53,9 @@ class KNN(_Baseline):
         if not weights.any():
             return
         for block in _column_blocks(columns, len(self.responses_)):
-            chosen = columns[block]
-            values, seen = residuals(self.responses_[:, chosen], self.item_means_[chosen])
+            values, seen = residuals(
+                self.responses_[:, columns[block]], self.item_means_[columns[block]]
+            )
             mass = weights @ seen
             mass += self.n_mean_neighbors_ * weights.max(axis=1, keepdims=True)
             zero = np.zeros_like(mass)
