@@ -22,7 +22,7 @@ from .drift import TemporalDrift
 from .near_duplicates import NearDuplicates
 from .state_prior import StatePrior
 
-VERSION = 3
+VERSION = 4
 _HEADER = "header"
 
 
