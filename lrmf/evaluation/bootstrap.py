@@ -111,11 +111,10 @@ def _draws(forecasts, metrics, benchmark, **resamples) -> tuple[dict, pd.Series]
     """Each metric of each predictor in the same resamples, and the cluster of each model."""
     _check_pairs(forecasts)
     weights, clusters = _resamples(forecasts, **resamples)
-    draws = {
-        (name, metric): _draw(frame, metric, benchmark, weights, clusters.index)
-        for name, frame in forecasts.groupby("predictor", sort=False)
-        for metric in metrics
-    }
+    draws = {}
+    for name, frame in forecasts.groupby("predictor", sort=False):
+        drawn = _draw(frame, metrics, benchmark, weights, clusters.index)
+        draws |= {(name, metric): values for metric, values in drawn.items()}
     return draws, clusters
 
 
@@ -130,10 +129,8 @@ def _check_names(forecasts, metrics, benchmark):
 def _check_pairs(forecasts):
     """Differences are paired: every predictor must forecast the same models and benchmarks."""
     keys = ["seed", "model_id", "benchmark"]
-    cells = {
-        name: set(map(tuple, frame[keys].to_numpy()))
-        for name, frame in forecasts.groupby("predictor", sort=False)
-    }
+    cell = forecasts.groupby(keys, sort=False).ngroup()
+    cells = {name: set(own) for name, own in cell.groupby(forecasts["predictor"], sort=False)}
     first, *others = cells
     for name in others:
         if cells[name] != cells[first]:
@@ -156,21 +153,23 @@ def _resamples(forecasts, *, n_boot, seed, cluster) -> tuple[np.ndarray, pd.Seri
     return weights, pd.Series(codes, index=models.index)
 
 
-def _draw(forecasts, metric, benchmark, weights, models) -> np.ndarray:
-    """A predictor's metric in each resample, averaged over seeds."""
-    values = []
+def _draw(forecasts, metrics, benchmark, weights, models) -> dict[str, np.ndarray]:
+    """Each metric of a predictor in each resample, averaged over seeds."""
+    values = {metric: [] for metric in metrics}
     for seed, frame in forecasts.groupby("seed"):
         where = f"seed {seed}; name the labels that tell forecasts apart in `by`"
         table = _Table(frame, where, models)
         blocks = np.array_split(weights, np.ceil(len(weights) / BOOTSTRAP_BLOCK))
-        # A resample may hold no model with a value of some benchmark, which then does not count.
-        with np.errstate(invalid="ignore", divide="ignore"):
-            columns = np.concatenate([METRICS[metric](table, block) for block in blocks])
-        if benchmark == "all":
-            values.append(mean_of_finite(columns[:, :-1]))
-        else:
-            values.append(columns[:, [*table.benchmarks, "average"].index(benchmark)])
-    return np.mean(values, axis=0)
+        for metric in metrics:
+            # A benchmark of which a resample holds no value does not count in it.
+            with np.errstate(invalid="ignore", divide="ignore"):
+                columns = np.concatenate([METRICS[metric](table, block) for block in blocks])
+            if benchmark == "all":
+                values[metric].append(mean_of_finite(columns[:, :-1]))
+            else:
+                place = [*table.benchmarks, "average"].index(benchmark)
+                values[metric].append(columns[:, place])
+    return {metric: np.mean(drawn, axis=0) for metric, drawn in values.items()}
 
 
 def _interval_rows(draws, benchmark="all", reference=FORECASTER.label) -> Iterator[tuple]:

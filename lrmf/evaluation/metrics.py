@@ -84,24 +84,26 @@ class _Table:
         self.benchmarks = list(forecasts["benchmark"].unique())
         self.models = forecasts["model_id"].unique() if models is None else models
         self.n_models = len(self.models)
-        self._long = forecasts.assign(
-            error=forecasts["predicted"] - forecasts["actual"],
-            actual_skill=forecasts["actual"] - forecasts["expected"],
-            predicted_skill=_flatten_constants(forecasts),
+        # Row and column of each forecast.
+        self._cells = (
+            pd.Index(self.models).get_indexer(forecasts["model_id"]),
+            pd.Index(self.benchmarks).get_indexer(forecasts["benchmark"]),
         )
-        self.actual, self.error = self._wide("actual"), self._wide("error")
+        self.actual = self._wide(forecasts["actual"])
+        self.error = self._wide(forecasts["predicted"] - forecasts["actual"])
         self.error[:, -1] = mean_of_finite(self.error[:, :-1])
-        self.skills = self._wide("predicted_skill"), self._wide("actual_skill")
+        actual_skill = forecasts["actual"] - forecasts["expected"]
+        self.skills = self._wide(_flatten_constants(forecasts)), self._wide(actual_skill)
         for skill in self.skills:
             skill[:, -1] = mean_of_finite(skill[:, :-1] - mean_of_finite(skill[:, :-1].T))
-        self.lower, self.upper = self._wide("lower"), self._wide("upper")
-        self.n_items = self._wide("n_items")
-        self.losses = {key: self._wide(key) for key in ("log_loss", "brier")}
+        self.lower, self.upper = self._wide(forecasts["lower"]), self._wide(forecasts["upper"])
+        self.n_items = self._wide(forecasts["n_items"])
+        self.losses = {key: self._wide(forecasts[key]) for key in ("log_loss", "brier")}
 
-    def _wide(self, column: str) -> np.ndarray:
-        wide = self._long.pivot(index="model_id", columns="benchmark", values=column)
-        wide = wide.reindex(index=self.models, columns=[*self.benchmarks, "average"])
-        return wide.to_numpy(dtype=np.float64, copy=True)
+    def _wide(self, values: pd.Series) -> np.ndarray:
+        wide = np.full((self.n_models, len(self.benchmarks) + 1), np.nan)
+        wide[self._cells] = values
+        return wide
 
     def count(self, metric: str) -> np.ndarray:
         """Models that have a value, by column."""
@@ -118,7 +120,8 @@ def _flatten_constants(forecasts: pd.DataFrame) -> pd.Series:
     """
     predicted = forecasts["predicted"] - forecasts["expected"]
     folds = ["benchmark", "fold"] if "fold" in forecasts else ["benchmark"]
-    spread = predicted.groupby([forecasts[key] for key in folds]).agg(np.ptp)
+    in_fold = predicted.groupby([forecasts[key] for key in folds])
+    spread = in_fold.max() - in_fold.min()
     constant = spread.groupby("benchmark").max() < SAME_VALUE
     mean = predicted.groupby(forecasts["benchmark"]).transform("mean")
     return predicted.where(~forecasts["benchmark"].map(constant), mean)
