@@ -1,11 +1,14 @@
 """Collaborative filtering by the most similar models."""
 
 import numpy as np
+from scipy import sparse
 
 from ..data.response_kinds import ANSWERS, kind_of
 from ..data.responses import observed, observed_counts
 from ..data.statistics import column_std, residuals
 from .base import BLOCK_CELLS, _Baseline
+
+FEW = 0.05  # share of cells other than 0 up to which sparse products are faster than dense ones
 
 
 class KNN(_Baseline):
@@ -52,12 +55,14 @@ class KNN(_Baseline):
         weights = self._weights(known, rows)
         if not weights.any():
             return
-        for block in _column_blocks(columns, len(self.responses_)):
+        nearest = weights.max(axis=1, keepdims=True)
+        neighbors = np.flatnonzero(weights.any(axis=0))
+        weights = _thin(weights[:, neighbors])
+        for block in _column_blocks(columns, len(neighbors)):
             values, seen = residuals(
-                self.responses_[:, columns[block]], self.item_means_[columns[block]]
+                self.responses_[np.ix_(neighbors, columns[block])], self.item_means_[columns[block]]
             )
-            mass = weights @ seen
-            mass += self.n_mean_neighbors_ * weights.max(axis=1, keepdims=True)
+            mass = weights @ seen + self.n_mean_neighbors_ * nearest
             zero = np.zeros_like(mass)
             forecast[:, block] += np.divide(weights @ values, mass, out=zero, where=mass > 0)
 
@@ -89,8 +94,13 @@ class KNN(_Baseline):
             mine, theirs = mine / scale, theirs / scale
             pairs = ((mine, theirs), (mine**2, had), (have, theirs**2), (have, had))
             for total, (left, right) in zip(sums, pairs, strict=True):
-                total += left @ right.T
+                total += _thin(left) @ right.T
         return sums
+
+
+def _thin(matrix: np.ndarray):
+    """The matrix, as a sparse one if few of its cells are other than 0."""
+    return sparse.csr_array(matrix) if np.count_nonzero(matrix) < FEW * matrix.size else matrix
 
 
 def _inverse_distance(product, own, other, common) -> np.ndarray:
