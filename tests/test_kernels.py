@@ -1,4 +1,7 @@
-"""Kernels against float64 NumPy; tolerances are those of float32 sums over the cells of a row."""
+"""Kernels against float64 NumPy; tolerances are those of float32 sums over the cells of a row.
+
+Arguments have the types and layouts that the library gives them: others would be compiled apart.
+"""
 
 import numba
 import numpy as np
@@ -6,7 +9,7 @@ import pytest
 from draws import log_loss, sigmoid
 from scipy.sparse import csr_array, random_array
 
-from lrmf.data.statistics import count_answers, count_columns
+from lrmf.data.statistics import compress, count_answers, count_columns, read_only
 from lrmf.solver import kernels
 from lrmf.solver.gaussians import pack, unpack
 from lrmf.solver.kernels import MISSING, TILE_COLUMNS, TILE_ROWS
@@ -49,7 +52,7 @@ def dense(answers, rows, design, sample=None):
     n_rows, n_columns = answers.shape
     p = rows.shape[1] - 1
     sample = np.arange(n_columns) if sample is None else sample
-    chosen = np.ascontiguousarray(answers[:, sample])
+    answers, chosen = read_only(answers), read_only(answers[:, sample])
     loss = np.empty(-(-n_rows // TILE_ROWS))
     gradient = np.empty((n_rows, p), np.float32)
     hessian = np.empty((n_rows, p * (p + 1) // 2), np.float32)
@@ -61,7 +64,7 @@ def dense(answers, rows, design, sample=None):
 def dense_by_column(answers, rows, design):
     """The same of a matrix whose columns are the free ones."""
     n_rows, p = answers.shape[0], rows.shape[1] - 1
-    transposed = np.ascontiguousarray(answers.T)
+    transposed = read_only(answers.T)
     loss = np.empty(-(-n_rows // TILE_COLUMNS))
     gradient = np.empty((n_rows, p), np.float32)
     hessian = np.empty((n_rows, p * (p + 1) // 2), np.float32)
@@ -70,17 +73,14 @@ def dense_by_column(answers, rows, design):
     return loss.sum(), gradient, hessian
 
 
-def compressed(answers):
-    pointers = np.concatenate([[0], np.cumsum((answers != MISSING).sum(axis=1))])
-    return pointers, np.nonzero(answers != MISSING)[1], answers[answers != MISSING]
-
-
 def sparse(answers, rows, design):
     p = rows.shape[1] - 1
     loss = np.empty(len(answers))
     gradient = np.empty((len(answers), p), np.float32)
     hessian = np.empty((len(answers), p * (p + 1) // 2), np.float32)
-    kernels.sparse_statistics(*compressed(answers), rows, design, loss, gradient, hessian)
+    known = compress(answers)
+    parts = known.indptr, known.indices, known.data
+    kernels.sparse_statistics(*parts, rows, design, loss, gradient, hessian)
     return loss.sum(), gradient, hessian
 
 
@@ -305,10 +305,10 @@ def test_mixed_answers_are_weighted_means_with_the_forecast_for_the_rest():
     rng = np.random.default_rng(0)
     answers = rng.choice(np.array([0, 1, MISSING], np.uint8), (7, 300))
     weights = random_array((5, 7), density=0.6, format="csr", dtype=np.float32, rng=rng)
-    weights = csr_array(weights / 7)
+    weights = csr_array(weights / 7).astype(np.float32)
     forecast = rng.random((5, 300), dtype=np.float32)
     mixed = np.empty_like(forecast)
-    parts = weights.indptr, weights.indices, weights.data
+    parts = weights.indptr, weights.indices.astype(np.int64), weights.data
     kernels.mix_answers(*parts, answers, forecast, mixed)
     dense, known = weights.toarray(), answers != MISSING
     expected = dense @ (answers == 1) + (1 - dense @ known) * forecast
@@ -321,7 +321,8 @@ def test_answers_weigh_candidates_by_what_these_answered():
     asked = csr_array(random_array((4, 9), density=0.5, format="csr", rng=rng))
     right, wrong = rng.normal(size=(2, asked.nnz, 3)).astype(np.float32)
     total = np.full((4, 3, 13), np.nan, np.float32)
-    kernels.weigh_answers(asked.indptr, asked.indices, right, wrong, answers, total)
+    cells = asked.indptr.astype(np.int64), asked.indices.astype(np.int64)
+    kernels.weigh_answers(*cells, right, wrong, answers, total)
     expected = np.zeros(total.shape)
     for cell, (row, item) in enumerate(zip(*asked.tocoo().coords, strict=True)):
         expected[row] += np.outer(right[cell], answers[item] == 1)

@@ -30,7 +30,7 @@ def copies():
             answers[child] = answers[lineage.index_of(parent)]
             redrawn = rng.random(N_ITEMS) < 0.1
             answers[child, redrawn] = rng.random(redrawn.sum()) < 0.5
-    expected = np.broadcast_to(answers.mean(axis=0), answers.shape).astype(np.float32)
+    expected = np.tile(answers.mean(axis=0, dtype=np.float32), (len(answers), 1))
     return lineage, answers, expected
 
 
@@ -116,7 +116,7 @@ def test_a_forecast_that_learned_from_the_answers_needs_no_copies():
     """Without copies the truth, once LRMF knows it from many answers, is not traded for them."""
     lineage = random_lineage(N_MODELS, seed=3)
     answers, probability = draw_answers(lineage, 400, seed=3, strength=1.0)
-    before = np.broadcast_to(answers.mean(axis=0), answers.shape).astype(np.float32)
+    before = np.tile(answers.mean(axis=0, dtype=np.float32), (len(answers), 1))
     rows, shown = np.arange(N_MODELS), RevealedAnswers(revealed(answers, 200))
     before, truth = at(before, shown), at(probability.astype(np.float32), shown)
     in_turn = forecast_in_turn(before, truth, shown)
