@@ -208,9 +208,16 @@ lint: $(installed)
 # first; the unit tests take the time that they leave on two cores.
 side-by-side: compare-05_cold_start unit-tests $(NOTEBOOKS:%=compare-%)
 
-unit-tests: $(installed)
-	nice -n 10 $(python) -m pytest --quiet -n 2 -m "not slow"
+unit-tests: $(installed) build/kernels
+	nice -n 10 $(python) -m pytest --quiet -p no:nbval -n 2 -m "not slow"
 
+# These tests compile nearly all kernels, once: processes that start together would all do so.
+build/kernels: lrmf/solver/kernels.py lrmf/data/statistics.py | $(installed)
+	@mkdir -p build
+	$(python) -m pytest --quiet -p no:nbval tests/test_kernels.py lrmf/forecaster/forecaster.py
+	@touch $@
+
+compare-00_quickstart compare-03_fit compare-04_baselines compare-07_decisions: build/kernels
 compare-02_lineage compare-03_fit compare-04_baselines: compare-01_crawl
 compare-05_cold_start: compare-04_baselines
 compare-06_figures: compare-05_cold_start compare-02_lineage compare-03_fit

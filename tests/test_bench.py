@@ -82,6 +82,7 @@ def test_objective_and_gradient_are_those_of_dense_algebra(problem):
         np.testing.assert_allclose(got, wanted, atol=1e-4 * np.abs(wanted).max())
 
 
+@pytest.mark.slow
 def test_objective_and_start_are_those_of_lrmf(problem):
     model, items = fitted(problem)
     value, by_states, by_items = Objective(problem)(model.states_, items)

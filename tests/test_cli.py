@@ -816,6 +816,7 @@ def test_installed_program(answers, run, tmp_path):
     assert (tmp_path / "p.csv").read_bytes() == (tmp_path / "q.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_real_snapshot(run, real_data, tmp_path):
     path = real_data / "openllm-v2"
     assert run("predict", path, "--out", tmp_path / "p.csv") == (0, "", "")

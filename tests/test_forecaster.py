@@ -528,6 +528,7 @@ def sparse_problem(monkeypatch, *, n_models=600, n_items=200):
     return lineage, answers, np.where(given, answers, MISSING), columns(n_items, 1)
 
 
+@pytest.mark.slow
 def test_intervals_cover_where_items_have_few_answers(monkeypatch):
     """Items learn 8 answers by heart: who calibrates on these sees hardly an error."""
     lineage, answers, train, items = sparse_problem(monkeypatch)
@@ -544,6 +545,7 @@ def test_intervals_cover_where_items_have_few_answers(monkeypatch):
     assert covered[50].mean() > 0.8
 
 
+@pytest.mark.slow
 def test_who_calibrates_is_unknown_to_the_items(monkeypatch):
     lineage, _, train, items = sparse_problem(monkeypatch)
     train[~observed(train).any(axis=1), 0] = 1  # the rows are then the models of the fit

@@ -328,6 +328,7 @@ def test_bad_parameters_are_errors(checkout, monkeypatch, capsys, params, overri
     assert not list(checkout.glob("out*"))
 
 
+@pytest.mark.slow
 def test_overrides_come_after_the_section_after_common(checkout):
     (checkout / "params.yaml").write_text("common: {rank: 1, seed: 1}\n03_fit: {rank: 2}\n")
     arguments = ["--params", "params.yaml", "-p", "seed", "5", "-p", "run", "2024"]

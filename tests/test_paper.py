@@ -363,6 +363,7 @@ def test_without_latex_the_message_says_what_to_install(monkeypatch, capsys):
     assert "apt-get install" in message and "latexmk" in message and "tectonic" in message
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("latexmk") is None, reason="latexmk is not installed")
 def test_the_paper_builds_to_the_same_bytes():
     generate.generate(results.ROOT, generate.GENERATED)

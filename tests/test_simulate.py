@@ -39,6 +39,7 @@ def problems_of(snapshot: Snapshot) -> list[str]:
 # Realism
 
 
+@pytest.mark.slow
 def test_all_statistics_are_within_tolerance_at_paper_scale(paper_scale):
     table = simulation_check(paper_scale)
     assert list(table.columns) == ["statistic", "target", "tolerance", "simulated", "within"]
@@ -52,6 +53,7 @@ def test_another_seed_is_about_as_real():
     assert table["within"].sum() >= len(table) - 4, table[~table["within"]].to_string()
 
 
+@pytest.mark.slow
 def test_counts_per_benchmark_and_subtask_are_the_real_ones(paper_scale):
     items = paper_scale.items
     assert paper_scale.responses.shape == (2934, 21606)
@@ -70,11 +72,13 @@ def test_counts_per_benchmark_and_subtask_are_the_real_ones(paper_scale):
     assert paper_scale.benchmarks == list(BENCHMARKS)
 
 
+@pytest.mark.slow
 def test_paper_scale_is_a_valid_snapshot(paper_scale):
     assert problems_of(paper_scale) == []
     assert paper_scale.responses.dtype == np.uint8
 
 
+@pytest.mark.slow
 def test_scores_have_the_means_and_sds_solved_for(paper_scale):
     scores = benchmark_scores(paper_scale.responses, paper_scale.items)
     np.testing.assert_allclose(scores.mean(), ItemConfig().score_mean, atol=0.02)
@@ -150,17 +154,17 @@ def test_written_snapshot_is_the_one_in_memory(small, tmp_path):
 # Models and lineage
 
 
-def test_no_name_can_be_taken_for_a_real_model(paper_scale):
+def test_no_name_can_be_taken_for_a_real_model(small):
     names = pd.concat(
-        [paper_scale.models["model_id"], *(paper_scale.lineage[end] for end in ("parent", "child"))]
+        [small.models["model_id"], *(small.lineage[end] for end in ("parent", "child"))]
     )
     assert names.str.fullmatch(
         r"sim-org-\d+/family-\d+-[\d.]+b-(base|ft|merge|lora|quant)-\d+"
     ).all()
 
 
-def test_models_say_what_real_cards_say(paper_scale):
-    models = paper_scale.models
+def test_models_say_what_real_cards_say(small):
+    models = small.models
     assert models["revision"].isna().all()
     assert 0 < models["license"].isna().mean() < 0.5
     assert 0 < models["created_at"].isna().mean() < 0.2
@@ -170,21 +174,21 @@ def test_models_say_what_real_cards_say(paper_scale):
     assert not models.loc[models["type"] == "pretrained", "merged"].any()
 
 
-def test_children_follow_their_parents_in_time(paper_scale):
-    models = paper_scale.models.set_index("model_id")
+def test_children_follow_their_parents_in_time(small):
+    models = small.models.set_index("model_id")
     created = pd.to_datetime(models["created_at"])
     evaluated = pd.to_datetime(models["evaluated_at"])
     both = evaluated.notna() & created.notna()
     assert (evaluated[both] >= created[both]).all()
-    lineage = paper_scale.lineage
+    lineage = small.lineage
     parent, child = created.reindex(lineage["parent"]), created.reindex(lineage["child"])
     known = parent.notna().to_numpy() & child.notna().to_numpy()
-    assert known.sum() > 100
+    assert known.sum() > 50
     assert (child.to_numpy()[known] > parent.to_numpy()[known]).all()
 
 
-def test_lineage_has_nothing_to_drop(paper_scale):
-    lineage = Lineage.from_edges(paper_scale.lineage, paper_scale.models["model_id"])
+def test_lineage_has_nothing_to_drop(small):
+    lineage = Lineage.from_edges(small.lineage, small.models["model_id"])
     assert len(lineage.dropped) == 0
     assert lineage.n_nodes > lineage.n_models
 
