@@ -193,6 +193,8 @@ define start_from_defaults
     || rm -rf build/simulated
 endef
 
+# Dozens of processes start: none compiles the sources anew, whatever the environment says.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(installed) lint
 	$(start_from_defaults)
 	@$(MAKE) --no-print-directory -j3 $(if $(filter output-sync,$(.FEATURES)),--output-sync=target) \
@@ -209,7 +211,7 @@ lint: $(installed)
 side-by-side: compare-05_cold_start unit-tests $(NOTEBOOKS:%=compare-%)
 
 unit-tests: $(installed) build/kernels
-	nice -n 10 $(python) -m pytest --quiet -p no:nbval -n 2 -m "not slow"
+	nice -n 10 $(python) -m pytest --quiet -p no:nbval -n 2 --dist loadscope -m "not slow"
 
 # These tests compile nearly all kernels, once: processes that start together would all do so.
 build/kernels: lrmf/solver/kernels.py lrmf/data/statistics.py | $(installed)
