@@ -219,6 +219,9 @@ def facts_of(root, results) -> dict[str, str]:
         facts["later cutoff"] = later["cutoff"].iloc[0].split(" ")[0]
         facts["later models"] = f"{later['n_models'].iloc[0]:,}"
         facts["later families"] = f"{later['n_clusters'].iloc[0]:,}"
+    asked = results.read("chosen_answers", optional=True)
+    if asked is not None:
+        facts["asked models"] = f"{asked['n_models'].max():,}"
     plans = results.read("merge_plans", optional=True)
     if plans is not None:
         facts["merges"] = f"{plans['n_merges'].iloc[0]:,}"

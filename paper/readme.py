@@ -93,9 +93,9 @@ def findings(root: Path = ROOT) -> str:
         f"{_curve(v2, (4,), 'kNN')} on v2 with four of the six benchmarks; together with the "
         f"three, {_curve(v1, (20, 50))}, and {_curve(v2, (4,))}. Answers count for more when "
         f"`lrmf next` chooses them: 20 chosen ones leave an error of {_chosen(v1, 'chosen')} "
-        f"points, 20 random ones {_chosen(v1, 'random')} (v1, one fold). Where 2% of the cells of "
-        f"all models are known at random, 90% intervals cover {covered[0]} on v1 and {covered[1]} "
-        "on v2.",
+        f"points, 20 random ones {_chosen(v1, 'random')} ({_asked(v1)} models of v1). Where 2% of "
+        f"the cells of all models are known at random, 90% intervals cover {covered[0]} on v1 and "
+        f"{covered[1]} on v2.",
     ]
     wrapped = [
         textwrap.fill(f"{n}. {text}", 100, subsequent_indent="   ", break_on_hyphens=False)
@@ -108,6 +108,11 @@ def _chosen(run, how, n=20) -> str:
     """Error with n answers, chosen or random, forecast with lineage."""
     rows = run.read("chosen_answers").set_index(["strategy", "n_answers"])
     return number(rows["mae"][f"{how}, with lineage", n], 1)
+
+
+def _asked(run) -> str:
+    """How many held-out models `_chosen` is an average over."""
+    return f"{run.read('chosen_answers')['n_models'].max():,}"
 
 
 def _families(run) -> str:
