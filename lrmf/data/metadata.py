@@ -1,7 +1,11 @@
 """What the Hub says of a model, checked before it is believed: whatever cannot be true is null."""
 
+import math
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from numbers import Real
 
 # Files that make a repository an adapter; the first one may name what it adapts.
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
@@ -73,6 +77,14 @@ def count(value: object, most: int = 2**62) -> int | None:
     """A whole number from 0 to ``most``, or None."""
     is_one = isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= most
     return value if is_one else None
+
+
+def number(value: object) -> float | None:
+    """A finite number that is no bool, or None."""
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        return None
+    with suppress(OverflowError, ValueError):
+        return float(value) if math.isfinite(float(value)) else None
 
 
 def sizes(answer: dict) -> tuple[float | None, float | None]:

@@ -31,6 +31,8 @@ DECLARED = ("baseModels", "tags", "card")
 FILES = (*MERGE_FILES, ADAPTER_FILE)
 SOURCES = (*DECLARED, *FILES, "leaderboard")
 
+# What answers and files of any content may raise where they are read.
+UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MERGE_TAGS = {"merge", "mergekit", "lazymergekit", "moerge", "mergekit-moe"}
 _QUANTIZED_TAGS = {"gguf", "gptq", "awq", "exl2", "bitsandbytes-quantized"}
 _NAME_KEYS = ("name", "id", "model", "model_name", "base_model", "path", "repo_id", "source_model")
@@ -118,7 +120,7 @@ def read_file(name: str, content: bytes) -> tuple[list[Claim], str]:
     if name == ADAPTER_FILE:
         try:
             named = mapping({"": json.loads(text)}, "").get("base_model_name_or_path")
-        except (ValueError, RecursionError) as error:
+        except UNREADABLE as error:
             return [], f"is no valid JSON ({type(error).__name__})"
         return [Claim(parent, "adapter", name) for parent in _ids(named)], ""
     blocks, problem = [(text, True)], ""
@@ -132,7 +134,7 @@ def read_file(name: str, content: bytes) -> tuple[list[Claim], str]:
     for block, is_yaml in blocks:
         try:
             parents |= dict.fromkeys(_merged_models(block))
-        except (yaml.YAMLError, RecursionError) as error:
+        except (yaml.YAMLError, *UNREADABLE) as error:
             place = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", 0)) else ""
             if is_yaml:
                 problem = f"is no valid YAML ({type(error).__name__}{place})"
@@ -249,13 +251,12 @@ def claimed_bases(evaluations: pd.DataFrame) -> dict[str, Claim]:
     relations = pd.Series("finetune", evaluations.index)
     relations[evaluations["merged"].fillna(False)] = "merge"
     relations[evaluations["weight_type"].str.lower().eq("adapter").fillna(False)] = "adapter"
-    bases = {}
-    columns = (evaluations["model_id"], evaluations["base_model"], relations)
+    bases, columns = {}, (evaluations["model_id"], evaluations["base_model"], relations)
     for model_id, base, relation in zip(*columns, strict=True):
         parent = normalised_id(base) or ""
-        named = "/" in parent and parent.casefold() != model_id.casefold()
-        bases[model_id] = Claim(parent, relation, "leaderboard") if named else None
-    return {model_id: base for model_id, base in bases.items() if base}
+        if "/" in parent and parent.casefold() != model_id.casefold():
+            bases[model_id] = Claim(parent, relation, "leaderboard")
+    return bases
 
 
 def current_names(visits: dict) -> dict[str, str]:
@@ -347,15 +348,14 @@ def _decide(
 
 
 def add_known(
-    lineage: pd.DataFrame, known: pd.DataFrame, *, source: str, spelling: Callable[[str], str]
+    lineage: pd.DataFrame, known: pd.DataFrame, source: str, spelling: Callable[[str], str]
 ) -> pd.DataFrame:
     """The Hub's edges and those of a snapshot, whose evidence is its ``source`` if it gives none.
 
     Of an edge that both know the Hub's relation counts.
     """
     known = known.reindex(columns=lineage.columns).astype("string")
-    known["evidence"] = known["evidence"].fillna(source)
-    edges = pd.concat([lineage, known], ignore_index=True)
+    edges = pd.concat([lineage, known.fillna({"evidence": source})], ignore_index=True)
     for end in ("parent", "child"):
         edges[end] = edges[end].map(spelling)
     edges = edges[edges["parent"] != edges["child"]]
