@@ -12,6 +12,7 @@ ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_mo
 # Kept of a model's configuration, which may hold chat templates of any length.
 CONFIG_KEYS = ("architectures", "model_type", "quantization_config", "quantization", "peft")
 
+EARLIEST = date(2000, 1, 1)  # of what can be true elsewhere
 _STAND_IN = date(2022, 3, 2)  # what the Hub gives for every repository that is older
 _LARGEST = 10**14  # parameters
 # Elements of these types hold several packed weights each (8-bit integers hold one).
@@ -62,15 +63,15 @@ def is_adapter(answer: dict) -> bool:
     return is_one or not (files_of(answer) or set()).isdisjoint(ADAPTER_FILES)
 
 
-def day(value: object) -> str | None:
-    """YYYY-MM-DD if the Hub can have stored something new on that day, or None."""
+def day(value: object, *, after: date = _STAND_IN) -> str | None:
+    """YYYY-MM-DD if something can be of that day (``after`` which the Hub dates it), or None."""
     written = str(value).strip()[:10]
     try:
         found = date.fromisoformat(written)
     except ValueError:
         return None
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
-    return written if _STAND_IN < found <= tomorrow and found.isoformat() == written else None
+    return written if after < found <= tomorrow and found.isoformat() == written else None
 
 
 def count(value: object, most: int = 2**62) -> int | None:

@@ -3,11 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from .benchmarks import METRICS, metric_rank
 
-_WRITTEN = {"true": 1, "true_": 1, "1": 1, "1.0": 1, "false": 0, "false_": 0, "0": 0, "0.0": 0}
+_WRITTEN = {"true": 1, "true_": 1, "false": 0, "false_": 0}
 
 
 class Samples(NamedTuple):
@@ -119,6 +120,8 @@ def _truth(value: object) -> bool | None:
     """0 or 1, also as a text, as versions of lm-evaluation-harness wrote it; else None."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, str):
-        value = _WRITTEN.get(value.strip().lower().removeprefix("np."))
+    if isinstance(value, str):  # also `np.True_` and `np.float64(1.0)`, as NumPy 2 writes them
+        text = value.strip().lower().removeprefix("np.").removesuffix(")").rpartition("(")[2]
+        with suppress(ValueError):
+            value = _WRITTEN[text] if text in _WRITTEN else float(text)
     return bool(value) if isinstance(value, int | float) and value in (0, 1) else None

@@ -1,7 +1,7 @@
 """From the models of a source up through their parents: who is asked about, and what was said."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -38,12 +38,9 @@ class Work(NamedTuple):
 class Source:
     """Models to crawl, and what is known of them before the Hub is asked."""
 
-    def __init__(self):
-        self.model_ids: list[str] = []
-        self.merged: set[str] = set()  # models that the source calls merges
-        self.bases: dict[str, Claim] = {}  # the parent that the source names, by model
-        self.counts: dict[str, object] = {}  # what the snapshot's provenance is to say
-        self.repositories: dict = {}  # those asked for beside the models; each has a status
+    model_ids: list[str]
+    merged: AbstractSet[str] = frozenset()  # models that the source calls merges
+    bases: Mapping[str, Claim] = {}  # the parent that the source names, by model
 
     def tables(self, visits: dict, lineage: pd.DataFrame) -> dict:
         """The snapshot, from what the source has and the Hub says of the models.
@@ -52,7 +49,8 @@ class Source:
         -------
         dict
             ``tables`` (arguments of `save_snapshot`) and ``about`` (a note); where a source has
-            them, ``source``, ``provenance``, and ``more`` (further tables by file name).
+            them, ``source``, ``provenance``, ``repositories`` asked for beside the models, by
+            name, each with a status, and ``more`` (further tables by file name).
         """
         raise NotImplementedError
 
@@ -62,8 +60,8 @@ class Visit:
     """What is kept of the answer for one id.
 
     ``resolved`` is the id that the Hub answered with; ``inferred`` is the relation to one parent
-    and to several; ``files`` are those to read for parents; ``false_size`` is what the Hub says of
-    a size and is not the model's; ``unread`` has why files could not be read.
+    that states none; ``files`` are those to read for parents; ``false_size`` is what the Hub says
+    of a size and is not the model's; ``unread`` has why files could not be read.
     """
 
     status: str
@@ -73,8 +71,7 @@ class Visit:
     sha: str | None = None
     gated: bool = False
     claims: list[Claim] = field(default_factory=list)
-    relation: str | None = None
-    inferred: tuple[str, str] = ("finetune", "merge")
+    inferred: str = "finetune"
     files: list[str] = field(default_factory=list)
     facts: dict = field(default_factory=dict)
     false_size: float | None = None
@@ -122,8 +119,7 @@ def read_visit(entry: dict, merged: AbstractSet[str] = frozenset()) -> Visit:
         visit.sha = metadata.commit(answer)
         visit.gated = bool(answer.get("gated"))
         visit.claims = edges.declared_claims(answer)
-        visit.relation = edges.card_relation(answer)
-        visit.inferred = (edges.inferred_relation(answer, 1), edges.inferred_relation(answer, 2))
+        visit.inferred = edges.inferred_relation(answer)
         known = not merged.isdisjoint(names)
         visit.files = edges.files_to_read(answer, merged=known, own_ids=names)
         visit.facts = metadata.facts(answer) | {"merged": edges.is_merge(answer) or None}

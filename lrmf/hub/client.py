@@ -248,6 +248,8 @@ class Client:
             ) as response:
                 answer = (response.headers, response.status_code)
                 self._reached = True
+                if response.status_code == 407:
+                    raise httpx2.ProxyError("407")
                 if not response.is_success:
                     raise self._problem(response)
                 yield response
@@ -260,7 +262,10 @@ class Client:
         except (httpx2.RequestError, httpx2.StreamError) as error:
             reason = _one_line(error)
             if isinstance(error, httpx2.ProxyError) and "407" in reason:
-                raise CrawlError(_proxy_message()) from error
+                raise CrawlError(
+                    f"the proxy of {_set_among(*_PROXIES) or 'the system'} asks for a password "
+                    "(HTTP 407); write http://user:password@host:port, then continue with --resume"
+                ) from error
             if "CERTIFICATE_VERIFY_FAILED" in reason:
                 raise CrawlError(
                     f"{self.endpoint}: its certificate is not trusted ({reason}); where a proxy "
@@ -275,8 +280,6 @@ class Client:
         status, headers = response.status_code, response.headers
         if status in _RETRIED:
             return _Transient(f"HTTP {status}", quota=status == 429)
-        if status == 407:
-            return CrawlError(_proxy_message())
         message = headers.get("X-Error-Message")
         if not message:
             with suppress(ValueError, RecursionError, LookupError, TypeError):
@@ -286,6 +289,7 @@ class Client:
         # A token that has expired is refused for public repositories as well.
         code = headers.get("X-Error-Code", "")
         is_refused = status == 401 or (status == 403 and "expired" in message.lower())
+        is_refused &= str(response.url).startswith(self.endpoint)  # not by the storage
         if self.has_token and is_refused and not code and "gated" not in message.lower():
             place = _set_among("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") or constants.HF_TOKEN_PATH
             return CrawlError(
@@ -378,10 +382,3 @@ def _session() -> httpx2.Client:
             f"({_one_line(error)}); write http://host:port, unset it, or for socks5:// "
             "`pip install socksio`"
         ) from error
-
-
-def _proxy_message() -> str:
-    return (
-        f"the proxy of {_set_among(*_PROXIES) or 'the system'} asks for a password (HTTP 407); "
-        "write http://user:password@host:port, then continue with --resume"
-    )

@@ -14,17 +14,17 @@ from huggingface_hub import parse_eval_result_entries
 from huggingface_hub.hf_api import DatasetLeaderboardEntry
 
 from ..data.ids import normalised_id
-from ..data.schema import UNKNOWN_TRIALS, is_id
+from ..data.metadata import count
+from ..data.schema import UNKNOWN_TRIALS, is_id, is_text
 from .ancestry import Source, Work, visits_by_id
 from .edges import current_names
 from .errors import CrawlError
 
 SOURCES_FILE = "score_sources.parquet"
-_ABOUT = (
-    "date source_url source_name source_user source_org notes dataset_revision verified filename "
-    "pull_request"
+_TEXTS = (
+    "date source_url source_name source_user source_org notes dataset_revision filename"
 ).split()
-_COLUMNS = ["model_id", "benchmark", "subtask", "value", *_ABOUT]
+_COLUMNS = ["model_id", "benchmark", "subtask", "value", *_TEXTS, "verified", "pull_request"]
 
 
 class Community(Source):
@@ -35,7 +35,6 @@ class Community(Source):
     """
 
     def __init__(self, work: Work, options: dict):
-        super().__init__()
         self._client, self._log, each, _ = work
         self._left_out: list[dict] = []
         datasets, models = options["datasets"], options["models"]
@@ -109,8 +108,11 @@ class Community(Source):
                 score = read(row)
                 if isinstance(score["value"], bool):
                     raise ValueError("no number")
-                score = {name: score[name] for name in _COLUMNS if name in score}
-                scores.append(score | {"value": float(score["value"])})
+                score = {name: score.get(name) for name in _COLUMNS}
+                texts = {name: score[name] if is_text(score[name]) else None for name in _TEXTS}
+                checked = {"value": float(score["value"]), "verified": score["verified"] is True}
+                checked["pull_request"] = count(score["pull_request"])
+                scores.append(score | texts | checked)
             except (TypeError, ValueError, LookupError, AttributeError) as error:
                 reason = f"{str(row)[:200]}: {type(error).__name__} {error}"
                 self._left_out.append({"model_id": place, "reason": reason})
@@ -125,7 +127,6 @@ class Community(Source):
         frame, current = pd.DataFrame(self._scores, columns=_COLUMNS), current_names(visits)
         frame["model_id"] = [current[name.casefold()] for name in frame["model_id"]]
         frame.insert(1, "item_id", frame["benchmark"] + "/" + frame["subtask"])
-        frame["verified"] = frame["verified"].eq(True)
         frame["score"], frame["reason"] = _as_proportions(frame)
         order = ["model_id", "item_id", "verified", "date", "value"]
         frame = frame.sort_values(order, na_position="first", ignore_index=True)

@@ -174,9 +174,8 @@ def _run(work: Work, options: dict) -> tuple[dict, pd.DataFrame]:
         "n_cycles": int((dropped["reason"] == "cycle").sum()),
         "n_failed_files": crawler.n_failed_files,
         "n_disagreements": len(overruled),
-        **source.counts,
     }
-    return found, _status_table(visits, source.repositories)
+    return found, _status_table(visits, found.get("repositories", {}))
 
 
 def _write(out: Path, found: dict, status: pd.DataFrame) -> Snapshot:

@@ -83,21 +83,17 @@ def _samples_file(row: object) -> Run | None:
 
 
 class Details:
-    """The answers of some models to the questions of some benchmarks.
-
-    After `collect`, ``repositories`` and ``counts`` say what was found.
-    """
+    """The answers of some models to some benchmarks; ``repositories`` say what was found."""
 
     def __init__(self, work: Work, benchmarks: list[str]):
         self._client, self._log, self._each, self._say = work
         self._benchmarks = benchmarks
         self.repositories: dict[str, Repository] = {}
-        self.counts: dict[str, object] = {}
 
     def collect(
         self, models: dict[str, str], model_ids: list[str]
-    ) -> tuple[pd.DataFrame, np.ndarray]:
-        """Items and responses (n_models x n_items); ``models`` are by name of the repository."""
+    ) -> tuple[pd.DataFrame, np.ndarray, dict]:
+        """Items, responses (n_models x n_items), counts; ``models`` are by repository."""
         sizes = self.find(list(models))
         self._say(self.announcement(sizes))
         tasks = [
@@ -115,7 +111,7 @@ class Details:
         gated = [repo for repo, found in self.repositories.items() if found.status == "gated"]
         if gated and not answers:
             raise CrawlError(self._gated_message(gated[0]))
-        self.counts = {
+        counts = {
             "details_statuses": count_statuses(self.repositories.values()),
             "n_repeated_answers": sum(found["n_repeated"] for found in answers.values()),
             "n_unusable_answers": sum(found["n_unusable"] for found in answers.values()),
@@ -123,7 +119,7 @@ class Details:
         digests = {found["keys"] for found in answers.values()}
         known = {name: self._log.ask("keys", name, dict, lasting=True) for name in digests}
         keys = {name: entry["keys"] for name, entry in known.items()}
-        return build_matrix(answers, keys, model_ids)
+        return *build_matrix(answers, keys, model_ids), counts
 
     def find(self, names: list[str]) -> Counter:
         """Fill ``repositories``; returns the bytes of their latest runs by benchmark."""

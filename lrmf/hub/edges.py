@@ -36,7 +36,7 @@ UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticErro
 _MERGE_TAGS = {"merge", "mergekit", "lazymergekit", "moerge", "mergekit-moe"}
 _QUANTIZED_TAGS = {"gguf", "gptq", "awq", "exl2", "bitsandbytes-quantized"}
 _NAME_KEYS = ("name", "id", "model", "model_name", "base_model", "path", "repo_id", "source_model")
-_NESTED = ("models", "slices", "sources", "modules", "experts", "shared_experts", "genome")
+_NESTED = "models slices sources modules experts shared_experts genome merge".split()
 _KEYS = {*_NAME_KEYS, *_NESTED}
 _MAX_DEPTH, _MAX_NODES, _MAX_NAMES = 12, 5000, 200
 _MAX_YAML, _MAX_README, _MAX_LINE = 2**18, 2**18, 10_000  # characters; pictures are longer lines
@@ -68,20 +68,15 @@ def declared_claims(answer: dict) -> list[Claim]:
             relations[parent] = relation or relations.get(parent)
     claims += [Claim(parent, relation, "tags") for parent, relation in relations.items()]
 
-    relation = card_relation(answer)
+    relation = normalised_relation(card.get("base_model_relation"))
     return claims + [Claim(parent, relation, "card") for parent in _ids(card.get("base_model"))]
 
 
-def card_relation(answer: dict) -> str | None:
-    """The card's ``base_model_relation``, which overrides every inferred relation."""
-    return normalised_relation(mapping(answer, "cardData").get("base_model_relation"))
-
-
-def inferred_relation(answer: dict, n_parents: int) -> str:
-    """What the Hub infers where no source names the relation."""
+def inferred_relation(answer: dict) -> str:
+    """What the Hub infers of a model with one parent where no source names the relation."""
     if is_adapter(answer):
         return "adapter"
-    if n_parents > 1 or is_merge(answer):
+    if is_merge(answer):
         return "merge"
     if _QUANTIZED_TAGS.intersection(map(str.lower, tags_of(answer))):
         return "quantized"
@@ -157,8 +152,11 @@ def _code_blocks(text: str) -> Iterator[tuple[str, bool]]:
     for token in _markdown().parse(text):
         if token.type in ("fence", "code_block"):
             language = re.split(r"\W", token.info.strip(" {."), maxsplit=1)[0].lower()
-            if language in ("", "yaml", "yml"):
+            if language in ("", "yaml", "yml", "json"):
                 yield token.content, bool(language)
+        elif token.type == "html_block":  # tags without an empty line between them and a fence
+            if (inner := re.sub("<[^>]*>", "", token.content)) != token.content:
+                yield from _code_blocks(inner)
 
 
 def _merged_models(text: str) -> list[str]:
@@ -169,7 +167,7 @@ def _merged_models(text: str) -> list[str]:
     if len(text) > _MAX_YAML:
         raise yaml.YAMLError("too long")
     named, bases, stages = [], [], set()
-    for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
+    for node in yaml.compose_all(text.replace("\u00a0", " "), Loader=yaml.SafeLoader):
         document = _plain(node, {})
         named += _texts_naming_models(document, set(), bases)
         stages.update(_texts(mapping({"": document}, "").get("name")))
@@ -179,20 +177,19 @@ def _merged_models(text: str) -> list[str]:
 
 
 def _texts_naming_models(config: object, seen: set[int], bases: list[str]) -> Iterator[str]:
-    """Texts that name merged models in a mapping; texts that name bases go into ``bases``."""
-    if not isinstance(config, dict) or id(config) in seen:
+    """Texts that name merged models at any depth; texts that name bases go into ``bases``."""
+    if id(config) in seen or not isinstance(config, dict | list):
         return
     seen.add(id(config))
-    bases += _texts(config.get("base_model"))
-    yield from _texts([config.get("model"), config.get("source_model")])
-    for key in _NESTED:
-        entries = config.get(key)
-        if isinstance(entries, list):
-            yield from (entry for entry in entries if isinstance(entry, str))
-        elif isinstance(entries, dict):
-            entries = entries.values() if key == "modules" else [entries]
-        for entry in entries or ():
-            yield from _texts_naming_models(entry, seen, bases)
+    for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+        if key == "base_model":
+            bases += _texts(value)
+        elif key in ("model", "source_model"):
+            yield from _texts(value)
+        else:
+            if key in _NESTED and isinstance(value, list):
+                yield from (entry for entry in value if isinstance(entry, str))
+            yield from _texts_naming_models(value, seen, bases)
 
 
 def _plain(node: yaml.Node, known: dict[int, object]) -> object:
@@ -315,7 +312,7 @@ def establish_edges(visits: dict) -> tuple[pd.DataFrame, dict[str, list[dict]]]:
             for claim in claims
             if claim.parent != child and ("/" in claim.parent or claim.parent in resolved)
         ]
-        found, rest = _decide(claims, visits[asked[0]], gone)
+        found, rest = _decide(claims, visits[asked[0]].inferred, gone)
         edges += [(parent, child, relation, evidence) for parent, relation, evidence in found]
         if rest:
             overruled[child] = [claim._asdict() for claim in rest]
@@ -323,9 +320,7 @@ def establish_edges(visits: dict) -> tuple[pd.DataFrame, dict[str, list[dict]]]:
     return lineage.astype("string"), overruled
 
 
-def _decide(
-    claims: list[Claim], visit, gone: set[str]
-) -> tuple[list[tuple[str, str, str]], list[Claim]]:
+def _decide(claims: list[Claim], inferred: str, gone: set[str]) -> tuple[list[tuple], list[Claim]]:
     """Parents of one model with relation and evidence, and the claims not followed."""
     claims = sorted(claims, key=lambda claim: SOURCES.index(claim.source))
     parents = {
@@ -335,12 +330,14 @@ def _decide(
         or claim.source in FILES
         or (claim.source in DECLARED and claim.parent in gone)
     }
+    on_card = [claim.relation for claim in claims if claim.source == "card"]
+    several = "merge" if len(parents) > 1 and inferred != "adapter" else inferred
     found, followed = [], set()
     for parent in parents:
         own = [claim for claim in claims if claim.parent == parent]
         declared = any(claim.source in DECLARED for claim in own)
-        stated = [visit.relation if declared else None, *(claim.relation for claim in own)]
-        relation = next(filter(None, stated), visit.inferred[len(parents) > 1])
+        stated = [*(on_card if declared else ()), *(claim.relation for claim in own)]
+        relation = next(filter(None, stated), several)
         evidence = ",".join(dict.fromkeys(claim.source for claim in own))
         found.append((parent, relation, evidence))
         followed.update(claim for claim in own if claim.relation in (None, relation))

@@ -18,7 +18,6 @@ class KnownModels(Source):
     """A snapshot; ``model_ids`` are its models and their relatives, where these are Hub ids."""
 
     def __init__(self, path: str | os.PathLike):
-        super().__init__()
         try:
             self._known = load_snapshot(path)
         except SnapshotError as error:  # of this snapshot, not of the one that the crawl writes

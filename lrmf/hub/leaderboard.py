@@ -58,7 +58,6 @@ class Leaderboard(Source):
     """
 
     def __init__(self, work: Work, options: dict):
-        super().__init__()
         self.benchmarks = chosen_benchmarks(options["benchmarks"], instances=options["instances"])
         self.details = Details(work, self.benchmarks) if options["instances"] else None
         try:  # without the table there is no crawl
@@ -69,7 +68,7 @@ class Leaderboard(Source):
             raise CrawlError(f"{TABLE_REPO}: {refusal.reason}; {hint}") from refusal
         if skipped:
             work.say(f"{len(skipped)} evaluations name no model and are left out: {skipped[0]}")
-        self.counts["n_unidentified_evaluations"] = len(skipped)
+        self._n_skipped = len(skipped)
         names = self._evaluations["model_id"]
         chosen, self._others = select_models(names, options["models"], options["max_models"])
         self.model_ids = [*chosen, *self._others]
@@ -99,16 +98,16 @@ class Leaderboard(Source):
             evaluated = models.dropna(subset=["leaderboard_id"])
             repos = map(repository_of, evaluated["leaderboard_id"])
             repos = dict(zip(repos, evaluated["model_id"], strict=True))
-            items, responses = self.details.collect(repos, list(models["model_id"]))
-            self.repositories = self.details.repositories
-            self.counts |= self.details.counts
+            items, responses, counts = self.details.collect(repos, list(models["model_id"]))
         else:
-            items, responses = self._scores(models, visits)
+            items, responses, counts = *self._scores(models, visits), {}
+        counts["n_unidentified_evaluations"] = self._n_skipped
         tables = {"models": models.drop(columns=self.benchmarks), "items": items}
         return {
             "tables": tables | {"lineage": lineage, "responses": responses},
             "about": f"Open LLM Leaderboard v2 at commit {self._revision}",
-            "provenance": {"revisions": {TABLE_REPO: self._revision}},
+            "provenance": {"revisions": {TABLE_REPO: self._revision}, **counts},
+            "repositories": self.details.repositories if self.details else {},
         }
 
     def _scores(self, models: pd.DataFrame, visits: dict) -> tuple[pd.DataFrame, np.ndarray]:
@@ -210,19 +209,19 @@ def fetch_table(client: Client, sha: str) -> bytes:
     shards = {path: _SHARD.fullmatch(path) for path in sorted(filter(is_text, paths))}
     shards = {path: match for path, match in shards.items() if match}
     n_files = max((int(match[2] or 1) for match in shards.values()), default=1)
-    if len(shards) < n_files:
-        raise Refusal("error", f"has {len(shards)} of {n_files} files")
+    if (n_found := len({match[1] for match in shards.values()})) < n_files:
+        raise Refusal("error", f"has {n_found} of {n_files} files")
     base = f"datasets/{TABLE_REPO}/resolve/{sha}"
     parts = [client.content(f"{base}/{path}", max_bytes=MAX_TABLE_BYTES) for path in shards]
-    whole = pa.concat_tables(map(_parquet, parts), promote_options="permissive")
     sink = pa.BufferOutputStream()
-    pq.write_table(whole, sink)
+    pq.write_table(_parquet(parts), sink)
     return sink.getvalue().to_pybytes()
 
 
-def _parquet(content: bytes) -> pa.Table:
+def _parquet(parts: list[bytes]) -> pa.Table:
     try:
-        return pq.read_table(pa.BufferReader(content))
+        tables = [pq.read_table(pa.BufferReader(part)) for part in parts]
+        return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowException, ValueError, OSError) as error:
         reason = f"holds no readable Parquet table ({type(error).__name__})"
         raise Refusal("error", reason) from error
@@ -245,7 +244,7 @@ def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, lis
     Refusal, CrawlError
         If it is damaged, or of another format.
     """
-    table = _parquet(content).to_pandas(ignore_metadata=True)
+    table = _parquet([content]).to_pandas(ignore_metadata=True)
     wanted = [BENCHMARKS[benchmark].column for benchmark in benchmarks]
     missing = [name for name in wanted if name not in table]
     if missing or not {"fullname", "Model"}.intersection(table):

@@ -6,12 +6,14 @@ Source: `lm_eval.loggers.EvaluationTracker` and `lm_eval.evaluator` of version 0
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import PurePath
 
 import networkx as nx
 
 from ..data.benchmarks import TASKS
+from ..data.metadata import EARLIEST, day
 from ..data.samples import Samples, metric_of, name_questions, read_samples
 from .results import Results, Unreadable, known_id, load_json, mapping, number
 
@@ -77,7 +79,8 @@ def _read_scores(file, time: str | None, results: Results, models: dict, groups)
     if not isinstance(rows := content.get("results"), dict):
         raise Unreadable("is no results file of lm-eval: it has no 'results'")
     if not time and (date := number(content.get("date"))):
-        time = datetime.fromtimestamp(date, UTC).strftime("%Y-%m-%dT%H-%M-%S")
+        with suppress(ValueError, OverflowError, OSError):  # seconds
+            time = datetime.fromtimestamp(date, UTC).strftime("%Y-%m-%dT%H-%M-%S")
     model_id = _read_model(content, file, time or "", results)
     models[str(file.parent), time or ""] = models[str(file.parent), ""] = model_id
     rising = mapping(content, "higher_is_better")
@@ -126,7 +129,10 @@ def _read_model(content: dict, file, time: str, results: Results) -> str:
     facts = {"params_b": size / 1e9 if known else None, "revision": config.get("model_sha") or None}
     if "chat_template" in content:
         facts["chat_template"] = bool(content["chat_template"])
-    facts |= {"precision": dtype.removeprefix("torch.") or None, "evaluated_at": time[:10] or None}
+    facts |= {
+        "precision": dtype.removeprefix("torch.") or None,
+        "evaluated_at": day(time, after=EARLIEST),
+    }
     results.add_model(model_id, order=(time,), **facts)
     results.versions.add(str(content.get("lm_eval_version", "unknown")))
     return model_id
