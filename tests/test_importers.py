@@ -152,6 +152,16 @@ class TestScoresOfLmEval(ImporterContract):
         if "peft" in str(arguments):
             assert snapshot.lineage.iloc[0, :3].tolist() == ["org/base", "org/a", "adapter"]
 
+    @pytest.mark.parametrize(
+        "date", [None, 0, -1e18, 1.7357e12, 1e300, "2025", "0001-01-01", "2100-01-01"]
+    )
+    def test_dates_that_cannot_be_are_unknown(self, run, tmp_path, date):
+        content = results_file("org/a", {"arc": {"acc,none": 0.5}}) | {"date": date}
+        name = f"results_{date}T10-00-00.0.json" if isinstance(date, str) else "results.json"
+        snapshot = run(write(tmp_path / name, content))[1]
+        assert cells(snapshot) == {("org/a", "arc"): 0.5}
+        assert snapshot.models.reindex(columns=["evaluated_at"]).isna().all(axis=None)
+
     def test_ids_that_differ_in_case_are_one_model(self, run, tmp_path):
         for number, name in enumerate(["org/Model", "Org/model", "org/Model"]):
             content = results_file(name, {f"task{number}": {"acc,none": 0.5}})

@@ -106,7 +106,7 @@ class Community(Source):
         for row in rows:
             try:
                 score = read(row)
-                if isinstance(score["value"], bool):
+                if isinstance(score["value"], bool) or not np.isfinite(float(score["value"])):
                     raise ValueError("no number")
                 score = {name: score.get(name) for name in _COLUMNS}
                 texts = {name: score[name] if is_text(score[name]) else None for name in _TEXTS}
