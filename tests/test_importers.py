@@ -173,7 +173,12 @@ class TestScoresOfLmEval(ImporterContract):
             content = results_file(name, {"arc": {"acc,none": 0.5}}, chat_template="{{x}}")
             content["config"] |= {"model_num_parameters": 7 * 10**9, "model_dtype": dtype}
             write(tmp_path / f"files/{name}/results.json", content)
+        for number, size in enumerate(["7B", 0, -7, True, 10**30, float("inf")]):
+            content = results_file(f"odd/{number}", {"arc": {"acc,none": 0.5}})
+            content["config"]["model_num_parameters"] = size
+            write(tmp_path / f"files/odd{number}/results.json", content)
         models = run(tmp_path / "files")[1].models.set_index("model_id")
+        assert models["params_b"].notna().sum() == 1
         assert models.loc["org/a", "params_b"] == 7.0
         assert models.loc["org/a", "precision"] == "bfloat16"
         assert models.loc["org/a", "chat_template"]

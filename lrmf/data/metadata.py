@@ -14,7 +14,7 @@ CONFIG_KEYS = ("architectures", "model_type", "quantization_config", "quantizati
 
 EARLIEST = date(2000, 1, 1)  # of what can be true elsewhere
 _STAND_IN = date(2022, 3, 2)  # what the Hub gives for every repository that is older
-_LARGEST = 10**14  # parameters
+MOST_PARAMETERS = 10**14
 # Elements of these types hold several packed weights each (8-bit integers hold one).
 _PACKED_TYPES = {"U8", "U16", "U32", "U64", "I16", "I32", "I64", "F4"}
 _PACKED_SHARE = 0.05  # of the elements; less are buffers
@@ -93,7 +93,7 @@ def sizes(answer: dict) -> tuple[float | None, float | None]:
 
     The total of an adapter's file is the adapter's own, that of a 4-bit file counts packed numbers.
     """
-    total = count(mapping(answer, "safetensors").get("total"), _LARGEST)
+    total = count(mapping(answer, "safetensors").get("total"), MOST_PARAMETERS)
     if not total:
         return None, None
     is_part = is_adapter(answer) or bool(mapping(mapping(answer, "config"), "peft"))

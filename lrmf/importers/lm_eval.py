@@ -124,9 +124,12 @@ def _read_model(content: dict, file, time: str, results: Results) -> str:
     model_id = _named(named or file.parent.name)
     if stated.get("peft"):
         results.add_edge(stated.get("pretrained"), model_id, "adapter", "model_args")
-    size, dtype = number(config.get("model_num_parameters")), str(config.get("model_dtype") or "")
-    known = size and size > 0 and not _PACKED.search(f"{stated} {dtype}")
-    facts = {"params_b": size / 1e9 if known else None, "revision": config.get("model_sha") or None}
+    facts, dtype = (
+        {"revision": config.get("model_sha") or None},
+        str(config.get("model_dtype") or ""),
+    )
+    if not _PACKED.search(f"{stated} {dtype}"):
+        facts["n_parameters"] = config.get("model_num_parameters")
     if "chat_template" in content:
         facts["chat_template"] = bool(content["chat_template"])
     facts |= {

@@ -1,4 +1,4 @@
-"""What importers have in common: finding files, gathering what they say, and making tables."""
+"""What importers have in common: finding files, gathering what they say, making tables."""
 
 import json
 import os
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 
 from ..data.ids import normalised_id
-from ..data.metadata import mapping, number
+from ..data.metadata import MOST_PARAMETERS, mapping, number
 from ..data.runs import Runs
 from ..data.schema import is_id, quote
 
@@ -86,8 +86,12 @@ class Results(Runs):
         except Exception as error:  # whatever a foreign file makes a parser do
             self.leave_out(file, f"is not as expected ({type(error).__name__}: {error})")
 
-    def add_model(self, model_id: str, *, order: tuple = (), **facts) -> None:
+    def add_model(
+        self, model_id: str, *, order: tuple = (), n_parameters: object = None, **facts
+    ) -> None:
         """Note what is known of a model; where files disagree, the last in ``order`` counts."""
+        size = number(n_parameters) or 0
+        facts["params_b"] = size / 1e9 if 0 < size <= MOST_PARAMETERS else None
         known = {name: value for name, value in facts.items() if value is not None}
         self._facts.append((order, repr(known), model_id, known))
 
