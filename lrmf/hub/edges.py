@@ -166,30 +166,31 @@ def _merged_models(text: str) -> list[str]:
     """
     if len(text) > _MAX_YAML:
         raise yaml.YAMLError("too long")
-    named, bases, stages = [], [], set()
+    merged, bases, stages = [], [], set()
     for node in yaml.compose_all(text.replace("\u00a0", " "), Loader=yaml.SafeLoader):
         document = _plain(node, {})
-        named += _texts_naming_models(document, set(), bases)
+        for key, value in _naming(document, set()):
+            (bases if key == "base_model" else merged).append(value)
         stages.update(_texts(mapping({"": document}, "").get("name")))
+    named = list(_texts(merged))
+    names = [*named, *_texts(bases)] if named else []  # a base alone is no merge
     # Of `model+lora`, the model is the parent.
-    names = [name.split("+")[0] for name in (*named, *bases) if named and name not in stages]
-    return list(filter(None, map(normalised_id, names[:_MAX_NODES])))
+    names = [name.split("+")[0] for name in names if name not in stages]
+    return list(filter(None, map(normalised_id, names)))
 
 
-def _texts_naming_models(config: object, seen: set[int], bases: list[str]) -> Iterator[str]:
-    """Texts that name merged models at any depth; texts that name bases go into ``bases``."""
+def _naming(config: object, seen: set[int]) -> Iterator[tuple[str, object]]:
+    """Keys and values that name models, at any depth of mappings and lists."""
     if id(config) in seen or not isinstance(config, dict | list):
         return
     seen.add(id(config))
     for key, value in config.items() if isinstance(config, dict) else enumerate(config):
-        if key == "base_model":
-            bases += _texts(value)
-        elif key in ("model", "source_model"):
-            yield from _texts(value)
+        if key in ("model", "source_model", "base_model"):
+            yield key, value
         else:
             if key in _NESTED and isinstance(value, list):
-                yield from (entry for entry in value if isinstance(entry, str))
-            yield from _texts_naming_models(value, seen, bases)
+                yield key, [entry for entry in value if isinstance(entry, str)]
+            yield from _naming(value, seen)
 
 
 def _plain(node: yaml.Node, known: dict[int, object]) -> object:
