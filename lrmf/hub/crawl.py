@@ -93,9 +93,9 @@ def crawl(
         "max_depth": max_depth,
     }
     chosen_benchmarks(options["benchmarks"], instances=instances)
-    if out.exists() and not out.is_dir():
-        raise CrawlError(f"{out}: is a file; choose a folder")
     try:
+        if out.exists() and not out.is_dir():
+            raise CrawlError(f"{out}: is a file; choose a folder")
         if out.is_dir() and not (out / LOG_FOLDER).is_dir() and any(out.iterdir()):
             raise CrawlError(f"{out}: holds other files; choose an empty or new folder")
         with closing(CrawlLog(out / LOG_FOLDER, redact=client.redact)) as log:

@@ -13,7 +13,7 @@ import pandas as pd
 from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from ..data.benchmarks import BENCHMARKS, TASKS
-from ..data.metadata import commit
+from ..data.metadata import commit, count, mapping
 from ..data.responses import MISSING
 from ..data.runs import Runs
 from ..data.samples import Samples, name_questions, read_samples
@@ -71,15 +71,14 @@ def _samples_file(row: object) -> Run | None:
     """A samples file in a row of the tree, or None."""
     if not isinstance(row, dict) or not isinstance(path := row.get("path"), str):
         return None
-    match, size, lfs = _FILE.search(path), row.get("size"), row.get("lfs")
+    match, size = _FILE.search(path), row.get("size")
     if not match or match["task"] not in TASKS or ".." in path.split("/"):
         return None
-    if not isinstance(size, int) or not 0 < size <= MAX_SAMPLES:
+    if not count(size, MAX_SAMPLES):
         return None
-    sha256 = lfs.get("oid") if isinstance(lfs, dict) else None
-    if not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
-        sha256 = None
-    return Run(match["task"], match["time"], path, size, str(row.get("oid")), sha256)
+    sha256 = re.fullmatch("[0-9a-f]{64}", str(mapping(row, "lfs").get("oid")))
+    oid, sha256 = str(row.get("oid")), sha256 and sha256[0]
+    return Run(match["task"], match["time"], path, size, oid, sha256)
 
 
 class Details:

@@ -27,28 +27,46 @@ _LARGEST = 1e5  # billions of parameters
 # Of several evaluations of one model the one closest to the released weights is kept.
 PRECISIONS = ("bfloat16", "float16", "float32", "8bit", "4bit", "GPTQ")
 
-_TEXTS = {
-    "revision": "Model sha",
-    "architecture": "Architecture",
-    "precision": "Precision",
-    "type": "Type",
-    "license": "Hub License",
-    "weight_type": "Weight type",
-    "base_model": "Base Model",
-    "evaluation": "eval_name",
-}
-_NUMBERS = {"params_b": "#Params (B)", "likes": "Hub ❤️"}
-_FLAGS = {"moe": "MoE", "merged": "Merged", "chat_template": "Chat Template", "flagged": "Flagged"}
-_DATES = {"created_at": "Upload To Hub Date", "evaluated_at": "Submission Date"}
-_FEATURES = (
-    "revision params_b architecture precision type merged moe chat_template license likes "
-    "created_at evaluated_at flagged other_evaluations"
-).split()
 _UNKNOWN = {"", "?", "unknown", "none", "nan", "null"}
 # As `datasets` names files, now and formerly, and as the Hub converts them.
 _SHARD = re.compile(r"(?:.*/)?(?:train-)?(\d{4,5})(?:-of-(\d{5}))?(?:-[0-9a-f]+)?\.parquet")
 _LINK = re.compile(r"href=[\"']?https?://[^/\"']+/([^\"'>\s?#]+)", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
+
+
+def _text(value: object) -> str | None:
+    """A text without the emoji in front and surrounding spaces; null if it says nothing."""
+    if not isinstance(value, str):
+        return None
+    text = re.sub(r"^[^\w(\[<]+", "", value.strip()).strip()
+    return None if text.lower() in _UNKNOWN else text
+
+
+def _flag(value: object) -> bool | None:
+    return bool(value) if isinstance(value, bool | np.bool) else None
+
+
+# Columns of a snapshot's models: the table's own names, how they are read, and their types.
+_FEATURES = {
+    "revision": ("Model sha", _text, "string"),
+    "params_b": ("#Params (B)", number, "Float64"),
+    "architecture": ("Architecture", _text, "string"),
+    "precision": ("Precision", _text, "string"),
+    "type": ("Type", _text, "string"),
+    "merged": ("Merged", _flag, "boolean"),
+    "moe": ("MoE", _flag, "boolean"),
+    "chat_template": ("Chat Template", _flag, "boolean"),
+    "license": ("Hub License", _text, "string"),
+    "likes": ("Hub ❤️", number, "Float64"),
+    "created_at": ("Upload To Hub Date", day, "string"),
+    "evaluated_at": ("Submission Date", day, "string"),
+    "flagged": ("Flagged", _flag, "boolean"),
+}
+_FURTHER = {
+    "weight_type": ("Weight type", _text, "string"),
+    "base_model": ("Base Model", _text, "string"),
+    "evaluation": ("eval_name", _text, "string"),
+}
 
 
 class Leaderboard(Source):
@@ -142,7 +160,7 @@ class Leaderboard(Source):
         frame.insert(0, "model_id", pd.array(names, dtype="string"))
         frame["renamed"] = frame["model_id"] != frame["leaderboard_id"]
         frame = frame[frame["model_id"].isin(list(wanted))].reset_index(drop=True)
-        columns = ["model_id", "leaderboard_id", *_FEATURES, *self.benchmarks]
+        columns = ["model_id", "leaderboard_id", *_FEATURES, "other_evaluations", *self.benchmarks]
         frame = one_evaluation_each(frame, self.benchmarks)[columns]
         # Others that were not evaluated have a row without scores, if the Hub has them.
         there = visits_by_id(visits)
@@ -261,15 +279,9 @@ def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, lis
     # The id is `fullname`, or else in the link or the text of the HTML in `Model`.
     ids = read("fullname", normalised_id, "string")
     frame = pd.DataFrame({"model_id": ids.fillna(read("Model", _id_in_markup, "string"))})
-    for columns, reader, dtype in (
-        (_TEXTS, _text, "string"),
-        (_NUMBERS, number, "Float64"),
-        (_FLAGS, _flag, "boolean"),
-        (_DATES, day, "string"),
-        (dict(zip(benchmarks, wanted, strict=True)), number, "float64"),
-    ):
-        for name, column in columns.items():
-            frame[name] = read(column, reader, dtype)
+    scores = {n: (c, number, "float64") for n, c in zip(benchmarks, wanted, strict=True)}
+    for name, how in (_FEATURES | _FURTHER | scores).items():
+        frame[name] = read(*how)
     frame["params_b"] = frame["params_b"].where(frame["params_b"].between(1e-9, _LARGEST))
     frame["likes"] = frame["likes"].where(frame["likes"] >= 0)
     scores = frame[benchmarks]
@@ -309,15 +321,3 @@ def _id_in_markup(markup: object) -> str | None:
     if (link := _LINK.search(markup)) and (name := normalised_id(html.unescape(link[1]))):
         return name
     return normalised_id(html.unescape(_TAG.sub("", markup)))
-
-
-def _text(value: object) -> str | None:
-    """A text without the emoji in front and surrounding spaces; null if it says nothing."""
-    if not isinstance(value, str):
-        return None
-    text = re.sub(r"^[^\w(\[<]+", "", value.strip()).strip()
-    return None if text.lower() in _UNKNOWN else text
-
-
-def _flag(value: object) -> bool | None:
-    return bool(value) if isinstance(value, bool | np.bool) else None
