@@ -179,6 +179,12 @@ def test_values_that_are_no_answer(value):
     assert found.values == [True] and found.n_unusable == 1
 
 
+@pytest.mark.parametrize("doc_hash", [None, 7, "", "a\u200b", "a/../b", "a\nb", "\u3164"])
+def test_a_hash_that_is_none_names_no_question(doc_hash):
+    row = {"doc_id": 0, "doc_hash": doc_hash, "acc": 1}
+    assert read_samples([json.dumps(row).encode()], "acc").keys == [[0, ""]]
+
+
 def test_a_torn_array_is_not_lost_in_silence():
     found = read_samples([f"[{','.join(LINES)}"[:-5].encode()], "acc")
     assert len(found.values) == len(LINES) - 1 and found.n_unusable == 1

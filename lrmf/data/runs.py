@@ -9,7 +9,7 @@ import pandas as pd
 
 from .benchmarks import metric_rank
 from .responses import MISSING
-from .schema import UNKNOWN_TRIALS
+from .schema import UNKNOWN_TRIALS, one_line
 
 
 class Run(NamedTuple):
@@ -50,7 +50,7 @@ class Runs:
 
     def leave_out(self, place, reason: str) -> None:
         """Note that a file, or part of it, was not used."""
-        self.left_out.append((str(place), " ".join(reason.split())[:300]))
+        self.left_out.append((str(place), one_line(reason, 300)))
 
     def places(self, task: tuple[str, str], names: Iterable[str]) -> np.ndarray:
         """Places of a task's items, in the order in which they are first asked for.

@@ -42,11 +42,20 @@ def read_samples(lines: Iterable[bytes], metric: str, *, strict: bool = False) -
         rank = "" if name in (None, "none") else str(name)
         n_repeated += doc_id in chosen and chosen[doc_id][0] == rank
         if doc_id not in chosen or rank < chosen[doc_id][0]:
-            doc_hash = doc_hash[:16] if isinstance(doc_hash, str) else ""
+            is_hash = isinstance(doc_hash, str) and doc_hash.isascii() and doc_hash.isalnum()
+            doc_hash = doc_hash[:16] if is_hash else ""  # it becomes part of an item's id
             chosen[doc_id] = (rank, value, doc_hash)
     ordered = sorted(chosen.items())
     keys = [[doc_id, doc_hash] for doc_id, (_, _, doc_hash) in ordered]
     return Samples(keys, [value for _, (_, value, _) in ordered], n_repeated, n_unusable)
+
+
+def read_samples_file(path, task: str, *, strict: bool = False) -> tuple[Samples, str | None]:
+    """The answers in a file, and the metric of its task by which they are right."""
+    with path.open("rb") as file:
+        metric = metric_of(file, task)
+    with path.open("rb") as file:
+        return read_samples(file, metric, strict=strict), metric
 
 
 def metric_of(lines: Iterable[bytes], task: str) -> str | None:

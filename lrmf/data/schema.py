@@ -258,6 +258,12 @@ def quote(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
+def one_line(text: object, longest: int = 200) -> str:
+    """A text without line breaks and terminal controls, cut short if long."""
+    shown = "".join(mark if mark.isprintable() else " " for mark in str(text))
+    return " ".join(shown.split())[:longest]
+
+
 def some(values: Iterable, *, show: Callable[[object], str] = quote) -> str:
     """Name the first few values, and say how many more there are."""
     values = list(values)

@@ -204,16 +204,13 @@ class Crawler:
             self._unchanged.update(asked for asked, state in known.items() if state in rows)
 
     def _listing(self, author_and_known: tuple[str, dict[str, list]]) -> list[list]:
-        """States of the known models of an author.
-
-        There may be thousands of others: the listing is given up after as many pages as there are
-        models to look for, as asking for each of them costs no more.
-        """
+        """States of the known models of an author."""
         author, known = author_and_known
 
         def ask() -> dict:
             wanted = {state[0] for state in known.values()}
             fields = ["sha", "lastModified", "gated"]
+            # There may be thousands of others; more pages cost more than asking for each of these.
             pages = self._client.pages("api/models", author=author, expand=fields, limit=1000)
             rows = (row for page in islice(pages, len(wanted)) for row in page)
             states = (_state(row) for row in rows if isinstance(row, dict))

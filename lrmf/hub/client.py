@@ -23,6 +23,7 @@ from huggingface_hub.utils import get_session
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 from tqdm import tqdm
 
+from ..data.schema import one_line
 from .errors import Corrupt, CrawlError, Refusal, Stopped
 from .limiter import Limiter
 
@@ -260,7 +261,7 @@ class Client:
         except (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
             raise Refusal("error", f"leads nowhere ({type(error).__name__})") from error
         except (httpx2.RequestError, httpx2.StreamError) as error:
-            reason = _one_line(error)
+            reason = one_line(error)
             if isinstance(error, httpx2.ProxyError) and "407" in reason:
                 raise CrawlError(
                     f"the proxy of {_set_among(*_PROXIES) or 'the system'} asks for a password "
@@ -284,7 +285,7 @@ class Client:
         if not message:
             with suppress(ValueError, RecursionError, LookupError, TypeError):
                 message = json.loads(next(response.iter_bytes(), b""))["error"]
-        message = _one_line(self.redact(message)) if isinstance(message, str) else ""
+        message = one_line(self.redact(message)) if isinstance(message, str) else ""
         reason = f"HTTP {status}" + (f": {message}" if message else "")
         # A token that has expired is refused for public repositories as well.
         code = headers.get("X-Error-Code", "")
@@ -323,10 +324,6 @@ def refusal_status(status: int, code: str, message: str) -> str:
     if status in (401, 404, 410) or code in ("RepoNotFound", "EntryNotFound", "RevisionNotFound"):
         return "missing"
     return "error"
-
-
-def _one_line(text: object) -> str:
-    return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in str(text)))[:200]
 
 
 def _set_among(*names: str) -> str:
@@ -379,6 +376,6 @@ def _session() -> httpx2.Client:
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
         raise CrawlError(
             f"the proxy of {_set_among(*_PROXIES) or 'the system'} cannot be used "
-            f"({_one_line(error)}); write http://host:port, unset it, or for socks5:// "
+            f"({one_line(error)}); write http://host:port, unset it, or for socks5:// "
             "`pip install socksio`"
         ) from error

@@ -156,11 +156,7 @@ class Community(Source):
 
 
 def _further(listed: list[dict], stated: list[dict]) -> list[dict]:
-    """Scores that only a leaderboard has; what it says of the others is added to these.
-
-    A leaderboard's score is that of the model's result with the same value. Else its task is the
-    only one of the dataset, or ``default``.
-    """
+    """Scores that only a leaderboard has; what it says of stated ones is added to these."""
     tasks, results = defaultdict(set), defaultdict(list)
     for row in stated:
         tasks[row["benchmark"]].add(row["subtask"])
@@ -170,7 +166,7 @@ def _further(listed: list[dict], stated: list[dict]) -> list[dict]:
         same = results[row["model_id"], row["benchmark"], row["value"]]
         for result in same:
             result.update((key, value) for key, value in row.items() if value is not None)
-        if not same:
+        if not same:  # a leaderboard does not name the task
             known = tasks[row["benchmark"]]
             further.append(row | {"subtask": next(iter(known)) if len(known) == 1 else "default"})
     return further

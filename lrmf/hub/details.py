@@ -156,10 +156,7 @@ class Details:
         return repository
 
     def _task(self, repository_and_task: tuple[Repository, str]) -> dict:
-        """Answers of the most complete run of a task, the latest of several.
-
-        Runs are read from the latest on, until one has all the questions of the task.
-        """
+        """Answers of the latest run that has all questions of a task, else the most of them."""
         repository, task = repository_and_task
         benchmark, subtask = TASKS[task]
         best: dict = {}

@@ -160,10 +160,7 @@ def _code_blocks(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def _merged_models(text: str) -> list[str]:
-    """Ids of everything that was merged, and of what it was merged into.
-
-    The documents of a file are stages, which name each other. Raises YAMLError.
-    """
+    """Ids of everything that was merged, and of what it was merged into; raises YAMLError."""
     if len(text) > _MAX_YAML:
         raise yaml.YAMLError("too long")
     merged, bases, stages = [], [], set()
@@ -171,6 +168,7 @@ def _merged_models(text: str) -> list[str]:
         document = _plain(node, {})
         for key, value in _naming(document, set()):
             (bases if key == "base_model" else merged).append(value)
+        # Documents are stages, which name each other.
         stages.update(_texts(mapping({"": document}, "").get("name")))
     named = list(_texts(merged))
     names = [*named, *_texts(bases)] if named else []  # a base alone is no merge

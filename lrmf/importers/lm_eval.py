@@ -14,7 +14,7 @@ import networkx as nx
 
 from ..data.benchmarks import TASKS
 from ..data.metadata import EARLIEST, day
-from ..data.samples import Samples, metric_of, name_questions, read_samples
+from ..data.samples import Samples, name_questions, read_samples_file
 from .results import Results, Unreadable, known_id, load_json, mapping, number
 
 LICENSE = ""
@@ -62,10 +62,7 @@ def read(files: Iterable, results: Results) -> None:
 
 def _read_samples(file, task: str, results: Results) -> tuple[Samples, str]:
     """Answers of 0 or 1 in a samples file, and their metric."""
-    with file.open("rb") as stream:
-        metric = metric_of(stream, task)
-    with file.open("rb") as stream:
-        found = read_samples(stream, metric)
+    found, metric = read_samples_file(file, task)
     if not found.keys:
         raise Unreadable(f"has no answer of 0 or 1 by {metric or 'any metric'}")
     if found.n_unusable:
