@@ -175,7 +175,7 @@ class TestScoresOfLmEval(ImporterContract):
             write(tmp_path / f"files/{name}/results.json", content)
         for number, size in enumerate(["7B", 0, -7, True, 10**30, float("inf")]):
             content = results_file(f"odd/{number}", {"arc": {"acc,none": 0.5}})
-            content["config"]["model_num_parameters"] = size
+            content["config"] |= {"model_num_parameters": size, "model_sha": size}
             write(tmp_path / f"files/odd{number}/results.json", content)
         models = run(tmp_path / "files")[1].models.set_index("model_id")
         assert models["params_b"].notna().sum() == 1

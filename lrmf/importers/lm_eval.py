@@ -13,7 +13,7 @@ from pathlib import PurePath
 import networkx as nx
 
 from ..data.benchmarks import TASKS
-from ..data.metadata import EARLIEST, day
+from ..data.metadata import EARLIEST, day, text
 from ..data.samples import Samples, name_questions, read_samples_file
 from .results import Results, Unreadable, known_id, load_json, mapping, number
 
@@ -121,30 +121,25 @@ def _read_model(content: dict, file, time: str, results: Results) -> str:
     model_id = _named(named or file.parent.name)
     if stated.get("peft"):
         results.add_edge(stated.get("pretrained"), model_id, "adapter", "model_args")
-    facts, dtype = (
-        {"revision": config.get("model_sha") or None},
-        str(config.get("model_dtype") or ""),
-    )
+    dtype = (text(config.get("model_dtype")) or "").removeprefix("torch.")
+    facts = {"revision": text(config.get("model_sha")) or None, "precision": dtype or None}
+    facts["evaluated_at"] = day(time, after=EARLIEST)
     if not _PACKED.search(f"{stated} {dtype}"):
         facts["n_parameters"] = config.get("model_num_parameters")
     if "chat_template" in content:
         facts["chat_template"] = bool(content["chat_template"])
-    facts |= {
-        "precision": dtype.removeprefix("torch.") or None,
-        "evaluated_at": day(time, after=EARLIEST),
-    }
     results.add_model(model_id, order=(time,), **facts)
     results.versions.add(str(content.get("lm_eval_version", "unknown")))
     return model_id
 
 
-def _named(text: object) -> str:
+def _named(name: object) -> str:
     """An id; of a local path its last two parts; of a folder ``org__name`` or its details."""
-    text = str(text).removesuffix("-details")
+    name = str(name).removesuffix("-details")
     try:
-        return known_id(text if "/" in text else text.replace("__", "/", 1))
+        return known_id(name if "/" in name else name.replace("__", "/", 1))
     except Unreadable:
-        return known_id("/".join(PurePath(text.strip("~./\\")).parts[-2:]))
+        return known_id("/".join(PurePath(name.strip("~./\\")).parts[-2:]))
 
 
 def _place_of(task: str, groups: nx.DiGraph) -> tuple[str, str]:
