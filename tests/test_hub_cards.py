@@ -9,7 +9,6 @@ from lrmf.hub.edges import (
     establish_edges,
     file_claims,
     files_to_read,
-    inferred_relation,
     normalised_id,
 )
 
@@ -242,18 +241,21 @@ def test_files_are_read_only_where_parents_are_missing():
 
 
 @pytest.mark.parametrize(
-    ("answer", "n_parents", "expected"),
+    ("answer", "of_one", "of_two"),
     [
-        ({}, 1, "finetune"),
-        ({}, 2, "merge"),
-        ({"tags": ["mergekit"]}, 1, "merge"),
-        ({"library_name": "peft"}, 1, "adapter"),
-        ({"siblings": [{"rfilename": "adapter_config.json"}]}, 1, "adapter"),
-        ({"tags": ["GGUF"]}, 1, "quantized"),
+        ({}, "finetune", "merge"),
+        ({"tags": ["mergekit"]}, "merge", "merge"),
+        ({"library_name": "peft"}, "adapter", "adapter"),
+        ({"siblings": [{"rfilename": "adapter_config.json"}]}, "adapter", "adapter"),
+        ({"tags": ["GGUF"]}, "quantized", "merge"),
     ],
 )
-def test_inferred_relation(answer, n_parents, expected):
-    assert inferred_relation(answer, n_parents) == expected
+def test_inferred_relation(answer, of_one, of_two):
+    for parents, expected in ((["org/a"], of_one), (["org/a", "org/b"], of_two)):
+        content = answer | {"id": "org/child", "cardData": {"base_model": parents}}
+        entry = {"kind": "model", "key": "org/child", "time": "", "status": "ok"}
+        found, _ = edges({"org/child": read_visit(entry | {"answer": content})})
+        assert {relation for _, _, relation, _ in found} == {expected}
 
 
 @pytest.mark.parametrize("value", [None, [], {}, "x\ud800", "x" * 10**4, -1, 10**400, float("nan")])
@@ -285,7 +287,7 @@ def edges(visits):
 def test_the_better_source_decides_and_the_other_is_kept():
     claims = [
         Claim("org/a", "merge", "baseModels"),
-        Claim("org/b", "finetune", "card"),
+        Claim("org/b", None, "card"),
         Claim("org/a", "finetune", "tags"),
     ]
     visits = {"org/child": visit(claims)}
@@ -315,7 +317,7 @@ def test_a_deleted_parent_that_the_hub_no_longer_lists_stays():
 
 def test_the_cards_relation_overrides():
     claims = [Claim("org/a", "finetune", "baseModels"), Claim("org/a", "quantized", "card")]
-    visits = {"org/child": visit(claims, relation="quantized"), "org/a": visit(resolved="org/a")}
+    visits = {"org/child": visit(claims), "org/a": visit(resolved="org/a")}
     found, overruled = edges(visits)
     assert found == [("org/a", "org/child", "quantized", "baseModels,card")]
     assert [claim["source"] for claim in overruled["org/child"]] == ["baseModels"]

@@ -238,6 +238,19 @@ class TestCommunityEvals:
             with pytest.raises(CrawlError, match="nobody/set|Community Evals"):
                 crawl(tmp_path / "c", datasets=["nobody/set"], **options)
 
+    def test_rows_of_any_shape_are_read_or_listed(self, hub, found, tmp_path):
+        odd = [stated(self.GPQA, "diamond", value) for value in ("many", True, [0.5], {}, 7e400)]
+        odd += [7, None, [], {"data": 7}, stated(self.GPQA, 7, 0.5), stated(7, "x", 0.5)]
+        odd += [stated(self.GPQA, "diamond", 0.41, date=2025, notes=["x"], source="me")]
+        hub.models["org/a"]["evalResults"] += odd
+        hub.models["org/d"]["evalResults"] = 7
+        hub.leaderboards[self.GPQA] += [listed("org/e", 0.5, pullRequest="x", notes=7), None, 3]
+        with serve(hub) as served:
+            snapshot = crawl(tmp_path / "odd", source="community", client=client(served))
+        assert cells(snapshot) == cells(found[0]) | {("org/e", "lab/gpqa/diamond"): 0.5}
+        reasons = pd.read_parquet(tmp_path / "odd/score_sources.parquet").set_index("model_id")
+        assert reasons.loc[["org/a"], "reason"].notna().sum() >= len(odd) - 2
+
     def test_renamed_models_are_one(self, hub, tmp_path):
         hub.models["new/a"] = hub.models.pop("org/a") | {"id": "new/a"}
         hub.renamed["org/a"] = "new/a"

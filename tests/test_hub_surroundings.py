@@ -18,6 +18,7 @@ from lrmf.data.snapshot import load_snapshot
 from lrmf.hub import Client, CrawlError, crawl, unread_files
 from lrmf.hub import client as client_module
 from lrmf.hub.edges import file_claims, read_file
+from lrmf.hub.errors import Refusal
 
 A, B, C = "alpha/a-7b", "beta/b-7b", "gamma/c-7b"
 MERGE = f"models:\n  - model: {A}\n  - model: {B}\nmerge_method: linear\n"
@@ -28,6 +29,11 @@ MERGE_FILES = {
     f"shared_experts:\n - source_model: {C}\n",
     "modules": f"modules:\n  text:\n    slices:\n    - sources: [{{model: {A}}}, {{model: {B}}}]\n"
     f"  vision:\n    models:\n    - model: {C}\n",
+    "merges in modules": f"modules:\n  text:\n    merge:\n      models: [{{model: {A}}}]\n"
+    f"      base_model: {B}\n  vision: {{merge: {{base_model: {C}}}}}\n",
+    "a list of stages": f"- models: [{{model: {A}}}]\n- slices: [{{sources: [{{model: {B}}}]}}]\n"
+    f"- base_model: {C}\n",
+    "no-break spaces": f"models:\n - model: {A}\u00a0\n - model: \u00a0{B}\nbase_model:\u00a0{C}\n",
     "merge keys": f"x: &x {{weight: 1}}\ny: &y {{<<: *x, model: {C}}}\n"
     f"models:\n - {{<<: *x, model: {A}}}\n - {{<<: [*x], model: {B}}}\n - <<: *y\n",
     "texts": f"models: [{A}, {B}, {C}]\nmethod: slerp\n",
@@ -43,6 +49,9 @@ FENCES = {
     "attributes": f"```yaml title=merge.yml\n{MERGE}```",
     "class": f"```{{.YAML .numbered}}\n{MERGE}```",
     "in a list": f"1. so:\n\n   ```yaml\n{INDENTED}   ```",
+    "tildes in a list": f"1. so:\n\n   ~~~~ yaml\n{INDENTED}   ~~~~",
+    "in HTML": f"<details><summary>Recipe</summary>\n```yaml\n{MERGE}```\n</details>",
+    "JSON": '```json\n{"models": [{"model": "' + A + '"}, {"model": "' + B + '"}]}\n```',
     "in a quotation": "> ```yaml\n"
     + "".join(f"> {line}\n" for line in MERGE.splitlines())
     + "> ```",
@@ -64,19 +73,21 @@ def test_merge_files_as_people_write_them(text):
 @pytest.mark.parametrize("text", FENCES.values(), ids=FENCES)
 @pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16"])
 def test_fences_of_all_kinds(text, codec):
-    content = f"---\ntags: [merge]\n---\n# Title\n\n{text}\n".replace("\n", "\r\n")
+    content = f"---\ntags: [merge]\ntags: [twice]\n---\n# Title\n\n{text}\n".replace("\n", "\r\n")
     found = {claim.parent for claim in file_claims("README.md", content.encode(codec))}
     assert found == {A, B}
 
 
-@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16"])
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
 def test_marks_of_byte_order(codec):
     adapter = json.dumps({"base_model_name_or_path": A}).encode(codec)
     assert [claim.parent for claim in file_claims("adapter_config.json", adapter)] == [A]
     assert {claim.parent for claim in file_claims("merge.yml", MERGE.encode(codec))} == {A, B}
 
 
-@pytest.mark.parametrize("mark", ["\u200b", "\ufeff", "\u00ad", "\u2060"])
+@pytest.mark.parametrize(
+    "mark", ["\u200b", "\u200d", "\ufeff", "\u00ad", "\u2060", "\ufe0f", "\u3164"]
+)
 def test_ids_copied_from_a_web_page(mark):
     assert normalised_id(f"{mark}alpha/{mark}a-7b\u00a0") == A
 
@@ -121,7 +132,7 @@ def safetensors(total=7_000_000_000, **parameters):
         ),
         ({"safetensors": safetensors(), "config": {"quantization": {"bits": 4}}}, None),
         ({"safetensors": {"total": 0}}, None),
-        ({"safetensors": {"total": True}}, None),
+        *[({"safetensors": {"total": total}}, None) for total in (True, "7B", 7e9, -7)],
         ({"safetensors": {"total": 10**16}}, None),
         ({"safetensors": [7]}, None),
     ],
@@ -132,7 +143,8 @@ def test_sizes_that_are_the_models(answer, size):
 
 @pytest.mark.parametrize(
     "text", ["2022-03-02T23:29:04.000Z", "2022-03-02", "1970-01-01", "0001-01-01", "9999-12-31",
-             "2024-02-30", "0000-00-00", "yesterday", "", None, 7, float("nan"), {}],
+             "2100-01-01", "2024-02-30", "0000-00-00", "2024-5-1", "yesterday", "", None, 7,
+             1714521600000, 20240501, float("nan"), {}],
 )  # fmt: skip
 def test_dates_that_stand_for_unknown(text):
     assert day(text) is None
@@ -143,7 +155,7 @@ def line(doc_id, value):
     return json.dumps({"doc_id": doc_id, "doc_hash": f"h{doc_id}", "acc": value})
 
 
-VALUES = ["True", "False", 1, 0.0, "np.True_", [1.0], True, "0.0"]
+VALUES = ["True", "False", 1, 0.0, "np.True_", [1.0], True, "0.0", "np.float64(1.0)", [0.0], "1.00"]
 LINES = [line(number, value) for number, value in enumerate(VALUES)]
 PRETTY = json.dumps([json.loads(text) for text in LINES], indent=2)
 
@@ -155,8 +167,22 @@ PRETTY = json.dumps([json.loads(text) for text in LINES], indent=2)
 )  # fmt: skip
 def test_samples_of_all_versions(text):
     found = read_samples(text.encode().split(b"\n"), "acc")
-    assert found.values == [True, False, True, False, True, True, True, False]
+    assert found.values == [True, False, True, False, True, True, True, False, True, False, True]
     assert found.n_unusable == found.n_repeated == 0
+
+
+@pytest.mark.parametrize(
+    "value", [None, [], [1, 0], {"v": 1}, "", "yes", "nan", 0.5, "np.float64(2)"]
+)
+def test_values_that_are_no_answer(value):
+    found = read_samples([line(0, value).encode(), line(1, 1).encode()], "acc")
+    assert found.values == [True] and found.n_unusable == 1
+
+
+@pytest.mark.parametrize("doc_hash", [None, 7, "", "a\u200b", "a/../b", "a\nb", "\u3164"])
+def test_a_hash_that_is_none_names_no_question(doc_hash):
+    row = {"doc_id": 0, "doc_hash": doc_hash, "acc": 1}
+    assert read_samples([json.dumps(row).encode()], "acc").keys == [[0, ""]]
 
 
 def test_a_torn_array_is_not_lost_in_silence():
@@ -238,6 +264,50 @@ def test_a_token_that_expires_in_mid_crawl(tmp_path, monkeypatch):
     assert set(edges) == world.edges
 
 
+@pytest.mark.parametrize("status", [401, 403])
+def test_a_refusal_by_the_storage_is_not_the_tokens_fault(tmp_path, monkeypatch, status):
+    monkeypatch.setenv("HF_TOKEN", "hf_x")
+    world, real = small_world("org/a"), hub_server._Api.route
+    with serve(world.hub) as served, serve(world.hub) as storage:
+
+        def leading_away(handler):
+            if handler.served is storage:
+                handler.refuse(status, "Request has expired")
+            elif handler.path.startswith("/org/a/"):
+                handler.answer(302, b"", {"Location": f"{storage.url}{handler.path}"})
+            else:
+                real(handler)
+
+        monkeypatch.setattr(hub_server._Api, "route", leading_away)
+        with pytest.raises(Refusal, match=f"HTTP {status}"):
+            Client(served.url).content("org/a/resolve/1/f", max_bytes=10)
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Retry-After": "-5"},
+        {"Retry-After": "0.01"},
+        {"Retry-After": "soon, please"},
+        {"Retry-After": "Thu, 01 Jan 1970 00:00:00 GMT"},
+        {"RateLimit": "api;r=0;t=99"},
+        {"RateLimit": '"api";r=-1;t=x', "RateLimit-Policy": "q=0;w=0"},
+        {"RateLimit": '"api";r=0;t=0, "files";r=9;t=300', "RateLimit-Policy": '"api";q=;w='},
+    ],
+)
+def test_a_429_with_odd_headers_is_tried_again(monkeypatch, headers):
+    world, real = small_world("org/a"), hub_server._Api.route
+    with serve(world.hub) as served:
+
+        def refusing(handler):
+            first = len(served.record.requests) == 1
+            handler.answer(429, b"{}", headers) if first else real(handler)
+
+        monkeypatch.setattr(hub_server._Api, "route", refusing)
+        answer = Client(served.url, backoff=0.01).json("api/models/org/a")
+    assert answer["id"] == "org/a" and len(served.record.requests) == 2
+
+
 def small_world(*names):
     world = World()
     for number, name in enumerate(names):
@@ -252,7 +322,7 @@ def test_a_table_in_several_files(tmp_path):
     files = world.hub.files
     del files[f"datasets/{TABLE}", TABLE_PATH]
     for number, row in enumerate(world.rows):
-        content = pd.DataFrame([row]).to_parquet()
+        content = pd.DataFrame([row])[list(row)[:: 1 - 2 * number]].to_parquet()
         files[f"datasets/{TABLE}", f"data/train-0000{number}-of-00002.parquet"] = content
     with serve(world.hub) as served:
         assert crawl(tmp_path / "out", client=Client(served.url)).n_models == 2
@@ -260,6 +330,10 @@ def test_a_table_in_several_files(tmp_path):
         del files[f"datasets/{TABLE}", "data/train-00000-of-00002.parquet"]
         with pytest.raises(CrawlError, match="1 of 2 files"):
             crawl(tmp_path / "less", client=Client(served.url))
+        odd = pd.DataFrame([{"fullname": [1, 2], "Precision": 7}]).to_parquet()
+        files[f"datasets/{TABLE}", "data/train-00000-of-00002.parquet"] = odd
+        with pytest.raises(CrawlError, match="no readable Parquet table"):
+            crawl(tmp_path / "odd", client=Client(served.url))
 
 
 def test_ids_that_differ_in_case_are_one_model(tmp_path):

@@ -152,6 +152,16 @@ class TestScoresOfLmEval(ImporterContract):
         if "peft" in str(arguments):
             assert snapshot.lineage.iloc[0, :3].tolist() == ["org/base", "org/a", "adapter"]
 
+    @pytest.mark.parametrize(
+        "date", [None, 0, -1e18, 1.7357e12, 1e300, "2025", "0001-01-01", "2100-01-01"]
+    )
+    def test_dates_that_cannot_be_are_unknown(self, run, tmp_path, date):
+        content = results_file("org/a", {"arc": {"acc,none": 0.5}}) | {"date": date}
+        name = f"results_{date}T10-00-00.0.json" if isinstance(date, str) else "results.json"
+        snapshot = run(write(tmp_path / name, content))[1]
+        assert cells(snapshot) == {("org/a", "arc"): 0.5}
+        assert snapshot.models.reindex(columns=["evaluated_at"]).isna().all(axis=None)
+
     def test_ids_that_differ_in_case_are_one_model(self, run, tmp_path):
         for number, name in enumerate(["org/Model", "Org/model", "org/Model"]):
             content = results_file(name, {f"task{number}": {"acc,none": 0.5}})
@@ -163,7 +173,12 @@ class TestScoresOfLmEval(ImporterContract):
             content = results_file(name, {"arc": {"acc,none": 0.5}}, chat_template="{{x}}")
             content["config"] |= {"model_num_parameters": 7 * 10**9, "model_dtype": dtype}
             write(tmp_path / f"files/{name}/results.json", content)
+        for number, size in enumerate(["7B", 0, -7, True, 10**30, float("inf")]):
+            content = results_file(f"odd/{number}", {"arc": {"acc,none": 0.5}})
+            content["config"] |= {"model_num_parameters": size, "model_sha": size}
+            write(tmp_path / f"files/odd{number}/results.json", content)
         models = run(tmp_path / "files")[1].models.set_index("model_id")
+        assert models["params_b"].notna().sum() == 1
         assert models.loc["org/a", "params_b"] == 7.0
         assert models.loc["org/a", "precision"] == "bfloat16"
         assert models.loc["org/a", "chat_template"]

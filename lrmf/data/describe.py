@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from .lineage import Lineage
+from .schema import one_line
 from .snapshot import Snapshot
 
 
@@ -22,7 +23,7 @@ def describe(snapshot: Snapshot, lineage: Lineage) -> str:
     edges              25  19 finetune, 5 merge, 1 quantized
     """
     counts = snapshot.summary()
-    title = f"{_one_line(snapshot.name)} ({_one_line(snapshot.source)})"
+    title = f"{one_line(snapshot.name)} ({one_line(snapshot.source)})"
     lines = [f"{name:<12}  {value:>7}  {rest}" for name, value, rest in _facts(counts, lineage)]
     return "\n".join([title, "", *lines, "", _by_benchmark(counts["by_benchmark"])])
 
@@ -61,7 +62,7 @@ def _listed(counts: pd.Series) -> str:
 def _by_benchmark(frame: pd.DataFrame) -> str:
     percent, whole = "{:.1%}".format, "{:,}".format
     columns = {
-        "benchmark": ("benchmark", _one_line),
+        "benchmark": ("benchmark", one_line),
         "n_items": ("items", whole),
         "n_trials": ("questions", whole),
         "n_models": ("models", whole),
@@ -73,8 +74,3 @@ def _by_benchmark(frame: pd.DataFrame) -> str:
     names = [name.ljust(widths[0]) for name in texts[0]]
     numbers = [[text.rjust(w) for text in c] for c, w in zip(texts[1:], widths[1:], strict=True)]
     return "\n".join("  ".join(row) for row in zip(names, *numbers, strict=True))
-
-
-def _one_line(text: str) -> str:
-    """Without line breaks and terminal controls."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())

@@ -4,7 +4,7 @@ import re
 import unicodedata
 from urllib.parse import unquote
 
-from .schema import RELATIONS
+from .schema import INVISIBLE, RELATIONS
 
 _NAME = r"[A-Za-z0-9_](?:[A-Za-z0-9_.\-]{0,126}[A-Za-z0-9_\-])?"
 _ID = re.compile(rf"{_NAME}(?:/{_NAME})?")
@@ -36,13 +36,14 @@ def normalised_id(text: object) -> str | None:
     if not isinstance(text, str) or len(text) > 500:
         return None
     text = "".join(mark for mark in text if unicodedata.category(mark) != "Cf")
+    text = INVISIBLE.sub("", text)
     text = text.strip().strip("'\"`").strip()
     if link := _MARKDOWN.fullmatch(text):
         text = link[1]
     if cached := [part for part in re.split(r"[/\\]", text) if part.startswith("models--")]:
         text = cached[-1].removeprefix("models--").replace("--", "/")
     elif url := _HOST.fullmatch(text):  # the page of a model, or one below it
-        segments = [part for part in unquote(re.split("[?#]", url[1])[0]).split("/") if part]
+        segments = [part for part in unquote(re.split("[?#:]", url[1])[0]).split("/") if part]
         text = "/".join(segments[segments[:1] == ["models"] :][:2])
     elif "://" in text:
         return None

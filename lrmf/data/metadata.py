@@ -1,15 +1,20 @@
 """What the Hub says of a model, checked before it is believed: whatever cannot be true is null."""
 
+import math
 import re
+from contextlib import suppress
 from datetime import UTC, date, datetime, timedelta
+from decimal import Decimal
+from numbers import Real
 
 # Files that make a repository an adapter; the first one may name what it adapts.
 ADAPTER_FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 # Kept of a model's configuration, which may hold chat templates of any length.
 CONFIG_KEYS = ("architectures", "model_type", "quantization_config", "quantization", "peft")
 
+EARLIEST = date(2000, 1, 1)  # of what can be true elsewhere
 _STAND_IN = date(2022, 3, 2)  # what the Hub gives for every repository that is older
-_LARGEST = 10**14  # parameters
+MOST_PARAMETERS = 10**14
 # Elements of these types hold several packed weights each (8-bit integers hold one).
 _PACKED_TYPES = {"U8", "U16", "U32", "U64", "I16", "I32", "I64", "F4"}
 _PACKED_SHARE = 0.05  # of the elements; less are buffers
@@ -58,15 +63,15 @@ def is_adapter(answer: dict) -> bool:
     return is_one or not (files_of(answer) or set()).isdisjoint(ADAPTER_FILES)
 
 
-def day(value: object) -> str | None:
-    """YYYY-MM-DD if the Hub can have stored something new on that day, or None."""
+def day(value: object, *, after: date = _STAND_IN) -> str | None:
+    """YYYY-MM-DD if something can be of that day (``after`` which the Hub dates it), or None."""
     written = str(value).strip()[:10]
     try:
         found = date.fromisoformat(written)
     except ValueError:
         return None
     tomorrow = datetime.now(UTC).date() + timedelta(days=1)
-    return written if _STAND_IN < found <= tomorrow and found.isoformat() == written else None
+    return written if after < found <= tomorrow and found.isoformat() == written else None
 
 
 def count(value: object, most: int = 2**62) -> int | None:
@@ -75,12 +80,20 @@ def count(value: object, most: int = 2**62) -> int | None:
     return value if is_one else None
 
 
+def number(value: object) -> float | None:
+    """A finite number that is no bool, or None."""
+    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
+        return None
+    with suppress(OverflowError, ValueError):
+        return float(value) if math.isfinite(float(value)) else None
+
+
 def sizes(answer: dict) -> tuple[float | None, float | None]:
     """Billions of parameters of the model, and the Hub's number if it is not the model's.
 
     The total of an adapter's file is the adapter's own, that of a 4-bit file counts packed numbers.
     """
-    total = count(mapping(answer, "safetensors").get("total"), _LARGEST)
+    total = count(mapping(answer, "safetensors").get("total"), MOST_PARAMETERS)
     if not total:
         return None, None
     is_part = is_adapter(answer) or bool(mapping(mapping(answer, "config"), "peft"))

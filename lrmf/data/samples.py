@@ -3,11 +3,12 @@
 import json
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import NamedTuple
 
 from .benchmarks import METRICS, metric_rank
 
-_WRITTEN = {"true": 1, "true_": 1, "1": 1, "1.0": 1, "false": 0, "false_": 0, "0": 0, "0.0": 0}
+_WRITTEN = {"true": 1, "true_": 1, "false": 0, "false_": 0}
 
 
 class Samples(NamedTuple):
@@ -41,11 +42,20 @@ def read_samples(lines: Iterable[bytes], metric: str, *, strict: bool = False) -
         rank = "" if name in (None, "none") else str(name)
         n_repeated += doc_id in chosen and chosen[doc_id][0] == rank
         if doc_id not in chosen or rank < chosen[doc_id][0]:
-            doc_hash = doc_hash[:16] if isinstance(doc_hash, str) else ""
+            is_hash = isinstance(doc_hash, str) and doc_hash.isascii() and doc_hash.isalnum()
+            doc_hash = doc_hash[:16] if is_hash else ""  # it becomes part of an item's id
             chosen[doc_id] = (rank, value, doc_hash)
     ordered = sorted(chosen.items())
     keys = [[doc_id, doc_hash] for doc_id, (_, _, doc_hash) in ordered]
     return Samples(keys, [value for _, (_, value, _) in ordered], n_repeated, n_unusable)
+
+
+def read_samples_file(path, task: str, *, strict: bool = False) -> tuple[Samples, str | None]:
+    """The answers in a file, and the metric of its task by which they are right."""
+    with path.open("rb") as file:
+        metric = metric_of(file, task)
+    with path.open("rb") as file:
+        return read_samples(file, metric, strict=strict), metric
 
 
 def metric_of(lines: Iterable[bytes], task: str) -> str | None:
@@ -119,6 +129,8 @@ def _truth(value: object) -> bool | None:
     """0 or 1, also as a text, as versions of lm-evaluation-harness wrote it; else None."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
-    if isinstance(value, str):
-        value = _WRITTEN.get(value.strip().lower().removeprefix("np."))
+    if isinstance(value, str):  # also `np.True_` and `np.float64(1.0)`, as NumPy 2 writes them
+        text = value.strip().lower().removeprefix("np.").removesuffix(")").rpartition("(")[2]
+        with suppress(ValueError):
+            value = _WRITTEN[text] if text in _WRITTEN else float(text)
     return bool(value) if isinstance(value, int | float) and value in (0, 1) else None

@@ -30,7 +30,7 @@ DATA_FILES = (*TABLE_FILES.values(), RESPONSES_FILE)
 
 _N_EXAMPLES = 3
 # Marks that are letters to Unicode but show nothing, beside what `str.isprintable` finds.
-_INVISIBLE = re.compile(
+INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0]"
 )
 _JOINERS = str.maketrans("", "", "\u200c\u200d\ufe0f")  # of Persian words and of emoji
@@ -60,7 +60,7 @@ _ID = (
     (str.strip, "empty (name every row)"),
     (lambda text: text == text.strip(), "with spaces around (strip them)"),
     (
-        lambda text: text.isprintable() and not _INVISIBLE.search(text),
+        lambda text: text.isprintable() and not INVISIBLE.search(text),
         "with invisible or control characters (remove them)",
     ),
     (
@@ -256,6 +256,12 @@ def quote(value: object) -> str:
     """A value as a message shows it, cut short if long."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def one_line(text: object, longest: int = 200) -> str:
+    """A text without line breaks and terminal controls, cut short if long."""
+    shown = "".join(mark if mark.isprintable() else " " for mark in str(text))
+    return " ".join(shown.split())[:longest]
 
 
 def some(values: Iterable, *, show: Callable[[object], str] = quote) -> str:

@@ -47,6 +47,7 @@ from .schema import (
     find_problems,
     is_count,
     is_text,
+    one_line,
     quote,
     some,
 )
@@ -502,15 +503,9 @@ def _read_or_report(read, path: Path, problems: list[str]):
         return read(path)
     # Damaged files make the parsers raise nearly anything, from OverflowError to SyntaxError.
     except Exception as error:
-        problems.append(
-            f"{path.name}: cannot be read ({_reason(error)}); restore it or write the snapshot anew"
-        )
+        reason = f"cannot be read ({one_line(error)})"
+        problems.append(f"{path.name}: {reason}; restore it or write the snapshot anew")
         return None
-
-
-def _reason(error: Exception) -> str:
-    """One line of an error's message."""
-    return " ".join(str(error).split())[:200]
 
 
 def _read_table(path: Path) -> pd.DataFrame:
@@ -584,7 +579,7 @@ def _write_table(path: Path, frame: pd.DataFrame) -> None:
         except (pa.ArrowException, ValueError, TypeError, OverflowError) as error:
             raise SnapshotError(
                 f"{path.name}: column {quote(name)} has no single type that Parquet can hold "
-                f"({_reason(error)}); use one type and null"
+                f"({one_line(error)}); use one type and null"
             ) from error
         columns[name] = array
     with path.open("wb") as file:  # Arrow takes no path that is not UTF-8

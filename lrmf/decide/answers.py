@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.benchmarks import BENCHMARKS, METRICS, PREFIX, metric_rank
-from ..data.samples import metric_of, read_samples
+from ..data.samples import read_samples_file
 
 _SAMPLES = re.compile(r"samples_(.+?)(_\d{4}-\d\d-\d\dT[\d\-:.]+)?\.jsonl")
 _NUMBER = re.compile(r"(?:doc-)?(\d+)")
@@ -149,13 +149,10 @@ def _read_table(path, questions, found):
 def _read_samples(path, questions, found):
     match = _SAMPLES.fullmatch(path.name)
     task = match[1] if match else ""
-    with open(path, "rb") as file:
-        metric = metric_of(file, task)
-        file.seek(0)
-        try:
-            samples = read_samples(file, metric, strict=True)
-        except ValueError as error:
-            raise AnswersError(f"{path}: is damaged ({error})") from error
+    try:
+        samples, _ = read_samples_file(path, task, strict=True)
+    except ValueError as error:
+        raise AnswersError(f"{path}: is damaged ({error})") from error
     unknown = samples.n_unusable
     for (number, name), value in zip(samples.keys, samples.values, strict=True):
         # By the hash of the question, or by its number.

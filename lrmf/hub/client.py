@@ -23,8 +23,9 @@ from huggingface_hub.utils import get_session
 from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_random_exponential
 from tqdm import tqdm
 
-from .errors import Corrupt, CrawlError, Refusal, Stopped, TooLarge
-from .limiter import Limiter, retry_after
+from ..data.schema import one_line
+from .errors import Corrupt, CrawlError, Refusal, Stopped
+from .limiter import Limiter
 
 PROJECT = "lineage-regularized matrix factorization, research crawler"
 _TOKEN = re.compile(r"[A-Za-z0-9_.~+/=\-]*")  # RFC 6750
@@ -51,9 +52,11 @@ class Limits:
 
 
 class _Transient(Exception):
-    """A failure that may pass, and what the server asks to wait."""
+    """A failure that may pass; whether the Hub was reached, and whether it is of the quota."""
 
-    kind, pause, exhausted, unreachable = "api", None, False, False
+    def __init__(self, reason: str, *, reached: bool = True, quota: bool = False):
+        super().__init__(reason)
+        self.reached, self.quota = reached, quota
 
 
 class Client:
@@ -80,12 +83,11 @@ class Client:
         self.n_requests = self.n_bytes = 0
         self.limits = Limits(**limits)
         self._reached, self._n_given_up = False, 0
-        # Random pauses: workers that failed together do not come back together.
-        self._backoff = wait_random_exponential(self.limits.backoff, self.limits.longest_backoff)
         self._retried = Retrying(
             retry=retry_if_exception_type(_Transient),
             stop=self._is_given_up,
-            wait=self._pause,
+            # Random pauses: workers that failed together do not come back together.
+            wait=wait_random_exponential(self.limits.backoff, self.limits.longest_backoff),
             sleep=self._sleep,
             retry_error_callback=self._give_up,
         )
@@ -180,7 +182,7 @@ class Client:
             n_bytes += len(chunk)
             self.n_bytes += len(chunk)
             if n_bytes > max_bytes:
-                raise TooLarge("error", f"is larger than {max_bytes} bytes")
+                raise Refusal("unread", f"is larger than {max_bytes} bytes")
             allowed = 4 * self.limits.timeout + n_bytes / self.limits.slowest
             if time.monotonic() - started > allowed:
                 raise _Transient("too slow")
@@ -206,17 +208,10 @@ class Client:
         return f"{self.endpoint}/{quote(path)}" + (f"?{query}" if query else "")
 
     def _is_given_up(self, state: RetryCallState) -> bool:
-        limits, problem = self.limits, state.outcome.exception()
-        few = problem.unreachable and not self._reached
-        return state.attempt_number >= (limits.connect_tries if few else limits.tries)
-
-    def _pause(self, state: RetryCallState) -> float:
-        """Seconds to wait before the next attempt; an exhausted quota pauses all workers."""
-        problem, seconds = state.outcome.exception(), self._backoff(state)
-        if problem.exhausted and problem.pause is not None:
-            self.limiter.pause(problem.kind, max(seconds, problem.pause))
-            return 0
-        return max(seconds, min(problem.pause or 0, 60))
+        is_known = self._reached or state.outcome.exception().reached
+        return state.attempt_number >= (
+            self.limits.tries if is_known else self.limits.connect_tries
+        )
 
     def _sleep(self, seconds: float) -> None:
         if self.stopped.wait(seconds):
@@ -224,18 +219,18 @@ class Client:
 
     def _give_up(self, state: RetryCallState) -> None:
         """Raise what a failure means that did not pass."""
-        problem, reason = state.outcome.exception(), ""
-        self._n_given_up += not (problem.unreachable or problem.exhausted)
-        if problem.unreachable:
+        failure, reason = state.outcome.exception(), ""
+        self._n_given_up += failure.reached and not failure.quota
+        if not failure.reached:
             way = f" through the proxy of {proxies}" if (proxies := _set_among(*_PROXIES)) else ""
-            reason = f"{self.endpoint} cannot be reached{way} ({problem}); check the connection"
-        elif problem.exhausted:
+            reason = f"{self.endpoint} cannot be reached{way} ({failure}); check the connection"
+        elif failure.quota:
             reason = "the quota is exhausted; what was fetched is kept: wait a few minutes"
         elif self._n_given_up >= self.limits.failures:
-            reason = f"the Hub keeps failing ({problem}); what was fetched is kept: wait"
+            reason = f"the Hub keeps failing ({failure}); what was fetched is kept: wait"
         if reason:
-            raise CrawlError(f"{reason}, then continue with --resume") from problem
-        raise Refusal("error", f"{problem}, {state.attempt_number} times") from problem
+            raise CrawlError(f"{reason}, then continue with --resume") from failure
+        raise Refusal("error", f"{failure}, {state.attempt_number} times") from failure
 
     @contextmanager
     def _response(self, url: str, *, begin: int = 0) -> Iterator[httpx2.Response]:
@@ -246,17 +241,18 @@ class Client:
             headers["Accept-Encoding"] = "identity"
         if begin:
             headers["Range"] = f"bytes={begin}-"
-        entered = self.limiter.enter(kind)
-        answer = None
+        entered, answer = self.limiter.enter(kind), ({}, 0)
         try:
             self.n_requests += 1
             with self._session.stream(
                 "GET", url, headers=headers, timeout=self.limits.timeout, follow_redirects=True
             ) as response:
-                answer = response.headers
+                answer = (response.headers, response.status_code)
                 self._reached = True
+                if response.status_code == 407:
+                    raise httpx2.ProxyError("407")
                 if not response.is_success:
-                    raise self._problem(response, kind)
+                    raise self._problem(response)
                 yield response
                 self._n_given_up = 0
         except OfflineModeIsEnabled as error:
@@ -265,45 +261,42 @@ class Client:
         except (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
             raise Refusal("error", f"leads nowhere ({type(error).__name__})") from error
         except (httpx2.RequestError, httpx2.StreamError) as error:
-            reason = _one_line(error)
+            reason = one_line(error)
             if isinstance(error, httpx2.ProxyError) and "407" in reason:
-                raise CrawlError(_proxy_message()) from error
+                raise CrawlError(
+                    f"the proxy of {_set_among(*_PROXIES) or 'the system'} asks for a password "
+                    "(HTTP 407); write http://user:password@host:port, then continue with --resume"
+                ) from error
             if "CERTIFICATE_VERIFY_FAILED" in reason:
                 raise CrawlError(
                     f"{self.endpoint}: its certificate is not trusted ({reason}); where a proxy "
                     "signs with its own, set SSL_CERT_FILE to a file that holds its certificate"
                 ) from error
-            problem = _Transient(reason)
-            problem.unreachable = isinstance(error, _UNREACHABLE)
-            raise problem from error
+            raise _Transient(reason, reached=not isinstance(error, _UNREACHABLE)) from error
         finally:
-            self.limiter.leave(kind, entered, answer)
+            self.limiter.leave(kind, entered, *answer)
 
-    def _problem(self, response: httpx2.Response, kind: str) -> Exception:
+    def _problem(self, response: httpx2.Response) -> Exception:
         """What a response without success means."""
         status, headers = response.status_code, response.headers
         if status in _RETRIED:
-            problem = _Transient(f"HTTP {status}")
-            problem.kind, problem.exhausted = kind, status == 429
-            problem.pause = retry_after(headers)
-            return problem
+            return _Transient(f"HTTP {status}", quota=status == 429)
         message = headers.get("X-Error-Message")
         if not message:
             with suppress(ValueError, RecursionError, LookupError, TypeError):
                 message = json.loads(next(response.iter_bytes(), b""))["error"]
-        message = _one_line(self.redact(message)) if isinstance(message, str) else ""
-        if status == 407:
-            return CrawlError(_proxy_message())
+        message = one_line(self.redact(message)) if isinstance(message, str) else ""
+        reason = f"HTTP {status}" + (f": {message}" if message else "")
         # A token that has expired is refused for public repositories as well.
         code = headers.get("X-Error-Code", "")
         is_refused = status == 401 or (status == 403 and "expired" in message.lower())
-        if self._token and is_refused and not code and "gated" not in message.lower():
+        is_refused &= str(response.url).startswith(self.endpoint)  # not by the storage
+        if self.has_token and is_refused and not code and "gated" not in message.lower():
             place = _set_among("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") or constants.HF_TOKEN_PATH
             return CrawlError(
-                f"the Hub does not accept the token of {place} ({message or 'HTTP 401'}); renew it "
-                "(`hf auth login`) or unset it, then continue with --resume"
+                f"the Hub does not accept the token of {place} ({reason}); renew it (`hf auth "
+                "login`) or unset it, then continue with --resume"
             )
-        reason = f"HTTP {status}" + (f": {message}" if message else "")
         return Refusal(refusal_status(status, code, message), reason)
 
 
@@ -331,10 +324,6 @@ def refusal_status(status: int, code: str, message: str) -> str:
     if status in (401, 404, 410) or code in ("RepoNotFound", "EntryNotFound", "RevisionNotFound"):
         return "missing"
     return "error"
-
-
-def _one_line(text: object) -> str:
-    return re.sub(r"\s+", " ", "".join(c if c.isprintable() else " " for c in str(text)))[:200]
 
 
 def _set_among(*names: str) -> str:
@@ -387,13 +376,6 @@ def _session() -> httpx2.Client:
     except (ImportError, ValueError, httpx2.InvalidURL) as error:
         raise CrawlError(
             f"the proxy of {_set_among(*_PROXIES) or 'the system'} cannot be used "
-            f"({_one_line(error)}); write http://host:port, unset it, or for socks5:// "
+            f"({one_line(error)}); write http://host:port, unset it, or for socks5:// "
             "`pip install socksio`"
         ) from error
-
-
-def _proxy_message() -> str:
-    return (
-        f"the proxy of {_set_among(*_PROXIES) or 'the system'} asks for a password (HTTP 407); "
-        "write http://user:password@host:port, then continue with --resume"
-    )

@@ -6,7 +6,7 @@ are read by the client's own parsers, one by one.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
@@ -14,15 +14,17 @@ from huggingface_hub import parse_eval_result_entries
 from huggingface_hub.hf_api import DatasetLeaderboardEntry
 
 from ..data.ids import normalised_id
-from ..data.schema import UNKNOWN_TRIALS, is_id
+from ..data.metadata import count
+from ..data.schema import UNKNOWN_TRIALS, is_id, is_text
+from .ancestry import Source, Work, visits_by_id
 from .edges import current_names
-from .errors import CrawlError, Refusal
-from .source import Source, Work
+from .errors import CrawlError
 
 SOURCES_FILE = "score_sources.parquet"
-_STATED = "date source_url source_name source_user source_org notes dataset_revision".split()
-_LISTED = "verified filename pull_request notes".split()
-_COLUMNS = "model_id benchmark subtask value".split() + list(dict.fromkeys(_STATED + _LISTED))
+_TEXTS = (
+    "date source_url source_name source_user source_org notes dataset_revision filename"
+).split()
+_COLUMNS = ["model_id", "benchmark", "subtask", "value", *_TEXTS, "verified", "pull_request"]
 
 
 class Community(Source):
@@ -33,7 +35,6 @@ class Community(Source):
     """
 
     def __init__(self, work: Work, options: dict):
-        super().__init__()
         self._client, self._log, each, _ = work
         self._left_out: list[dict] = []
         datasets, models = options["datasets"], options["models"]
@@ -62,12 +63,11 @@ class Community(Source):
             entry = DatasetLeaderboardEntry(**row)
             if normalised_id(entry.model_id) != entry.model_id:
                 raise ValueError("no id of a model")
-            about = {name: getattr(entry, name) for name in _LISTED}
-            about |= {f"source_{key}": (entry.source or {}).get(key) for key in ("url", "name")}
-            return {"model_id": entry.model_id, "benchmark": dataset, "value": entry.value} | about
+            source = {f"source_{key}": value for key, value in (entry.source or {}).items()}
+            return vars(entry) | source | {"benchmark": dataset}
 
-        path = f"api/datasets/{dataset}/leaderboard"
-        return list(self._read(dataset, read, self._rows(path, base_model="false")))
+        rows = self._rows(f"api/datasets/{dataset}/leaderboard", base_model="false")
+        return self._read(dataset, read, rows)
 
     def _stated(self, model_id: str) -> list[dict]:
         """Scores in the results of a model."""
@@ -79,41 +79,44 @@ class Community(Source):
             place = {"benchmark": entry.dataset_id, "subtask": entry.task_id}
             if not all(map(is_id, place.values())):
                 raise ValueError("no name of a task")
-            about = {name: getattr(entry, name) for name in _STATED}
-            return {"model_id": model_id, "value": entry.value} | place | about
+            return vars(entry) | place | {"model_id": model_id}
 
-        path = f"api/models/{model_id}"
-        return list(self._read(model_id, read, self._rows(path, expand=["evalResults"])))
+        rows = self._rows(f"api/models/{model_id}", expand=["evalResults"])
+        return self._read(model_id, read, rows)
 
     def _rows(self, path: str, **parameters) -> list:
-        """Rows of an answer."""
+        """Rows of an answer; if there is none, the reason is listed."""
 
         def ask() -> dict:
-            try:
-                if path == "api/datasets":
-                    rows = [row for page in self._client.pages(path, **parameters) for row in page]
-                else:
-                    rows = self._client.json(path, **parameters)
-            except Refusal as refusal:
-                return {"rows": [], "reason": refusal.reason}
-            rows = rows.get("evalResults") if isinstance(rows, dict) else rows
-            return {"rows": rows or [], "reason": ""}
+            if path == "api/datasets":
+                pages = self._client.pages(path, **parameters)
+                return {"rows": [row for page in pages for row in page]}
+            answer = self._client.json(path, **parameters)
+            rows = answer.get("evalResults") if isinstance(answer, dict) else answer
+            return {"rows": rows if isinstance(rows, list) else []}
 
         entry = self._log.ask("scores", path, ask)
         if entry["reason"]:
             self._left_out.append({"model_id": path, "reason": entry["reason"]})
-        return entry["rows"]
+        return entry.get("rows", [])
 
-    def _read(self, place: str, read: Callable, rows: list) -> Iterator[dict]:
+    def _read(self, place: str, read: Callable, rows: list) -> list[dict]:
+        """Scores of the rows that have one; the others are listed."""
+        scores = []
         for row in rows:
             try:
                 score = read(row)
-                if isinstance(score["value"], bool):
+                if isinstance(score["value"], bool) or not np.isfinite(float(score["value"])):
                     raise ValueError("no number")
-                yield score | {"value": float(score["value"])}
+                score = {name: score.get(name) for name in _COLUMNS}
+                texts = {name: score[name] if is_text(score[name]) else None for name in _TEXTS}
+                checked = {"value": float(score["value"]), "verified": score["verified"] is True}
+                checked["pull_request"] = count(score["pull_request"])
+                scores.append(score | texts | checked)
             except (TypeError, ValueError, LookupError, AttributeError) as error:
                 reason = f"{str(row)[:200]}: {type(error).__name__} {error}"
                 self._left_out.append({"model_id": place, "reason": reason})
+        return scores
 
     def tables(self, visits: dict, lineage: pd.DataFrame) -> dict:
         """Models, items and responses of the scores.
@@ -121,11 +124,9 @@ class Community(Source):
         Of several scores of a model the verified one counts, then the latest. A table beside the
         snapshot has every score as stated, with where it is from and whether it is used.
         """
-        frame = pd.DataFrame(self._scores).reindex(columns=_COLUMNS)
-        current = current_names(visits)
+        frame, current = pd.DataFrame(self._scores, columns=_COLUMNS), current_names(visits)
         frame["model_id"] = [current[name.casefold()] for name in frame["model_id"]]
         frame.insert(1, "item_id", frame["benchmark"] + "/" + frame["subtask"])
-        frame["verified"] = frame["verified"].eq(True)
         frame["score"], frame["reason"] = _as_proportions(frame)
         order = ["model_id", "item_id", "verified", "date", "value"]
         frame = frame.sort_values(order, na_position="first", ignore_index=True)
@@ -134,10 +135,9 @@ class Community(Source):
             raise CrawlError("none of the scores is a proportion or a percentage; name others")
         frame["used"] = frame.index.isin(used.index)
         matrix = used.pivot(index="model_id", columns="item_id", values="score")
-        items = used.drop_duplicates("item_id").sort_values("item_id", ignore_index=True)
-        items = items[["item_id", "benchmark", "subtask"]].astype("string")
-        visited = {visit.resolved: visit for visit in visits.values()}
-        facts = {n: {"revision": v.sha, **v.facts} for n, v in visited.items() if n}
+        items = used[["item_id", "benchmark", "subtask"]].drop_duplicates().sort_values("item_id")
+        there = visits_by_id(visits)
+        facts = {name: {"revision": visit.sha, **visit.facts} for name, visit in there.items()}
         models = pd.DataFrame([{"model_id": name} | facts.get(name, {}) for name in matrix.index])
         sources = pd.concat([frame, pd.DataFrame(self._left_out)], ignore_index=True)
         numbers = ["value", "score", "verified", "used", "pull_request"]
@@ -145,7 +145,7 @@ class Community(Source):
         return {
             "tables": {
                 "models": models.convert_dtypes(),
-                "items": items.assign(n_trials=UNKNOWN_TRIALS),
+                "items": items.astype("string").assign(n_trials=UNKNOWN_TRIALS),
                 "lineage": lineage,
                 "responses": np.ascontiguousarray(matrix, dtype=np.float32),
             },
@@ -156,11 +156,7 @@ class Community(Source):
 
 
 def _further(listed: list[dict], stated: list[dict]) -> list[dict]:
-    """Scores that only a leaderboard has; what it says of the others is added to these.
-
-    A leaderboard's score is that of the model's result with the same value. Else its task is the
-    only one of the dataset, or ``default``.
-    """
+    """Scores that only a leaderboard has; what it says of stated ones is added to these."""
     tasks, results = defaultdict(set), defaultdict(list)
     for row in stated:
         tasks[row["benchmark"]].add(row["subtask"])
@@ -170,7 +166,7 @@ def _further(listed: list[dict], stated: list[dict]) -> list[dict]:
         same = results[row["model_id"], row["benchmark"], row["value"]]
         for result in same:
             result.update((key, value) for key, value in row.items() if value is not None)
-        if not same:
+        if not same:  # a leaderboard does not name the task
             known = tasks[row["benchmark"]]
             further.append(row | {"subtask": next(iter(known)) if len(known) == 1 else "default"})
     return further

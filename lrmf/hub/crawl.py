@@ -13,7 +13,7 @@ import pandas as pd
 from .. import files
 from ..data.lineage import Lineage
 from ..data.snapshot import Snapshot, SnapshotError, save_snapshot
-from .ancestry import Crawler
+from .ancestry import Crawler, Work, count_statuses
 from .client import Client, each
 from .community import SOURCES_FILE, Community
 from .edges import establish_edges
@@ -21,11 +21,11 @@ from .errors import CrawlError
 from .known_models import KnownModels
 from .leaderboard import Leaderboard, chosen_benchmarks, model_ids
 from .log import LOG_FOLDER, CrawlLog
-from .source import Source, Work, count_statuses
 
 STATUS_FILE = "crawl_status.parquet"
 MAX_DEPTH = 20
 N_WORKERS = 8
+_STATUS_FIELDS = "status resolved gated sha time reason".split()
 
 
 def crawl(
@@ -84,7 +84,7 @@ def crawl(
     client = client or Client(say=say)
     options = {
         "source": source,
-        "lineage_of": None if lineage_of is None else os.fspath(Path(lineage_of).resolve()),
+        "lineage_of": lineage_of and os.fspath(Path(lineage_of).resolve()),
         "datasets": None if datasets is None else model_ids(datasets),
         "benchmarks": benchmarks if benchmarks is None else list(benchmarks),
         "instances": instances,
@@ -94,7 +94,10 @@ def crawl(
     }
     chosen_benchmarks(options["benchmarks"], instances=instances)
     try:
-        _check_out(out)
+        if out.exists() and not out.is_dir():
+            raise CrawlError(f"{out}: is a file; choose a folder")
+        if out.is_dir() and not (out / LOG_FOLDER).is_dir() and any(out.iterdir()):
+            raise CrawlError(f"{out}: holds other files; choose an empty or new folder")
         with closing(CrawlLog(out / LOG_FOLDER, redact=client.redact)) as log:
             options = _begin(log, client, options, resume=resume, say=say)
             work = Work(client, log, partial(each, n_workers=n_workers), say)
@@ -125,45 +128,35 @@ def unread_files(out: str | os.PathLike) -> list[str]:
     return [f"{name}: {reason}" for name, reason in zip(found["id"], found["reason"], strict=True)]
 
 
-def _check_out(out: Path) -> None:
-    """Refuse a folder that is not a crawl's own."""
-    if out.exists() and not out.is_dir():
-        raise CrawlError(f"{out}: is a file; choose a folder")
-    if out.is_dir() and not (out / LOG_FOLDER).is_dir() and any(out.iterdir()):
-        raise CrawlError(f"{out}: holds other files; choose an empty or new folder")
-
-
 def _begin(log: CrawlLog, client: Client, options: dict, *, resume: bool, say: Callable) -> dict:
     """Begin a crawl or go on with the one there is; returns its options."""
     known = log.find("options", "") if resume else None
     before = log.header if log.is_begun() else None
-    if before is not None and before.get("endpoint") != client.endpoint:
+    if before and before.get("endpoint") != client.endpoint:
         raise CrawlError(
             f"the folder holds a crawl of {before.get('endpoint')}, not of {client.endpoint}; "
             "choose another folder"
         )
-    if before is not None and not resume and not log.find("finished", ""):
+    if before and not resume and not log.find("finished", ""):
         say("an unfinished crawl is there; what has not changed since is not fetched again")
-    if before is None or not resume:  # there may be nothing to resume
+    if not (before and resume):  # there may be nothing to resume
         log.append("crawl", "", endpoint=client.endpoint)
     if known:
-        given, left_out = options, crawl.__kwdefaults__
-        options = {n: v if v != left_out[n] else known["options"].get(n) for n, v in given.items()}
-    log.append("options", "", options=options)
-    return options
-
-
-def _open_source(work: Work, options: dict) -> Source:
-    """The source that the options name."""
-    if options["lineage_of"]:
-        return KnownModels(options["lineage_of"])
-    return (Community if options["source"] == "community" else Leaderboard)(work, options)
+        left_out = crawl.__kwdefaults__
+        options = {
+            name: value if value != left_out[name] else known["options"].get(name)
+            for name, value in options.items()
+        }
+    return log.append("options", "", options=options)["options"]
 
 
 def _run(work: Work, options: dict) -> tuple[dict, pd.DataFrame]:
     """Choose models, trace their lineage, collect what they scored: what `_write` takes."""
     client, log, *_ = work
-    source = _open_source(work, options)
+    if options["lineage_of"]:
+        source = KnownModels(options["lineage_of"])
+    else:
+        source = (Community if options["source"] == "community" else Leaderboard)(work, options)
     crawler = Crawler(work, source)
     visits = crawler.visit_all(options["max_depth"])
     lineage, overruled = establish_edges(visits)
@@ -181,9 +174,8 @@ def _run(work: Work, options: dict) -> tuple[dict, pd.DataFrame]:
         "n_cycles": int((dropped["reason"] == "cycle").sum()),
         "n_failed_files": crawler.n_failed_files,
         "n_disagreements": len(overruled),
-        **source.counts,
     }
-    return found, _status_table(visits, source.repositories)
+    return found, _status_table(visits, found.get("repositories", {}))
 
 
 def _write(out: Path, found: dict, status: pd.DataFrame) -> Snapshot:
@@ -213,21 +205,15 @@ def _write(out: Path, found: dict, status: pd.DataFrame) -> Snapshot:
 
 def _status_table(visits: dict, repositories: dict) -> pd.DataFrame:
     """One row for every id asked for, and for every file that could not be read."""
-    rows = [
-        ("model", asked, v.status, v.resolved, v.gated, v.sha, v.time, v.reason)
-        for asked, v in visits.items()
-    ]
-    rows += [
-        ("details", repo, r.status, None, None, r.sha, r.time, r.reason)
-        for repo, r in repositories.items()
-    ]
-    told = [(visit.resolved, visit.unread) for visit in visits.values()]
-    told += [(repo, found.unread) for repo, found in repositories.items()]
-    rows += [
-        ("file", name, "error", None, None, None, None, f"{file}: {reason}")
-        for name, unread in told
-        for file, reason in unread.items()
-    ]
-    columns = ["kind", "id", "status", "resolved_id", "gated", "sha", "time", "reason"]
-    frame = pd.DataFrame(rows, columns=columns)
-    return frame.astype("string").assign(gated=pd.array(frame["gated"], dtype="boolean"))
+    rows, unread = [], []
+    for kind, found in (("model", visits), ("details", repositories)):
+        for name, one in found.items():
+            about = (getattr(one, field, None) for field in _STATUS_FIELDS)
+            rows.append((kind, name, *about))
+            name = getattr(one, "resolved", name)
+            files_left = [f"{file}: {reason}" for file, reason in one.unread.items()]
+            unread += [("file", name, "error", reason) for reason in files_left]
+    frame = pd.DataFrame(rows, columns=["kind", "id", *_STATUS_FIELDS])
+    frame = pd.concat([frame, pd.DataFrame(unread, columns=["kind", "id", "status", "reason"])])
+    frame = frame.astype({name: "boolean" if name == "gated" else "string" for name in frame})
+    return frame.rename(columns={"resolved": "resolved_id"})

@@ -6,20 +6,19 @@ import json
 import re
 from collections import Counter
 from dataclasses import dataclass, field
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
-from tenacity import Retrying, retry_if_exception_type, stop_after_attempt
+from tenacity import retry, retry_if_exception_type, stop_after_attempt
 
 from ..data.benchmarks import BENCHMARKS, TASKS
-from ..data.metadata import commit
+from ..data.metadata import commit, count, mapping
 from ..data.responses import MISSING
-from ..data.samples import name_questions, read_samples
-from .client import Client
+from ..data.runs import Runs
+from ..data.samples import Samples, name_questions, read_samples
+from .ancestry import Work, count_statuses
 from .errors import Corrupt, CrawlError, Refusal
-from .source import Work, count_statuses
 
 OWNER = "open-llm-leaderboard"
 LARGE = "mmlu_pro"  # nearly all of the bytes
@@ -42,7 +41,7 @@ class Run(NamedTuple):
 
 @dataclass(slots=True)
 class Repository:
-    """Details of one model: commit and the runs of the tasks; without them, the reason.
+    """Details of one model: commit and, by task, its runs, latest first; or the reason for none.
 
     ``unread`` has why files, or lines of files, could not be read.
     """
@@ -52,19 +51,14 @@ class Repository:
     reason: str
     time: str
     sha: str | None = None
-    runs: tuple[Run, ...] = ()
+    runs: dict[str, list[Run]] = field(default_factory=dict)
     unread: dict[str, str] = field(default_factory=dict)
-
-    def runs_of(self, task: str) -> list[Run]:
-        """The runs of a task, latest first."""
-        runs = [run for run in self.runs if run.task == task]
-        return sorted(runs, key=lambda run: (run.time, run.path), reverse=True)
 
     def sizes(self) -> Counter:
         """Bytes of the latest runs by benchmark."""
         sizes: Counter = Counter()
-        for task, (benchmark, _) in TASKS.items():
-            sizes[benchmark] += sum(run.n_bytes for run in self.runs_of(task)[:1])
+        for task, runs in self.runs.items():
+            sizes[TASKS[task][0]] += runs[0].n_bytes
         return sizes
 
 
@@ -73,179 +67,159 @@ def repository_of(model_id: str) -> str:
     return f"{OWNER}/{model_id.replace('/', '__')}-details"
 
 
-def ask_repository(client: Client, repo: str, *, known: str | None = None) -> dict | None:
-    """Find the commit of a details dataset and the sizes of its runs.
-
-    Returns the values of a log entry, or None if the commit is the one already known.
-    """
-    try:
-        sha = commit(client.json(f"api/datasets/{repo}", expand=["sha"]))
-        if sha is None:
-            raise Refusal("error", "the answer has no commit")
-        if sha == known:
-            return None
-        pages = client.pages(f"api/datasets/{repo}/tree/{sha}", recursive="true")
-        runs = sorted(run for page in pages for row in page if (run := _run(row)))
-    except Refusal as refusal:
-        return refusal.entry
-    return {"status": "ok", "reason": "", "sha": sha, "runs": runs}
-
-
-def read_repository(repo: str, entry: dict) -> Repository:
-    """Read a log entry of kind ``details``."""
-    runs = tuple(Run(*run) for run in entry.get("runs", ()))
-    return Repository(
-        repo, entry["status"], entry["reason"], entry.get("time", ""), entry.get("sha"), runs
-    )
-
-
-def _run(row: object) -> Run | None:
+def _samples_file(row: object) -> Run | None:
     """A samples file in a row of the tree, or None."""
     if not isinstance(row, dict) or not isinstance(path := row.get("path"), str):
         return None
-    match, size, lfs = _FILE.search(path), row.get("size"), row.get("lfs")
+    match, size = _FILE.search(path), row.get("size")
     if not match or match["task"] not in TASKS or ".." in path.split("/"):
         return None
-    if not isinstance(size, int) or not 0 < size <= MAX_SAMPLES:
+    if not count(size, MAX_SAMPLES):
         return None
-    sha256 = lfs.get("oid") if isinstance(lfs, dict) else None
-    if not (isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256)):
-        sha256 = None
-    return Run(match["task"], match["time"], path, size, str(row.get("oid")), sha256)
+    sha256 = re.fullmatch("[0-9a-f]{64}", str(mapping(row, "lfs").get("oid")))
+    oid, sha256 = str(row.get("oid")), sha256 and sha256[0]
+    return Run(match["task"], match["time"], path, size, oid, sha256)
 
 
 class Details:
-    """The answers of some models to the questions of some benchmarks.
-
-    After `collect`, ``repositories`` and ``counts`` say what was found.
-    """
+    """The answers of some models to some benchmarks; ``repositories`` say what was found."""
 
     def __init__(self, work: Work, benchmarks: list[str]):
         self._client, self._log, self._each, self._say = work
         self._benchmarks = benchmarks
         self.repositories: dict[str, Repository] = {}
-        self.counts: dict[str, object] = {}
 
     def collect(
         self, models: dict[str, str], model_ids: list[str]
-    ) -> tuple[pd.DataFrame, np.ndarray]:
-        """Items and responses (n_models x n_items); ``models`` are by name of the repository."""
-        self.repositories = dict(sorted(self._each("details", self._repository, list(models))))
-        self._announce()
+    ) -> tuple[pd.DataFrame, np.ndarray, dict]:
+        """Items, responses (n_models x n_items), counts; ``models`` are by repository."""
+        sizes = self.find(list(models))
+        self._say(self.announcement(sizes))
         tasks = [
-            (repo, task)
-            for repo, repository in self.repositories.items()
-            for task, (benchmark, _) in TASKS.items()
-            if benchmark in self._benchmarks and repository.runs_of(task)
+            (repository, task)
+            for repository in self.repositories.values()
+            for task in repository.runs
+            if TASKS[task][0] in self._benchmarks
         ]
         answers = {
-            (models[repo], task): found
-            for (repo, task), found in self._each("files", self._task, tasks)
-            if found["n_answers"]
+            (models[repository.name], task): found
+            for (repository, task), found in self._each("files", self._task, tasks)
+            if found.get("n_answers")
         }
         # Say what was left out, and refuse to go on with nothing.
         gated = [repo for repo, found in self.repositories.items() if found.status == "gated"]
         if gated and not answers:
-            raise CrawlError(_gated_message(self._client, gated[0]))
-        self.counts = {
+            raise CrawlError(self._gated_message(gated[0]))
+        counts = {
             "details_statuses": count_statuses(self.repositories.values()),
             "n_repeated_answers": sum(found["n_repeated"] for found in answers.values()),
             "n_unusable_answers": sum(found["n_unusable"] for found in answers.values()),
         }
         digests = {found["keys"] for found in answers.values()}
-        find, find_earlier = self._log.find, self._log.find_earlier
-        keys = {name: find("keys", name) or find_earlier("keys", name) for name in digests}
-        keys = {name: entry["keys"] for name, entry in keys.items()}
-        return build_matrix(answers, keys, model_ids)
+        known = {name: self._log.ask("keys", name, dict, lasting=True) for name in digests}
+        keys = {name: entry["keys"] for name, entry in known.items()}
+        return *build_matrix(answers, keys, model_ids), counts
+
+    def find(self, names: list[str]) -> Counter:
+        """Fill ``repositories``; returns the bytes of their latest runs by benchmark."""
+        self.repositories = dict(sorted(self._each("details", self._repository, names)))
+        return sum((found.sizes() for found in self.repositories.values()), Counter())
+
+    def announcement(self, sizes: Counter) -> str:
+        """How much is going to be downloaded, and what is left out."""
+        n_found = sum(repository.status == "ok" for repository in self.repositories.values())
+        chosen = megabytes(sum(sizes[name] for name in self._benchmarks))
+        text = f"details of {n_found} of {len(self.repositories)} models: {chosen}"
+        if LARGE not in self._benchmarks:
+            text += f"; {LARGE} left out, {megabytes(sizes[LARGE])} (--benchmarks ... {LARGE})"
+        return text
 
     def _repository(self, repo: str) -> Repository:
-        known = self._log.find_earlier("details", repo).get("sha")
-        ask = partial(ask_repository, self._client, repo, known=known)
-        return read_repository(repo, self._log.ask("details", repo, ask))
+        """The commit of a details dataset and its runs."""
 
-    def _announce(self) -> None:
-        """Say how much is going to be downloaded, and what is left out."""
-        n_bytes = sum((found.sizes() for found in self.repositories.values()), Counter())
-        chosen = sum(n_bytes[name] for name in self._benchmarks)
-        found = sum(repository.status == "ok" for repository in self.repositories.values())
-        text = f"details of {found} of {len(self.repositories)} models: {megabytes(chosen)}"
-        if LARGE not in self._benchmarks:
-            text += f"; {LARGE} left out, {megabytes(n_bytes[LARGE])} (--benchmarks ... {LARGE})"
-        self._say(text)
+        def ask() -> dict | None:
+            sha = commit(self._client.json(f"api/datasets/{repo}", expand=["sha"]))
+            if sha is None:
+                raise Refusal("error", "the answer has no commit")
+            if sha == self._log.find_earlier("details", repo).get("sha"):
+                return None
+            pages = self._client.pages(f"api/datasets/{repo}/tree/{sha}", recursive="true")
+            runs = sorted(run for page in pages for row in page if (run := _samples_file(row)))
+            return {"sha": sha, "runs": runs}
 
-    def _task(self, repo_and_task: tuple[str, str]) -> dict:
-        """Answers of the most complete run of a task, the latest of several.
+        entry = self._log.ask("details", repo, ask)
+        about = [entry[name] for name in ("status", "reason", "time")]
+        repository = Repository(repo, *about, entry.get("sha"))
+        runs = [Run(*run) for run in entry.get("runs", ())]
+        for run in sorted(runs, key=lambda run: (run.time, run.path), reverse=True):
+            repository.runs.setdefault(run.task, []).append(run)
+        return repository
 
-        Runs are read from the latest on, until one has all the questions of the task.
-        """
-        repo, task = repo_and_task
+    def _task(self, repository_and_task: tuple[Repository, str]) -> dict:
+        """Answers of the latest run that has all questions of a task, else the most of them."""
+        repository, task = repository_and_task
         benchmark, subtask = TASKS[task]
-        best = {"n_answers": 0}
-        for run in self.repositories[repo].runs_of(task):
-            found = self._run(self.repositories[repo], run)
-            best = max(best, found, key=lambda answers: answers["n_answers"])
-            if best["n_answers"] >= BENCHMARKS[benchmark].subtasks[subtask]:
+        best: dict = {}
+        for run in repository.runs[task]:
+            found = self._run(repository, run)
+            best = max(best, found, key=lambda answers: answers.get("n_answers", 0))
+            if best.get("n_answers", 0) >= BENCHMARKS[benchmark].subtasks[subtask]:
                 break
         return best
 
     def _run(self, repository: Repository, run: Run) -> dict:
         """Answers of one run, as the log has them: packed, with the digest of their keys."""
+
+        def ask() -> dict:
+            try:
+                samples = self._stream(repository, run)
+            except Refusal as refusal:
+                if refusal.status == "gated" and not self._client.has_token:
+                    raise CrawlError(self._gated_message(repository.name)) from refusal
+                if refusal.status == "gated":
+                    repository.status, repository.reason = "gated", refusal.reason
+                raise Refusal("error", refusal.reason) from refusal  # access may be given later
+            # Most files of a task list the same questions, so the log has each list once.
+            text = json.dumps(samples.keys, separators=(",", ":"))
+            digest = hashlib.sha256(text.encode()).hexdigest()
+            self._log.ask("keys", digest, lambda: {"keys": samples.keys}, lasting=True)
+            bits = np.packbits(np.array(samples.values, dtype=bool)).tobytes()
+            return {
+                "keys": digest,
+                "bits": base64.b64encode(bits).decode(),
+                "n_answers": len(samples.values),
+                "n_repeated": samples.n_repeated,
+                "n_unusable": samples.n_unusable,
+            }
+
         key = f"{repository.name}:{run.path}:{run.oid}"
-        ask = partial(self._ask_run, repository, run)
         found = self._log.ask("samples", key, ask, lasting=True)
-        if found["n_unusable"]:
-            n_lines = found["n_unusable"] + found["n_answers"] + found["n_repeated"]
-            repository.unread[run.path] = f"{found['n_unusable']} of {n_lines} samples are unusable"
+        if found["reason"]:
+            repository.unread[run.path] = found["reason"]
+        elif n_unusable := found["n_unusable"]:
+            n_lines = n_unusable + found["n_answers"] + found["n_repeated"]
+            repository.unread[run.path] = f"{n_unusable} of {n_lines} samples are unusable"
         return found
 
-    def _ask_run(self, repository: Repository, run: Run) -> dict:
-        """Stream a run: the values of its log entry."""
+    @retry(retry=retry_if_exception_type(Corrupt), stop=stop_after_attempt(3), reraise=True)
+    def _stream(self, repository: Repository, run: Run) -> Samples:
         path = f"datasets/{repository.name}/resolve/{repository.sha}/{run.path}"
-        metric = BENCHMARKS[TASKS[run.task][0]].metric
-        again = Retrying(
-            retry=retry_if_exception_type(Corrupt), stop=stop_after_attempt(3), reraise=True
+        lines = self._client.lines(path, n_bytes=run.n_bytes, sha256=run.sha256)
+        return read_samples(lines, BENCHMARKS[TASKS[run.task][0]].metric)
+
+    def _gated_message(self, repo: str) -> str:
+        terms = f"accept the terms at {self._client.endpoint}/datasets/{repo}"
+        if self._client.has_token:
+            return f"{repo}: the token's account has no access; {terms}, then use --resume"
+        return (
+            f"{repo}: the details are gated and there is no token; {terms}, set HF_TOKEN or run "
+            "`hf auth login`, then continue with --resume"
         )
-        try:
-            samples = again(
-                lambda: read_samples(
-                    self._client.lines(path, n_bytes=run.n_bytes, sha256=run.sha256), metric
-                )
-            )
-        except Refusal as refusal:
-            if refusal.status == "gated" and not self._client.has_token:
-                raise CrawlError(_gated_message(self._client, repository.name)) from refusal
-            if refusal.status == "gated":
-                repository.status, repository.reason = "gated", refusal.reason
-            repository.unread[run.path] = refusal.reason
-            counts = dict.fromkeys(("n_answers", "n_repeated", "n_unusable"), 0)
-            return {"status": "error", "reason": refusal.reason, **counts}
-        # Most files of a task list the same questions, so the log has each list once.
-        text = json.dumps(samples.keys, separators=(",", ":"))
-        digest = hashlib.sha256(text.encode()).hexdigest()
-        self._log.ask("keys", digest, lambda: {"keys": samples.keys}, lasting=True)
-        bits = np.packbits(np.array(samples.values, dtype=bool)).tobytes()
-        return {
-            "keys": digest,
-            "bits": base64.b64encode(bits).decode(),
-            "n_answers": len(samples.values),
-            "n_repeated": samples.n_repeated,
-            "n_unusable": samples.n_unusable,
-        }
 
 
 def megabytes(n_bytes: float) -> str:
     """A size for people."""
     return f"{n_bytes / 1e9:,.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:,.1f} MB"
-
-
-def _gated_message(client: Client, repo: str) -> str:
-    terms = f"accept the terms at {client.endpoint}/datasets/{repo}"
-    if client.has_token:
-        return f"{repo}: the token's account has no access; {terms}, then continue with --resume"
-    return (
-        f"{repo}: the details are gated and there is no token; {terms}, set HF_TOKEN or run "
-        "`hf auth login`, then continue with --resume"
-    )
 
 
 def build_matrix(
@@ -255,29 +229,22 @@ def build_matrix(
 
     ``answers`` are log entries by (model_id, task), ``keys`` lists of ``[doc_id, hash]`` by digest.
     """
-    rows = {model_id: row for row, model_id in enumerate(model_ids)}
-    blocks, parts = [], []
-    for task, (benchmark, subtask) in TASKS.items():
-        own = {rows[model]: found for (model, name), found in answers.items() if name == task}
-        if not own:
-            continue
+    runs = Runs()
+    for task, place in TASKS.items():
+        own = {model: found for (model, name), found in answers.items() if name == task}
         n_files = Counter(found["keys"] for found in own.values())
         names = name_questions(keys, n_files)
-        # A question's place is its doc_id in the most common list that has it.
-        places: dict[str, int] = {}
-        for digest in sorted(n_files, key=lambda digest: (-n_files[digest], digest)):
-            for (doc_id, _), name in zip(keys[digest], names[digest], strict=True):
-                places.setdefault(name, doc_id)
-        questions = pd.Index(sorted(places, key=lambda name: (places[name], name)))
-        columns = {digest: questions.get_indexer(own_names) for digest, own_names in names.items()}
-        block = np.full((len(model_ids), len(questions)), MISSING, dtype=np.uint8)
-        for row, found in own.items():
+        # Questions stand as in the most common list; those that only others have come after.
+        places = {
+            digest: runs.places(place, [f"{place[1]}/{name}" for name in names[digest]])
+            for digest in sorted(n_files, key=lambda digest: (-n_files[digest], digest))
+        }
+        for model_id, found in own.items():
             bits = np.frombuffer(base64.b64decode(found["bits"]), np.uint8)
-            block[row, columns[found["keys"]]] = np.unpackbits(bits, count=found["n_answers"])
-        ids = f"{benchmark}/{subtask}/" + questions
-        parts.append(pd.DataFrame({"item_id": ids, "benchmark": benchmark, "subtask": subtask}))
-        blocks.append(block)
-    if not blocks:
+            values = np.unpackbits(bits, count=found["n_answers"])
+            runs.add_run(model_id, place, places[found["keys"]], values)
+    if not answers:
         raise CrawlError("none of the models has details; crawl without --instances")
-    items = pd.concat(parts, ignore_index=True).astype("string").assign(n_trials=1)
-    return items, np.hstack(blocks)
+    ids, items, responses, _ = runs.tables()
+    responses = pd.DataFrame(responses, ids).reindex(model_ids, fill_value=MISSING)
+    return items.drop(columns="metric"), responses.to_numpy(np.uint8)

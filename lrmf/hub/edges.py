@@ -31,10 +31,12 @@ DECLARED = ("baseModels", "tags", "card")
 FILES = (*MERGE_FILES, ADAPTER_FILE)
 SOURCES = (*DECLARED, *FILES, "leaderboard")
 
+# What answers and files of any content may raise where they are read.
+UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MERGE_TAGS = {"merge", "mergekit", "lazymergekit", "moerge", "mergekit-moe"}
 _QUANTIZED_TAGS = {"gguf", "gptq", "awq", "exl2", "bitsandbytes-quantized"}
 _NAME_KEYS = ("name", "id", "model", "model_name", "base_model", "path", "repo_id", "source_model")
-_NESTED = ("models", "slices", "sources", "modules", "experts", "shared_experts", "genome")
+_NESTED = "models slices sources modules experts shared_experts genome merge".split()
 _KEYS = {*_NAME_KEYS, *_NESTED}
 _MAX_DEPTH, _MAX_NODES, _MAX_NAMES = 12, 5000, 200
 _MAX_YAML, _MAX_README, _MAX_LINE = 2**18, 2**18, 10_000  # characters; pictures are longer lines
@@ -66,20 +68,15 @@ def declared_claims(answer: dict) -> list[Claim]:
             relations[parent] = relation or relations.get(parent)
     claims += [Claim(parent, relation, "tags") for parent, relation in relations.items()]
 
-    relation = card_relation(answer)
+    relation = normalised_relation(card.get("base_model_relation"))
     return claims + [Claim(parent, relation, "card") for parent in _ids(card.get("base_model"))]
 
 
-def card_relation(answer: dict) -> str | None:
-    """The card's ``base_model_relation``, which overrides every inferred relation."""
-    return normalised_relation(mapping(answer, "cardData").get("base_model_relation"))
-
-
-def inferred_relation(answer: dict, n_parents: int) -> str:
-    """What the Hub infers where no source names the relation."""
+def inferred_relation(answer: dict) -> str:
+    """What the Hub infers of a model with one parent where no source names the relation."""
     if is_adapter(answer):
         return "adapter"
-    if n_parents > 1 or is_merge(answer):
+    if is_merge(answer):
         return "merge"
     if _QUANTIZED_TAGS.intersection(map(str.lower, tags_of(answer))):
         return "quantized"
@@ -118,7 +115,7 @@ def read_file(name: str, content: bytes) -> tuple[list[Claim], str]:
     if name == ADAPTER_FILE:
         try:
             named = mapping({"": json.loads(text)}, "").get("base_model_name_or_path")
-        except (ValueError, RecursionError) as error:
+        except UNREADABLE as error:
             return [], f"is no valid JSON ({type(error).__name__})"
         return [Claim(parent, "adapter", name) for parent in _ids(named)], ""
     blocks, problem = [(text, True)], ""
@@ -132,7 +129,7 @@ def read_file(name: str, content: bytes) -> tuple[list[Claim], str]:
     for block, is_yaml in blocks:
         try:
             parents |= dict.fromkeys(_merged_models(block))
-        except (yaml.YAMLError, RecursionError) as error:
+        except (yaml.YAMLError, *UNREADABLE) as error:
             place = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", 0)) else ""
             if is_yaml:
                 problem = f"is no valid YAML ({type(error).__name__}{place})"
@@ -155,42 +152,43 @@ def _code_blocks(text: str) -> Iterator[tuple[str, bool]]:
     for token in _markdown().parse(text):
         if token.type in ("fence", "code_block"):
             language = re.split(r"\W", token.info.strip(" {."), maxsplit=1)[0].lower()
-            if language in ("", "yaml", "yml"):
+            if language in ("", "yaml", "yml", "json"):
                 yield token.content, bool(language)
+        elif token.type == "html_block":  # tags without an empty line between them and a fence
+            if (inner := re.sub("<[^>]*>", "", token.content)) != token.content:
+                yield from _code_blocks(inner)
 
 
 def _merged_models(text: str) -> list[str]:
-    """Ids of everything that was merged, and of what it was merged into.
-
-    The documents of a file are stages, which name each other. Raises YAMLError.
-    """
+    """Ids of everything that was merged, and of what it was merged into; raises YAMLError."""
     if len(text) > _MAX_YAML:
         raise yaml.YAMLError("too long")
-    named, bases, stages = [], [], set()
-    for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
+    merged, bases, stages = [], [], set()
+    for node in yaml.compose_all(text.replace("\u00a0", " "), Loader=yaml.SafeLoader):
         document = _plain(node, {})
-        named += _texts_naming_models(document, set(), bases)
+        for key, value in _naming(document, set()):
+            (bases if key == "base_model" else merged).append(value)
+        # Documents are stages, which name each other.
         stages.update(_texts(mapping({"": document}, "").get("name")))
+    named = list(_texts(merged))
+    names = [*named, *_texts(bases)] if named else []  # a base alone is no merge
     # Of `model+lora`, the model is the parent.
-    names = [name.split("+")[0] for name in (*named, *bases) if named and name not in stages]
-    return list(filter(None, map(normalised_id, names[:_MAX_NODES])))
+    names = [name.split("+")[0] for name in names if name not in stages]
+    return list(filter(None, map(normalised_id, names)))
 
 
-def _texts_naming_models(config: object, seen: set[int], bases: list[str]) -> Iterator[str]:
-    """Texts that name merged models in a mapping; texts that name bases go into ``bases``."""
-    if not isinstance(config, dict) or id(config) in seen:
+def _naming(config: object, seen: set[int]) -> Iterator[tuple[str, object]]:
+    """Keys and values that name models, at any depth of mappings and lists."""
+    if id(config) in seen or not isinstance(config, dict | list):
         return
     seen.add(id(config))
-    bases += _texts(config.get("base_model"))
-    yield from _texts([config.get("model"), config.get("source_model")])
-    for key in _NESTED:
-        entries = config.get(key)
-        if isinstance(entries, list):
-            yield from (entry for entry in entries if isinstance(entry, str))
-        elif isinstance(entries, dict):
-            entries = entries.values() if key == "modules" else [entries]
-        for entry in entries or ():
-            yield from _texts_naming_models(entry, seen, bases)
+    for key, value in config.items() if isinstance(config, dict) else enumerate(config):
+        if key in ("model", "source_model", "base_model"):
+            yield key, value
+        else:
+            if key in _NESTED and isinstance(value, list):
+                yield key, [entry for entry in value if isinstance(entry, str)]
+            yield from _naming(value, seen)
 
 
 def _plain(node: yaml.Node, known: dict[int, object]) -> object:
@@ -249,13 +247,12 @@ def claimed_bases(evaluations: pd.DataFrame) -> dict[str, Claim]:
     relations = pd.Series("finetune", evaluations.index)
     relations[evaluations["merged"].fillna(False)] = "merge"
     relations[evaluations["weight_type"].str.lower().eq("adapter").fillna(False)] = "adapter"
-    bases = {}
-    columns = (evaluations["model_id"], evaluations["base_model"], relations)
+    bases, columns = {}, (evaluations["model_id"], evaluations["base_model"], relations)
     for model_id, base, relation in zip(*columns, strict=True):
         parent = normalised_id(base) or ""
-        named = "/" in parent and parent.casefold() != model_id.casefold()
-        bases[model_id] = Claim(parent, relation, "leaderboard") if named else None
-    return {model_id: base for model_id, base in bases.items() if base}
+        if "/" in parent and parent.casefold() != model_id.casefold():
+            bases[model_id] = Claim(parent, relation, "leaderboard")
+    return bases
 
 
 def current_names(visits: dict) -> dict[str, str]:
@@ -314,7 +311,7 @@ def establish_edges(visits: dict) -> tuple[pd.DataFrame, dict[str, list[dict]]]:
             for claim in claims
             if claim.parent != child and ("/" in claim.parent or claim.parent in resolved)
         ]
-        found, rest = _decide(claims, visits[asked[0]], gone)
+        found, rest = _decide(claims, visits[asked[0]].inferred, gone)
         edges += [(parent, child, relation, evidence) for parent, relation, evidence in found]
         if rest:
             overruled[child] = [claim._asdict() for claim in rest]
@@ -322,9 +319,7 @@ def establish_edges(visits: dict) -> tuple[pd.DataFrame, dict[str, list[dict]]]:
     return lineage.astype("string"), overruled
 
 
-def _decide(
-    claims: list[Claim], visit, gone: set[str]
-) -> tuple[list[tuple[str, str, str]], list[Claim]]:
+def _decide(claims: list[Claim], inferred: str, gone: set[str]) -> tuple[list[tuple], list[Claim]]:
     """Parents of one model with relation and evidence, and the claims not followed."""
     claims = sorted(claims, key=lambda claim: SOURCES.index(claim.source))
     parents = {
@@ -334,12 +329,14 @@ def _decide(
         or claim.source in FILES
         or (claim.source in DECLARED and claim.parent in gone)
     }
+    on_card = [claim.relation for claim in claims if claim.source == "card"]
+    several = "merge" if len(parents) > 1 and inferred != "adapter" else inferred
     found, followed = [], set()
     for parent in parents:
         own = [claim for claim in claims if claim.parent == parent]
         declared = any(claim.source in DECLARED for claim in own)
-        stated = [visit.relation if declared else None, *(claim.relation for claim in own)]
-        relation = next(filter(None, stated), visit.inferred[len(parents) > 1])
+        stated = [*(on_card if declared else ()), *(claim.relation for claim in own)]
+        relation = next(filter(None, stated), several)
         evidence = ",".join(dict.fromkeys(claim.source for claim in own))
         found.append((parent, relation, evidence))
         followed.update(claim for claim in own if claim.relation in (None, relation))
@@ -347,15 +344,14 @@ def _decide(
 
 
 def add_known(
-    lineage: pd.DataFrame, known: pd.DataFrame, *, source: str, spelling: Callable[[str], str]
+    lineage: pd.DataFrame, known: pd.DataFrame, source: str, spelling: Callable[[str], str]
 ) -> pd.DataFrame:
     """The Hub's edges and those of a snapshot, whose evidence is its ``source`` if it gives none.
 
     Of an edge that both know the Hub's relation counts.
     """
     known = known.reindex(columns=lineage.columns).astype("string")
-    known["evidence"] = known["evidence"].fillna(source)
-    edges = pd.concat([lineage, known], ignore_index=True)
+    edges = pd.concat([lineage, known.fillna({"evidence": source})], ignore_index=True)
     for end in ("parent", "child"):
         edges[end] = edges[end].map(spelling)
     edges = edges[edges["parent"] != edges["child"]]

@@ -6,16 +6,15 @@ class CrawlError(ValueError):
 
 
 class Refusal(Exception):
-    """The Hub's final refusal of one repository or file: gated, missing, disabled or error."""
+    """Why a repository or file has no answer; the status says whether that is final.
+
+    It is gated, missing, disabled, unread (a file that is too large) or, if another attempt may
+    bring it, error.
+    """
 
     def __init__(self, status: str, reason: str):
         super().__init__(reason)
         self.status, self.reason = status, reason
-        self.entry = {"status": status, "reason": reason}  # of the log
-
-
-class TooLarge(Refusal):
-    """A file above the limit, which another attempt does not make smaller."""
 
 
 class Corrupt(Refusal):

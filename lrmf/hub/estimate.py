@@ -1,42 +1,39 @@
-"""What a crawl will cost, from the leaderboard's table and a small sample of the models."""
+"""What a crawl will cost, from the leaderboard's table and the details of a few models."""
 
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ..data.benchmarks import TASKS
-from .ancestry import ask_model
-from .client import Client
-from .details import LARGE, ask_repository, megabytes, read_repository, repository_of
-from .leaderboard import (
-    chosen_benchmarks,
-    fetch_table,
-    model_ids,
-    read_table,
-    select_models,
-    table_commit,
-)
+from .ancestry import Work
+from .client import Client, each
+from .details import LARGE, megabytes, repository_of
+from .leaderboard import Leaderboard, model_ids
 from .limiter import SHARE
+from .log import CrawlLog
 
 # Per 5 minutes: requests to the API, downloads.
 QUOTAS = {"anonymous": (500, 3000), "with a free account's token": (1000, 5000)}
-_WINDOW = 300
-_N_SAMPLED, _N_SAMPLED_DETAILS = 10, 4
+_N_SAMPLED = 4
+_SMALL = 4000  # bytes of an answer about a model, or of a file that names parents
 # Ids beside the models: ancestors, and old names of either. Measured on the leaderboard of 2024:
 # 346 ancestors of 2,198 models; rounded up.
 _FURTHER_IDS = 0.25
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cost:
-    """Requests and bytes of a crawl, the quotas the server reported, and remarks for the user."""
+    """Models, requests and bytes of a crawl, and a remark for the user."""
 
     n_models: int
     n_api: int
     n_files: int
     n_bytes: float
-    quotas: dict[str, tuple[int, float]]
-    remarks: tuple[str, ...]
+    remark: str = ""
 
     def __str__(self) -> str:
         lines = [
@@ -44,17 +41,11 @@ class Cost:
             f"requests   about {self.n_api:,} to the API and {self.n_files:,} downloads",
             f"bytes      about {megabytes(self.n_bytes)}",
         ]
-        quotas = {name: (*quota, _WINDOW) for name, quota in QUOTAS.items()}
-        if "api" in self.quotas:
-            n_api, window = self.quotas["api"]
-            n_files = self.quotas.get("files", (n_api, window))[0]
-            quotas["at the quota reported now"] = (n_api, n_files, window)
-        for name, (n_api, n_files, window) in quotas.items():
-            n_windows = max(self.n_api / n_api, self.n_files / n_files) / SHARE
-            minutes = n_windows * window / 60
+        for name, (n_api, n_files) in QUOTAS.items():
+            minutes = 5 * max(self.n_api / n_api, self.n_files / n_files) / SHARE
             text = "less than a minute" if minutes < 1 else f"about {minutes:,.0f} min"
             lines.append(f"time       {text} {name} (80% of the quota; downloads come on top)")
-        return "\n".join([*lines, *self.remarks])
+        return "\n".join([*lines, self.remark]).rstrip()
 
 
 def estimate(
@@ -65,56 +56,46 @@ def estimate(
     max_models: int | None = None,
     client: Client | None = None,
 ) -> Cost:
-    """Requests, bytes and time of a crawl with these options; nothing is written.
+    """Requests, bytes and time of a crawl with these options; nothing is kept.
 
-    Fetches the leaderboard's table and asks for a few of its models, from which the rest is
+    Fetches the leaderboard's table and lists details of a few of its models, from which the rest is
     extrapolated. Takes the options of `crawl` and raises the same errors.
     """
     client = client or Client()
-    names = chosen_benchmarks(benchmarks, instances=instances)
     models = models if models is None else model_ids(models)
-    table = fetch_table(client, table_commit(client))
-    evaluations, _ = read_table(table, names)
-    listed, others = select_models(evaluations["model_id"], models, max_models)
-    ids = [*listed, *others]
-    merged = evaluations["model_id"][evaluations["merged"].fillna(False)]
-    n_merged = merged[merged.isin(listed)].nunique()
-
-    sample, before = _spread(ids, _N_SAMPLED), client.n_bytes
-    for asked in sample:
-        ask_model(client, asked)
-    mean = (client.n_bytes - before) / max(1, len(sample))
-    n_api = 1 + len(ids) + round(_FURTHER_IDS * len(ids))
-    n_files, n_bytes = 1 + n_merged, len(table) + mean * n_api + 4000 * n_merged
-    remarks: tuple[str, ...] = ()
-    if instances:
-        n_runs, size, remarks = _details_cost(client, listed, names)
-        n_api, n_files, n_bytes = n_api + 2 * len(listed), n_files + n_runs, n_bytes + size
-    return Cost(len(ids), n_api, n_files, n_bytes, client.limiter.quotas(), remarks)
+    options = {"benchmarks": benchmarks, "instances": instances}
+    options |= {"models": models, "max_models": max_models}
+    with (
+        TemporaryDirectory() as folder,
+        closing(CrawlLog(Path(folder), redact=client.redact)) as log,
+    ):
+        source = Leaderboard(Work(client, log, partial(each, n_workers=1), str), options)
+        n_models = len(source.model_ids)
+        n_merged = len(source.merged.intersection(source.model_ids))
+        n_api, n_files = 1 + n_models + round(_FURTHER_IDS * n_models), 1 + n_merged
+        n_bytes = client.n_bytes + _SMALL * (n_api + n_merged)
+        cost = Cost(n_models, n_api, n_files, n_bytes)
+        if instances:
+            _add_details(cost, source)
+    return cost
 
 
-def _details_cost(
-    client: Client, ids: list[str], names: list[str]
-) -> tuple[int, float, tuple[str, ...]]:
-    """Files and bytes of all details, from those of a few models."""
-    repos = [repository_of(model_id) for model_id in _spread(ids, _N_SAMPLED_DETAILS)]
-    found = [read_repository(repo, ask_repository(client, repo)) for repo in repos]
+def _add_details(cost: Cost, source: Leaderboard) -> None:
+    """Add files and bytes of all details, from those of a few models."""
+    step = max(1, len(source.model_ids) // _N_SAMPLED)
+    sample = source.model_ids[::step][:_N_SAMPLED]
+    sizes = source.details.find([repository_of(model_id) for model_id in sample])
+    found = list(source.details.repositories.values())
     if all(repository.reason for repository in found):
         reason = found[0].reason if found else "no models"
-        return 0, 0, (f"details    cannot be listed: {reason}",)
-    factor = len(ids) / len(found)
-    sizes = sum((repository.sizes() for repository in found), Counter())
-    tasks = [task for repository in found for task in {run.task for run in repository.runs}]
-    n_runs = sum(TASKS[task][0] in names for task in tasks)
+        cost.remark = f"details    cannot be listed: {reason}"
+        return
+    factor, names = len(source.model_ids) / len(found), source.benchmarks
+    n_runs = Counter(TASKS[task][0] for repository in found for task in repository.runs)
+    cost.n_api += 2 * len(source.model_ids)
+    cost.n_files += round(factor * sum(n_runs[name] for name in names))
+    cost.n_bytes += factor * sum(sizes[name] for name in names)
     by_size = ", ".join(f"{name} {megabytes(factor * size)}" for name, size in sizes.items())
-    remarks = [f"details    about {by_size}"]
+    cost.remark = f"details    about {by_size}"
     if LARGE not in names:
-        remarks.append(f"           {LARGE} is left out; --benchmarks ... {LARGE} takes it in")
-    chosen = factor * sum(sizes[name] for name in names)
-    return round(factor * n_runs), chosen, tuple(remarks)
-
-
-def _spread(ids: list[str], n: int) -> list[str]:
-    """Up to ``n`` of the ids, evenly spread."""
-    step = max(1, len(ids) // n)
-    return ids[::step][:n]
+        cost.remark += f"; {LARGE} is left out, --benchmarks ... {LARGE} takes it in"

@@ -7,9 +7,9 @@ import pandas as pd
 from ..data.ids import normalised_id
 from ..data.schema import some
 from ..data.snapshot import SnapshotError, load_snapshot
+from .ancestry import Source, visits_by_id
 from .edges import add_known, current_names
 from .errors import CrawlError
-from .source import Source
 
 _TYPES = {"params_b": "Float64", "likes": "Int64", "merged": "boolean"}  # the others are texts
 
@@ -18,7 +18,6 @@ class KnownModels(Source):
     """A snapshot; ``model_ids`` are its models and their relatives, where these are Hub ids."""
 
     def __init__(self, path: str | os.PathLike):
-        super().__init__()
         try:
             self._known = load_snapshot(path)
         except SnapshotError as error:  # of this snapshot, not of the one that the crawl writes
@@ -38,16 +37,16 @@ class KnownModels(Source):
         known, models = self._known, self._known.models.copy()
         # Ids that the Hub uses now, and of these back to the snapshot's own. Two rows may be one
         # model under its old and its new id: the new one has the relatives.
-        current = current_names(visits)
+        current, there = current_names(visits), visits_by_id(visits)
         own = {current.get(name.casefold(), name): name for name in models["model_id"]}
         own |= {name: name for name in models["model_id"]}
-        visited = {visit.resolved: visit for visit in visits.values() if visit.resolved}
-        found = [current.get(name.casefold()) for name in models["model_id"]]
-        facts = pd.DataFrame([visited[n].facts if n in visited else {} for n in found])
-        names = zip(found, models["model_id"], strict=True)
-        facts["hub_id"] = [n if n in visited and n != name else None for n, name in names]
-        for name in facts:
-            column = facts[name].astype(_TYPES.get(name, "string"))
+        rows = []
+        for name in models["model_id"]:
+            now = current.get(name.casefold())
+            facts = there[now].facts if now in there else {}
+            rows.append({**facts, "hub_id": now if now in there and now != name else None})
+        for name, column in pd.DataFrame(rows).items():
+            column = column.astype(_TYPES.get(name, "string"))
             if name not in models:
                 models[name] = column
             elif (gaps := models[name].isna() & column.notna()).any():
@@ -56,10 +55,13 @@ class KnownModels(Source):
         def spelling(name: str) -> str:
             return own.get(name) or own.get(now := current.get(name.casefold(), name), now)
 
-        edges = add_known(lineage, known.lineage, source=known.source, spelling=spelling)
-        tables = {"models": models, "items": known.items, "responses": known.responses}
         return {
-            "tables": tables | {"lineage": edges},
+            "tables": {
+                "models": models,
+                "items": known.items,
+                "lineage": add_known(lineage, known.lineage, known.source, spelling),
+                "responses": known.responses,
+            },
             "about": known.note.rstrip(". ") or known.name,
             "source": known.source,
             "provenance": known.provenance,

@@ -2,10 +2,7 @@
 
 import html
 import re
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from decimal import Decimal
-from numbers import Real
+from collections.abc import Callable, Iterable
 
 import networkx as nx
 import numpy as np
@@ -16,13 +13,13 @@ import pyarrow.parquet as pq
 from .. import files
 from ..data.benchmarks import BENCHMARKS
 from ..data.ids import normalised_id
-from ..data.metadata import commit, day
-from ..data.schema import quote
+from ..data.metadata import commit, day, number
+from ..data.schema import is_text, quote
+from .ancestry import Source, Work, visits_by_id
 from .client import Client
 from .details import LARGE, Details, repository_of
 from .edges import claimed_bases, current_names
 from .errors import CrawlError, Refusal
-from .source import Source, Work
 
 TABLE_REPO = "open-llm-leaderboard/contents"
 MAX_TABLE_BYTES = 200 * 2**20
@@ -30,28 +27,46 @@ _LARGEST = 1e5  # billions of parameters
 # Of several evaluations of one model the one closest to the released weights is kept.
 PRECISIONS = ("bfloat16", "float16", "float32", "8bit", "4bit", "GPTQ")
 
-_TEXTS = {
-    "revision": "Model sha",
-    "architecture": "Architecture",
-    "precision": "Precision",
-    "type": "Type",
-    "license": "Hub License",
-    "weight_type": "Weight type",
-    "base_model": "Base Model",
-    "evaluation": "eval_name",
-}
-_NUMBERS = {"params_b": "#Params (B)", "likes": "Hub ❤️"}
-_FLAGS = {"moe": "MoE", "merged": "Merged", "chat_template": "Chat Template", "flagged": "Flagged"}
-_DATES = {"created_at": "Upload To Hub Date", "evaluated_at": "Submission Date"}
-_FEATURES = (
-    "revision params_b architecture precision type merged moe chat_template license likes "
-    "created_at evaluated_at flagged other_evaluations"
-).split()
 _UNKNOWN = {"", "?", "unknown", "none", "nan", "null"}
 # As `datasets` names files, now and formerly, and as the Hub converts them.
 _SHARD = re.compile(r"(?:.*/)?(?:train-)?(\d{4,5})(?:-of-(\d{5}))?(?:-[0-9a-f]+)?\.parquet")
 _LINK = re.compile(r"href=[\"']?https?://[^/\"']+/([^\"'>\s?#]+)", re.IGNORECASE)
 _TAG = re.compile(r"<[^<>]*>")
+
+
+def _text(value: object) -> str | None:
+    """A text without the emoji in front and surrounding spaces; null if it says nothing."""
+    if not isinstance(value, str):
+        return None
+    text = re.sub(r"^[^\w(\[<]+", "", value.strip()).strip()
+    return None if text.lower() in _UNKNOWN else text
+
+
+def _flag(value: object) -> bool | None:
+    return bool(value) if isinstance(value, bool | np.bool) else None
+
+
+# Columns of a snapshot's models: the table's own names, how they are read, and their types.
+_FEATURES = {
+    "revision": ("Model sha", _text, "string"),
+    "params_b": ("#Params (B)", number, "Float64"),
+    "architecture": ("Architecture", _text, "string"),
+    "precision": ("Precision", _text, "string"),
+    "type": ("Type", _text, "string"),
+    "merged": ("Merged", _flag, "boolean"),
+    "moe": ("MoE", _flag, "boolean"),
+    "chat_template": ("Chat Template", _flag, "boolean"),
+    "license": ("Hub License", _text, "string"),
+    "likes": ("Hub ❤️", number, "Float64"),
+    "created_at": ("Upload To Hub Date", day, "string"),
+    "evaluated_at": ("Submission Date", day, "string"),
+    "flagged": ("Flagged", _flag, "boolean"),
+}
+_FURTHER = {
+    "weight_type": ("Weight type", _text, "string"),
+    "base_model": ("Base Model", _text, "string"),
+    "evaluation": ("eval_name", _text, "string"),
+}
 
 
 class Leaderboard(Source):
@@ -61,32 +76,35 @@ class Leaderboard(Source):
     """
 
     def __init__(self, work: Work, options: dict):
-        super().__init__()
-        log, instances = work.log, options["instances"]
-        self._work = work
-        self._benchmarks = chosen_benchmarks(options["benchmarks"], instances=instances)
-        self._details = Details(work, self._benchmarks) if instances else None
-        commit_now = log.ask("table", TABLE_REPO, lambda: {"sha": table_commit(work.client)})
-        self._revision = commit_now["sha"]
-        self._evaluations, skipped = self._table()
+        self.benchmarks = chosen_benchmarks(options["benchmarks"], instances=options["instances"])
+        self.details = Details(work, self.benchmarks) if options["instances"] else None
+        try:  # without the table there is no crawl
+            self._evaluations, skipped = self._table(work)
+        except Refusal as refusal:
+            hint = {"error": "try again later", "missing": "check HF_ENDPOINT"}
+            hint = hint.get(refusal.status, "accept its terms, or ask its owners")
+            raise CrawlError(f"{TABLE_REPO}: {refusal.reason}; {hint}") from refusal
         if skipped:
             work.say(f"{len(skipped)} evaluations name no model and are left out: {skipped[0]}")
-        self.counts["n_unidentified_evaluations"] = len(skipped)
+        self._n_skipped = len(skipped)
         names = self._evaluations["model_id"]
         chosen, self._others = select_models(names, options["models"], options["max_models"])
         self.model_ids = [*chosen, *self._others]
         self.merged = set(names[self._evaluations["merged"].fillna(False)])
         self.bases = claimed_bases(self._evaluations)
 
-    def _table(self) -> tuple[pd.DataFrame, list[str]]:
-        """The leaderboard's table, which is kept beside the log."""
-        folder = self._work.log.folder
-        path = folder / f"table-{self._revision}.parquet"
+    def _table(self, work: Work) -> tuple[pd.DataFrame, list[str]]:
+        """The leaderboard's table, which is kept beside the log; raises Refusal."""
+        client, log, *_ = work
+        known = log.find("table", TABLE_REPO)
+        known = known or log.append("table", TABLE_REPO, sha=table_commit(client))
+        self._revision = known["sha"]
+        path = log.folder / f"table-{self._revision}.parquet"
         if path.is_file():
-            return read_table(path.read_bytes(), self._benchmarks)
-        content = fetch_table(self._work.client, self._revision)
-        found = read_table(content, self._benchmarks)  # refuse to keep what is damaged
-        for former in folder.glob("table-*.parquet"):
+            return read_table(path.read_bytes(), self.benchmarks)
+        content = fetch_table(client, self._revision)
+        found = read_table(content, self.benchmarks)  # refuse to keep what is damaged
+        for former in log.folder.glob("table-*.parquet"):
             former.unlink(missing_ok=True)
         files.write_bytes(path, content)
         return found
@@ -94,20 +112,20 @@ class Leaderboard(Source):
     def tables(self, visits: dict, lineage: pd.DataFrame) -> dict:
         """Models under their current ids, sorted, with scores or answers."""
         models = self._models(visits, lineage)
-        if self._details:
+        if self.details:
             evaluated = models.dropna(subset=["leaderboard_id"])
             repos = map(repository_of, evaluated["leaderboard_id"])
             repos = dict(zip(repos, evaluated["model_id"], strict=True))
-            items, responses = self._details.collect(repos, list(models["model_id"]))
-            self.repositories = self._details.repositories
-            self.counts |= self._details.counts
+            items, responses, counts = self.details.collect(repos, list(models["model_id"]))
         else:
-            items, responses = self._scores(models, visits)
-        tables = {"models": models.drop(columns=self._benchmarks), "items": items}
+            items, responses, counts = *self._scores(models, visits), {}
+        counts["n_unidentified_evaluations"] = self._n_skipped
+        tables = {"models": models.drop(columns=self.benchmarks), "items": items}
         return {
             "tables": tables | {"lineage": lineage, "responses": responses},
             "about": f"Open LLM Leaderboard v2 at commit {self._revision}",
-            "provenance": {"revisions": {TABLE_REPO: self._revision}},
+            "provenance": {"revisions": {TABLE_REPO: self._revision}, **counts},
+            "repositories": self.details.repositories if self.details else {},
         }
 
     def _scores(self, models: pd.DataFrame, visits: dict) -> tuple[pd.DataFrame, np.ndarray]:
@@ -118,10 +136,10 @@ class Leaderboard(Source):
                 f"{self._others[0]}: {first.status} ({first.reason}); check the id, and the token "
                 "if it is private"
             )
-        names = pd.array(self._benchmarks, dtype="string")
+        names = pd.array(self.benchmarks, dtype="string")
         items = pd.DataFrame({"item_id": names, "benchmark": names, "subtask": names})
-        items["n_trials"] = [BENCHMARKS[name].n_trials for name in self._benchmarks]
-        responses = models[self._benchmarks].to_numpy(dtype=np.float32)
+        items["n_trials"] = [BENCHMARKS[name].n_trials for name in self.benchmarks]
+        responses = models[self.benchmarks].to_numpy(dtype=np.float32)
         if np.isnan(responses).all():
             raise CrawlError(
                 "none of the models has a score on the leaderboard, nor has an ancestor of theirs; "
@@ -131,36 +149,34 @@ class Leaderboard(Source):
 
     def _models(self, visits: dict, lineage: pd.DataFrame) -> pd.DataFrame:
         """One row a model, scores of the benchmarks included."""
-        frame = self._chosen_evaluations(current_names(visits), lineage)
-        frame = one_evaluation_each(frame, self._benchmarks)
-        columns = ["model_id", "leaderboard_id", *_FEATURES, *self._benchmarks]
-        known, rows = set(frame["model_id"]), {}
-        for visit in map(visits.get, self._others):
-            if visit.resolved and visit.resolved not in known:
-                rows[visit.resolved] = {"revision": visit.sha, **visit.facts}
-        if rows:
-            more = pd.DataFrame.from_dict(rows, orient="index").rename_axis("model_id")
-            more = more.reset_index().reindex(columns=columns)
-            frame = pd.concat([frame[columns], more.astype(frame[columns].dtypes.to_dict())])
-        # A number that the Hub gives for an adapter or for packed weights is no size.
-        false = {visit.resolved: visit.false_size for visit in visits.values()}
-        false = frame["model_id"].map(false).astype("Float64")
-        is_false = ((frame["params_b"] - false).abs() < 0.05 * false + 0.01).fillna(False)
-        frame["params_b"] = frame["params_b"].mask(is_false)
-        return frame[columns].sort_values("model_id", ignore_index=True)
-
-    def _chosen_evaluations(self, current: dict[str, str], lineage: pd.DataFrame) -> pd.DataFrame:
-        """Evaluations of the models chosen, and of what the others are or descend from."""
+        # Evaluations of the models chosen, and of what the others are or descend from.
+        current = current_names(visits)
         graph = nx.from_pandas_edgelist(lineage, "parent", "child", create_using=nx.DiGraph)
         wanted = {current[asked.casefold()] for asked in self.model_ids}
-        for asked in self._others:
-            if (name := current[asked.casefold()]) in graph:
-                wanted |= nx.ancestors(graph, name)
+        others = {current[asked.casefold()] for asked in self._others}
+        wanted = wanted.union(*(nx.ancestors(graph, name) for name in others if name in graph))
         frame = self._evaluations.rename(columns={"model_id": "leaderboard_id"})
         names = [current.get(name.casefold()) for name in frame["leaderboard_id"]]
         frame.insert(0, "model_id", pd.array(names, dtype="string"))
         frame["renamed"] = frame["model_id"] != frame["leaderboard_id"]
-        return frame[frame["model_id"].isin(list(wanted))].reset_index(drop=True)
+        frame = frame[frame["model_id"].isin(list(wanted))].reset_index(drop=True)
+        columns = ["model_id", "leaderboard_id", *_FEATURES, "other_evaluations", *self.benchmarks]
+        frame = one_evaluation_each(frame, self.benchmarks)[columns]
+        # Others that were not evaluated have a row without scores, if the Hub has them.
+        there = visits_by_id(visits)
+        others = sorted(others.intersection(there).difference(frame["model_id"]))
+        rows = [
+            {"model_id": name, "revision": there[name].sha, **there[name].facts} for name in others
+        ]
+        if rows:
+            more = pd.DataFrame(rows).reindex(columns=columns).astype(frame.dtypes.to_dict())
+            frame = pd.concat([frame, more])
+        # A number that the Hub gives for an adapter or for packed weights is no size.
+        false = frame["model_id"].map({name: visit.false_size for name, visit in there.items()})
+        false = false.astype("Float64")
+        is_false = ((frame["params_b"] - false).abs() < 0.05 * false + 0.01).fillna(False)
+        frame["params_b"] = frame["params_b"].mask(is_false)
+        return frame.sort_values("model_id", ignore_index=True)
 
 
 def chosen_benchmarks(benchmarks: Iterable[str] | None, *, instances: bool) -> list[str]:
@@ -198,54 +214,39 @@ def select_models(
 
 
 def table_commit(client: Client) -> str:
-    """The commit of the leaderboard's table; raises CrawlError."""
-    with _no_refusal():
-        sha = commit(client.json(f"api/datasets/{TABLE_REPO}", expand=["sha"]))
-    if sha is None:
-        raise CrawlError(f"{TABLE_REPO}: the Hub names no commit; try again later")
-    return sha
+    """The commit of the leaderboard's table; raises Refusal."""
+    if sha := commit(client.json(f"api/datasets/{TABLE_REPO}", expand=["sha"])):
+        return sha
+    raise Refusal("error", "the Hub names no commit")
 
 
 def fetch_table(client: Client, sha: str) -> bytes:
-    """The leaderboard's table at a commit, all its files as one; raises CrawlError."""
-    with _no_refusal():
-        pages = client.pages(f"api/datasets/{TABLE_REPO}/tree/{sha}", recursive="true")
-        paths = [row.get("path") for page in pages for row in page if isinstance(row, dict)]
-        names = sorted(path for path in paths if isinstance(path, str) and _SHARD.fullmatch(path))
-        n_files = max((int(_SHARD.fullmatch(name)[2] or 1) for name in names), default=1)
-        if len(names) < n_files:
-            raise CrawlError(f"{TABLE_REPO}: has {len(names)} of {n_files} files; try again later")
-        path = f"datasets/{TABLE_REPO}/resolve/{sha}"
-        parts = [client.content(f"{path}/{name}", max_bytes=MAX_TABLE_BYTES) for name in names]
-    whole = pa.BufferOutputStream()
-    tables = [_parquet(part) for part in parts]
-    pq.write_table(pa.concat_tables(tables, promote_options="permissive"), whole)
-    return whole.getvalue().to_pybytes()
+    """The leaderboard's table at a commit, all its files as one; raises Refusal."""
+    pages = client.pages(f"api/datasets/{TABLE_REPO}/tree/{sha}", recursive="true")
+    paths = [row.get("path") for page in pages for row in page if isinstance(row, dict)]
+    shards = {path: _SHARD.fullmatch(path) for path in sorted(filter(is_text, paths))}
+    shards = {path: match for path, match in shards.items() if match}
+    n_files = max((int(match[2] or 1) for match in shards.values()), default=1)
+    if (n_found := len({match[1] for match in shards.values()})) < n_files:
+        raise Refusal("error", f"has {n_found} of {n_files} files")
+    base = f"datasets/{TABLE_REPO}/resolve/{sha}"
+    parts = [client.content(f"{base}/{path}", max_bytes=MAX_TABLE_BYTES) for path in shards]
+    sink = pa.BufferOutputStream()
+    pq.write_table(_parquet(parts), sink)
+    return sink.getvalue().to_pybytes()
 
 
-@contextmanager
-def _no_refusal() -> Iterator[None]:
-    """Without the table there is no crawl."""
+def _parquet(parts: list[bytes]) -> pa.Table:
     try:
-        yield
-    except Refusal as refusal:
-        hint = {"error": "try again later", "missing": "check HF_ENDPOINT"}.get(refusal.status)
-        hint = hint or "accept its terms, or ask its owners"
-        raise CrawlError(f"{TABLE_REPO}: {refusal.reason}; {hint}") from refusal
-
-
-def _parquet(content: bytes) -> pa.Table:
-    try:
-        return pq.read_table(pa.BufferReader(content))
+        tables = [pq.read_table(pa.BufferReader(part)) for part in parts]
+        return pa.concat_tables(tables, promote_options="permissive")
     except (pa.ArrowException, ValueError, OSError) as error:
-        raise CrawlError(
-            f"{TABLE_REPO}: holds no readable Parquet table ({type(error).__name__}); try again "
-            "later"
-        ) from error
+        reason = f"holds no readable Parquet table ({type(error).__name__})"
+        raise Refusal("error", reason) from error
 
 
 def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """Read the leaderboard's Parquet file for the benchmarks; raises CrawlError if it is damaged.
+    """Read the leaderboard's Parquet file for the benchmarks.
 
     Returns
     -------
@@ -255,8 +256,13 @@ def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, lis
         benchmark. Unknown is null; an accuracy outside [0, 1] is unknown.
     skipped : list of str
         Evaluations whose model cannot be identified.
+
+    Raises
+    ------
+    Refusal, CrawlError
+        If it is damaged, or of another format.
     """
-    table = _parquet(content).to_pandas(ignore_metadata=True)
+    table = _parquet([content]).to_pandas(ignore_metadata=True)
     wanted = [BENCHMARKS[benchmark].column for benchmark in benchmarks]
     missing = [name for name in wanted if name not in table]
     if missing or not {"fullname", "Model"}.intersection(table):
@@ -273,15 +279,9 @@ def read_table(content: bytes, benchmarks: list[str]) -> tuple[pd.DataFrame, lis
     # The id is `fullname`, or else in the link or the text of the HTML in `Model`.
     ids = read("fullname", normalised_id, "string")
     frame = pd.DataFrame({"model_id": ids.fillna(read("Model", _id_in_markup, "string"))})
-    for columns, reader, dtype in (
-        (_TEXTS, _text, "string"),
-        (_NUMBERS, _number, "Float64"),
-        (_FLAGS, _flag, "boolean"),
-        (_DATES, day, "string"),
-        (dict(zip(benchmarks, wanted, strict=True)), _number, "float64"),
-    ):
-        for name, column in columns.items():
-            frame[name] = read(column, reader, dtype)
+    scores = {n: (c, number, "float64") for n, c in zip(benchmarks, wanted, strict=True)}
+    for name, how in (_FEATURES | _FURTHER | scores).items():
+        frame[name] = read(*how)
     frame["params_b"] = frame["params_b"].where(frame["params_b"].between(1e-9, _LARGEST))
     frame["likes"] = frame["likes"].where(frame["likes"] >= 0)
     scores = frame[benchmarks]
@@ -321,24 +321,3 @@ def _id_in_markup(markup: object) -> str | None:
     if (link := _LINK.search(markup)) and (name := normalised_id(html.unescape(link[1]))):
         return name
     return normalised_id(html.unescape(_TAG.sub("", markup)))
-
-
-def _text(value: object) -> str | None:
-    """A text without the emoji in front and surrounding spaces; null if it says nothing."""
-    if not isinstance(value, str):
-        return None
-    text = re.sub(r"^[^\w(\[<]+", "", value.strip()).strip()
-    return None if text.lower() in _UNKNOWN else text
-
-
-def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, Real | Decimal):
-        return None
-    try:
-        return float(value) if np.isfinite(float(value)) else None
-    except (OverflowError, ValueError):
-        return None
-
-
-def _flag(value: object) -> bool | None:
-    return bool(value) if isinstance(value, bool | np.bool) else None

@@ -4,6 +4,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -50,7 +51,10 @@ class Limiter:
         self._buckets = {"api": _Bucket("requests"), "files": _Bucket("downloads")}
 
     def enter(self, kind: str) -> float:
-        """Wait until a request may go out, and return the time; each needs a `leave`."""
+        """Wait until a request may go out, and return the time; each needs a `leave`.
+
+        Raises CrawlError if the server asks to wait for too long.
+        """
         bucket = self._buckets[kind]
         while not self._stopped.is_set():
             with self._lock:
@@ -63,63 +67,46 @@ class Limiter:
                     bucket.left -= 1
                     bucket.in_flight += 1
                     return now
-                self._announce(bucket, until)
-            self._stopped.wait(min(until - now, _LONGEST_SLEEP))
+                seconds = until - now
+                if seconds > _LONGEST_PAUSE:
+                    raise CrawlError(
+                        "the quota is exhausted and the server asks to wait "
+                        f"{seconds / 60:,.0f} minutes; what was fetched is kept: continue later "
+                        "with --resume"
+                    )
+                if seconds >= _WORTH_SAYING and until > bucket.announced + _WORTH_SAYING:
+                    bucket.announced = until
+                    self._say(f"the quota of {bucket.what} is used up; going on in {seconds:.0f} s")
+            self._stopped.wait(min(seconds, _LONGEST_SLEEP))
         raise Stopped
 
-    def leave(self, kind: str, entered: float, headers: Mapping[str, str] | None = None) -> None:
-        """Note the end of a request and what its answer reports about the quota."""
-        info = parse_ratelimit_headers(headers) if headers else None
+    def leave(self, kind: str, entered: float, headers: Mapping[str, str], status: int) -> None:
+        """Note the end of a request, and what its answer says of the quota and of a pause."""
+        info, now = parse_ratelimit_headers(headers), time.monotonic()
+        # Only a refusal for the quota can ask for long pauses.
+        pause = min(retry_after(headers), math.inf if status == 429 else 60)
         with self._lock:
             bucket = self._buckets[kind]
             bucket.in_flight -= 1
+            bucket.paused_until = max(bucket.paused_until, now + pause)
             if info is None or entered < bucket.heard:
                 return
             bucket.heard = entered
             bucket.quota = info.limit or bucket.quota
             bucket.window = info.window_seconds or bucket.window
             # The server rounds to whole seconds.
-            resets_at = time.monotonic() + info.reset_in_seconds + 1
+            resets_at = now + info.reset_in_seconds + 1
             left = info.remaining - (1 - SHARE) * bucket.quota - bucket.in_flight
             if abs(resets_at - bucket.resets_at) <= _SAME_WINDOW:
                 left, resets_at = min(left, bucket.left), max(resets_at, bucket.resets_at)
             bucket.left, bucket.resets_at = left, resets_at
 
-    def pause(self, kind: str, seconds: float) -> None:
-        """Hold all requests back, as a 429 demands; raises CrawlError if it asks for too long."""
-        with self._lock:
-            bucket, until = self._buckets[kind], time.monotonic() + seconds
-            bucket.paused_until = max(bucket.paused_until, until)
-            self._announce(bucket, until)
 
-    def quotas(self) -> dict[str, tuple[int, float]]:
-        """Requests and seconds of each quota that the server has reported."""
-        with self._lock:
-            known = {kind: bucket for kind, bucket in self._buckets.items() if bucket.quota}
-            return {kind: (bucket.quota, bucket.window) for kind, bucket in known.items()}
-
-    def _announce(self, bucket: _Bucket, until: float) -> None:
-        """Say once how long a pause will be; raises CrawlError if that is too long."""
-        seconds = until - time.monotonic()
-        if seconds > _LONGEST_PAUSE:
-            raise CrawlError(
-                f"the quota is exhausted and the server asks to wait {seconds / 60:,.0f} minutes; "
-                "what was fetched is kept: continue later with --resume"
-            )
-        if seconds >= _WORTH_SAYING and until > bucket.announced + _WORTH_SAYING:
-            bucket.announced = until
-            self._say(f"the quota of {bucket.what} is used up; going on in {seconds:.0f} s")
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that a refusal asks to wait: ``Retry-After`` (seconds or date) or ``RateLimit``."""
+def retry_after(headers: Mapping[str, str]) -> float:
+    """Seconds that an answer asks to wait in ``Retry-After``, as a number or as a date."""
     value = (headers.get("Retry-After") or "").strip()
-    if value.isdigit():
-        return float(value)
-    try:
-        date = parsedate_to_datetime(value)
-        return max(0.0, (date - datetime.now(UTC)).total_seconds())
-    except (TypeError, ValueError):
-        pass
-    info = parse_ratelimit_headers(headers)
-    return info.reset_in_seconds + 1.0 if info is not None and info.remaining == 0 else None
+    with suppress(TypeError, ValueError, OverflowError):
+        if value.isdecimal():
+            return float(value)
+        return max(0.0, (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds())
+    return 0.0

@@ -6,11 +6,11 @@ import json
 import os
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
-from .errors import CrawlError
+from .errors import CrawlError, Refusal
 
 LOG_FOLDER = ".crawl"  # in the folder of the snapshot
 LOG_FILE = "log.jsonl"
@@ -60,24 +60,30 @@ class CrawlLog:
     def close(self) -> None:
         """Give the file back; later appends are dropped, as the crawl is over."""
         with self._lock:
-            if self._file is not None:
-                os.close(self._file)
-                self._file = None
+            os.close(self._file)
+            self._file = None
 
     def ask(
         self, kind: str, key: str, function: Callable[[], dict | None], *, lasting: bool = False
     ) -> dict:
         """The answer to a question: this crawl's, or what the function returns, written down.
 
-        An answer with the status ``error`` is asked for again. An earlier answer holds if it is a
+        It has a ``status`` and a ``reason``, those of a Refusal if the function raises one. An
+        answer with the status ``error`` is asked for again. An earlier answer holds if it is a
         ``lasting`` one, or if the function returns None.
         """
         known = self.find(kind, key)
-        if known is None or known.get("status") == "error":
-            is_known = (kind, key) in self._earlier
-            values = None if lasting and is_known and known is None else function()
-            known = self.append(kind, key, **({"same": True} if values is None else values))
-        return known
+        if known and known.get("status") != "error":
+            return known
+        if lasting and not known and (kind, key) in self._earlier:
+            return self.append(kind, key, same=True)
+        try:
+            values = function()
+        except Refusal as refusal:
+            values = {"status": refusal.status, "reason": refusal.reason}
+        if values is None:
+            return self.append(kind, key, same=True)
+        return self.append(kind, key, **({"status": "ok", "reason": ""} | values))
 
     def append(self, kind: str, key: str, **values) -> dict:
         """Write an answer and return it, as it is read from the log; raises OSError."""
@@ -99,9 +105,9 @@ class CrawlLog:
         """The answer of an earlier crawl, or an empty one."""
         return self._read(self._earlier.get((kind, key))) or {}
 
-    def earlier_keys(self, *kinds: str) -> Iterator[str]:
+    def earlier_keys(self, kind: str) -> list[str]:
         """What earlier crawls have asked for."""
-        return (key for kind, key in list(self._earlier) if kind in kinds)
+        return [key for known, key in self._earlier if known == kind]
 
     def is_begun(self) -> bool:
         """Whether anything but the options has been asked and answered."""

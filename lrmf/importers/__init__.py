@@ -60,7 +60,7 @@ def import_files(
     importer, results = IMPORTERS[source], Results()
     files = files_in(paths, results)
     importer.read(tqdm(files, source, unit=" file", disable=None, leave=False), results)
-    tables = results.tables(proportions=proportions)
+    tables = results.snapshot_tables(proportions=proportions)
     imported = {
         "n_files": len(files),
         "sha256": _digest(files),

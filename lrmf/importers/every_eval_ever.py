@@ -35,11 +35,11 @@ def _read_scores(file, results: Results) -> None:
     if not isinstance(rows, list) or not info:
         raise Unreadable("is no evaluation: it has no evaluation_results or no model_info")
     model_id, time = known_id(info.get("id")), _time(content.get("evaluation_id"))
-    details = mapping(info, "additional_details")
-    size = re.fullmatch(r"\d+", str(details.get("num_parameters", "")))
-    results.add_model(model_id, order=time, params_b=int(size[0]) / 1e9 if size else None)
+    size = str(mapping(info, "additional_details").get("num_parameters"))
+    size = int(size) if re.fullmatch(r"[0-9]{1,20}", size) else None
+    results.add_model(model_id, order=time, n_parameters=size)
     results.versions.add(str(content.get("schema_version")))
-    benchmark = _benchmark(content.get("evaluation_id"))
+    benchmark = str(content.get("evaluation_id")).partition("/")[0]  # benchmark/model/time
     several = len({_named(row)[0] for row in rows}) > 1
     for row in rows:
         (name, variant), metric = _named(row), mapping(row, "metric_config")
@@ -102,12 +102,8 @@ def _read_answers(file, results: Results) -> None:
     for (model_id, whole, name, metric), answers in runs.items():
         options = {"variant": metric, "order": _time(whole)}
         with results.reading(file):
-            results.add(file, model_id, (_benchmark(whole), name), answers, **options)
-
-
-def _benchmark(evaluation_id: object) -> str:
-    """The first part of ``benchmark/model/time``."""
-    return str(evaluation_id).partition("/")[0]
+            task = (str(whole).partition("/")[0], name)
+            results.add(file, model_id, task, answers, **options)
 
 
 def _time(evaluation_id: object) -> tuple[float, str]:

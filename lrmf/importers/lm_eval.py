@@ -6,13 +6,15 @@ Source: `lm_eval.loggers.EvaluationTracker` and `lm_eval.evaluator` of version 0
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import PurePath
 
 import networkx as nx
 
 from ..data.benchmarks import TASKS
-from ..data.samples import Samples, metric_of, name_questions, read_samples
+from ..data.metadata import EARLIEST, day, text
+from ..data.samples import Samples, name_questions, read_samples_file
 from .results import Results, Unreadable, known_id, load_json, mapping, number
 
 LICENSE = ""
@@ -60,10 +62,7 @@ def read(files: Iterable, results: Results) -> None:
 
 def _read_samples(file, task: str, results: Results) -> tuple[Samples, str]:
     """Answers of 0 or 1 in a samples file, and their metric."""
-    with file.open("rb") as stream:
-        metric = metric_of(stream, task)
-    with file.open("rb") as stream:
-        found = read_samples(stream, metric)
+    found, metric = read_samples_file(file, task)
     if not found.keys:
         raise Unreadable(f"has no answer of 0 or 1 by {metric or 'any metric'}")
     if found.n_unusable:
@@ -77,7 +76,8 @@ def _read_scores(file, time: str | None, results: Results, models: dict, groups)
     if not isinstance(rows := content.get("results"), dict):
         raise Unreadable("is no results file of lm-eval: it has no 'results'")
     if not time and (date := number(content.get("date"))):
-        time = datetime.fromtimestamp(date, UTC).strftime("%Y-%m-%dT%H-%M-%S")
+        with suppress(ValueError, OverflowError, OSError):  # seconds
+            time = datetime.fromtimestamp(date, UTC).strftime("%Y-%m-%dT%H-%M-%S")
     model_id = _read_model(content, file, time or "", results)
     models[str(file.parent), time or ""] = models[str(file.parent), ""] = model_id
     rising = mapping(content, "higher_is_better")
@@ -121,24 +121,25 @@ def _read_model(content: dict, file, time: str, results: Results) -> str:
     model_id = _named(named or file.parent.name)
     if stated.get("peft"):
         results.add_edge(stated.get("pretrained"), model_id, "adapter", "model_args")
-    size, dtype = number(config.get("model_num_parameters")), str(config.get("model_dtype") or "")
-    known = size and size > 0 and not _PACKED.search(f"{stated} {dtype}")
-    facts = {"params_b": size / 1e9 if known else None, "revision": config.get("model_sha") or None}
+    dtype = (text(config.get("model_dtype")) or "").removeprefix("torch.")
+    facts = {"revision": text(config.get("model_sha")) or None, "precision": dtype or None}
+    facts["evaluated_at"] = day(time, after=EARLIEST)
+    if not _PACKED.search(f"{stated} {dtype}"):
+        facts["n_parameters"] = config.get("model_num_parameters")
     if "chat_template" in content:
         facts["chat_template"] = bool(content["chat_template"])
-    facts |= {"precision": dtype.removeprefix("torch.") or None, "evaluated_at": time[:10] or None}
     results.add_model(model_id, order=(time,), **facts)
     results.versions.add(str(content.get("lm_eval_version", "unknown")))
     return model_id
 
 
-def _named(text: object) -> str:
+def _named(name: object) -> str:
     """An id; of a local path its last two parts; of a folder ``org__name`` or its details."""
-    text = str(text).removesuffix("-details")
+    name = str(name).removesuffix("-details")
     try:
-        return known_id(text if "/" in text else text.replace("__", "/", 1))
+        return known_id(name if "/" in name else name.replace("__", "/", 1))
     except Unreadable:
-        return known_id("/".join(PurePath(text.strip("~./\\")).parts[-2:]))
+        return known_id("/".join(PurePath(name.strip("~./\\")).parts[-2:]))
 
 
 def _place_of(task: str, groups: nx.DiGraph) -> tuple[str, str]:

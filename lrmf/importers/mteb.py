@@ -10,6 +10,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
+from ..data.metadata import EARLIEST, day
 from .results import Results, Unreadable, known_id, load_json, mapping, number
 
 LICENSE = "CC0-1.0"
@@ -88,11 +89,11 @@ def _sizes(content: dict) -> dict[str, int]:
 
 
 def _facts(stated: dict) -> dict:
-    size, embedding = number(stated.get("n_parameters")), number(stated.get("embed_dim"))
+    numbers = {name: number(stated.get(name)) for name in ("n_parameters", "embed_dim")}
     texts = {name: stated.get(name) for name in ("adapted_from", "revision", "license")}
-    texts["created_at"] = stated.get("release_date")
+    texts["created_at"] = day(stated.get("release_date"), after=EARLIEST)
     facts = {name: text if isinstance(text, str) else None for name, text in texts.items()}
-    return facts | {"params_b": size / 1e9 if size and size > 0 else None, "embed_dim": embedding}
+    return facts | numbers
 
 
 def _read_code(file, models: dict, splits: dict) -> None:
