@@ -1,12 +1,12 @@
-"""Proportions: the Gaussian likelihood on the arcsine scale; everything about it is closed form."""
+"""Proportions: a Gaussian likelihood on the arcsine scale, with closed-form posteriors."""
 
 import numpy as np
 
 from ..data.response_kinds import PROPORTIONS, to_arcsine
 from .gaussians import Gaussians
 
-_SHRINKAGE = 0.05  # of the correlations between items towards independence
-_UNKNOWN_TRIALS = 1000
+_SHRINKAGE = 0.05  # weight of the identity in the correlation of the items
+_DEFAULT_TRIALS = 1000  # behind a proportion, where the number is unknown
 
 
 class ArcsineGaussian:
@@ -22,6 +22,7 @@ class ArcsineGaussian:
     mean, scale : (n_items,)
         Mean and standard deviation of y.
     loadings : (n_items, p)
+        D.
     noise : (n_items,)
         Sampling variance of the standardised y, plus what a rank below n_items leaves out.
     node_variance : float
@@ -55,37 +56,53 @@ class ArcsineGaussian:
 
     @classmethod
     def fit(cls, proportions, *, n_trials, rank, node_variance):
-        """Moments of the items from proportions (n_models, n_items), NaN where missing."""
-        # Mean and standard deviation of every item over the models that have it.
+        """Estimate the parameters of the items.
+
+        The correlation of standardised items is shrunk towards the identity; D holds its first
+        `rank` principal components, and what these leave out of each item's variance is noise.
+
+        Parameters
+        ----------
+        proportions : (n_models, n_items), NaN where missing
+        n_trials : (n_items,) or None
+            Questions behind a proportion, 1,000 where unknown.
+        rank : int
+        node_variance : float
+
+        Returns
+        -------
+        ArcsineGaussian
+        """
+        # Mean and standard deviation of every item over the models observed on it.
         y = np.asarray(to_arcsine(proportions), np.float64)
         known = ~np.isnan(y)
         count = np.maximum(known.sum(axis=0), 1)
         mean = np.where(known, y, 0).sum(axis=0) / count
-        mean[~known.any(axis=0)] = mean[known.any(axis=0)].mean()  # an item nobody has met
+        mean[~known.any(axis=0)] = mean[known.any(axis=0)].mean()  # an item without data
         deviation = np.where(known, y - mean, 0.0)
         scale = np.sqrt((deviation**2).sum(axis=0) / count)
         scale = np.where(scale > 1e-6, scale, 1.0)
         # Correlations over pairs of items observed together, shrunk towards independence.
         deviation /= scale
-        both = known.astype(np.float64)
-        correlation = deviation.T @ deviation / np.maximum(both.T @ both, 1)
+        is_known = known.astype(np.float64)
+        correlation = deviation.T @ deviation / np.maximum(is_known.T @ is_known, 1)
         np.fill_diagonal(correlation, 1.0)
         correlation = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(scale))
         # Factor D D' of the correlation: the top `rank` principal components.
         values, vectors = np.linalg.eigh(correlation)
         top = np.argsort(values)[::-1][: min(rank, len(values))]
         loadings = vectors[:, top] * np.sqrt(np.maximum(values[top], 0))
-        loadings *= np.where(loadings.sum(axis=0) < 0, -1.0, 1.0)  # a sign for reproducibility
-        # Variance that the components leave out counts as noise.
-        rest = np.maximum(np.diag(correlation) - (loadings**2).sum(axis=1), 0)
-        trials = np.full(len(scale), _UNKNOWN_TRIALS) if n_trials is None else n_trials
-        # Sampling variance 1/n on the arcsine scale, in standardised units.
-        noise = 1 / (np.asarray(trials, np.float64) * scale**2) + rest + 1e-6
+        loadings *= np.where(loadings.sum(axis=0) < 0, -1.0, 1.0)  # a fixed sign
+        # Noise: the variance that the components leave out, and the sampling variance 1 / n of
+        # the arcsine scale, in standardised units.
+        omitted = np.maximum(np.diag(correlation) - (loadings**2).sum(axis=1), 0)
+        trials = np.full(len(scale), _DEFAULT_TRIALS) if n_trials is None else n_trials
+        noise = 1 / (np.asarray(trials, np.float64) * scale**2) + omitted + 1e-6
         return cls(loadings, mean=mean, scale=scale, noise=noise, node_variance=node_variance)
 
     @staticmethod
     def regularized(part, n_components):
-        """The lineage regularizes all components: proportions have no bias of their own."""
+        """Which components the lineage regularizes: all, as proportions have no separate bias."""
         return np.ones(n_components, bool)
 
     @property
@@ -123,30 +140,46 @@ class ArcsineGaussian:
             rows = np.flatnonzero(member.ravel() == index)
             loadings = self.loadings[pattern]
             # R = node_variance D D' + diag(noise) over the observed items.
-            spread = node_variance * loadings @ loadings.T + np.diag(self.noise[pattern])
-            gain = np.linalg.solve(spread, loadings)
+            covariance = node_variance * loadings @ loadings.T + np.diag(self.noise[pattern])
+            gain = np.linalg.solve(covariance, loadings)
             precision[rows] = loadings.T @ gain
             information[rows] = y[np.ix_(rows, np.flatnonzero(pattern))] @ gain
         return Gaussians(precision, information)
 
     def fold_in(self, prior, revealed):
-        """Posterior of states given revealed proportions (n, n_items); Gaussians in and out."""
+        """Posterior of the states given revealed proportions: prior times evidence.
+
+        Parameters
+        ----------
+        prior : Gaussians (n)
+        revealed : (n, n_items), NaN where not revealed
+
+        Returns
+        -------
+        Gaussians (n)
+        """
         return prior * self.evidence(revealed, node_variance=0.0)
 
     def forecast(self, mean, covariance, items=slice(None)):
-        """Expected proportions of `items` under N(mean, covariance), slopes by D t, and noise.
+        """Expected proportions of `items` under t ~ N(mean, covariance), slopes and noise.
 
         E sin^2(y / 2) = (1 - cos(E y) exp(-Var y / 2)) / 2.
+
+        Parameters
+        ----------
+        mean, covariance : (n, p), (n, p, p)
+        items : the columns, all by default
 
         Returns
         -------
         proportion, slope, noise : (n, n_items)
-            noise is the sampling variance of the proportion.
+            The slope is the derivative by d . t; noise is the sampling variance.
         """
         loadings, scale = self.loadings[items], self.scale[items]
-        # Back to the scale of y, then the expectation of sin^2(y / 2).
+        # Mean of y from its standardised value D t, and Var(d . t) = d' C d of every item.
         y = np.clip(self.mean[items] + scale * (mean @ loadings.T), 0, np.pi)
-        spread = np.einsum("ip,npq,iq->ni", loadings, covariance, loadings, optimize=True)
-        damping = np.exp(-0.5 * spread * scale**2)
+        variance = np.einsum("ip,npq,iq->ni", loadings, covariance, loadings, optimize=True)
+        # Uncertainty shrinks the cosine; the delta method gives slope and noise.
+        damping = np.exp(-0.5 * variance * scale**2)
         slope = 0.5 * np.sin(y) * scale
         return 0.5 * (1 - np.cos(y) * damping), slope, slope**2 * self.noise[items]
