@@ -1,4 +1,4 @@
-"""Calibration of intervals: deviations of scores that cover as often as they say."""
+"""Calibration of intervals: scale standard deviations so that nominal coverage holds."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -9,13 +9,14 @@ from .scores import coverage_scale, standardised_error, unexplained_variance, wi
 
 
 class ScoredForecasts(NamedTuple):
-    """Forecasts of scores made without the responses that they are compared with.
+    """Forecasts of scores, and the actual scores over responses that the forecasts did not use.
 
     Attributes
     ----------
-    score, deviation, actual : (n, n_benchmarks), NaN where there is none
+    score, deviation, actual : (n, n_benchmarks)
+        Expected score, its standard deviation, and the actual score, NaN where there is none.
     n_target : (n, n_benchmarks)
-        Responses behind each actual score.
+        Number of responses in each actual score.
     isolated : bool (n,)
         Models without evaluated relatives.
     """
@@ -29,17 +30,21 @@ class ScoredForecasts(NamedTuple):
 
 @dataclass(frozen=True)
 class IntervalCalibration:
-    """Widen deviations of scores until the nominal share of intervals covers.
+    """Scale standard deviations of scores so that intervals have their nominal coverage.
 
         deviation'^2 = scale^2 (deviation^2 + unexplained s (1 - s))
 
-    with tables by the number of responses revealed (interpolated in log(1 + n)), by whether a model
-    has evaluated relatives, and by benchmark.
+    `unexplained` and `scale` are tables by the number of revealed responses n, by whether a model
+    has evaluated relatives, and by benchmark. They are interpolated linearly in log(1 + n).
 
     Attributes
     ----------
     n_revealed : int (n_levels,)
-    unexplained, scale : (n_levels, 2, n_benchmarks)
+        Numbers of revealed responses at which the tables are learned.
+    unexplained : (n_levels, 2, n_benchmarks)
+        Variance on the arcsine scale that the states do not explain.
+    scale : (n_levels, 2, n_benchmarks)
+        Factor on the standard deviation.
         The second index is 1 for models without evaluated relatives.
     """
 
@@ -49,63 +54,69 @@ class IntervalCalibration:
 
     @classmethod
     def fit(cls, forecasts, *, single=False, explain=True, fewest=10):
-        """Tables from forecasts of training models with some of their responses revealed.
+        """Learn the tables from forecasts of training models with some responses revealed.
 
         Parameters
         ----------
         forecasts : dict of n_revealed to ScoredForecasts
         single : bool
-            Whether responses are single answers, so that a score of a few has few values.
+            Whether responses are single answers, so that a score of few answers is discrete.
         explain : bool
-            Whether to add the variance that the states leave unexplained, before the scale.
+            Whether to estimate `unexplained`; it is 0 otherwise.
         fewest : int
-            Answers behind a score below which its error does not count.
+            Scores of fewer answers do not count for `scale`.
+
+        Returns
+        -------
+        IntervalCalibration
         """
         n_benchmarks = next(iter(forecasts.values())).score.shape[1]
         shape = len(forecasts), 2, n_benchmarks
         unexplained, scale = np.zeros(shape), np.ones(shape)
-        for level, one in enumerate(forecasts.values()):
+        for level, scored in enumerate(forecasts.values()):
+            # Models with and without evaluated relatives have errors of different size.
             for group in (False, True):
-                own = one.isolated == group
-                if not own.any():
+                in_group = scored.isolated == group
+                if not in_group.any():
                     continue
-                # Models with and without evaluated relatives err differently.
-                score, deviation, actual, n_target = (part[own] for part in one[:4])
+                score, deviation, actual, n_target = (part[in_group] for part in scored[:4])
                 at = level, int(group)
-                # First the variance that the states leave unexplained,
+                # First the variance that the states do not explain. A mean of n binary answers
+                # shows 1 - 1/n of it, as a single answer has variance p (1 - p) in any case.
                 if explain:
                     share = 1 - 1 / np.maximum(n_target, 1) if single else None
                     unexplained[at] = unexplained_variance(score, deviation, actual, share)
-                # then the factor that makes the nominal share of errors covered.
-                wide = widened(score, deviation, unexplained[at])
-                errors = standardised_error(score, wide, actual)
+                # Then the factor at which the nominal share of errors is covered.
+                total_deviation = widened(score, deviation, unexplained[at])
+                errors = standardised_error(score, total_deviation, actual)
                 if single and explain:
                     errors[n_target < fewest] = np.nan
                 scale[at] = coverage_scale(errors)
         return cls(np.array(list(forecasts)), unexplained, scale)
 
     def __call__(self, score, deviation, n_revealed, isolated, share=1.0):
-        """Calibrated deviations (n, n_benchmarks).
+        """Calibrated standard deviations (n, n_benchmarks).
 
         Parameters
         ----------
         score, deviation : (n, n_benchmarks)
         n_revealed : int (n,)
-        isolated : bool (n,)
+        isolated : bool (n,), models without evaluated relatives
         share : (n, n_benchmarks)
-            Of each score that is forecast, not observed: only that can be unexplained. Its variance
-            falls with the share, not with the square, as the state has been told by the same model.
+            Share of each score that is forecast rather than observed. The unexplained variance is
+            proportional to it, and not to its square, as observed responses of a model have also
+            informed its state.
         """
         group = isolated.astype(int)
         # Linear interpolation between the levels in log(1 + n).
-        place = np.interp(
+        position = np.interp(
             np.log1p(n_revealed), np.log1p(self.n_revealed), np.arange(len(self.n_revealed))
         )
-        below = np.minimum(place.astype(int), len(self.n_revealed) - 1)
+        below = np.minimum(position.astype(int), len(self.n_revealed) - 1)
         above = np.minimum(below + 1, len(self.n_revealed) - 1)
-        between = (place - below)[:, None]
+        fraction = (position - below)[:, None]
         unexplained, scale = (
-            (1 - between) * table[below, group] + between * table[above, group]
+            (1 - fraction) * table[below, group] + fraction * table[above, group]
             for table in (self.unexplained, self.scale)
         )
         return widened(score, deviation, unexplained * share) * scale
