@@ -1,4 +1,4 @@
-"""LRMF: matrix factorization whose model factors are smooth over the models' family tree."""
+"""LRMF: matrix factorization whose model states vary smoothly over the lineage of the models."""
 
 import json
 from dataclasses import replace
@@ -33,7 +33,7 @@ from .prior import LineagePrior, similar_items, solve
 from .scores import BenchmarkScores
 from .validation import check_parameters, check_responses
 
-_N_CALIBRATION = 400  # leave-one-out forecasts behind the width of the intervals
+_N_CALIBRATION = 400  # leave-one-out forecasts of either group that calibrate the intervals
 LIKELIHOODS = {ANSWERS: Bernoulli, PROPORTIONS: ArcsineGaussian}
 
 
@@ -51,8 +51,8 @@ class LRMF(Forecasts, Estimator):
     combinatorial Laplacian. Proportions: the same prior with a Gaussian likelihood on the
     standardised arcsine scale and the items' correlation in place of X (see `ArcsineGaussian`).
 
-    A model without answers gets the harmonic extension of its lineage; without a scored relative
-    its forecast is what its features (if used) or the item means say.
+    The state of a model without answers is the harmonic extension of its relatives' states. Without
+    an evaluated relative its forecast depends on its features, if used, and the item parameters.
 
     Parameters
     ----------
@@ -153,8 +153,8 @@ class LRMF(Forecasts, Estimator):
         models : DataFrame, optional
             The models table, read when `use_features`.
         start : LRMF, optional
-            A fit with the same numbers of nodes, items and factors from which the sweeps set out,
-            to save some of them. Proportions have no sweeps, and so no use for it.
+            A fit with the same numbers of nodes, items and factors, whose states and items are the
+            starting point. It is ignored for proportions, whose solution is closed form.
 
         Returns
         -------
@@ -194,7 +194,12 @@ class LRMF(Forecasts, Estimator):
             )
 
     def check(self, responses, lineage, items=None):
-        """Refuse parameters and data that `fit` cannot use, with a ValueError that says why."""
+        """Raise a ValueError for parameters or data that `fit` cannot use.
+
+        Parameters
+        ----------
+        responses, lineage, items : as in `fit`
+        """
         self._check_parameters()
         check_responses(responses, lineage, items)
 
@@ -205,15 +210,17 @@ class LRMF(Forecasts, Estimator):
         self.kind_ = kind_of(responses)
         self.n_models_, self.n_items_ = responses.shape
         self.scores_ = BenchmarkScores(items, self.n_items_)
-        # Features are read only if they are asked for.
+        # The covariates F of the prior mean F w.
         self.features_ = None
         if self.use_features and models is not None:
             self.features_ = model_features(models, lineage).to_numpy()
+        # Drop what an earlier fit has cached.
         for name in dir(type(self)):
             if isinstance(getattr(type(self), name), cached_property):
-                self.__dict__.pop(name, None)  # what an earlier fit has cached
+                self.__dict__.pop(name, None)
 
     def _prior(self, p, node_variance=0.0):
+        """The `Prior` of p components: the one given, or node_ridge I + lineage_strength L."""
         if self.prior is not None:
             return self.prior(self.lineage_, p)
         regularized = LIKELIHOODS[self.kind_].regularized(self.regularize, p)
@@ -228,37 +235,37 @@ class LRMF(Forecasts, Estimator):
 
     def _fit_answers(self, rng, start):
         self._data = lay_out(self.responses_, rng)
-        # Alternate from random factors, or from the states of an earlier fit.
+        # Start from random factors, or from the states of an earlier fit.
         if start is None:
-            self._solve_answers(self._first_items(rng), free_items=True)
+            self._solve_answers(self._initial_items(rng), free_items=True)
         else:
             self._check_start(start)
             states = start.states_.copy()
             self._solve_answers(start._item_parameters, free_items=True, states=states)
         if self.item_strength:
-            self._draw_similar_items_together()
+            self._regularize_items()
 
-    def _first_items(self, rng):
-        # Small random factors break the symmetry of the saddle at zero.
+    def _initial_items(self, rng):
+        # Zero factors are a saddle point; small random ones break the symmetry.
         items = np.zeros((self.n_items_, self.rank + 1))
         items[:, :-1] = 0.3 * rng.standard_normal((self.n_items_, self.rank))
+        # Intercepts start at the log-odds of each item, with half a count added to either side.
         wrong = self._data.observed[1] - self._data.correct
-        # Intercepts start at the log-odds of each item.
         items[:, -1] = np.log((self._data.correct + 0.5) / (wrong + 0.5))
         return items
 
     def _check_start(self, start):
         states, items = start.states_, start._item_parameters
-        wanted = (self.lineage_.n_nodes, self.rank + 1), (self.n_items_, self.rank + 1)
-        if (states.shape, items.shape) != wanted:
+        expected = (self.lineage_.n_nodes, self.rank + 1), (self.n_items_, self.rank + 1)
+        if (states.shape, items.shape) != expected:
             raise ValueError(
                 f"start has {len(states)} nodes, {len(items)} items and rank "
                 f"{items.shape[1] - 1}; this fit has {self.lineage_.n_nodes}, "
                 f"{self.n_items_} and {self.rank}"
             )
 
-    def _draw_similar_items_together(self):
-        """Fit again, from where the fit is, with the graph of the items that it calls similar."""
+    def _regularize_items(self):
+        """Continue the fit with L_items, the graph of similar items, in the prior of the items."""
         ridge = np.append(np.full(self.rank, self.item_ridge), self.intercept_ridge)
         strength = np.append(np.full(self.rank, self.item_strength), 0.0)
         prior = LineagePrior(similar_items(self.item_factors_), ridge, strength)
@@ -266,7 +273,7 @@ class LRMF(Forecasts, Estimator):
 
     def _solve_answers(self, items, *, free_items, states=None, item_prior=None):
         self.prior_ = self._prior(items.shape[1])
-        # Block coordinate descent on models and items.
+        # Block coordinate descent on model states and item parameters.
         newton = AlternatingNewton(
             self._data,
             self.prior_,
@@ -291,7 +298,8 @@ class LRMF(Forecasts, Estimator):
     def _solve_proportions(self):
         likelihood, self._data = self.likelihood_, self.responses_
         self.prior_ = self._prior(likelihood.loadings.shape[1], likelihood.node_variance)
-        # Gaussian evidence of every model, then one linear system over the lineage.
+        # Gaussian evidence (precision P_u, information h_u) of every model, then one linear system
+        # over the lineage: (blockdiag(P) + Q) t = h.
         evidence = likelihood.evidence(self._data, node_variance=likelihood.node_variance)
         evidence = evidence.pad(self.lineage_.n_nodes)
         self.states_, iterations = solve(
@@ -301,9 +309,9 @@ class LRMF(Forecasts, Estimator):
         self.stats_ = {"cg_iterations": [iterations]}
 
     def adapt(self, responses, lineage, *, models=None):
-        """Solve for the models of another snapshot, keeping the fitted items as they are.
+        """Solve for the states of another snapshot's models, with the item parameters fixed.
 
-        The problem is convex and small next to `fit`: this is how a saved fit serves new models.
+        The problem is convex and much cheaper than `fit`.
 
         Parameters
         ----------
@@ -312,8 +320,12 @@ class LRMF(Forecasts, Estimator):
         Returns
         -------
         LRMF : a new estimator
+
+        Raises
+        ------
+        ValueError
+            If the items or the kind of responses differ from those of the fit.
         """
-        # The items stay: only the states of the new models are solved for.
         new = type(self)(**self.get_params())
         new._prepare(responses, lineage, self.items_, models)
         if new.n_items_ != self.n_items_ or new.kind_ is not self.kind_:
@@ -331,19 +343,24 @@ class LRMF(Forecasts, Estimator):
         return new
 
     def to_arrays(self):
-        """What `adapt` needs of a fit, as named arrays that `numpy.savez` takes without pickle."""
+        """The fitted items as named arrays, which `numpy.savez` writes without pickle.
+
+        Returns
+        -------
+        dict of name to array
+        """
         parameters = self.get_params() | {"prior": None}
         arrays = {"params": np.array(json.dumps(parameters, sort_keys=True, default=_plain))}
         if self.items_ is not None:
             arrays |= {f"items_{c}": self.items_[c].to_numpy() for c in ("n_trials",)}
             arrays |= {f"items_{c}": self.items_[c].to_numpy(str) for c in ("item_id", "benchmark")}
-        # The likelihood names the arrays that restore it.
+        # The likelihood lists the arrays that restore it.
         names = self.likelihood_.array_names
         return arrays | {name: getattr(self.likelihood_, name) for name in names}
 
     @classmethod
     def from_arrays(cls, arrays):
-        """The fitted items from `to_arrays`; `adapt` gives an estimator for a snapshot."""
+        """Restore the items of `to_arrays`; `adapt` then solves for the models of a snapshot."""
         model = cls(**json.loads(str(arrays["params"])))
         model.kind_ = ANSWERS if "intercept" in arrays else PROPORTIONS
         likelihood = LIKELIHOODS[model.kind_]
@@ -383,7 +400,7 @@ class LRMF(Forecasts, Estimator):
 
     @property
     def gram(self):
-        """D'D / n_items (p, p): measures states by what they do to responses."""
+        """Gram matrix D'D / n_items (p, p): t' G t is the mean square of the logits D t."""
         loadings = self.likelihood_.loadings.astype(np.float64)
         return loadings.T @ loadings / len(loadings)
 
@@ -395,17 +412,17 @@ class LRMF(Forecasts, Estimator):
 
     @cached_property
     def evidence_(self):
-        """What each model's responses say of its state, Gaussians (n_models)."""
+        """Gaussian evidence of each model's responses about its state, Gaussians (n_models)."""
         return self._evidence(0.0)
 
     @cached_property
     def _prior_at_mode(self):
-        """The prior with its mean, what features say, at the fitted states."""
+        """The prior with its mean F w fixed at the fitted states."""
         return self.prior_.at(self.states_)
 
     @cached_property
     def marginals_(self):
-        """Marginals of all nodes: posterior, leave-one-out prior and own evidence.
+        """Marginals of all nodes: posterior, leave-one-out prior and evidence.
 
         The leave-one-out prior of a scored model is its forecast without its own responses, at no
         extra fit. For proportions, lineage explains s_u and a model adds e_u of variance
@@ -415,11 +432,15 @@ class LRMF(Forecasts, Estimator):
         node_variance = self.likelihood_.node_variance
         with threads(self.n_threads):
             evidence = self._evidence(node_variance) if node_variance else self.evidence_
-            inherited = self._prior_at_mode.marginals(evidence.pad(self.lineage_.n_nodes))
-        return replace(inherited, evidence=self.evidence_)
+            marginals = self._prior_at_mode.marginals(evidence.pad(self.lineage_.n_nodes))
+        return replace(marginals, evidence=self.evidence_)
 
     def leave_one_out(self, rows):
-        """Beliefs about the states of `rows` without their own responses, at no extra fit.
+        """Leave-one-out priors of the states of `rows`: without their own responses.
+
+        Parameters
+        ----------
+        rows : int (n,), models
 
         Returns
         -------
@@ -428,7 +449,11 @@ class LRMF(Forecasts, Estimator):
         return self.marginals_.leave_one_out[rows]
 
     def evidence(self, rows):
-        """What the responses of `rows` say of their states.
+        """Gaussian evidence of the responses of `rows` about their states.
+
+        Parameters
+        ----------
+        rows : int (n,), models
 
         Returns
         -------
@@ -438,11 +463,11 @@ class LRMF(Forecasts, Estimator):
 
     def _states(self, rows, revealed):
         """Posterior of the rows' states given their own responses, or only the revealed ones."""
-        # All own responses (a product of Gaussians), or the revealed ones folded into the prior.
+        # Posterior = leave-one-out prior times evidence, of all responses or of the revealed ones.
         prior = self.leave_one_out(rows)
         if revealed is None:
             return prior * self.evidence(rows)
-        # The prior is tempered only where there is something to weigh against it.
+        # Tempering changes the weight of the prior against answers; without answers it has no use.
         temperature = np.where(observed(revealed).any(axis=1), self.prior_temperature, 1.0)
         return self.likelihood_.fold_in(prior.temper(temperature), revealed)
 
@@ -459,21 +484,22 @@ class LRMF(Forecasts, Estimator):
     def calibration_(self):
         """Interval calibration from leave-one-out forecasts of training models.
 
-        For models with and without relatives, the 90% quantile of |actual - forecast| over that of
-        the Laplace posterior.
+        The scale of either group, models with and without evaluated relatives, is the 90% quantile
+        of the standardised errors over that of a normal distribution.
         """
         rows = np.random.default_rng(self.seed).permutation(np.flatnonzero(self.evaluated_))
         # A random sample of training models, with and without evaluated relatives.
         rows = np.sort(rows[: 4 * _N_CALIBRATION])
         isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
-        chosen = [rows[isolated == group][:_N_CALIBRATION] for group in (False, True)]
-        blocks = [part[b : b + BLOCK] for part in chosen for b in range(0, part.size, BLOCK)]
+        groups = [rows[isolated == group][:_N_CALIBRATION] for group in (False, True)]
+        # Their forecasts without their own responses, in blocks that bound the memory.
+        blocks = [part[b : b + BLOCK] for part in groups for b in range(0, part.size, BLOCK)]
         forecasts = [self._leave_one_out_scores(block) for block in blocks]
         columns = [np.concatenate(parts) for parts in zip(*forecasts, strict=True)]
         return IntervalCalibration.fit({0: ScoredForecasts(*columns)}, explain=False)
 
     def _leave_one_out_scores(self, rows):
-        """`ScoredForecasts` of training models, their own responses left out."""
+        """`ScoredForecasts` of training models from their leave-one-out priors."""
         given, states = self.responses_[rows], self.leave_one_out(rows)
         target = observed(given)
         forecast = self.likelihood_.forecast(states.mean, states.covariance)
@@ -486,10 +512,10 @@ class LRMF(Forecasts, Estimator):
         )
 
     def fold_in(self, *, parents=(), answers=None):
-        """Forecast a model nobody has evaluated, from its parents and a few answers, if any.
+        """Forecast a new model from its parents and its answers, if any.
 
-        Uses the whole lineage (through the parents' marginals) at a cost that does not depend on
-        the number of models, and leaves the fit as it is.
+        The prior is that of a new leaf of the lineage, given the parents' marginals. The cost does
+        not depend on the number of models, and the fit is unchanged.
 
         Parameters
         ----------
@@ -509,18 +535,18 @@ class LRMF(Forecasts, Estimator):
         """
         check_is_fitted(self)
         parents = read_parents(parents)
-        # Where the new leaf hangs, and how strongly.
+        # The parents of the new leaf and the weights of its edges.
         nodes = [self.lineage_.index_of(parent) for parent, _ in parents]
         weights = leaf_weights(self.lineage_, [relation for _, relation in parents])
         revealed = revealed_row(answers or {}, self._column_of, self.responses_.dtype)
         marginals = self.marginals_
-        # Prior of the leaf, then its answers.
+        # Prior of the leaf, then its posterior given the answers.
         with threads(1):
             prior = self._prior_at_mode.leaf(marginals, nodes, weights)
             if answers:
                 prior = prior.temper(self.prior_temperature)
             states = self.likelihood_.fold_in(prior, revealed)
-        # Intervals are calibrated apart for models without evaluated relatives.
+        # Calibration differs for models without evaluated relatives.
         isolated = not np.isin(self.lineage_.families[nodes], self._scored_families).any()
         return NewModel(_Leaf(self, states, revealed, bool(isolated)))
 
@@ -530,6 +556,7 @@ class LRMF(Forecasts, Estimator):
 
     @cached_property
     def _scored_families(self):
+        """Families with an evaluated model."""
         return np.unique(self.lineage_.families[: self.n_models_][self.evaluated_])
 
 
@@ -539,16 +566,16 @@ class _Leaf(Forecasts):
     def __init__(self, model, states, revealed, isolated):
         self.likelihood_, self.scores_ = model.likelihood_, model.scores_
         self.n_threads, self.responses_ = 1, revealed
-        self._belief_, self._isolated = states, np.array([isolated])
+        self._posterior, self._isolated = states, np.array([isolated])
         self._calibration = model.calibration_
 
     def _states(self, rows, revealed):
-        return self._belief_
+        return self._posterior
 
     def _calibrated(self, score, deviation, rows, given, share=1.0):
         return self._calibration(score, deviation, observed_counts(given), self._isolated, share)
 
 
 def _plain(number):
-    """A NumPy scalar as JSON knows it."""
+    """The Python number of a NumPy scalar, for JSON."""
     return number.item()
