@@ -1,9 +1,10 @@
 """Compiled inner loops of the solver: likelihood statistics and batches of small linear systems.
 
-Every likelihood kernel computes, for logits S = R D' with *free* rows R (n_rows, p + 1) and a fixed
-design D (n_columns, p + 1) whose last column is an offset (R's last column is 1), the three sums a
-Newton step on R needs: the log-loss, its gradient and its Hessian w.r.t. the p free columns. A
-dense matrix is read by tiles for either side; a sparse one is kept both ways.
+Every likelihood kernel computes the three sums that a Newton step on the free states needs: the
+log-loss, its gradient and its Hessian. The logits are S = R D', with free states R (n_rows, p + 1),
+whose last column is 1, and fixed loadings D (n_columns, p + 1), whose last column is the intercept.
+Derivatives are by the first p columns of R. A dense matrix is read in tiles for either side; a
+sparse one is stored by rows and by columns.
 
 Symmetric p x p matrices are stored packed, as the p (p + 1) / 2 entries of the upper triangle.
 Results do not depend on the number of threads: each row block is summed by one thread in one order.
@@ -18,8 +19,8 @@ MISSING = 255
 TILE_ROWS = 128
 TILE_COLUMNS = 256
 _FACTORS_PER_LOG = 64  # sigmoid(|s|) >= 1/2: a product of 64 stays far above the float32 minimum
-_GATHER = 256
-_PADDING = 16  # rows a power of two apart would share few cache lines
+_GATHER = 256  # answers of a sparse row that are processed at once
+_PADDING = 16  # rows whose distance is a power of two would compete for the same cache lines
 
 _options = {"error_model": "numpy", "fastmath": {"contract"}}
 _sums = _options | {"fastmath": {"contract", "reassoc"}}  # sums in vector lanes, a fixed order
@@ -27,7 +28,7 @@ _sums = _options | {"fastmath": {"contract", "reassoc"}}  # sums in vector lanes
 
 @njit(inline="always", **_options)
 def _half_tanh(logit):
-    """tanh(logit / 2) to 3e-7 by a rational function, which vectorises where exp does not."""
+    """tanh(logit / 2) to 3e-7 by a rational function, which vectorises unlike exp."""
     x = np.float32(0.5) * logit
     # Beyond +-8 the function is 1 to float32.
     x = min(max(x, np.float32(-8.0)), np.float32(8.0))
@@ -48,16 +49,17 @@ def _half_tanh(logit):
 
 @njit(**_options)
 def _residual_row(logits, answers, product, hinge):
-    """Turn one row of logits into sigmoid(s) - z in place (0 where missing); gather the loss.
+    """Replace a row of logits by residuals sigmoid(s) - z (0 where missing); accumulate the loss.
 
-    -log p(z | s) = max(0, -t) - log sigmoid(|s|) with t = s if z = 1 else -s: the first part is
-    added to `hinge`, the second multiplied into `product`, one logarithm for many cells.
+    -log p(z | s) = max(0, -t) - log sigmoid(|s|) with t = s if z = 1 else -s. The first term is
+    added to `hinge`. The sigmoid of the second is multiplied into `product`, so that one logarithm
+    serves many cells.
     """
     one, zero, half = np.float32(1), np.float32(0), np.float32(0.5)
     for j in range(logits.shape[0]):
         s = logits[j]
         z = np.float32(answers[j])
-        # A missing answer (255) multiplies all that follows by zero.
+        # A missing answer (255) has factor 0 in all that follows.
         known = one if z < np.float32(2) else zero
         h = _half_tanh(s)
         # t = s for a correct answer, -s for a wrong one.
@@ -70,7 +72,7 @@ def _residual_row(logits, answers, product, hinge):
 
 @njit(**_options)
 def _weight_row(logits, answers):
-    """Turn one row of logits into sigmoid'(s) in place (0 where missing)."""
+    """Replace a row of logits by the weights sigmoid'(s), in place (0 where missing)."""
     for j in range(logits.shape[0]):
         known = np.float32(answers[j] != MISSING)
         h = _half_tanh(logits[j])
@@ -80,42 +82,44 @@ def _weight_row(logits, answers):
 
 @njit(**_sums)
 def _flush_loss(product, hinge, lanes_per_log):
-    """The loss gathered so far; its parts are reset."""
+    """Return the accumulated loss, sum(hinge) - log prod(product), and reset both."""
     loss = 0.0
     for start in range(0, product.shape[0], lanes_per_log):
-        folded = np.float32(1)
+        # One logarithm for `lanes_per_log` lanes.
+        lanes = np.float32(1)
         for j in range(start, min(product.shape[0], start + lanes_per_log)):
-            folded *= product[j]
+            lanes *= product[j]
             loss += hinge[j]
             product[j] = 1.0
             hinge[j] = 0.0
-        loss -= np.log(folded)
+        loss -= np.log(lanes)
     return loss
 
 
 @njit(**_options)
-def pack_products(design):
-    """(n, p (p + 1) / 2) packed outer products d d' of the rows of `design` (n, p)."""
-    n, p = design.shape
+def pack_products(loadings):
+    """Packed outer products d d' (n, p (p + 1) / 2) of the rows d of `loadings` (n, p)."""
+    n, p = loadings.shape
     products = np.empty((n, p * (p + 1) // 2), np.float32)
     for j in range(n):
         position = 0
         for a in range(p):
             for b in range(a, p):
-                products[j, position] = design[j, a] * design[j, b]
+                products[j, position] = loadings[j, a] * loadings[j, b]
                 position += 1
     return products
 
 
 @njit(inline="always", **_options)
 def _span(tile, size, n):
+    """First row of a tile and the row after its last, of n."""
     first = np.int64(tile) * size
     return first, min(n, first + size)
 
 
 @njit(parallel=True, **_options)
 def dense_gradient(answers, rows, columns, by_column, loss, gradient):
-    """Log-loss and gradient of every row (or column) against fixed columns (or rows).
+    """Log-loss and gradient sum_j (sigma_j - z_j) d_j of every row, or of every column.
 
     Parameters
     ----------
@@ -155,7 +159,10 @@ def dense_gradient(answers, rows, columns, by_column, loss, gradient):
 
 @njit(parallel=True, **_options)
 def dense_hessian(answers, rows, columns, by_column, hessian):
-    """Packed Hessian, float32 (n_free, p (p + 1) / 2), the rest as in `dense_gradient`."""
+    """Packed Hessian sum_j sigma_j (1 - sigma_j) d_j d_j', float32 (n_free, p (p + 1) / 2).
+
+    Parameters are as in `dense_gradient`.
+    """
     n_rows, n_columns = answers.shape
     products = pack_products(rows[:, :-1] if by_column else columns[:, :-1])
     n_other = -(-n_rows // TILE_ROWS) if by_column else -(-n_columns // TILE_COLUMNS)
@@ -165,7 +172,7 @@ def dense_hessian(answers, rows, columns, by_column, hessian):
         for other in range(n_other):
             top, bottom = _span(other if by_column else tile, TILE_ROWS, n_rows)
             left, right = _span(tile if by_column else other, TILE_COLUMNS, n_columns)
-            # Logits of a tile again, then the weights sigma(1 - sigma) in place.
+            # Logits of a tile, then the weights sigma (1 - sigma) in place.
             cells = np.dot(rows[top:bottom], columns[left:right].T)
             for i in range(bottom - top):
                 _weight_row(cells[i], answers[top + i, left:right])
@@ -179,16 +186,17 @@ def dense_hessian(answers, rows, columns, by_column, hessian):
 
 
 @njit(**_sums)
-def _gather_logits(gathered, columns, design, row, cells):
-    """The rows of `design` that a row has answers to, as columns, and the logits.
+def _gather_logits(gathered, columns, loadings, row, cells):
+    """Loadings (p + 1, n_answers) of the items that a row has answers to, and its logits.
 
-    Column by column: the reads of the first one, all at once, bring the others into the cache.
+    The loop goes component by component: reading the first component of all items brings their
+    other components into the cache.
     """
-    # Logits of the row, one component of the design at a time.
+    # Logits sum_a row_a d_a, one component at a time.
     cells[:] = 0
     for a in range(row.shape[0]):
         for k in range(cells.shape[0]):
-            gathered[a, k] = design[columns[k], a]
+            gathered[a, k] = loadings[columns[k], a]
             cells[k] += row[a] * gathered[a, k]
 
 
@@ -197,14 +205,15 @@ def _add_products(gathered, residual, weighted, gradient, hessian):
     """Add sum r d to the gradient and sum w d d' to the packed Hessian, w = |r| - r^2."""
     position = 0
     for a in range(gradient.shape[0]):
-        # Gradient of component a, and the weighted component for the Hessian.
+        # Gradient of component a, and w d_a for the Hessian: with r = p - z and a binary z,
+        # |r| - r^2 = p (1 - p).
         total = np.float32(0)
         for k in range(residual.shape[0]):
             total += residual[k] * gathered[a, k]
             q = abs(residual[k])
             weighted[k] = (q - q * q) * gathered[a, k]
         gradient[a] += total
-        # Row a of the upper triangle.
+        # Row a of the upper triangle, sum w d_a d_b.
         for b in range(a, gradient.shape[0]):
             total = np.float32(0)
             for k in range(residual.shape[0]):
@@ -214,8 +223,15 @@ def _add_products(gathered, residual, weighted, gradient, hessian):
 
 
 @njit(parallel=True, **_options)
-def sparse_statistics(pointers, columns, answers, rows, design, loss, gradient, hessian):
-    """Log-loss (by row), gradient and exact Hessian over compressed rows of 0/1 answers."""
+def sparse_statistics(pointers, columns, answers, rows, loadings, loss, gradient, hessian):
+    """Log-loss by row, gradient and Hessian over compressed rows of 0/1 answers.
+
+    Parameters
+    ----------
+    pointers, columns, answers : CSR (n_rows, n_columns)
+    rows, loadings : float32 (n_rows, p + 1), (n_columns, p + 1)
+    loss, gradient, hessian : outputs, float64 (n_rows,), float32 (n_rows, p) and packed
+    """
     gradient[:] = 0
     hessian[:] = 0
     for row in prange(pointers.shape[0] - 1):
@@ -227,7 +243,8 @@ def sparse_statistics(pointers, columns, answers, rows, design, loss, gradient, 
         for start in range(pointers[row], pointers[row + 1], _GATHER):
             stop = min(start + _GATHER, pointers[row + 1])
             size = stop - start
-            _gather_logits(gathered, columns[start:stop], design, rows[row], cells[:size])
+            # Logits of these answers, residuals in place, then their share of the sums.
+            _gather_logits(gathered, columns[start:stop], loadings, rows[row], cells[:size])
             _residual_row(cells[:size], answers[start:stop], product, hinge)
             row_loss += _flush_loss(product[:size], hinge[:size], _FACTORS_PER_LOG)
             _add_products(gathered, cells[:size], weighted, gradient[row], hessian[row])
@@ -236,31 +253,37 @@ def sparse_statistics(pointers, columns, answers, rows, design, loss, gradient, 
 
 @njit(parallel=True, **_options)
 def expected_answers(logit, variance, probability, slope, noise):
-    """E sigma(s) of s ~ N(logit, variance), its slope by the logit, and the answer's own noise.
+    """E sigma(s) of s ~ N(logit, variance), its derivative by the logit, and the noise.
 
-    p = E sigma(s) is sigma(E s / sqrt(1 + pi/8 Var s)) (MacKay, 1992). Of the answer's variance,
-    p (1 - p), the noise E sigma (1 - sigma) does not come from s: p (1 - p) - slope^2 Var s. All
-    are float32 (n_rows, n_columns), the last three outputs.
+    p = E sigma(s) is approximated by sigma(E s / sqrt(1 + pi/8 Var s)) (MacKay, 1992). The variance
+    of an answer is p (1 - p). The part that the uncertainty of s does not explain is the noise
+    E sigma (1 - sigma) = p (1 - p) - slope^2 Var s.
+
+    Parameters
+    ----------
+    logit, variance : float32 (n_rows, n_columns)
+    probability, slope, noise : outputs of the same shape
     """
-    one, half, share = np.float32(1), np.float32(0.5), np.float32(np.pi / 8)
+    one, half, factor = np.float32(1), np.float32(0.5), np.float32(np.pi / 8)
     for i in prange(logit.shape[0]):
         for j in range(logit.shape[1]):
-            spread = max(variance[i, j], np.float32(0))
-            # Probit approximation: an uncertain logit is drawn towards 0.
-            shrink = one / np.sqrt(one + share * spread)
-            h = _half_tanh(shrink * logit[i, j])
+            logit_variance = max(variance[i, j], np.float32(0))
+            # Probit approximation: the more uncertain a logit, the more it is shrunk towards 0.
+            shrinkage = one / np.sqrt(one + factor * logit_variance)
+            h = _half_tanh(shrinkage * logit[i, j])
+            # p and p (1 - p) from tanh(s / 2).
             p = half + half * h
             v = np.float32(0.25) * (one - h * h)
             probability[i, j] = p
-            slope[i, j] = shrink * v
-            noise[i, j] = v - spread * slope[i, j] ** 2
+            slope[i, j] = shrinkage * v
+            noise[i, j] = v - logit_variance * slope[i, j] ** 2
 
 
 @njit(parallel=True, **_options)
 def mix_answers(pointers, candidates, weights, answers, forecast, mixed):
-    """Weighted mean of answers and a forecast, which also stands in for missing answers.
+    """Weighted mean of the candidates' answers and the forecast p.
 
-    mixed_ui = sum_v w_uv (z_vi, or p_ui if missing) + (1 - sum_v w_uv) p_ui
+        mixed_ui = sum_v w_uv (z_vi, or p_ui where it is missing) + (1 - sum_v w_uv) p_ui
 
     Parameters
     ----------
@@ -271,22 +294,22 @@ def mix_answers(pointers, candidates, weights, answers, forecast, mixed):
     for i in prange(mixed.shape[0]):
         for tile in range(-(-mixed.shape[1] // TILE_COLUMNS)):
             left, right = _span(tile, TILE_COLUMNS, mixed.shape[1])
-            # Weight of the candidates that answered correctly; weight left for the forecast.
-            copied = np.zeros(right - left, np.float32)
+            # Weight of the candidates with a correct answer, and remaining weight of the forecast.
+            correct = np.zeros(right - left, np.float32)
             rest = np.ones(right - left, np.float32)
             for k in range(pointers[i], pointers[i + 1]):
-                weight, theirs = np.float32(weights[k]), answers[candidates[k], left:right]
-                for j in range(theirs.shape[0]):
-                    copied[j] += weight * np.float32(theirs[j] == 1)
-                    rest[j] -= weight * np.float32(theirs[j] != MISSING)
-            mixed[i, left:right] = copied + rest * forecast[i, left:right]
+                weight, row = np.float32(weights[k]), answers[candidates[k], left:right]
+                for j in range(row.shape[0]):
+                    correct[j] += weight * np.float32(row[j] == 1)
+                    rest[j] -= weight * np.float32(row[j] != MISSING)
+            mixed[i, left:right] = correct + rest * forecast[i, left:right]
 
 
 @njit(parallel=True, **_options)
 def weigh_answers(pointers, columns, if_right, if_wrong, answers, total):
-    """Sums over the answers of a row, chosen by what each candidate answered to the same item.
+    """Log-likelihoods of a row's answers by candidate, summed over the items k of the row.
 
-    total_uev = sum_k (if_right_ke where candidate v is right, if_wrong_ke where wrong, else 0)
+        total_uev = sum_k (if_right_ke where candidate v is right, if_wrong_ke where wrong, else 0)
 
     Parameters
     ----------
@@ -298,12 +321,12 @@ def weigh_answers(pointers, columns, if_right, if_wrong, answers, total):
     for i in prange(total.shape[0]):
         total[i] = 0
         for k in range(pointers[i], pointers[i + 1]):
-            theirs = answers[columns[k]]
+            row = answers[columns[k]]
             for e in range(if_right.shape[1]):
                 right, wrong, sums = if_right[k, e], if_wrong[k, e], total[i, e]
-                for v in range(theirs.shape[0]):
-                    sums[v] += right * np.float32(theirs[v] == 1)
-                    sums[v] += wrong * np.float32(theirs[v] == 0)
+                for v in range(row.shape[0]):
+                    sums[v] += right * np.float32(row[v] == 1)
+                    sums[v] += wrong * np.float32(row[v] == 0)
 
 
 @njit(parallel=True, **_options)
@@ -315,7 +338,7 @@ def packed_matvec(matrices, vectors, out):
         y[:] = 0.0
         start = 0
         for a in range(p):
-            # Diagonal entry, then row a of the triangle serves rows and columns alike.
+            # Diagonal entry, then row a of the upper triangle, which is also column a.
             total = matrix[start] * x[a]
             for b in range(1, p - a):
                 total += matrix[start + b] * x[a + b]
@@ -334,9 +357,9 @@ def cholesky(matrices, diagonal, factors):
         start = 0
         for a in range(p):
             size = p - a
-            # What earlier rows left of the pivot is rounding error in a near-singular sum.
-            least = 1e-7 * matrices[i, start] + 1e-6 * diagonal[i, a] + 1e-30
-            pivot = np.sqrt(max(upper[start] + diagonal[i, a], least))
+            # In a near-singular matrix a pivot can be all rounding error: bound it from below.
+            minimum = 1e-7 * matrices[i, start] + 1e-6 * diagonal[i, a] + 1e-30
+            pivot = np.sqrt(max(upper[start] + diagonal[i, a], minimum))
             upper[start] = pivot
             # Scale row a, then subtract its outer product from the rows below.
             for b in range(1, size):
@@ -358,12 +381,13 @@ def cholesky_solve(factors, right, out):
         upper, x = factors[i], out[i]
         x[:] = right[i]
         start = 0
-        # Forward substitution with U', then back substitution with U.
+        # Forward substitution: U' y = right.
         for a in range(p):
             x[a] /= upper[start]
             for b in range(1, p - a):
                 x[a + b] -= upper[start + b] * x[a]
             start += p - a
+        # Back substitution: U x = y.
         for a in range(p - 1, -1, -1):
             start -= p - a
             value = x[a]
@@ -402,36 +426,48 @@ def send_messages(
     new_precision,
     new_information,
 ):
-    """Messages of belief propagation along `edges`.
+    """Messages of Gaussian belief propagation along `edges` (Weiss and Freeman, 2001).
 
-    K (P + K)^-1 P and K (P + K)^-1 h, with P, h the sender's belief less what the receiver told
-    it, and K = diag(coupling[e]).
+    The message of an edge e has precision K (P + K)^-1 P and information K (P + K)^-1 h, with
+    K = diag(coupling[e]), and (P, h) the sum of the sender's own evidence and all messages to it
+    except the receiver's.
+
+    Parameters
+    ----------
+    edges : int (n,), directed edges whose messages are computed
+    source, reverse : int (n_edges,), sender and opposite edge of every edge
+    coupling : (n_edges, p)
+    total_precision, total_information : (n_nodes, p, p), (n_nodes, p), sums of all messages
+    precision, information : (n_edges, p, p), (n_edges, p), the messages before
+    new_precision, new_information : outputs (n, p, p), (n, p)
     """
     p = information.shape[1]
     for index in prange(edges.size):
         e = edges[index]
         system = np.empty((p, p))
         gain = np.empty((p, p))
-        belief = np.empty((p, p))
+        cavity = np.empty((p, p))
+        # P, the total of the sender without the receiver's message, and P + K.
         for a in range(p):
             for b in range(p):
-                # What the sender knows from everybody but the receiver.
-                belief[a, b] = total_precision[source[e], a, b] - precision[reverse[e], a, b]
-                system[a, b] = belief[a, b]
+                cavity[a, b] = total_precision[source[e], a, b] - precision[reverse[e], a, b]
+                system[a, b] = cavity[a, b]
             system[a, a] += coupling[e, a]
         _invert(system)
+        # Gain K (P + K)^-1 and the information of the message, gain h.
         for a in range(p):
             value = 0.0
             for b in range(p):
                 gain[a, b] = coupling[e, a] * system[a, b]
-                heard = total_information[source[e], b] - information[reverse[e], b]
-                value += gain[a, b] * heard
+                h = total_information[source[e], b] - information[reverse[e], b]
+                value += gain[a, b] * h
             new_information[index, a] = value
+        # Precision of the message, gain P, made symmetric against rounding.
         for a in range(p):
             system[a] = 0.0
             for b in range(p):
                 for c in range(p):
-                    system[a, c] += gain[a, b] * belief[b, c]
+                    system[a, c] += gain[a, b] * cavity[b, c]
         for a in range(p):
             for b in range(p):
                 new_precision[index, a, b] = 0.5 * (system[a, b] + system[b, a])
