@@ -17,7 +17,7 @@ def conjugate_gradients(multiply, precondition, right, *, rtol, max_iterations, 
         Stop when the preconditioned residual norm sqrt(r' M^-1 r) has shrunk by this factor.
     max_iterations : int
     by_column : bool
-        Whether the p columns are systems of their own, each with its own step, or one system.
+        Whether the p columns are separate systems, each with its own step, or one system.
 
     Returns
     -------
@@ -35,25 +35,26 @@ def conjugate_gradients(multiply, precondition, right, *, rtol, max_iterations, 
     solution, residual = np.zeros_like(right), right.copy()
     preconditioned = precondition(residual)
     direction = preconditioned.copy()
-    energy = inner(residual, preconditioned)
-    enough = rtol**2 * energy
+    # The squared norm r' M^-1 r decides when to stop.
+    squared_norm = inner(residual, preconditioned)
+    target = rtol**2 * squared_norm
     for iteration in range(max_iterations):
-        if np.all(energy <= enough):
+        if np.all(squared_norm <= target):
             return solution, iteration
-        # The step that minimises the quadratic along the direction.
+        # The step r' M^-1 r / d' A d minimises the quadratic along the direction d.
         product = multiply(direction)
-        step = _divided(energy, inner(direction, product))
+        step = _divided(squared_norm, inner(direction, product))
         solution += step * direction
         residual -= step * product
-        # The next direction is conjugate to all before it.
+        # The next direction is conjugate (d' A d_k = 0) to all earlier ones.
         preconditioned = precondition(residual)
-        energy, previous = inner(residual, preconditioned), energy
-        direction = preconditioned + _divided(energy, previous) * direction
+        squared_norm, previous = inner(residual, preconditioned), squared_norm
+        direction = preconditioned + _divided(squared_norm, previous) * direction
     return solution, max_iterations
 
 
 def _divided(numerator, denominator):
-    """Quotient, 0 where the denominator is not positive: a column that is solved stays."""
+    """Quotient, 0 where the denominator is not positive, so that solved columns do not change."""
     if np.ndim(numerator) == 0:
         return numerator / denominator if denominator > 0 else numerator.dtype.type(0)
     out = np.zeros_like(numerator)
@@ -61,12 +62,18 @@ def _divided(numerator, denominator):
 
 
 def inverse(matrix):
-    """Inverse and log determinant of a positive definite matrix.
+    """Inverse and log determinant of a positive definite matrix (n, n), by Cholesky.
 
-    Where rounding has made it indefinite, as little as is needed is added to its diagonal, in steps
-    of a factor of ten from 1e-6 of the mean.
+    If rounding has made the matrix indefinite, its diagonal is raised by 1e-6 of its mean, then by
+    ten times as much until the factorization succeeds.
+
+    Raises
+    ------
+    LinAlgError
+        If the matrix has entries that are not finite.
     """
-    extra = 0.0
+    # Cholesky factor, with the least jitter on the diagonal at which it exists.
+    jitter = 0.0
     while True:
         try:
             lower = linalg.cholesky(matrix, lower=True, check_finite=False)
@@ -74,9 +81,10 @@ def inverse(matrix):
         except linalg.LinAlgError:
             if not np.isfinite(matrix).all():
                 raise
-            more = max(9 * extra, 1e-6 * np.trace(matrix) / len(matrix))
-            matrix = matrix + more * np.eye(len(matrix))
-            extra += more
+            increment = max(9 * jitter, 1e-6 * np.trace(matrix) / len(matrix))
+            matrix = matrix + increment * np.eye(len(matrix))
+            jitter += increment
+    # The log determinant from the factor, and the inverse, whose lower half LAPACK fills.
     log_det = 2 * np.log(np.diagonal(lower)).sum()
     precision, _ = linalg.lapack.get_lapack_funcs("potri", (lower,))(lower, lower=1)
     upper = np.triu_indices(len(precision), 1)
