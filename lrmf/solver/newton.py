@@ -1,4 +1,4 @@
-"""Alternating Newton steps on model states and item parameters, monotone in the objective."""
+"""Alternating damped Newton steps on model states and item parameters; the objective falls."""
 
 import warnings
 from dataclasses import dataclass
@@ -18,11 +18,11 @@ class NewtonConfig:
     Attributes
     ----------
     longest_step : float
-        Longest step of a row, in logits, root mean square over its cells.
+        Maximum length of a row's step: root mean square change of its logits.
     rounding : float
-        Relative rounding error of the objective: a rise below it is none.
+        Relative rounding error of the objective; smaller increases are accepted.
     shortest_step : float
-        Share of a Newton step below which it is taken back.
+        Fraction of a Newton step below which the step is undone.
     cg_tolerance : float
         Relative tolerance of the conjugate gradients of a half-step.
     """
@@ -39,9 +39,10 @@ class AlternatingNewton:
         F = sum_observed logloss(z_ui, sigma(m_u . x_i + b_u + c_i))
             + prior penalty of [m, b] + 1/2 item_ridge |X|^2 + 1/2 intercept_ridge |c|^2
 
-    A half-step is a damped Newton step: exact gradient, (sub-sampled) Hessian, conjugate gradients
-    over the lineage for models, independent systems for items. A step that raised F, which the
-    next evaluation shows, is shortened until it does not.
+    A half-step is a damped Newton step with the exact gradient and a (sub-sampled) Hessian. The
+    system of the models is solved by conjugate gradients over the lineage, those of the items one
+    by one. If the next evaluation shows that a step raised F, the step is shortened until it no
+    longer does.
 
     Parameters
     ----------
@@ -50,8 +51,13 @@ class AlternatingNewton:
         Over the model states t_u = [m_u, b_u].
     item_ridge, intercept_ridge : float
     item_prior : Prior, optional
-        Over the item states [x_i, c_i], in place of the two ridges: links similar items.
+        Over the item states [x_i, c_i], in place of the two ridges.
     config : NewtonConfig, optional
+
+    Attributes
+    ----------
+    stats : dict
+        Objective and loss by sweep, conjugate-gradient iterations, sweeps, backtracks, seconds.
     """
 
     def __init__(
@@ -66,7 +72,9 @@ class AlternatingNewton:
         self._undo = None
 
     def fit(self, models, items, *, max_sweeps, tolerance, free_items=True):
-        """Sweep until two sweeps together lower F by less than `tolerance`, relatively.
+        """Sweep until two sweeps together lower F by less than `tolerance` times F.
+
+        A `ConvergenceWarning` is issued if `max_sweeps` end first.
 
         Parameters
         ----------
@@ -87,15 +95,15 @@ class AlternatingNewton:
             gradient, hessian = self._evaluate(MODEL_SIDE)
             history.append(self._objective)
             self.stats["loss"].append(self._loss)
-            # Two sweeps together: the first ones can cross a saddle.
+            # Two sweeps are compared because F hardly falls in one that crosses a saddle point.
             if sweep > 1 and history[-3] - history[-1] <= tolerance * abs(history[-1]):
                 break
             if sweep == max_sweeps:
-                _warn_unsettled(max_sweeps, tolerance)
+                _warn_unconverged(max_sweeps, tolerance)
                 break
             self._step(MODEL_SIDE, self._model_direction(gradient, hessian))
             self.stats["seconds_models"].append(perf_counter() - started)
-            # The items, given the models: independent systems.
+            # Then the items, given the models.
             if free_items:
                 started = perf_counter()
                 self._step(ITEM_SIDE, self._item_direction(*self._evaluate(ITEM_SIDE)))
@@ -114,9 +122,10 @@ class AlternatingNewton:
         return np.append(np.full(self.rank, self.factor_ridge), self.intercept_ridge)
 
     def _evaluate(self, side):
-        """Gradient and Hessian at the current point, the last step shortened if it raised F.
+        """Gradient and Hessian at the current point, after backtracking on the last step.
 
-        Where no step lowers F by more than its rounding error, the step is taken back.
+        A step that raised F is divided by 4, and undone if it is still too long at
+        `shortest_step`.
         """
         while True:
             point = _split(self.models, self.items, self.answers.shape[0], side)
@@ -125,11 +134,11 @@ class AlternatingNewton:
             # F = loss + 1/2 t' Q t + 1/2 x' R x.
             objective = loss + penalty(self.prior, self.models)
             objective += 0.5 * np.sum(self.items * self._item_precision_times(self.items))
-            # The last step did not raise F: go on from here.
+            # Accept the last step if it did not raise F.
             if self._undo is None or objective <= self._objective * (1 + self.config.rounding):
                 self._loss, self._objective = loss, objective
                 return gradient, hessian
-            # Otherwise try a quarter of it, and in the end none of it.
+            # Otherwise backtrack: a quarter of the step, and at last size 0.
             stepped, start, direction, size = self._undo
             if size == 0:
                 return gradient, hessian
@@ -138,6 +147,7 @@ class AlternatingNewton:
             self._step(stepped, direction, start=start, size=shorter)
 
     def _step(self, side, direction, *, start=None, size=1.0):
+        """Move one side by `size * direction`, and keep what `_evaluate` needs to shorten this."""
         if start is None:
             start = self.models, self.items
         states = list(start)
@@ -146,43 +156,49 @@ class AlternatingNewton:
         self.models, self.items = states
         self._undo = (side, start, direction, size)
         if side == ITEM_SIDE and size:
-            # The objective allows for shifts and rotations: take those of least penalty.
+            # Shifts and linear maps of the factors that keep all logits: take the least penalty.
             self._centre()
             self._balance()
 
     def _model_direction(self, gradient, hessian):
+        """Newton direction of all nodes, (blockdiag(H) + Q) d = -(gradient + Q t)."""
         n_nodes, n_models = self.models.shape[0], gradient.shape[0]
-        # Nodes without responses have no Hessian of their own, only the prior.
+        # Nodes without responses have H = 0: only the prior determines them.
         full = np.zeros((n_nodes, hessian.shape[1]), np.float32)
         full[:n_models] = hessian
-        # Solve (H + Q) d = -(gradient + Q t).
         right = -self.prior.multiply(self.models)
         right[:n_models] -= gradient
         direction, iterations = solve(self.prior, full, right, rtol=self.config.cg_tolerance)
         self.stats["cg_iterations"].append(iterations)
-        return self._trust(full, direction)
+        return self._limit_step(full, direction)
 
     def _item_precision_times(self, items):
+        """R x, the prior precision of the items times their states."""
         if self.item_prior is None:
             return self.item_ridge * items
         return self.item_prior.multiply(items)
 
     def _item_direction(self, gradient, hessian):
+        """Newton direction of all items, (blockdiag(H) + R) d = -(gradient + R x)."""
         if self.item_prior is not None:
-            # Similar items are linked: one system over all of them.
+            # R links similar items: one system over all of them.
             right = -(gradient + self.item_prior.multiply(self.items))
             rtol = self.config.cg_tolerance
-            return self._trust(hessian, solve(self.item_prior, hessian, right, rtol=rtol)[0])
-        # (H_i + R) d_i = -(gradient_i + R x_i), item by item.
+            return self._limit_step(hessian, solve(self.item_prior, hessian, right, rtol=rtol)[0])
+        # R is diagonal: one small system for each item, by Cholesky.
         factors = np.empty_like(hessian)
         ridge = np.broadcast_to(self.item_ridge, self.items.shape)
         kernels.cholesky(hessian, ridge, factors)
         direction = np.empty_like(self.items)
         kernels.cholesky_solve(factors, -(gradient + ridge * self.items), direction)
-        return self._trust(hessian, direction)
+        return self._limit_step(hessian, direction)
 
-    def _trust(self, hessian, direction):
-        """Shorten each row d of a step to `longest_step`: delta^2 = d' H d / sum(w)."""
+    def _limit_step(self, hessian, direction):
+        """Shorten each row d of a step to the length `longest_step`.
+
+        The length is the root mean square change of the logits, weighted by w = p (1 - p):
+        sqrt(d' H d / sum w). The last diagonal entry of H is sum w, as the last loading is 1.
+        """
         product = np.empty_like(direction)
         kernels.packed_matvec(hessian, direction, product)
         squared = np.sum(direction * product, axis=1) / np.maximum(hessian[:, -1], 1e-30)
@@ -190,13 +206,16 @@ class AlternatingNewton:
         return direction * np.minimum(1.0, self.config.longest_step / length)[:, None]
 
     def _centre(self):
-        """Move what all states share into biases and intercepts, to the least penalty."""
+        """Shift all model states by the same delta, and the intercepts so that logits stay.
+
+        With D the loadings and t - delta for every t, intercepts become c + D delta. The penalty is
+        quadratic in delta, and its minimum is a linear system of p equations.
+        """
         k, ridge = self.rank, self.item_ridge[-1]
-        # Moving every state by the same delta costs delta' diag(shared) delta on the model side
+        # Q 1 by component: the penalty of a shift of all states.
         shared = self.prior.multiply(np.ones_like(self.models))
         loadings = np.column_stack([self.items[:, :k], np.ones(len(self.items))])
-        # and changes the intercepts by loadings . delta on the item side: least squares in delta.
-        # and changes the intercepts by design . delta on the item side: least squares in delta.
+        # (diag(1' Q 1) + ridge D'D) delta = 1' Q t - ridge D' c.
         system = np.diag(shared.sum(axis=0)) + ridge * loadings.T @ loadings
         right = np.sum(shared * self.models, axis=0) - ridge * loadings.T @ self.items[:, k]
         shift = np.linalg.solve(system, right)
@@ -205,53 +224,52 @@ class AlternatingNewton:
         self.items[:, k] += loadings @ shift
 
     def _balance(self):
-        """Move to the factors of least penalty among those with the same logits.
+        """Replace the factors by those of least penalty among all with the same logits.
 
-        M <- M S, X <- X S^-T with SS' = T the geometric mean that solves T P T = Q for
-        P = M' (prior precision) M and Q = X' (item precision) X. A common ridge on P and Q keeps
-        vanishing factors as they are, and cannot make T raise the penalty.
+        M <- M S and X <- X S^-T with S S' = T, where T solves T P T = Q for P = M' (prior
+        precision) M and Q = X' (item precision) X, so T is the matrix geometric mean of P^-1 and Q.
+        A common small ridge on P and Q leaves vanishing factors unchanged and cannot raise the
+        penalty.
         """
         k = self.rank
         factors, loadings = self.models[:, :k], self.items[:, :k]
-        # P = M' Q M and Q = X' R X: penalties of the factors, by pair of factors.
+        # Penalties of the factors on either side, by pair of factors.
         p = factors.T @ self.prior.multiply(self.models)[:, :k]
         q = loadings.T @ self._item_precision_times(self.items)[:, :k]
-        size_p, size_q = np.trace(p), np.trace(q)
-        if min(size_p, size_q) < 1e-20:
+        trace_p, trace_q = np.trace(p), np.trace(q)
+        if min(trace_p, trace_q) < 1e-20:
             return
-        # Normalised to trace 1, so that one small ridge suits both.
-        floor = 1e-7 * np.eye(k)
+        # Both are scaled to trace 1, so that the same ridge suits them.
+        ridge = 1e-7 * np.eye(k)
         # T = P^-1/2 (P^1/2 Q P^1/2)^1/2 P^-1/2, and S with S S' = T from its eigenvectors.
-        root, inverse = _powers((p + p.T) / (2 * size_p) + floor)
-        middle, _ = _powers(root @ (q / size_q + floor) @ root)
+        root, inverse = _powers((p + p.T) / (2 * trace_p) + ridge)
+        middle, _ = _powers(root @ (q / trace_q + ridge) @ root)
         values, vectors = np.linalg.eigh(inverse @ middle @ inverse)
-        scale = vectors * np.sqrt(values * np.sqrt(size_q / size_p))
-        # M S and X S^-T: the logits stay as they are.
+        scale = vectors * np.sqrt(values * np.sqrt(trace_q / trace_p))
+        # M S and X S^-T have the same logits as M and X.
         self.models[:, :k] = factors @ scale
         self.items[:, :k] = loadings @ (scale / np.sum(scale**2, axis=0))
 
 
 def _split(models, items, n_models, side):
-    """Free states, loadings and intercept of either side: logits = free . loadings + intercept."""
-    ones = np.ones
-    if side == MODEL_SIDE:
-        return (
-            models[:n_models],
-            np.column_stack([items[:, :-1], ones(len(items))]),
-            items[:, -1],
-        )
-    scored = models[:n_models]
-    return items, np.column_stack([scored[:, :-1], ones(n_models)]), scored[:, -1]
+    """Free states, loadings and intercept of a side: logits = free . loadings + intercept.
+
+    For models [m, b] the loadings are [x, 1] and the intercept is c; for items [x, c] they are
+    [m, 1] and b.
+    """
+    models = models[:n_models]
+    free, fixed = (models, items) if side == MODEL_SIDE else (items, models)
+    return free, np.column_stack([fixed[:, :-1], np.ones(len(fixed))]), fixed[:, -1]
 
 
 def _powers(matrix):
-    """Square root and inverse square root of a symmetric positive definite matrix."""
+    """Square root and inverse square root of a symmetric positive definite matrix (k, k)."""
     values, vectors = np.linalg.eigh(matrix)
     root = np.sqrt(np.maximum(values, 1e-300))
     return (vectors * root) @ vectors.T, (vectors / root) @ vectors.T
 
 
-def _warn_unsettled(max_sweeps, tolerance):
+def _warn_unconverged(max_sweeps, tolerance):
     from sklearn.exceptions import ConvergenceWarning
 
     warnings.warn(
