@@ -276,7 +276,7 @@ class Forecaster(Forecasts, Estimator):
         -------
         DataFrame : row, nearest, relatedness, lineage, card_and_name, extrapolates
         """
-        rows = self._checked(rows)
+        rows = self._check_request(rows)
         blank = reveal(self.responses_[rows], False)
         scores = self.predict_scores(rows, revealed=blank)["score"].to_numpy()
         above = (scores.reshape(len(rows), -1) > np.nanmax(self.trained_scores_, axis=0)).any(1)
@@ -525,7 +525,9 @@ class Forecaster(Forecasts, Estimator):
         target = observed(given) & ~observed(revealed)
         score, deviation = (np.full((rows.size, len(self.scores_.names)), np.nan) for _ in "ab")
         for block, part in self._blocks(rows, revealed):
-            _, score[block], deviation[block] = self._belief(rows[block], part, part, target[block])
+            _, score[block], deviation[block] = self._moments(
+                rows[block], part, part, target[block]
+            )
         return ScoredForecasts(
             score,
             deviation,

@@ -74,7 +74,7 @@ class NewModel(prediction.NewModel):
         """Score, calibrated deviation and number observed (n_benchmarks,) each."""
         fit, given = self.forecasts, self.forecasts.responses_
         with threads(1):
-            _, score, deviation = fit._belief(self._row, None, given, None)
+            _, score, deviation = fit._moments(self._row, None, given, None)
             share = fit.scores_.open_share(given)
             deviation = fit._calibrated(score, deviation, self._row, given, share)
             if self.is_chosen:  # the calibration by the number of answers is of random ones

@@ -1,4 +1,4 @@
-"""From model states to forecasts: what `LRMF` and `Forecaster` have in common."""
+"""From model states to forecasts: the methods that `LRMF` and `Forecaster` share."""
 
 from collections.abc import Mapping
 from numbers import Real
@@ -17,11 +17,11 @@ BLOCK = 256  # models forecast at once
 
 
 class Forecasts:
-    """Forecasts of the models of a fit, from Gaussian beliefs about their states.
+    """Forecasts of the models of a fit, from Gaussian posteriors of their states.
 
-    A subclass has `responses_`, `likelihood_`, `scores_`, `n_threads`, and says what it believes:
-    `_states`, how sure it really is: `_calibrated`, and whether anything else than the states
-    speaks of the answers: `_refined`.
+    A subclass has the attributes `responses_`, `likelihood_`, `scores_` and `n_threads`, and
+    implements `_states` (the posteriors), `_calibrated` (standard deviations of scores after
+    calibration) and, if expected responses depend on more than the states, `_refined`.
     """
 
     def predict_proba(self, rows=None, items=None, *, revealed=None):
@@ -32,51 +32,56 @@ class Forecasts:
         rows, items : int arrays, optional
             Models and items (all by default).
         revealed : (len(rows), n_items), optional
-            The only responses of these models to be used, each as a model of its own (few-shot);
-            by default their training responses.
+            The only responses of these models that the forecast uses (few-shot), each row by
+            itself. By default all of their training responses.
 
         Returns
         -------
         float32 (len(rows), len(items))
         """
-        # Blocks of models bound the memory: n x m is never held in double precision.
-        rows = self._checked(rows, revealed=revealed)
+        # Blocks of models bound the memory: no array (n_models, n_items) is in double precision.
+        rows = self._check_request(rows, revealed=revealed)
         items = slice(None) if items is None else np.asarray(items)
         n_columns = np.arange(self.responses_.shape[1])[items].size
         out = np.empty((rows.size, n_columns), np.float32)
         with threads(self.n_threads):
-            for block, shown in self._blocks(rows, revealed):
-                states = self._states(rows[block], shown)
+            for block, revealed_block in self._blocks(rows, revealed):
+                states = self._states(rows[block], revealed_block)
                 expected = self.likelihood_.forecast(states.mean, states.covariance, items)[0]
-                out[block] = self._refined(rows[block], shown, states, expected, items)
+                out[block] = self._refined(rows[block], revealed_block, states, expected, items)
         return out
 
     def predict_scores(self, rows=None, *, revealed=None, target=None, level=0.9):
-        """Benchmark scores with intervals: expected accuracy, observed items counted as observed.
+        """Expected benchmark scores with intervals; observed items count as observed.
 
         Parameters
         ----------
         rows, revealed : as in `predict_proba`
         target : bool (len(rows), n_items), optional
-            Score only these cells, all as forecasts; by default every item of the benchmark. NaN
-            for a benchmark without any.
+            Score these cells only, all as forecasts; by default every item of the benchmark. A
+            benchmark without target cells has score NaN.
         level : float
-            Nominal coverage of [lower, upper], from the Laplace posterior scaled so that
-            forecasts of training models, made without their answers, are covered.
+            Nominal coverage of [lower, upper]. Standard deviations are calibrated on forecasts of
+            training models that did not use their answers.
 
         Returns
         -------
-        DataFrame : row, benchmark, score, lower, upper, n_observed
+        DataFrame : row, benchmark, score, lower, upper (fractions), n_observed
+
+        Raises
+        ------
+        ValueError
+            If rows, revealed, target or level are not valid.
         """
-        rows = self._checked(rows, revealed=revealed, target=target)
+        rows = self._check_request(rows, revealed=revealed, target=target)
         return self._scores_of(rows, revealed, target, level)
 
     def predict_average(self, rows=None, *, revealed=None, benchmarks=None, level=0.9):
         r"""Mean of the benchmark scores, with its interval.
 
-        The deviation of each score is calibrated, sigma_b to sigma'_b; benchmarks stay correlated
-        as the states have them: `BenchmarkScores.average_deviation` with f_b = sigma'_b / sigma_b
-        over their number.
+        Calibration changes the standard deviation of each score from sigma_b to sigma'_b and keeps
+        the correlations between benchmarks that the states imply: the result is that of
+        `BenchmarkScores.average_deviation` with f_b = (sigma'_b / sigma_b) / n_benchmarks.
 
         Parameters
         ----------
@@ -87,23 +92,27 @@ class Forecasts:
         -------
         DataFrame : row, score, lower, upper, deviation
         """
-        rows, names = self._checked(rows, revealed=revealed), self.scores_.names
+        rows, names = self._check_request(rows, revealed=revealed), self.scores_.names
         chosen = np.isin(names, names if benchmarks is None else benchmarks)
-        parts = [np.empty((2, 0))]
+        parts = [np.empty((2, 0))]  # score and deviation of each block
         with threads(self.n_threads):
-            for block, shown in self._blocks(rows, revealed):
-                given = self.responses_[rows[block]] if shown is None else shown
-                states = self._states(rows[block], shown)
+            for block, revealed_block in self._blocks(rows, revealed):
+                given = self.responses_[rows[block]] if revealed_block is None else revealed_block
+                states = self._states(rows[block], revealed_block)
                 forecast = self.likelihood_.forecast(states.mean, states.covariance)
-                expected = self._refined(rows[block], shown, states, forecast[0], slice(None))
+                expected = self._refined(
+                    rows[block], revealed_block, states, forecast[0], slice(None)
+                )
+                # Standard deviation of each score, before and after calibration.
                 score = self.scores_.expected(expected, given, None)
-                own = self.likelihood_, states, given
-                raw = self.scores_.deviation(*own, None, forecast=forecast)
+                posterior = self.likelihood_, states, given
+                raw = self.scores_.deviation(*posterior, None, forecast=forecast)
                 share = self.scores_.open_share(given)
                 factor = self._calibrated(score, raw, rows[block], given, share)
+                # f_b = sigma'_b / sigma_b / n_benchmarks, 0 for benchmarks that do not count.
                 factor = factor * chosen / chosen.sum()
                 factor = np.divide(factor, raw, out=np.zeros_like(raw), where=raw > 0)
-                deviation = self.scores_.average_deviation(*own, factor, forecast=forecast)
+                deviation = self.scores_.average_deviation(*posterior, factor, forecast=forecast)
                 parts.append(np.stack([score[:, chosen].mean(axis=1), deviation]))
         score, deviation = np.concatenate(parts, axis=1)
         lower, upper = interval(score, deviation, level)
@@ -111,7 +120,7 @@ class Forecasts:
         return pd.DataFrame(frame | {"deviation": deviation})
 
     def predict_both(self, rows=None, *, revealed=None, target=None, level=0.9):
-        """Expected responses of all items and benchmark scores, in the time of one of them.
+        """Expected responses of all items and benchmark scores, computed together.
 
         Parameters
         ----------
@@ -121,7 +130,7 @@ class Forecasts:
         -------
         float32 (len(rows), n_items), DataFrame : as `predict_proba` and `predict_scores`
         """
-        rows = self._checked(rows, revealed=revealed, target=target)
+        rows = self._check_request(rows, revealed=revealed, target=target)
         expected = np.empty((rows.size, self.responses_.shape[1]), np.float32)
         return expected, self._scores_of(rows, revealed, target, level, out=expected)
 
@@ -131,9 +140,9 @@ class Forecasts:
             raise ValueError(f"level must be between 0 and 1, got {level!r}")
         parts = [np.empty((4, 0, len(self.scores_.names)))]
         with threads(self.n_threads):
-            for block, shown in self._blocks(rows, revealed):
-                wanted = None if target is None else target[block]
-                expected, part = self._score(rows[block], shown, wanted, level)
+            for block, revealed_block in self._blocks(rows, revealed):
+                target_block = None if target is None else target[block]
+                expected, part = self._score(rows[block], revealed_block, target_block, level)
                 parts.append(part)
                 if out is not None:
                     out[block] = expected
@@ -145,18 +154,17 @@ class Forecasts:
 
     def _score(self, rows, revealed, target, level):
         """Expected responses; score, lower, upper and number observed (4, n_rows, n_benchmarks)."""
-        # What may be used: the own training responses, or only the revealed ones.
+        # The forecast uses the training responses of each model, or only the revealed ones.
         given = self.responses_[rows] if revealed is None else revealed
-        expected, score, deviation = self._belief(rows, revealed, given, target)
-        # Deviations as the model has them, then as wide as errors of training models call for.
+        expected, score, deviation = self._moments(rows, revealed, given, target)
+        # Calibration concerns only the share of a score that is forecast.
         share = 1.0 if target is not None else self.scores_.open_share(given)
         deviation = self._calibrated(score, deviation, rows, given, share)
         bounds = interval(score, deviation, level)
         return expected, np.stack([score, *bounds, self.scores_.n_observed(given)])
 
-    def _belief(self, rows, revealed, given, target):
+    def _moments(self, rows, revealed, given, target):
         """Expected responses, expected score and its standard deviation before calibration."""
-        # Expected responses and score, and the deviation that the states imply.
         states = self._states(rows, revealed)
         forecast = self.likelihood_.forecast(states.mean, states.covariance)
         expected = self._refined(rows, revealed, states, forecast[0], slice(None))
@@ -166,14 +174,17 @@ class Forecasts:
         return expected, self.scores_.expected(expected, given, target), deviation
 
     def _refined(self, rows, revealed, states, expected, items):
+        """Expected responses given more than the states; here just those of the states."""
         return expected
 
     def _blocks(self, rows, revealed):
-        for top in range(0, rows.size, BLOCK):
-            block = slice(top, top + BLOCK)
+        """Slices of the rows, each with its part of `revealed`."""
+        for start in range(0, rows.size, BLOCK):
+            block = slice(start, start + BLOCK)
             yield block, None if revealed is None else revealed[block]
 
-    def _checked(self, rows, *, revealed=None, target=None):
+    def _check_request(self, rows, *, revealed=None, target=None):
+        """The rows as integers; ValueError if one of the arguments does not fit the fit."""
         if hasattr(self, "fit"):
             check_is_fitted(self)
         n_models, n_items = self.responses_.shape
@@ -184,7 +195,7 @@ class Forecasts:
 
 
 class NewModel:
-    """The forecast of one model; `LRMF.fold_in` makes it.
+    """The forecast of one model, as `LRMF.fold_in` returns it.
 
     Parameters
     ----------
@@ -207,12 +218,17 @@ class NewModel:
         return self.forecasts.predict_proba(items=items)[0]
 
     def predict_scores(self, *, level=0.9):
-        """DataFrame: benchmark, score, lower, upper, n_observed."""
+        """Benchmark scores with intervals, as in `Forecasts.predict_scores`.
+
+        Returns
+        -------
+        DataFrame : benchmark, score, lower, upper, n_observed
+        """
         return self.forecasts.predict_scores(level=level).drop(columns="row")
 
 
 def read_parents(parents):
-    """Pairs (id, relation) of one id, ids, or pairs; a parent without a relation is finetuned.
+    """Pairs (id, relation) from one id, several ids, or pairs; the default is "finetune".
 
     Raises
     ------
@@ -228,35 +244,40 @@ def read_parents(parents):
 
 
 def column_of(items, n_items):
-    """Column by item id, or by its own number without an items table."""
+    """Dict of item id to column; without an items table the ids are the column numbers."""
     ids = range(n_items) if items is None else items["item_id"]
     return {item: column for column, item in enumerate(ids)}
 
 
 def leaf_weights(lineage, relations):
-    """Edge weights of a new model with parents by these relations."""
-    # Edges weigh what they weigh in the lineage that was fitted.
+    """Edge weights (n_parents,) of a new model with parents by these relations."""
+    # The same weights as in the lineage of the fit.
     weights = np.array([lineage.relation_weights[relation] for relation in relations])
     if lineage.split_merges:
-        # One merge is one parent's worth of evidence, however many models it is made of.
+        # The edges of a merge have together the weight of one, whatever the number of parents.
         is_merge = np.array(relations) == "merge"
         weights[is_merge] /= is_merge.sum()
     return weights
 
 
 def revealed_row(answers, columns, dtype):
-    """Answers by item id as a row (1, n_items) of responses.
+    """Answers by item id as one row (1, n_items) of responses.
 
     Parameters
     ----------
     answers : mapping of item id to response
     columns : mapping of item id to column
     dtype : of the responses
+
+    Raises
+    ------
+    ValueError
+        If an item is not a column or an answer is out of range.
     """
     if not isinstance(answers, Mapping):
         raise ValueError(f"answers must map item ids to responses, got {answers!r}")
     kind = kind_of(dtype)
-    # A row of responses with nothing but the given answers.
+    # All items are missing except those answered.
     row = np.full((1, len(columns)), kind.missing, dtype)
     for item, answer in answers.items():
         if item not in columns:
