@@ -12,19 +12,20 @@ from . import kernels
 from .gaussians import Gaussians
 from .linear import conjugate_gradients
 
-_N_SIMILAR = 10  # links of an item
+_N_SIMILAR = 10  # neighbours of an item in the graph of similar items
 
 
 @dataclass(frozen=True)
 class Marginals:
-    """What a prior and Gaussian evidence say of every node.
+    """Marginal distributions of every node under a prior and Gaussian evidence.
 
     Attributes
     ----------
     posterior : Gaussians (n_nodes)
-        Given all evidence, without the prior's mean.
+        Given all evidence, relative to the mean of the prior.
     leave_one_out : Gaussians (n_nodes)
-        Given the evidence at all other nodes: each node's forecast without its own responses.
+        Leave-one-out prior, given the evidence at all other nodes: the forecast of each node
+        without its own responses.
     evidence : Gaussians (n_nodes)
         The evidence at the node itself.
     """
@@ -35,12 +36,12 @@ class Marginals:
 
 
 class Prior(Protocol):
-    """A Gaussian prior over the states t (n_nodes, p): all that solver and forecasts ask of it.
+    """A Gaussian prior over the states t (n_nodes, p): what solver and forecasts need of it.
 
     Attributes
     ----------
     diagonal : (n_nodes, p)
-        Diagonal of the prior precision, at least approximately: it preconditions.
+        Diagonal of the prior precision, for preconditioning; an approximation is enough.
     """
 
     diagonal: np.ndarray
@@ -63,7 +64,8 @@ def penalty(prior, states):
 def solve(prior, hessian, right, *, rtol, max_iterations=500):
     """Solve (blockdiag(H) + prior precision) x = right by conjugate gradients.
 
-    The preconditioner is the block diagonal of the system: H plus the diagonal of the prior.
+    The preconditioner is the block diagonal of the system: H plus the diagonal of the prior
+    precision.
 
     Parameters
     ----------
@@ -109,11 +111,11 @@ class LineagePrior:
     ridge, strength : float (p,)
         Precision towards zero and along edges, by component.
     features : float (n_nodes, n_features), optional
-        F, what is known of a model besides its relatives.
+        F, covariates of the models, from their cards.
     feature_ridge : float
     node_variance : float
-        Variance of a node's own change e, which no relative shares. Evidence is about F w + s, and
-        counts e as noise; leave-one-out priors and leaves are of t, and add it.
+        Variance of a node's own change e, which no relative shares. Evidence is about F w + s and
+        includes e in its noise. Leave-one-out priors and leaves are of t and include it, too.
 
     Attributes
     ----------
@@ -133,25 +135,27 @@ class LineagePrior:
         self.features = np.zeros((n_nodes, 0)) if features is None else np.asarray(features, float)
         self.mean = np.zeros((n_nodes, self.ridge.size))
         self.diagonal = self.ridge + np.outer(self.laplacian.diagonal(), self.strength)
-        # F' Q_k F + feature_ridge I by component: what integrating the weights out needs.
-        plain, smooth = self.features.T @ self.features, self.laplacian @ self.features
-        gram = np.multiply.outer(self.ridge, plain)
+        # F' Q_k F + feature_ridge I by component, whose inverse integrates the weights out.
+        gram = np.multiply.outer(self.ridge, self.features.T @ self.features)
+        smooth = self.laplacian @ self.features
         gram += np.multiply.outer(self.strength, self.features.T @ smooth)
         gram += feature_ridge * np.eye(self.features.shape[1])
         self._gram_inverse = np.linalg.inv(gram)  # (p, n_features, n_features)
 
     def _smooth(self, states):
+        """Q t = ridge t + strength L t, by component."""
         return states * self.ridge + (self.laplacian @ states) * self.strength
 
     def multiply(self, states):
         """Prior precision times states (n_nodes, p), component by component."""
-        # Q t, less what the weights of the features explain.
+        # Q t - Q F (F'QF + feature_ridge I)^-1 F'Q t.
         smooth = self._smooth(states)
         if not self.features.shape[1]:
             return smooth
         return smooth - self._smooth(self.features @ self._weights(smooth))
 
     def _weights(self, smooth):
+        """Most likely weights (F'QF + feature_ridge I)^-1 F' (Q t), given Q t."""
         return np.einsum("kfg,gk->fk", self._gram_inverse, self.features.T @ smooth)
 
     def precision(self, component):
@@ -162,7 +166,7 @@ class LineagePrior:
         ).tocsr()
 
     def at(self, states):
-        """The same prior with its mean F w fixed at the most likely weights given the states."""
+        """The prior with its mean F w fixed at the most likely weights given the states."""
         fixed = copy.copy(self)
         fixed.mean = self.features @ self._weights(self._smooth(states))
         return fixed
@@ -170,8 +174,8 @@ class LineagePrior:
     def marginals(self, evidence):
         """Posterior, leave-one-out prior and evidence of every node, by belief propagation.
 
-        A node's leave-one-out prior is its posterior divided by its own evidence: the forecast
-        without its responses, at no extra fit.
+        A node's leave-one-out prior is its posterior divided by its own evidence. It costs no extra
+        fit.
 
         Parameters
         ----------
@@ -181,7 +185,7 @@ class LineagePrior:
         -------
         Marginals
         """
-        # Belief propagation is about s: without the mean that features give.
+        # Belief propagation is about s = t - F w: shift the evidence, then the results back.
         centred = evidence.shift(-self.mean)
         posterior = self.propagate(centred)
         return Marginals(
@@ -191,9 +195,10 @@ class LineagePrior:
     def propagate(self, evidence, *, tolerance=1e-5, max_rounds=300):
         """Marginals of s at all nodes given Gaussian evidence at each, by belief propagation.
 
-        Exact on forests; where merges of relatives close loops the means are still exact and the
-        variances slightly too small (Weiss and Freeman, 2001), once the messages have settled; a
-        `ConvergenceWarning` says if they have not. Cost: O(n_edges p^3) a round.
+        The marginals are exact on forests. Merges of relatives close loops; the means are then
+        still exact, and the variances slightly too small (Weiss and Freeman, 2001). A round costs
+        O(n_edges p^3). A `ConvergenceWarning` is issued if the messages still change after
+        `max_rounds`.
 
         Parameters
         ----------
@@ -208,25 +213,25 @@ class LineagePrior:
         coupling = np.outer(weight, self.strength)
         sent = Gaussians(np.zeros((source.size, *evidence.precision.shape[1:])),
                          np.zeros((source.size, self.ridge.size)))  # fmt: skip
-        # Before any message a node knows its evidence and its ridge.
-        own = Gaussians(evidence.precision + np.diag(self.ridge), evidence.information)
-        edges, total = np.arange(source.size), own
+        # Local factor of each node: its evidence times the ridge prior N(0, I / ridge).
+        local = Gaussians(evidence.precision + np.diag(self.ridge), evidence.information)
+        edges, total = np.arange(source.size), local
         for _ in range(max_rounds):
             if not edges.size:
                 break
             new = Gaussians(
                 np.empty_like(sent.precision[edges]), np.empty_like(sent.information[edges])
             )
-            # Each sender tells what it knows from all but the receiver, through the edge.
+            # The message of an edge: all that reached the sender except from the receiver.
             kernels.send_messages(
                 edges, source, reverse, coupling, total.precision, total.information,
                 sent.precision, sent.information, new.precision, new.information,
             )  # fmt: skip
-            # Only nodes that heard something new send again.
-            moved = self._moved(sent[edges], new, tolerance)
+            # Update messages and totals; only nodes with changed input send again.
+            changed = self._changed(sent[edges], new, tolerance)
             sent.precision[edges], sent.information[edges] = new.precision, new.information
-            total = own * _sum_by_target(sent, target, len(own.information))
-            edges = _next_to_send(edges[moved], source, target, reverse)
+            total = local * _sum_by_target(sent, target, len(local.information))
+            edges = _next_to_send(edges[changed], source, target, reverse)
         if edges.size:
             from sklearn.exceptions import ConvergenceWarning
 
@@ -238,24 +243,26 @@ class LineagePrior:
             )
         return total
 
-    def _moved(self, old, new, tolerance):
+    def _changed(self, old, new, tolerance):
         """Which messages changed by more than `tolerance` in precision or mean."""
-        # Change of precision and mean relative to the precision of the message.
+        # Changes are relative to the precision of ridge and message.
         level = self.ridge + np.diagonal(new.precision, axis1=1, axis2=2)
         change = np.abs(np.diagonal(new.precision - old.precision, axis1=1, axis2=2)) / level
         shift = np.abs(new.information - old.information) / level
         return np.maximum(change, shift).max(axis=1) > tolerance
 
     def leaf(self, marginals, parents, weights):
-        """Prior of a new node that hangs on `parents` (node indices) by edges of `weights`.
+        """Prior of a new node with edges of these weights to its parents.
 
         Each parent v with posterior (P, h) contributes precision K (P + K)^-1 P and information
-        K (P + K)^-1 h with K = weight * diag(strength); the ridge is the leaf's own. Its mean is
-        that of its parents, or of all models without any.
+        K (P + K)^-1 h with K = weight * diag(strength). The ridge is added once. The mean F w is
+        the average over the parents, or over all models if there are none.
 
         Parameters
         ----------
         marginals : Marginals
+        parents : sequence of int, nodes
+        weights : sequence of float
 
         Returns
         -------
@@ -264,12 +271,12 @@ class LineagePrior:
         posterior = marginals.posterior
         precision, information = np.diag(self.ridge), np.zeros(self.ridge.size)
         for node, weight in zip(parents, weights, strict=True):
-            # The edge as a spring in series with what is known of the parent.
+            # The message of the parent along the edge, as in `propagate`.
             coupling = np.diag(weight * self.strength)
             gain = coupling @ np.linalg.inv(posterior.precision[node] + coupling)
             precision = precision + gain @ posterior.precision[node]
             information = information + gain @ posterior.information[node]
-        # What features say of the parents, or of all models without any.
+        # Average mean F w of the parents, or of all models.
         mean = self.mean[parents] if len(parents) else self.mean[: self.n_models]
         leaf = Gaussians(precision[None], information[None]).widen(self.node_variance)
         return leaf.shift(mean.mean(axis=0)[None])
@@ -278,59 +285,61 @@ class LineagePrior:
 def _directed_edges(adjacency):
     """Both directions of every edge as (source, target, weight), sorted by source, then target."""
     edges = adjacency.tocoo()
-    # Sorted, so that the reverse of every edge is found by sorting the other way.
+    # In this order, sorting by target, then source, gives the reverse of every edge.
     order = np.lexsort((edges.col, edges.row))
     return edges.row[order], edges.col[order], edges.data[order]
 
 
 def _sum_by_target(messages, target, n_nodes):
-    # Messages of one target stand together: a sparse 0/1 matrix adds them up.
+    """Product of all messages to each node: sums of precision and information."""
+    # A sparse 0/1 matrix (n_nodes, n_edges) sums the messages with the same target.
     order = np.argsort(target, kind="stable")
-    at = np.searchsorted(target[order], np.arange(n_nodes))
+    pointers = np.searchsorted(target[order], np.arange(n_nodes))
     gather = sparse.csr_array(
-        (np.ones(order.size), order, np.append(at, order.size)), shape=(n_nodes, order.size)
+        (np.ones(order.size), order, np.append(pointers, order.size)), shape=(n_nodes, order.size)
     )
     p = messages.information.shape[1]
     precision = gather @ messages.precision.reshape(-1, p * p)
     return Gaussians(precision.reshape(n_nodes, p, p), gather @ messages.information)
 
 
-def _next_to_send(moved, source, target, reverse):
-    """Edges whose sender heard something new from anyone but the receiver."""
-    # News that reached each edge's sender,
-    heard = np.bincount(target[moved], minlength=source.max() + 1)[source]
-    # less what came from the receiver itself.
+def _next_to_send(changed, source, target, reverse):
+    """Edges whose sender received a changed message from a node other than the receiver."""
+    # Changed messages to each edge's sender, without the one from the edge's receiver.
+    n_changed = np.bincount(target[changed], minlength=source.max() + 1)[source]
     from_receiver = np.zeros(source.size, bool)
-    from_receiver[reverse[moved]] = True
-    return np.flatnonzero(heard - from_receiver > 0)
+    from_receiver[reverse[changed]] = True
+    return np.flatnonzero(n_changed - from_receiver > 0)
 
 
 @dataclass(frozen=True)
 class ItemGraph:
-    """Adjacency and combinatorial Laplacian (n_items, n_items) of the graph."""
+    """Adjacency and combinatorial Laplacian (n_items, n_items) of a graph of items."""
 
     adjacency: sparse.csr_array
     laplacian: sparse.csr_array
 
     @property
     def n_models(self):
-        """Number of nodes that a `LineagePrior` averages over."""
+        """Number of nodes, all of which a `LineagePrior` averages over."""
         return self.adjacency.shape[0]
 
 
 def similar_items(factors: np.ndarray) -> ItemGraph:
-    """Link each item with the ten whose answers go along with its own most.
-
-    The texts of the items are not part of a snapshot; what is alike is read off the factors of a
-    first fit, by their cosine.
+    """Link each item with the ten of largest cosine similarity between factors.
 
     Parameters
     ----------
     factors : (n_items, rank)
+        Of a first fit, as a snapshot has no texts of the items.
+
+    Returns
+    -------
+    ItemGraph
     """
     from sklearn.neighbors import NearestNeighbors
 
-    # Cosine neighbours are Euclidean neighbours of unit vectors.
+    # The nearest by cosine are the nearest by Euclidean distance among unit vectors.
     length = np.linalg.norm(factors, axis=1, keepdims=True)
     directions = factors / np.maximum(length, 1e-12)
     n_neighbors = min(_N_SIMILAR, len(factors) - 1)
@@ -338,7 +347,7 @@ def similar_items(factors: np.ndarray) -> ItemGraph:
         links = sparse.csr_array((len(factors),) * 2)
     else:
         links = NearestNeighbors(n_neighbors=n_neighbors).fit(directions).kneighbors_graph()
-    # A link in either direction is a link.
+    # Links are made symmetric; L = degree - adjacency.
     adjacency = sparse.csr_array(((links + links.T) > 0).astype(np.float64))
     degree = sparse.diags_array(adjacency.sum(axis=1)).tocsr()
     return ItemGraph(adjacency, sparse.csr_array(degree - adjacency))
