@@ -127,7 +127,7 @@ def test_what_a_model_says_itself_does_not_move_what_the_others_say_of_it(points
     whole, other = process(points, noise=noise), process(points, noise=noise)
     changed = other.outputs.copy()
     changed[7] += 5
-    again = Process(other.between, other.own, other.noise, changed)
+    again = Process(other.between, other.prior_variance, other.noise, changed)
     rows = np.array([7, 8])
     before, after = whole.leave_one_out(rows)[0], again.leave_one_out(rows)[0]
     np.testing.assert_allclose(after[0], before[0], atol=1e-4)

@@ -1,4 +1,4 @@
-"""Gaussian-process regression with one covariance for all outputs and noise by model and output."""
+"""Gaussian-process regression: outputs share one covariance; noise differs by model and output."""
 
 from dataclasses import dataclass
 
@@ -7,52 +7,73 @@ import numpy as np
 from ..threads import in_threads
 from .linear import inverse
 
-EXACT = 5000  # models up to which everything is conditioned on all of them
-NEIGHBOURS = 150  # that a forecast is conditioned on above that
-_BLOCK = 256
+EXACT = 5000  # number of models up to which forecasts are conditioned on all models
+NEIGHBOURS = 150  # models that a forecast is conditioned on beyond that number
+_BLOCK = 256  # rows of a working array
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Outputs with the same noise: one precision matrix (K + N)^-1 for all of them."""
+    """Outputs with the same noise share one precision matrix P = (K + N)^-1.
+
+    Attributes
+    ----------
+    outputs : int (n_outputs,), columns of y
+    noise : (n,)
+    precision : float32 (n, n) or None, P; None if there are too many models
+    solved : (n, n_outputs) or None, P y
+    """
 
     outputs: np.ndarray
-    noise: np.ndarray  # (n,)
-    precision: np.ndarray | None  # (n, n) float32, None beyond `EXACT` models
-    solved: np.ndarray | None  # (n, n_outputs), precision @ y
+    noise: np.ndarray
+    precision: np.ndarray | None
+    solved: np.ndarray | None
 
 
 class Process:
-    r"""Outputs y_k = f_k + e_k with f_k ~ N(0, K) and e_uk ~ N(0, N_uk), given at n models.
+    r"""Outputs y_k = f_k + e_k with f_k ~ N(0, K) and e_uk ~ N(0, N_uk), observed at n models.
 
-    With P = (K + N)^-1 and a = P y the forecasts of a model from all others are at hand,
+    With P = (K + N)^-1 and a = P y, the leave-one-out forecast of f for model u is
 
         mean_u = y_u - a_u / P_uu,     variance_u = 1 / P_uu - N_uu,
 
-    and so are those of a set of models from the rest, with the block of P in place of P_uu
-    (Rasmussen and Williams, 2006, 5.4.2). Above 5,000 models each forecast is conditioned on the
-    150 models of largest covariance instead (nearest-neighbour process; Datta et al., 2016): a
-    model's state depends on its like, and low rank loses more.
+    and that of a set of models has the block of P in place of P_uu (Rasmussen and Williams, 2006,
+    5.4.2). Above 5,000 models each forecast is conditioned on the 150 models of largest covariance
+    instead (nearest-neighbour Gaussian process; Datta et al., 2016). States depend mostly on
+    similar models, and a low-rank approximation of K forecasts worse.
 
     Parameters
     ----------
-    between : function of two arrays of rows, covariances float32 (len(a), len(b))
-    own : (n,), prior variances, with what no other model shares
-    noise : (n, q), of the outputs, in addition to `own`
-    outputs : (n, q)
+    between : function of two arrays of rows
+        Covariances K, float32 (len(a), len(b)).
+    prior_variance : (n,)
+        Diagonal of K, including variance that no other model shares.
+    noise : (n, q), N
+    outputs : (n, q), y
+    exact, neighbours : int
+        The 5,000 and the 150.
     solved : list of (precision, solved), optional
-        Of the groups, from an earlier process.
+        P and P y by group of outputs, from an earlier process.
     """
 
     def __init__(
-        self, between, own, noise, outputs, *, exact=EXACT, neighbours=NEIGHBOURS, solved=None
+        self,
+        between,
+        prior_variance,
+        noise,
+        outputs,
+        *,
+        exact=EXACT,
+        neighbours=NEIGHBOURS,
+        solved=None,
     ):
-        self.between, self.own, self.outputs = between, own, outputs
+        self.between, self.prior_variance, self.outputs = between, prior_variance, outputs
         self.noise = np.broadcast_to(noise, outputs.shape)
         self.neighbours = neighbours
-        rows, groups = np.arange(len(own)), _alike(self.noise)
+        # One precision matrix for each group of outputs with the same noise.
+        rows, groups = np.arange(len(prior_variance)), _equal_noise(self.noise)
         if solved is None:
-            matrix = between(rows, rows) if len(own) <= exact else None
+            matrix = between(rows, rows) if len(prior_variance) <= exact else None
             precisions = in_threads(lambda group: self._precision(matrix, group), groups)
             solved = [
                 (precision, self._solved(precision, group))
@@ -64,34 +85,36 @@ class Process:
         ]
 
     def _precision(self, matrix, outputs):
+        """P = (K + N)^-1 of a group, float32 (n, n)."""
         if matrix is None:
             return None
         full = matrix.astype(np.float64)
-        np.fill_diagonal(full, self.own + self.noise[:, outputs[0]])
+        np.fill_diagonal(full, self.prior_variance + self.noise[:, outputs[0]])
         return inverse(full)[0].astype(np.float32)
 
     def _solved(self, precision, outputs):
+        """P y of a group, a product in double precision, block by block."""
         if precision is None:
             return None
-        # A product in double precision, block by block.
-        blocks = range(0, len(precision), _BLOCK)
-        solved = [
-            precision[top : top + _BLOCK].astype(np.float64) @ self.outputs[:, outputs]
-            for top in blocks
-        ]
-        return np.concatenate(solved)
+        y = self.outputs[:, outputs]
+        starts = range(0, len(precision), _BLOCK)
+        return np.concatenate([precision[i : i + _BLOCK].astype(np.float64) @ y for i in starts])
 
     def leave_one_out(self, rows):
-        """Mean and variance (len(rows), q) of the models' own states, given all others."""
+        """Mean and variance (len(rows), q) of f for each of these models, given all others."""
         mean, variance = np.empty((2, len(rows), self.outputs.shape[1]))
         if self.groups[0].precision is None:
-            for top in range(0, len(rows), _BLOCK):
-                part = rows[top : top + _BLOCK]
-                near = self.between(part, np.arange(len(self.own)))
-                near[np.arange(len(part)), part] = -np.inf
-                place = slice(top, top + _BLOCK)
-                mean[place], variance[place] = self._from_neighbours(near, self.own[part])
+            # Too many models: condition on the nearest ones, with the model itself left out.
+            for start in range(0, len(rows), _BLOCK):
+                block = slice(start, start + _BLOCK)
+                part = rows[block]
+                cross = self.between(part, np.arange(len(self.prior_variance)))
+                cross[np.arange(len(part)), part] = -np.inf
+                mean[block], variance[block] = self._from_neighbours(
+                    cross, self.prior_variance[part]
+                )
             return mean, variance
+        # mean = y - a / P_uu, variance = 1 / P_uu - N_uu.
         for group in self.groups:
             diagonal = np.diagonal(group.precision)[rows].astype(np.float64)
             values = self.outputs[np.ix_(rows, group.outputs)]
@@ -100,55 +123,61 @@ class Process:
         return mean, np.maximum(variance, 1e-6)
 
     def leave_set_out(self, rows):
-        """The same given the models that are not in the set."""
+        """Mean and variance (len(rows), q) of f for these models, given all not in `rows`."""
         if self.groups[0].precision is None:
-            near = self.between(rows, np.arange(len(self.own)))
-            near[:, rows] = -np.inf
-            return self._from_neighbours(near, self.own[rows])
+            cross = self.between(rows, np.arange(len(self.prior_variance)))
+            cross[:, rows] = -np.inf
+            return self._from_neighbours(cross, self.prior_variance[rows])
+        # mean = y - B a, variance = diag(B) - N with B = (P_rows,rows)^-1.
         mean, variance = np.empty((2, len(rows), self.outputs.shape[1]))
         for group in self.groups:
             block = group.precision[np.ix_(rows, rows)].astype(np.float64)
             block, _ = inverse(block)
-            left = self.outputs[np.ix_(rows, group.outputs)] - block @ group.solved[rows]
-            mean[:, group.outputs] = left
+            values = self.outputs[np.ix_(rows, group.outputs)]
+            mean[:, group.outputs] = values - block @ group.solved[rows]
             variance[:, group.outputs] = (np.diagonal(block) - group.noise[rows])[:, None]
         return mean, np.maximum(variance, 1e-6)
 
-    def forecast(self, cross, own):
-        """Mean and variance (m, q) of other models.
+    def forecast(self, cross, prior_variance):
+        """Mean and variance (m, q) of f for other models.
+
+        With c the covariances of a model with those observed, mean = c P y and
+        variance = prior variance - c P c'.
 
         Parameters
         ----------
-        cross : float32 (m, n), covariances with the given models
-        own : (m,), prior variances
+        cross : float32 (m, n), c
+        prior_variance : (m,)
         """
         if self.groups[0].precision is None:
-            return self._from_neighbours(cross, own)
+            return self._from_neighbours(cross, prior_variance)
         mean, variance = np.empty((2, len(cross), self.outputs.shape[1]))
         for group in self.groups:
             mean[:, group.outputs] = cross @ group.solved
             explained = np.einsum("mn,mn->m", cross @ group.precision, cross)
-            variance[:, group.outputs] = (own - explained)[:, None]
+            variance[:, group.outputs] = (prior_variance - explained)[:, None]
         return mean, np.maximum(variance, 1e-6)
 
-    def _from_neighbours(self, cross, own):
+    def _from_neighbours(self, cross, prior_variance):
+        """As `forecast`, each row given the models of its largest covariances only."""
         mean, variance = np.empty((2, len(cross), self.outputs.shape[1]))
         n_near = min(self.neighbours, cross.shape[1])
-        # Many models are alike: ties, but for rounding errors, go to the first ones.
+        # Equal covariances are common. Rounding makes ties exact, and the first models win them.
         nearest = np.argsort(-np.round(cross, 6), axis=1, kind="stable")[:, :n_near]
         for row, near in enumerate(np.sort(nearest, axis=1)):
             near = near[np.isfinite(cross[row, near])]
             among, right = self.between(near, near).astype(np.float64), cross[row, near]
+            # gain = c (K + N)^-1 over the neighbours.
             for group in self.groups:
-                np.fill_diagonal(among, self.own[near] + group.noise[near])
+                np.fill_diagonal(among, self.prior_variance[near] + group.noise[near])
                 gain = np.linalg.solve(among, right.astype(np.float64))
                 mean[row, group.outputs] = gain @ self.outputs[np.ix_(near, group.outputs)]
-                variance[row, group.outputs] = own[row] - gain @ right
+                variance[row, group.outputs] = prior_variance[row] - gain @ right
         return mean, np.maximum(variance, 1e-6)
 
 
-def _alike(noise):
-    """Groups of outputs with the same noise."""
+def _equal_noise(noise):
+    """Groups of outputs whose noise is the same for every model."""
     groups = {}
     for output, column in enumerate(np.ascontiguousarray(noise.T)):
         groups.setdefault(column.tobytes(), []).append(output)
