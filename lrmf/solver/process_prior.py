@@ -1,4 +1,4 @@
-"""A Gaussian process as the `Prior` of a factorization."""
+"""A Gaussian process over the nodes as the `Prior` of a factorization."""
 
 import numpy as np
 from scipy import linalg
@@ -11,9 +11,10 @@ from .process import Process
 class ProcessPrior:
     r"""The `Prior` with any covariance K of the nodes: t_k ~ N(0, variance_k K), k = 1 .. p.
 
-    With K = (ridge I + strength L)^-1 it is `LineagePrior`; with the covariance that a `StatePrior`
-    has learned (plus its noise, on the diagonal) a factorization reads cards and names as well.
-    Costs O(n_nodes^3) once and O(n_nodes^2 p) a product: for some thousands of nodes.
+    K = (ridge I + strength L)^-1 gives `LineagePrior`. The covariance that a `StatePrior` has
+    learned, with its noise on the diagonal, lets a factorization use cards and names as well. The
+    cost is O(n_nodes^3) once and O(n_nodes^2 p) for each product, so it is meant for some thousands
+    of nodes.
 
     Parameters
     ----------
@@ -43,16 +44,16 @@ class ProcessPrior:
         return self._precision @ states / self.variance
 
     def at(self, states):
-        """The prior itself: it has no mean to be fixed."""
+        """The prior itself, as its mean is 0 whatever the states."""
         return self
 
     def marginals(self, evidence) -> Marginals:
         """Posterior, leave-one-out prior and evidence of every node.
 
-        Scaled by variance_k^-1/2 the components are alike a priori, and may be rotated: to where
-        the evidence of the average node is diagonal. There each component is a process of its own;
-        what the evidence of single nodes has off the diagonal is integrated out. Exact for evidence
-        that is diagonal in one rotation.
+        Components divided by variance_k^1/2 have the same prior, which no rotation changes. They
+        are rotated so that the mean precision of the evidence is diagonal. Each rotated component
+        is then treated as a separate process; off-diagonal evidence of single nodes is integrated
+        out. The result is exact if one rotation makes the evidence of all nodes diagonal.
 
         Parameters
         ----------
@@ -62,29 +63,33 @@ class ProcessPrior:
         -------
         Marginals
         """
-        scale, own = np.sqrt(self.variance), np.diagonal(self.covariance)
+        # Outputs of the process: states scaled and rotated, t = outputs @ to_states.
+        scale, prior_variance = np.sqrt(self.variance), np.diagonal(self.covariance)
         _, rotation = np.linalg.eigh(scale[:, None] * evidence.precision.mean(axis=0) * scale)
-        to_states = (scale[:, None] * rotation).T  # (p, p), t = outputs @ to_states
+        to_states = (scale[:, None] * rotation).T  # (p, p)
         precision = to_states @ evidence.precision @ to_states.T
         information = evidence.information @ to_states.T
-        # Values and noise of the outputs: the evidence normalised by the prior variance of a node.
-        level, p = own.mean(), len(scale)
-        left = np.linalg.inv(precision + np.eye(p) / level)
-        gain = np.maximum(1 - np.einsum("nkk->nk", left) / level, 1e-12)
-        values = np.einsum("nkl,nl->nk", left, information) / gain
+        # Values and noise of the outputs. With C the posterior covariance under N(0, level I), the
+        # evidence of an output is that of a value (mean) / (1 - C / level) with this noise.
+        level, p = prior_variance.mean(), len(scale)
+        posterior = np.linalg.inv(precision + np.eye(p) / level)
+        gain = np.maximum(1 - np.einsum("nkk->nk", posterior) / level, 1e-12)
+        values = np.einsum("nkl,nl->nk", posterior, information) / gain
         noise = level * (1 - gain) / gain
-        # Nodes with evidence from all others with evidence, the rest from all of them.
+        # Leave-one-out forecasts of nodes with evidence; forecasts of the rest from all of these.
         known = np.flatnonzero(evidence.precision.any(axis=(1, 2)))
-        rest = np.setdiff1d(np.arange(len(own)), known)
-        mean, variance = np.zeros((len(own), p)), np.repeat(own[:, None], p, axis=1)
+        rest = np.setdiff1d(np.arange(len(prior_variance)), known)
+        mean = np.zeros((len(prior_variance), p))
+        variance = np.repeat(prior_variance[:, None], p, axis=1)
         if known.size:
             process = Process(
                 lambda a, b: self.covariance[np.ix_(known[a], known[b])],
-                own[known], noise[known], values[known], exact=np.inf,
+                prior_variance[known], noise[known], values[known], exact=np.inf,
             )  # fmt: skip
             mean[known], variance[known] = process.leave_one_out(np.arange(known.size))
             cross = self.covariance[np.ix_(rest, known)]
-            mean[rest], variance[rest] = process.forecast(cross, own[rest])
+            mean[rest], variance[rest] = process.forecast(cross, prior_variance[rest])
+        # Back to states: precision F diag(1 / variance) F' with F = to_states^-1.
         from_states = np.linalg.inv(to_states)
         leave_one_out = Gaussians(
             np.einsum("ik,nk,jk->nij", from_states, 1 / variance, from_states),
@@ -95,11 +100,22 @@ class ProcessPrior:
     def leaf(self, marginals, parents, weights):
         """Prior of a new node, N(mean of the parents, covariance + `node_variance`), Gaussians (1).
 
-        Parents count by `weights` and as if their errors were the same, which they are at most.
-        Without parents it is that of the average node.
+        The mean and the covariance of the parents are averages weighted by `weights`, as if the
+        errors of all parents were equal; this is an upper bound of the covariance. Without parents
+        the prior is that of the average node.
+
+        Parameters
+        ----------
+        marginals : Marginals
+        parents : sequence of int, nodes
+        weights : sequence of float
+
+        Returns
+        -------
+        Gaussians (1)
         """
-        own = np.diagonal(self.covariance).mean() * np.diag(self.variance)
-        mean, covariance = np.zeros(len(own)), own
+        covariance = np.diagonal(self.covariance).mean() * np.diag(self.variance)
+        mean = np.zeros(len(covariance))
         if len(parents):
             share = np.asarray(weights, float) / np.sum(weights)
             posterior = marginals.posterior[np.asarray(parents)]
