@@ -1,4 +1,4 @@
-"""Benchmark scores: from states to expected accuracies, with intervals that cover."""
+"""Benchmark scores: expected accuracies with their standard deviations and intervals."""
 
 from difflib import get_close_matches
 
@@ -9,14 +9,14 @@ from scipy.special import ndtr, ndtri
 from ..data.response_kinds import to_arcsine
 from ..data.responses import observed
 
-LEVEL = 0.9  # of the intervals that are calibrated
-_LEAST = 20  # errors that a calibration needs
-_ROUNDS = 10  # of reweighting
-_CERTAIN = 1e-5  # variance of a score below which all are weighed alike
+LEVEL = 0.9  # nominal coverage at which intervals are calibrated
+_MIN_ERRORS = 20  # number of errors below which nothing is calibrated
+_N_ROUNDS = 10  # of reweighted least squares
+_MIN_VARIANCE = 1e-5  # of a score; smaller ones have the same weight
 
 
 class BenchmarkScores:
-    """Means over the columns of each benchmark, each column as heavy as it has questions.
+    """Scores of benchmarks: means over their columns, weighted by the number of questions.
 
     Attributes
     ----------
@@ -41,14 +41,20 @@ class BenchmarkScores:
         self.weights[np.arange(n_items), codes] = items["n_trials"]
 
     def number(self, name):
-        """Position of a benchmark; ValueError if it is none."""
+        """Position of a benchmark in `names`; ValueError if there is none of this name."""
         if name not in self.names:
             close = get_close_matches(str(name), self.names, n=1) or self.names[:5]
             raise ValueError(f"{name!r} is not a benchmark of the fit; it has {', '.join(close)}")
         return self.names.index(name)
 
     def actual(self, given, target):
-        """Score over the target cells (n, n_benchmarks), NaN for a benchmark without any."""
+        """Score over the target cells (n, n_benchmarks), NaN for a benchmark without any.
+
+        Parameters
+        ----------
+        given : (n, n_items), responses
+        target : bool (n, n_items)
+        """
         total = target.astype(np.float32) @ self.weights
         total[total == 0] = np.nan
         return np.where(target, given, 0).astype(np.float32) @ self.weights / total
@@ -58,11 +64,13 @@ class BenchmarkScores:
 
         Parameters
         ----------
-        given : (n, n_items) responses known; they count as observed where there is no target
+        expected : (n, n_items), forecasts of the responses
+        given : (n, n_items), revealed responses
         target : bool (n, n_items) or None
-            Score these cells only, all as forecasts.
+            Score these cells only, all as forecasts. None scores all items, observed responses as
+            they are and the others as forecasts.
         """
-        # Without a target, observed responses count as they are and all others as forecast.
+        # Weighted sum of forecasts, then of observed responses, over the sum of weights.
         known = observed(given)
         forecast = (~known if target is None else target).astype(np.float32)
         score, total = (expected * forecast) @ self.weights, forecast @ self.weights
@@ -72,7 +80,14 @@ class BenchmarkScores:
         return score / np.where(total > 0, total, np.nan).astype(np.float64)
 
     def deviation(self, likelihood, states, given, target, *, forecast=None):
-        """Standard deviation of the score under Gaussian states, and the sampling noise.
+        """Standard deviation (n, n_benchmarks) of the score under Gaussian states.
+
+        With C the covariance of the state and g_b = sum_i w_ib slope_i d_i the gradient of the
+        score (delta method),
+
+            Var_b = g_b' C g_b + sum_i w_ib^2 noise_i,
+
+        both divided by (sum_i w_ib)^2; sums are over the items that are forecast.
 
         Parameters
         ----------
@@ -87,9 +102,9 @@ class BenchmarkScores:
         _, slope, noise = forecast
         free = (~observed(given) if target is None else target).astype(np.float32)
         total = free @ self.weights if target is not None else self.weights.sum(axis=0)[None]
-        # Sampling noise of the items is independent,
+        # The sampling noise is independent between items.
         variance = ((noise * free) @ self.weights**2).astype(np.float64)
-        # the uncertainty of the state is shared: g' C g with g the slope of the score.
+        # The uncertainty of the state is shared by all items: g' C g.
         slope = slope * free
         for b in range(self.weights.shape[1]):
             column = np.flatnonzero(self.weights[:, b])
@@ -101,11 +116,12 @@ class BenchmarkScores:
         return np.sqrt(np.maximum(variance, 0)) / total
 
     def average_deviation(self, likelihood, states, given, factor, *, forecast):
-        r"""Standard deviation (n,) of a weighted sum of scores, sum_b f_b s_b, and the noise.
+        r"""Standard deviation (n,) of a weighted sum of scores, sum_b f_b s_b.
 
-        With g_b the slope of score b and C the covariance of the state, shared by all benchmarks,
+        With g_b the gradient and n_b the sampling variance of score b, and C the covariance of the
+        state, shared by all benchmarks,
 
-            Var = g' C g + noise,    g = sum_b f_b g_b.
+            Var = g' C g + sum_b f_b^2 n_b,    g = sum_b f_b g_b.
 
         Parameters
         ----------
@@ -115,24 +131,31 @@ class BenchmarkScores:
         _, slope, noise = forecast
         free = (~observed(given)).astype(np.float32)
         gradient, variance = np.zeros(states.information.shape), np.zeros(len(given))
+        # Sum gradients and noise over the benchmarks.
         for b, weights in enumerate(self.weights.T):
             column = np.flatnonzero(weights)
             share = weights[column] / weights.sum()
-            own = (slope * free)[:, column] @ (likelihood.loadings[column] * share[:, None])
-            gradient += factor[:, [b]] * own
+            score_gradient = (slope * free)[:, column] @ (
+                likelihood.loadings[column] * share[:, None]
+            )
+            gradient += factor[:, [b]] * score_gradient
             variance += factor[:, b] ** 2 * ((noise * free)[:, column] @ share**2)
         variance += np.einsum("ni,nij,nj->n", gradient, states.covariance, gradient)
         return np.sqrt(np.maximum(variance, 0))
 
     def errors(self, likelihood, states, given, *, unexplained=0.0):
-        """`standardised_error` of forecasts of all observed responses (n, n_benchmarks).
+        """`standardised_error` of forecasts of scores over all observed responses.
 
         Parameters
         ----------
         likelihood : Bernoulli or ArcsineGaussian
-        states : Gaussians (n), beliefs without the responses
+        states : Gaussians (n), given other data than these responses
         given : (n, n_items), the responses
         unexplained : (n, n_benchmarks), as in `widened`
+
+        Returns
+        -------
+        (n, n_benchmarks)
         """
         target = observed(given)
         forecast = likelihood.forecast(states.mean, states.covariance)
@@ -151,90 +174,113 @@ class BenchmarkScores:
 
 
 def interval(score, deviation, level):
-    """Bounds (lower, upper) of equal tails on the arcsine scale, within [0, 1]."""
+    """Equal-tailed interval (lower, upper), normal on the arcsine scale, within [0, 1].
+
+    With y = 2 asin sqrt(score), the bounds are sin^2((y -+ z deviation / sqrt(s (1 - s))) / 2).
+
+    Parameters
+    ----------
+    score, deviation : arrays of the same shape
+    level : float, nominal coverage
+    """
     half = ndtri(0.5 + level / 2) * arcsine_deviation(score, deviation)
     y = to_arcsine(score)
     lower, upper = np.clip(y - half, 0, np.pi), np.clip(y + half, 0, np.pi)
-    # At no width the score itself, which sin^2 and arcsin miss by a rounding error.
+    # The bounds enclose the score despite rounding errors.
     return np.minimum(np.sin(lower / 2) ** 2, score), np.maximum(np.sin(upper / 2) ** 2, score)
 
 
 def chance_above(score, deviation, bar):
-    """Probability that the score turns out above `bar`, normal on the arcsine scale."""
+    """Probability that the actual score is above `bar`, normal on the arcsine scale."""
     gap = to_arcsine(score) - to_arcsine(bar)
     return ndtr(gap / np.maximum(arcsine_deviation(score, deviation), 1e-12))
 
 
 def standardised_error(score, deviation, actual):
-    """|actual - score| in standard deviations, on the arcsine scale."""
+    """|actual - score| / standard deviation, both on the arcsine scale."""
     error = np.abs(to_arcsine(actual) - to_arcsine(score))
     return error / np.maximum(arcsine_deviation(score, deviation), 1e-12)
 
 
 def unexplained_variance(score, deviation, actual, shown=None):
-    r"""Variance of scores that neither chance nor ignorance of the states explains (n_benchmarks,).
+    r"""Variance of scores that neither sampling noise nor the states' uncertainty explains.
 
-    On the arcsine scale: v >= 0 such that E (actual - score)^2 = deviation^2 + v u, with
-    u = score (1 - score) shown. By least squares with the inverse variances of the left side as
-    weights; moments, unlike quantiles, tell the unexplained from chance where hardly any answer is
-    known. For answers each benchmark's own solution s_b, whose variance is 2 / I_b, is shrunk
-    towards the v of all benchmarks, as by a prior with standard deviation v:
+    On the arcsine scale, v >= 0 such that E (actual - score)^2 = deviation^2 + v u, with
+    u = score (1 - score) shown. It is estimated by least squares, weighted by the inverse variance
+    of the squared error. A moment estimate, unlike one from quantiles, separates v from sampling
+    noise even where a score has few answers. For answers the solution s_b of each benchmark, whose
+    variance is 2 / I_b, is shrunk towards the common v, as by a prior N(v, v^2):
 
         v_b = (s_b I_b / 2 + 1 / v) / (I_b / 2 + 1 / v^2).
 
-    0 for a benchmark of fewer than 20 models.
+    It is 0 for a benchmark with fewer than 20 models.
 
     Parameters
     ----------
     score, deviation, actual : (n, n_benchmarks), NaN where there is none
     shown : (n, n_benchmarks), optional
-        Share of the unexplained variance that scores of answers show: 1 - 1/n for n of them, as one
-        alone has the same variance whether its chance was known or not. None for proportions.
+        Share of the unexplained variance that is visible in a score of n answers: 1 - 1/n, as the
+        variance of a single answer does not depend on how well its probability is known. None for
+        proportions.
+
+    Returns
+    -------
+    (n_benchmarks,)
     """
-    # What the squared error has beyond the variance of the forecast.
+    # Squared error in excess of the forecast's variance; its expectation is v u.
     excess = (actual - score) ** 2 - deviation**2
     known = np.isfinite(excess)
     excess, explained = np.where(known, excess, 0.0), np.where(known, deviation**2, 1.0)
     unit = np.where(known, _unit(score) * (1.0 if shown is None else shown), 0.0)
     variances = np.zeros(score.shape[1])
-    # Reweighted least squares: the weights depend on the variance that is sought.
-    for _ in range(_ROUNDS):
-        weight = unit / (explained + variances * unit + _CERTAIN) ** 2
+    # Iteratively reweighted least squares, as the weights depend on v.
+    for _ in range(_N_ROUNDS):
+        weight = unit / (explained + variances * unit + _MIN_VARIANCE) ** 2
         moment = np.sum(weight * excess, axis=0)
         information = np.maximum(np.sum(weight * unit, axis=0), 1e-30)
         variances = np.maximum(moment / information, 0)
         if shown is not None:
-            # Few answers behind each benchmark: shrink towards what all of them show.
+            # Scores of few answers: shrink each benchmark towards the common estimate.
             common = max(0.0, moment.sum() / information.sum())
             variances = np.maximum(moment * common**2 / 2 + common, 0)
             variances /= information * common**2 / 2 + 1
-    return np.where(known.sum(axis=0) >= _LEAST, variances, 0)
+    return np.where(known.sum(axis=0) >= _MIN_ERRORS, variances, 0)
 
 
 def widened(score, deviation, unexplained):
-    """Deviation of the score with a variance (on the arcsine scale) in addition."""
+    """sqrt(deviation^2 + unexplained s (1 - s)): a variance on the arcsine scale is added."""
     return np.sqrt(deviation**2 + unexplained * _unit(score))
 
 
 def coverage_scale(errors):
-    """Factors (n_benchmarks,) on deviations that make 90% of the errors (n, n_benchmarks) covered.
+    """Factors on standard deviations at which 90% intervals cover 90% of the errors.
 
-    The quantile is that of split conformal prediction; 1 for a benchmark of fewer than 20 errors.
+    The factor is the quantile of split conformal prediction (Vovk et al., 2005) of the standardised
+    errors, over that of a normal distribution. It is 1 for a benchmark with fewer than 20 errors.
+
+    Parameters
+    ----------
+    errors : (n, n_benchmarks), as of `standardised_error`, NaN where there is none
+
+    Returns
+    -------
+    (n_benchmarks,)
     """
     scales = np.ones(errors.shape[1])
     for b, column in enumerate(errors.T):
         column = column[np.isfinite(column)]
-        if column.size >= _LEAST:
+        # The rank 0.9 (1 + 1/n) accounts for the finite sample.
+        if column.size >= _MIN_ERRORS:
             rank = min(1.0, LEVEL * (1 + 1 / column.size))
             scales[b] = np.quantile(column, rank) / ndtri(0.5 + LEVEL / 2)
     return scales
 
 
 def arcsine_deviation(score, deviation):
-    """Standard deviation on the arcsine scale, where it depends least on the score."""
+    """Standard deviation on the arcsine scale, deviation / sqrt(s (1 - s)) (delta method)."""
     return deviation / np.sqrt(_unit(score))
 
 
 def _unit(score):
-    """Variance of the score that is 1 on the arcsine scale."""
+    """Variance s (1 - s) of a score whose variance on the arcsine scale is 1."""
     return np.clip(score * (1 - score), 1e-4, None)
