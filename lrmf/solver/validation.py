@@ -1,4 +1,4 @@
-"""What the estimator refuses: responses, rows and matrices that cannot be meant."""
+"""Validation of the parameters, responses, rows and matrices that estimators are given."""
 
 from numbers import Integral
 
@@ -11,16 +11,27 @@ from ..data.statistics import count_answers
 
 
 def check_parameters(estimator, rules) -> None:
-    """Refuse parameters of another type or out of range; rules are {name: (kind, low, high)}."""
+    """Raise a ValueError for a parameter of another type or out of range.
+
+    Parameters
+    ----------
+    estimator : object with the parameters as attributes
+    rules : dict of name to (type, lowest value, highest value)
+    """
     for name, (kind, low, high) in rules.items():
         value = getattr(estimator, name)
         if not isinstance(value, kind) or isinstance(value, bool) or not low <= value <= high:
-            wanted = "an integer" if kind is Integral else "a number"
-            raise ValueError(f"{name} must be {wanted} in [{low}, {high}], got {value!r}")
+            expected = "an integer" if kind is Integral else "a number"
+            raise ValueError(f"{name} must be {expected} in [{low}, {high}], got {value!r}")
 
 
 def check_responses(responses, lineage, items) -> None:
-    """Refuse what `fit` cannot use, naming the first culprit."""
+    """Raise a ValueError for data that `fit` cannot use, which names the first fault.
+
+    Parameters
+    ----------
+    responses, lineage, items : as in `LRMF.fit`
+    """
     dtype = getattr(responses, "dtype", None)
     is_known = dtype == np.uint8 or getattr(dtype, "kind", None) == "f"
     if getattr(responses, "ndim", None) != 2 or not is_known:
@@ -43,14 +54,14 @@ def check_responses(responses, lineage, items) -> None:
             raise ValueError(f"items lacks column {missing[0]!r}")
         if len(items) != n_items:
             raise ValueError(f"items has {len(items)} rows, responses {n_items} columns")
-    # Every value is looked at once, in the same pass that counts.
+    # The pass that counts observed responses also checks every value.
     if not count_observed(responses, "responses"):
         raise ValueError("no response is observed: there is nothing to fit")
 
 
 def count_observed(responses, name):
-    """How many cells are observed, once every value is known to be a response."""
-    # A count of -1 marks a row with a value that is no answer.
+    """Number of observed cells; ValueError for the first value that is not a response."""
+    # `count_answers` returns -1 for a row with a value that is not an answer.
     if kind_of(responses) is ANSWERS:
         counts = count_answers(responses)[1]
         faulty = np.flatnonzero(counts < 0)
@@ -58,7 +69,7 @@ def count_observed(responses, name):
         counts = (~np.isnan(responses)).sum(axis=1)
         faulty = np.flatnonzero(((responses < 0) | (responses > 1)).any(axis=1))
     if faulty.size:
-        # Name the first cell that cannot be meant.
+        # Name the first cell at fault.
         values = responses[faulty[0]]
         column = np.flatnonzero(((values < 0) | (values > 1)) & observed(values))[0]
         raise ValueError(
@@ -69,13 +80,13 @@ def count_observed(responses, name):
 
 
 def check_rows(rows, n_models: int):
-    """Row numbers as an integer array, all of them by default."""
+    """Row numbers as an integer array, all by default; ValueError if one is out of range."""
     if rows is None:
         return np.arange(n_models)
     rows = np.atleast_1d(np.asarray(rows))
     if rows.size and (rows.dtype.kind not in "iu" or rows.ndim != 1):
         raise ValueError(f"rows must be integers, got {rows.dtype} of shape {rows.shape}")
-    # Negative numbers would silently count from the end.
+    # Negative numbers are refused, as indexing would count them from the end.
     wrong = rows[(rows < 0) | (rows >= n_models)]
     if wrong.size:
         raise ValueError(f"row {wrong[0]} is not one of the {n_models} models")
@@ -83,7 +94,15 @@ def check_rows(rows, n_models: int):
 
 
 def check_cells(shape, kind, *, revealed=None, target=None) -> None:
-    """Matrices over (rows, all items): revealed is like the responses, target is boolean."""
+    """Raise a ValueError for a matrix over (rows, all items) of another shape or type.
+
+    Parameters
+    ----------
+    shape : (n_rows, n_items)
+    kind : ResponseKind, of `revealed`
+    revealed : of the type of the responses, optional
+    target : bool, optional
+    """
     matrices = {
         "revealed": (revealed, kind.name, kind.type_code),
         "target": (target, "booleans", "b"),
