@@ -255,7 +255,7 @@ def widened(score, deviation, unexplained):
 def coverage_scale(errors):
     """Factors on standard deviations at which 90% intervals cover 90% of the errors.
 
-    The factor is the quantile of split conformal prediction (Vovk et al., 2005) of the standardised
+    The factor is the quantile of split conformal prediction (Lei et al., 2018) of the standardised
     errors, over that of a normal distribution. It is 1 for a benchmark with fewer than 20 errors.
 
     Parameters
