@@ -189,7 +189,7 @@ class TestLearning:
         truth = {"size": 0.2, "organization": 2.0, "noise": 0.4, "card and name": 0.5}
         outputs = draw(default.with_parameters(default.parameters | truth), nodes)
         learned = learn(default, nodes, outputs, np.zeros(outputs.shape), seed=0)
-        spread = LearningConfig().spread
+        spread = LearningConfig().prior_std
         before, after = (
             penalised(c, nodes, outputs, about=default, spread=spread) for c in (default, learned)
         )
@@ -203,13 +203,13 @@ class TestLearning:
         nodes = nodes[np.arange(80)]
         outputs, config = draw(default, nodes, seed=1), LearningConfig(n_steps=200)
         learned = learn(default, nodes, outputs, np.zeros(outputs.shape), seed=0, config=config)
-        least = penalised(learned, nodes, outputs, about=default, spread=config.spread)
+        least = penalised(learned, nodes, outputs, about=default, spread=config.prior_std)
         for name, value in learned.parameters.items():
             if name == "lineage":
                 continue
             for factor in (0.7, 1.4):
                 other = learned.with_parameters(learned.parameters | {name: factor * value})
-                found = penalised(other, nodes, outputs, about=default, spread=config.spread)
+                found = penalised(other, nodes, outputs, about=default, spread=config.prior_std)
                 assert found > least - 0.02, (name, factor)
 
     def test_fields_that_say_nothing_are_learned_to_matter_less(self, population):

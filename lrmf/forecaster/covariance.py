@@ -1,4 +1,4 @@
-"""How alike two models are before either has answered anything: the covariance of their states."""
+"""The prior covariance of the states of two models, from their cards, names and lineage."""
 
 from dataclasses import dataclass, field, replace
 
@@ -8,43 +8,44 @@ from ..data.descriptions import Descriptions
 from ..solver.linear import inverse
 from ..threads import in_threads
 
-_BLOCK = 256  # rows
-_ATOMS = 16  # quantiles that stand for an unknown size or date
-LEAST_NOISE = 1e-3  # keeps duplicates from making a matrix singular
-_SAME_SIZE = 0.004  # relative difference of sizes that rounding explains
+_BLOCK = 256  # rows computed by one thread at a time
+_ATOMS = 16  # quantiles over which an unknown size or date is averaged
+LEAST_NOISE = 1e-3  # jitter on the diagonal, as duplicates make a matrix singular
+_SIZE_TOLERANCE = 0.004  # difference of log sizes that rounding explains
 
 
 @dataclass(frozen=True)
 class LearningConfig:
-    """How the parameters of a covariance are learned.
+    """Constants of learning the parameters of a covariance.
 
     Attributes
     ----------
     n_models : int
-        Evaluated models that the likelihood is of, at most.
+        Maximum number of evaluated models in the likelihood.
     n_linked : int
-        Models with relatives that the lineage share is chosen by, at most;
-    fewest : int
-        and children among them, below which the default stays.
+        Maximum number of models from which the weight of lineage is chosen, models with relatives
+        first.
+    min_children : int
+        Children among them below which the weight of lineage keeps its default.
     n_steps : int
-        Evaluations of the likelihood, at most.
+        Maximum number of evaluations of the likelihood.
     least_share : float
-        What responses must tell of an output, as a share of its variance, on average.
+        Share of an output's variance that responses must explain on average for it to be used.
     n_groups : int
-        Groups of outputs with common noise, while parameters are learned.
-    spread : float
-        Standard deviation of the logarithms of the parameters about their defaults.
+        Groups of outputs with common noise while parameters are learned.
+    prior_std : float
+        Standard deviation of the log parameters about their defaults, of the normal prior.
     shares : tuple of float
-        Lineage shares that leave-one-out errors choose from.
+        Weights of lineage from which leave-one-out errors choose.
     """
 
     n_models: int = 800
     n_linked: int = 1500
-    fewest: int = 20
+    min_children: int = 20
     n_steps: int = 20
     least_share: float = 1 / 3
     n_groups: int = 2
-    spread: float = 1.5
+    prior_std: float = 1.5
     shares: tuple = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
@@ -59,24 +60,28 @@ _LINEAR = ("size, linear", "date, linear", "size and date, linear")
 
 @dataclass(frozen=True)
 class Covariance:
-    r"""Covariance of the states of two models, from their `Descriptions`, in units of their spread.
+    r"""Covariance of the states of two models, from their `Descriptions`.
 
-        k(u, v) =  w_card prod_g exp(-d_g(u, v) / l_g)        card and name: all alike
-                 + w_lineage (A C A')_uv                      the tree (`Describer`)
-                 + w_base 1[same architecture and size]       fingerprint of a common base model
+        k(u, v) =  w_card prod_g exp(-d_g(u, v) / l_g)        card and name, all fields together
+                 + w_lineage (A C A')_uv                      lineage (`Describer`)
+                 + w_base 1[same architecture and size]       a common base model is likely
                  + w_0 + w_s s s' + w_d d d' + w_sd (s d)(s' d')
 
-    with d_g: |log size|, sqrt |date|, 1[differs] of organization and card categories, 1 - cosine of
-    the names' n-grams and words. Over an unknown field the covariance is averaged: such a model is
-    as like any other as the average model is, and its own variance stays, so that what is unknown
-    widens a forecast and does not move it.
+    in units of the variance of an output. The distances d_g are |log size - log size'|,
+    sqrt |date - date'|, 1[differs] for organization and card categories, and 1 - cosine of the
+    n-grams and words of the names; s and d are standardised log size and date. Where a field is
+    unknown, its factor is averaged over the evaluated models. The prior variance stays as it is, so
+    an unknown field widens the forecast of a model and does not shift it.
 
     Attributes
     ----------
     parameters : dict of name to float
-        The weights w, the inverse lengths 1/l_g, and the variance "noise" of what no other model
-        shares, on the diagonal.
-    atoms : dict of "size" and "date" to float32 (16,), quantiles of the evaluated models
+        The weights w, the inverse lengths 1/l_g, and "noise", the variance on the diagonal that no
+        other model shares.
+    atoms : dict of "size" and "date" to float32 (16,)
+        Quantiles of the evaluated models.
+    change : (n_nodes,)
+        Diagonal of C, the variance of the change at every node of the lineage.
     """
 
     parameters: dict
@@ -85,14 +90,22 @@ class Covariance:
 
     @classmethod
     def default(cls, nodes: Descriptions, change):
-        """Before anything is learned from the responses of the evaluated models `nodes`."""
+        """The covariance with default parameters.
+
+        Parameters
+        ----------
+        nodes : Descriptions (n), of the evaluated models
+        change : as in the attributes
+        """
+        # Quantiles of the known sizes and dates, at the middles of 16 equal shares.
         atoms = {}
         for name in ("size", "date"):
             known = getattr(nodes, name)
             known = known[np.isfinite(known)]
             if known.size:
-                places = (np.arange(_ATOMS) + 0.5) / _ATOMS
-                atoms[name] = np.quantile(known, places).astype(np.float32)
+                levels = (np.arange(_ATOMS) + 0.5) / _ATOMS
+                atoms[name] = np.quantile(known, levels).astype(np.float32)
+        # Fields that no evaluated model has get no parameters.
         unused = {"size", "date", "architecture", "type", "chat_template"}
         unused -= {*atoms, *nodes.levels}
         unused |= {name for name in _LINEAR if any(part in name for part in unused)}
@@ -102,9 +115,9 @@ class Covariance:
         return cls(names, atoms, change)
 
     def __call__(self, a: Descriptions, b: Descriptions):
-        """Covariances, float32 (len(a), len(b)); without noise."""
-        # Blocks of rows side by side: one thread each, the same numbers whatever their number.
-        blocks = [slice(top, top + _BLOCK) for top in range(0, len(a), _BLOCK)]
+        """Covariances k, float32 (len(a), len(b)), without the noise on the diagonal."""
+        # One thread for each block of rows; the result does not depend on their number.
+        blocks = [slice(start, start + _BLOCK) for start in range(0, len(a), _BLOCK)]
         matrix = np.empty((len(a), len(b)), np.float32)
 
         def fill(block):
@@ -114,27 +127,29 @@ class Covariance:
         return matrix
 
     def with_parameters(self, parameters):
-        """The same covariance with parameters that were learned elsewhere."""
+        """The covariance with other parameters."""
         return replace(self, parameters=parameters)
 
     def without(self, fields):
-        """The same covariance, blind to some fields of cards."""
-        blind = [*fields, *(n for n in _LINEAR if any(field in n for field in fields))]
-        blind = dict.fromkeys(set(blind) & set(self.parameters), 0.0)
-        return replace(self, parameters=self.parameters | blind)
+        """The covariance with the parameters of some fields of cards set to 0."""
+        names = [*fields, *(n for n in _LINEAR if any(field in n for field in fields))]
+        zeros = dict.fromkeys(set(names) & set(self.parameters), 0.0)
+        return replace(self, parameters=self.parameters | zeros)
 
     def variance(self, a: Descriptions):
-        """Prior variances (len(a),), noise included."""
+        """Prior variances k(u, u) + noise (len(a),)."""
+        # On the diagonal every distance is 0, and every model has the same base as itself.
         w = self.parameters
         shared = sum(w.get(name, 0) for name in ("card and name", "base", "constant", "noise"))
         linear = sum(w.get(name, 0) * row**2 for name, row in self._linear(a).items())
         return shared + w["lineage"] * a.variance + linear
 
     def terms(self, a, b):
-        """The terms of the sum by the name of their weight, float32 (len(a), len(b)) each."""
+        """The terms of k by the name of their weight, float32 (len(a), len(b)) each."""
         return Distances(self, a, b).terms(self.parameters)
 
     def _linear(self, a):
+        """Standardised size and date and their product, 0 where unknown, (len(a),) each."""
         rows = {}
         for name in ("size", "date"):
             if name in self.atoms:
@@ -147,15 +162,25 @@ class Covariance:
 
 
 class Distances:
-    """Everything about two sets of models that a `Covariance` needs, whatever its parameters."""
+    """The distances between two sets of models, from which `Covariance` computes its terms.
+
+    They do not depend on the parameters, so they are computed once while these are learned.
+
+    Parameters
+    ----------
+    covariance : Covariance
+    a, b : Descriptions
+    """
 
     def __init__(self, covariance: Covariance, a: Descriptions, b: Descriptions):
+        # Probability that two models have the same category of each field.
         shape = len(a), len(b)
         self.same = {name: a.levels[name] @ b.levels[name].T for name in a.levels}
         known = (a.organization >= 0)[:, None]
         shared = (a.organization[:, None] == b.organization) & known
         self.same["organization"] = shared.astype(np.float32)
-        self.far = {
+        # 1 - cosine of the n-grams and words of the names.
+        self.distances = {
             name: np.maximum(1 - (getattr(a, name) @ getattr(b, name).T).toarray(), 0)
             for name in ("grams", "tokens")
         }
@@ -163,17 +188,27 @@ class Distances:
             name: _Number(getattr(a, name), getattr(b, name), atoms, rooted=name == "date")
             for name, atoms in covariance.atoms.items()
         }
+        # Lineage A C A', with C diagonal.
         self.ancestry = ((a.ancestry * covariance.change) @ b.ancestry.T).toarray()
         self.ancestry = self.ancestry.astype(np.float32)
+        # Same architecture and size, and the linear terms.
         self.base = np.zeros(shape, np.float32)
         if "size" in self.numbers:
-            self.base[np.abs(a.size[:, None] - b.size) < _SAME_SIZE] = 1
+            self.base[np.abs(a.size[:, None] - b.size) < _SIZE_TOLERANCE] = 1
             self.base *= self.same.get("architecture", 1)
         left, right = covariance._linear(a), covariance._linear(b)
         self.linear = {name: np.outer(left[name], right[name]) for name in left}
 
     def terms(self, parameters, slopes=None):
-        """The terms of the sum; `slopes` takes d log(product) / d log(1/l_g) for every field."""
+        """The terms of k by the name of their weight.
+
+        Parameters
+        ----------
+        parameters : dict, as in `Covariance`
+        slopes : dict, optional
+            Filled with d log(product) / d log(1/l_g) for every field g, (len(a), len(b)) each.
+        """
+        # Product of the factors of all fields, then the additive terms, each times its weight.
         card = None
         for factor in self._factors(parameters, slopes):
             card = factor if card is None else card * factor
@@ -187,18 +222,22 @@ class Distances:
         }
 
     def _factors(self, parameters, slopes):
+        """Yield exp(-d_g / l_g) for every field g, averaged where it is unknown."""
+        # Categories: 1 where they are the same, exp(-rate) where they differ.
         for name, same in self.same.items():
             rate = np.float32(parameters[name])
-            least = np.exp(-rate)
-            factor = least + (1 - least) * same
+            if_different = np.exp(-rate)
+            factor = if_different + (1 - if_different) * same
             if slopes is not None:
-                slopes[name] = -rate * least * (1 - same) / np.maximum(factor, 1e-30)
+                slopes[name] = -rate * if_different * (1 - same) / np.maximum(factor, 1e-30)
             yield factor
-        for name, far in self.far.items():
-            exponent = -np.float32(parameters[name]) * far
+        # Names: exp(-rate (1 - cosine)).
+        for name, distance in self.distances.items():
+            exponent = -np.float32(parameters[name]) * distance
             if slopes is not None:
                 slopes[name] = exponent
             yield np.exp(exponent)
+        # Size and date.
         for name, number in self.numbers.items():
             factor, slope = number.factor(np.float32(parameters[name]))
             if slopes is not None:
@@ -207,7 +246,15 @@ class Distances:
 
 
 class _Number:
-    """exp(-rate |x - y|), or of the root, averaged over the atoms where x or y is unknown."""
+    """The factor of a number, exp(-rate d), averaged over the atoms where x or y is unknown.
+
+    Parameters
+    ----------
+    x, y : (n,), (m,), NaN where unknown
+    atoms : (16,)
+    rooted : bool
+        Whether d is sqrt |x - y| rather than |x - y|.
+    """
 
     def __init__(self, x, y, atoms, *, rooted):
         self.unknown = np.flatnonzero(np.isnan(x)), np.flatnonzero(np.isnan(y))
@@ -215,25 +262,27 @@ class _Number:
         root = np.sqrt if rooted else np.asarray
         self.distance = root(np.abs(x[:, None] - y))
         self.to_atoms = root(np.abs(x[:, None] - atoms)), root(np.abs(y[:, None] - atoms))
-        self.among = root(np.abs(atoms[:, None] - atoms))
+        self.between_atoms = root(np.abs(atoms[:, None] - atoms))
 
     def factor(self, rate):
+        """The factor and its derivative by log(rate), divided by the factor, (n, m) each."""
         slope = -rate * self.distance
         factor = np.exp(slope)
         rows, columns = self.unknown
         if rows.size or columns.size:
-            (left, d_left), (right, d_right) = (
+            # Averages over one unknown number, then over two.
+            (of_x, d_of_x), (of_y, d_of_y) = (
                 _averaged(rate, part, axis=1) for part in self.to_atoms
             )
-            both, d_both = _averaged(rate, self.among, axis=None)
-            factor[rows], slope[rows] = right, d_right
-            factor[:, columns], slope[:, columns] = left[:, None], d_left[:, None]
-            factor[np.ix_(rows, columns)], slope[np.ix_(rows, columns)] = both, d_both
+            of_none, d_of_none = _averaged(rate, self.between_atoms, axis=None)
+            factor[rows], slope[rows] = of_y, d_of_y
+            factor[:, columns], slope[:, columns] = of_x[:, None], d_of_x[:, None]
+            factor[np.ix_(rows, columns)], slope[np.ix_(rows, columns)] = of_none, d_of_none
         return factor, slope
 
 
 def _averaged(rate, distance, *, axis):
-    """Mean of exp(-rate d), and its logarithmic slope."""
+    """Mean of exp(-rate d) over the atoms, and its derivative by log(rate) over itself."""
     exponent = -rate * distance
     value = np.exp(exponent)
     mean = value.mean(axis=axis)
@@ -241,24 +290,32 @@ def _averaged(rate, distance, *, axis):
 
 
 def learn(covariance, nodes, outputs, noise, *, seed, config=None):
-    r"""Parameters of highest marginal likelihood, the lineage share aside.
+    r"""Maximise the marginal likelihood over all parameters except the weight of lineage.
 
-    The outputs y_k ~ N(0, K + diag(noise)) are independent and share K:
+    The outputs y_k ~ N(0, K + N), N = diag(noise_k), are independent and share K:
 
-        log p = -1/2 sum_k [log |K + N| + y_k' (K + N)^-1 y_k]
+        log p = -1/2 sum_k [log |K + N| + y_k' (K + N)^-1 y_k]  (+ constant)
 
-    The logarithms of the parameters have N(log default, spread^2) as their prior.
+    (Rasmussen and Williams, 2006, 5.4.1). The prior of each log parameter is
+    N(log default, prior_std^2).
 
     Parameters
     ----------
     covariance : Covariance
     nodes : Descriptions (n)
-    outputs : (n, q)
-    noise : (n, q), what the responses leave open; outputs of which they tell less than a third
-        do not count
-    """
-    from scipy.optimize import minimize  # forecasts do without
+    outputs : (n, q), y
+    noise : (n, q)
+        Outputs of which the responses explain less than a third of the variance are not used.
+    seed : int, of the sample of models
+    config : LearningConfig, optional
 
+    Returns
+    -------
+    Covariance
+    """
+    from scipy.optimize import minimize  # imported here, as forecasts do not need it
+
+    # A random sample of models bounds the cost, O(n^3) for each evaluation.
     config = config or LearningConfig()
     rows = np.random.default_rng([seed, 3]).permutation(len(nodes))[: config.n_models]
     rows = np.sort(rows)
@@ -269,19 +326,22 @@ def learn(covariance, nodes, outputs, noise, *, seed, config=None):
     diagonal = np.arange(len(rows))
 
     def objective(logs):
+        """-log posterior / n and its gradient at these log parameters."""
         parameters = covariance.parameters | dict(zip(names, np.exp(logs), strict=True))
         slopes = {}
         terms = distances.terms(parameters, slopes)
         matrix = sum(terms.values()).astype(np.float64)
+        # -log p of each group of outputs, and its derivative by K,
+        # dL/dK = 1/2 sum_k [(K + N)^-1 - a_k a_k'] with a_k = (K + N)^-1 y_k.
         value, outer = 0.0, np.zeros_like(matrix)
-        for _, y, own in groups:
+        for _, y, group_noise in groups:
             full = matrix.copy()
-            full[diagonal, diagonal] += parameters["noise"] + own + LEAST_NOISE
+            full[diagonal, diagonal] += parameters["noise"] + group_noise + LEAST_NOISE
             precision, log_det = inverse(full)
             solved = precision @ y
             value += 0.5 * (y.shape[1] * log_det + np.sum(y * solved))
-            # dL/dK, then the chain rule: one pass over the matrix for every parameter.
             outer += 0.5 * (y.shape[1] * precision - solved @ solved.T)
+        # Chain rule: sum_uv dL/dK_uv dK_uv / d log parameter.
         outer32 = outer.astype(np.float32)
         inner = outer32 * terms["card and name"]
         slope = [
@@ -290,74 +350,90 @@ def learn(covariance, nodes, outputs, noise, *, seed, config=None):
             else np.vdot(outer32, terms[name])
             for name in names
         ]  # fmt: skip
-        away = (logs - start) / config.spread**2
-        penalty = 0.5 * np.sum(away * (logs - start))
+        # The normal prior of the log parameters.
+        prior_gradient = (logs - start) / config.prior_std**2
+        penalty = 0.5 * np.sum(prior_gradient * (logs - start))
         n = len(rows)
-        return (value + penalty) / n, (np.array(slope, np.float64) + away) / n
+        return (value + penalty) / n, (np.array(slope, np.float64) + prior_gradient) / n
 
-    found = minimize(
+    optimum = minimize(
         objective, start, jac=True, method="L-BFGS-B",
         bounds=[(log - 6, log + 6) for log in start],
         options={"maxiter": config.n_steps, "maxfun": config.n_steps},
     )  # fmt: skip
-    learned = dict(zip(names, np.exp(found.x).tolist(), strict=True))
+    learned = dict(zip(names, np.exp(optimum.x).tolist(), strict=True))
     return replace(covariance, parameters=covariance.parameters | learned)
 
 
 def choose_share(covariance, nodes, outputs, noise, weights, *, seed, config=None):
-    """The weight of lineage by the absolute errors of leave-one-out forecasts of children.
+    """Choose the weight of lineage by absolute leave-one-out errors of children.
 
-    A Gaussian likelihood fears the rare large jump, and trusts lineage too little for the many
-    near-copies; absolute errors do not.
+    Most children are close to their parents, and a few are far away. The few dominate a Gaussian
+    likelihood, which makes the weight too small for the many. Absolute errors are robust to them.
 
     Parameters
     ----------
     covariance, nodes, outputs, noise, seed : as in `learn`
-    weights : (q,), of the errors of the outputs
+    weights : (q,), of the errors of each output
+    config : LearningConfig, optional
+
+    Returns
+    -------
+    Covariance
     """
     config = config or LearningConfig()
-    # Models with relatives first, children among them.
+    # A random sample of models: those that share an ancestor with another model first.
     rng = np.random.default_rng([seed, 4])
     shared = np.asarray(nodes.ancestry.sum(axis=0)).ravel()
-    linked = (nodes.ancestry @ (shared > 1 + 1e-9)) > 0
+    has_relatives = (nodes.ancestry @ (shared > 1 + 1e-9)) > 0
     order = rng.permutation(len(nodes))
-    rows = np.sort(order[np.argsort(~linked[order], kind="stable")][: config.n_linked])
+    rows = np.sort(order[np.argsort(~has_relatives[order], kind="stable")][: config.n_linked])
     children = nodes.variance[rows] != 1
-    if children.sum() < config.fewest:
+    if children.sum() < config.min_children:
         return covariance
+    # K = others + weight * tree, as only the weight of lineage varies.
     terms = covariance.terms(nodes[rows], nodes[rows])
     tree = terms.pop("lineage") / covariance.parameters["lineage"]
     others = sum(terms.values()) + np.diag(
         np.full(len(rows), covariance.parameters["noise"] + LEAST_NOISE, np.float32)
     )
     groups = _groups(outputs[rows], noise[rows], config)
+    # Leave-one-out errors (P y)_u / P_uu with P = (K + N)^-1; uncertain outputs count less.
     losses = dict.fromkeys(config.shares, 0.0)
-    for share in config.shares:
-        matrix = (others + share * tree).astype(np.float64)
-        for columns, y, own in groups:
-            precision, _ = inverse(matrix + np.diag(own))
+    for weight in config.shares:
+        matrix = (others + weight * tree).astype(np.float64)
+        for columns, y, group_noise in groups:
+            precision, _ = inverse(matrix + np.diag(group_noise))
             errors = precision @ y / np.diagonal(precision)[:, None]
-            certain = (weights[columns] / (1 + own[:, None]))[children]
-            losses[share] += np.sum(certain * np.abs(errors[children]))
-    share = min(losses, key=losses.get)
-    return replace(covariance, parameters=covariance.parameters | {"lineage": share})
+            error_weights = (weights[columns] / (1 + group_noise[:, None]))[children]
+            losses[weight] += np.sum(error_weights * np.abs(errors[children]))
+    best = min(losses, key=losses.get)
+    return replace(covariance, parameters=covariance.parameters | {"lineage": best})
 
 
 def _groups(outputs, noise, config):
-    """Columns, values and noise of outputs about which the responses tell enough, a few groups.
+    """Groups of informative outputs as (columns, values, noise): (q_g,), (n, q_g), (n,).
 
-    Values have variance 1, what typical models leave open included: that is learned with the noise
-    that no model shares, and only what others leave open beyond it counts as known noise.
+    Values have variance 1. This includes the noise of the median model, which is learned as part of
+    the parameter "noise"; only noise in excess of the median counts as known.
+
+    Parameters
+    ----------
+    outputs, noise : (n, q)
+    config : LearningConfig
     """
-    share = 1 / (1 + noise)
-    mean = share.mean(axis=0)
-    enough = mean >= min(config.least_share, mean.max())
-    order = np.flatnonzero(enough)[np.argsort(-mean[enough], kind="stable")]
+    # Share of each output's variance that responses explain; the informative outputs by this share.
+    explained = 1 / (1 + noise)
+    mean = explained.mean(axis=0)
+    informative = mean >= min(config.least_share, mean.max())
+    order = np.flatnonzero(informative)[np.argsort(-mean[informative], kind="stable")]
     groups = []
     for columns in np.array_split(order, min(config.n_groups, len(order))):
-        own = share[:, columns].mean(axis=1)
-        y = outputs[:, columns] * share[:, columns] / own[:, None]
+        # All outputs of a group get its mean explained share; values are rescaled accordingly.
+        group_share = explained[:, columns].mean(axis=1)
+        y = outputs[:, columns] * explained[:, columns] / group_share[:, None]
         scale = np.maximum(y.std(axis=0), 1e-9)
-        more = np.maximum((1 - own) / own - np.median((1 - own) / own), 0)
-        groups.append((columns, y / scale, more / np.mean(scale**2)))
+        group_noise = (1 - group_share) / group_share
+        excess_noise = np.maximum(group_noise - np.median(group_noise), 0)
+        groups.append((columns, y / scale, excess_noise / np.mean(scale**2)))
     return groups
