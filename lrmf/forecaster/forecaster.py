@@ -58,7 +58,7 @@ class CrossFitConfig:
 
     Attributes
     ----------
-    fewest : int
+    min_models : int
         Models with enough responses that a number of revealed responses needs to be calibrated.
     most : int
         Models with relatives, and as many without, that are forecast as if they were new,
@@ -69,7 +69,7 @@ class CrossFitConfig:
         models used in the fit are too small: a second fit leaves these models out.
     """
 
-    fewest: int = 40
+    min_models: int = 40
     most: int = 400
     most_cells: int = 2_000_000
     enough_answers: int = 50
@@ -466,7 +466,7 @@ class Forecaster(Forecasts, Estimator):
         # Up to `most` of either group, fewer where a model has many cells.
         groups = [rng.permutation(rows[self.isolated_ == group]) for group in (False, True)]
         size = self._config.most_cells // self.responses_.shape[1]
-        size = np.clip(size, self._config.fewest, self._config.most)
+        size = np.clip(size, self._config.min_models, self._config.most)
         return np.sort(np.concatenate([group[:size] for group in groups]))
 
     def _cross_fitted(self, rows, model, describer):
@@ -503,7 +503,7 @@ class Forecaster(Forecasts, Estimator):
         n_left = seen.sum(axis=1)
         levels = [
             k for k in self.kind_.n_revealed_calibration
-            if (n_left > k).sum() >= self._config.fewest
+            if (n_left > k).sum() >= self._config.min_models
         ]  # fmt: skip
         shown = {k: reveal(given, place < k) for k in levels}
         if self.kind_ is ANSWERS and self.use_near_duplicates and chosen.size:
@@ -556,7 +556,10 @@ class Forecaster(Forecasts, Estimator):
         moved = (belief * self.model_.evidence(rows)).mean - belief.mean
         gram = self.model_.gram
         shift = np.stack(
-            [shrunken_mean(moved[isolated == g], gram, fewest=config.fewest) for g in (0, 1)]
+            [
+                shrunken_mean(moved[isolated == g], gram, min_models=config.min_models)
+                for g in (0, 1)
+            ]
         )
         errors = self._errors(belief.shift(shift[isolated]), rows, isolated)
         widening = np.maximum(coverage_scale(errors), 1.0)
