@@ -1,4 +1,4 @@
-"""Forecasts of a whole snapshot as files, and notes on models without evidence and odd parents."""
+"""Forecasts of a whole snapshot as files, and notes on models without evidence or parents."""
 
 from collections.abc import Iterator
 from difflib import get_close_matches
@@ -10,17 +10,25 @@ from tqdm import tqdm
 from ..data.lineage import Lineage
 
 _BLOCK = 256  # models forecast between two steps of the progress bar
-_SUSPECTS = 20  # parents whose spelling is looked at
+_N_SPELLINGS = 20  # unknown parents at most whose spelling is checked
 
 
 def forecast_snapshot(model, snapshot, matrix_file=None) -> pd.DataFrame:
     """Forecast every model on every benchmark, block by block.
 
-    Returns the rows of ``Forecaster.predict_scores`` with ids. The binary file, if any, takes the
-    expected responses of all models on all items, a float32 .npy matrix.
+    Parameters
+    ----------
+    model : Forecaster
+    snapshot : Snapshot
+    matrix_file : binary file, optional
+        The expected responses, float32 (n_models, n_items), are written to it as .npy.
+
+    Returns
+    -------
+    DataFrame : model_id and the columns of `Forecaster.predict_scores` except row
     """
     if matrix_file:
-        # Rows are appended, since a memory map turns a full disk into a bus error.
+        # Rows are appended: with a memory map, a full disk would end the process by a bus error.
         header = {"descr": "<f4", "fortran_order": False, "shape": snapshot.responses.shape}
         np.lib.format.write_array_header_1_0(matrix_file, header)
     blocks = []
@@ -37,13 +45,20 @@ def forecast_snapshot(model, snapshot, matrix_file=None) -> pd.DataFrame:
 
 
 def forecast_notes(scores: pd.DataFrame, lineage: Lineage, fitted) -> Iterator[str]:
-    """Yield a sentence on whatever those who read the forecasts of a snapshot should know."""
+    """Yield a sentence on each limitation of the forecasts of a snapshot.
+
+    Parameters
+    ----------
+    scores : DataFrame from `forecast_snapshot`
+    lineage : Lineage of the snapshot
+    fitted : Forecaster
+    """
     if not lineage.n_edges:
         yield "the snapshot has no lineage, so models are forecast without their relatives"
     yield from fitted.notes_
     n_observed = scores.groupby("model_id", sort=False)["n_observed"].sum()
 
-    # Models that neither have answers nor are connected to a model that has.
+    # Models without answers, and without a path of edges to a model that has answers.
     evaluated = np.zeros(lineage.n_nodes, dtype=bool)
     evaluated[: lineage.n_models] = n_observed > 0
     isolated = n_observed.index[lineage.hops_to(evaluated)[: lineage.n_models] < 0]
@@ -55,12 +70,12 @@ def forecast_notes(scores: pd.DataFrame, lineage: Lineage, fitted) -> Iterator[s
             f"relative and are forecast from {basis}: {names}"
         )
 
-    # Parents of models without answers, named by one edge only and almost like a known model.
+    # Parents that are not models, occur in one edge, and are spelled almost like a model.
     known = list(n_observed.index)
     edges = lineage.edges[["parent", "child"]]
     mentions = edges.stack().value_counts()
     is_suspect = edges["child"].map(n_observed).eq(0) & ~edges["parent"].isin(known)
     is_suspect &= edges["parent"].map(mentions).eq(1)
-    for parent, child in edges[is_suspect].head(_SUSPECTS).itertuples(index=False):
+    for parent, child in edges[is_suspect].head(_N_SPELLINGS).itertuples(index=False):
         for close in get_close_matches(parent, known, n=1, cutoff=0.9):
             yield f"the parent {parent} of {child} is not known; did you mean {close}?"
