@@ -261,7 +261,7 @@ def _items(forecaster):
 def _copies(forecaster):
     """The mixture of near-duplicates as it is before any answer of a new model is known."""
     copies = forecaster.near_duplicates_
-    found = copies and copies.mixture_weights.get((CONFIG.typical, False))
+    found = copies and copies.mixture_weights.get((CONFIG.zero_shot_level, False))
     if not found:
         return None
     shares, alone = found

@@ -1,4 +1,4 @@
-"""Near-duplicates of training models, which a Gaussian prior cannot describe: a mixture."""
+"""Near-duplicate mixture: a model may copy the answers of a training model."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,27 +21,27 @@ class NearDuplicateConfig:
     Attributes
     ----------
     noise : tuple of float
-        Shares e of a copy's answers that were redrawn.
+        Noise levels e: shares of a copy's answers that are redrawn.
     n_revealed : tuple of int
         Numbers of revealed answers for which mixture weights are learned.
     most_revealed : int
-        Revealed answers that weigh the candidates of a model, at most.
+        Maximum number of revealed answers of a model in the likelihood of its candidates.
     n_candidates : int
-        Training models that may have been copied, drawn at random if there are more.
+        Maximum number of training models that are candidates, drawn at random if there are more.
     n_kept : int
-        Candidates that a forecast averages.
+        Maximum number of candidates that a forecast averages over.
     n_cells : int
         Cells of a float32 working array.
     n_rounds : int
         Rounds of expectation maximisation.
     prior_count : float
-        Models in which each mixture component has been seen beforehand.
-    fewest : int
-        Models that mixture weights are learned from.
+        Pseudo-count of each mixture component.
+    min_models : int
+        Minimum number of models from which mixture weights are learned.
     lineage_answers : int
-        Answers that say about as much of a model as its lineage does.
-    typical : int
-        The number of answers whose mixture weights serve related models without any.
+        Number of answers with about as much information on a model as its lineage.
+    zero_shot_level : int
+        Number of answers whose mixture weights are used for related models without answers.
     """
 
     noise: tuple = (0.02, 0.05, 0.1, 0.2, 0.35)
@@ -52,9 +52,9 @@ class NearDuplicateConfig:
     n_cells: int = 4_000_000
     n_rounds: int = 30
     prior_count: float = 0.1
-    fewest: int = 20
+    min_models: int = 20
     lineage_answers: int = 20
-    typical: int = 20
+    zero_shot_level: int = 20
 
 
 CONFIG = NearDuplicateConfig()
@@ -62,28 +62,32 @@ NOISE = np.array(CONFIG.noise)
 
 
 class NearDuplicates:
-    r"""Mixture over the training models that a model may have been copied from.
+    r"""Mixture over the training models of which a model may be a near-duplicate.
 
-    Either its answers follow the forecast p_ui of LRMF, or they are those of a training model v,
-    each redrawn from p_ui with probability e:
+    Its answers follow the forecast p_ui of LRMF, or they are those of a training model v (a
+    candidate), each redrawn from p_ui with probability e:
 
         P(z_ui = 1 | v, e) = (1 - e) z_vi + e p_ui      (p_ui where v has no answer)
 
     Given the revealed answers O the weight of (v, e) is
 
-        w_ve  propto  share[relatedness of v, e] / n_kin  prod_{i in O} P(z_ui | v, e)
+        w_ve  propto  pi[r, e] / n_r  prod_{i in O} P(z_ui | v, e)
 
-    with n_kin the number of training models of that relatedness to u, and p_ui in it what LRMF
-    would have forecast as the answers came in (`forecast_in_turn`). Strangers that answered none of
-    the items in O have no weight. The shares (mixture weights)
-    are learned by expectation maximisation from training models that are forecast as if only few
-    of their answers were revealed. Answers are not independent given v, so the best shares depend
-    on how many are revealed: they are learned for each number in `NearDuplicateConfig.n_revealed`,
-    and for models with and without relatives.
+    with r the relatedness of v to u, n_r the number of candidates of that relatedness, and pi the
+    mixture weights; the weight of the base forecast is 1 - sum pi. In the likelihood p_ui is the
+    sequential forecast (`forecast_in_turn`). Candidates of another family without an answer to an
+    item of O get no weight.
+
+    The mixture weights are learned by expectation maximisation (Dempster et al., 1977) from
+    training models of which only few answers are revealed. Answers are not independent given v, so
+    the best weights depend on the number of revealed answers: they are learned for each number in
+    `NearDuplicateConfig.n_revealed`, for models with and without evaluated relatives.
 
     Parameters
     ----------
-    answers : uint8 (n_candidates, n_items), 0/1/255, of the training models that may be copied
+    answers : uint8 (n_candidates, n_items), 0/1/255, of the candidates
+    mixture_weights : dict of (n_revealed, isolated) to (weights, base weight), optional
+        Weights (n_relatedness, n_noise) and the weight of the base forecast.
     """
 
     def __init__(self, answers, mixture_weights=None):
@@ -97,89 +101,97 @@ class NearDuplicates:
 
     @property
     def block(self) -> int:
-        """Models that fit into one working array."""
+        """Number of models that fit into one working array."""
         return max(1, CONFIG.n_cells // (len(NOISE) * len(self.answers)))
 
-    def learn(self, n_revealed, kin, isolated, expected, revealed):
-        """Learn the shares from training models.
+    def learn(self, n_revealed, relatedness, isolated, expected, revealed):
+        """Learn the mixture weights for one number of revealed answers.
 
         Parameters
         ----------
         n_revealed : int
-            One of `NearDuplicateConfig.n_revealed`: so many answers are revealed.
-        kin : function of a slice, int8 (n, n_candidates), as in `Relatedness`
+            One of `NearDuplicateConfig.n_revealed`.
+        relatedness : function of a slice, int8 (n, n_candidates), as in `Relatedness`
         isolated : bool (n,), models without evaluated relatives
         expected : float32 (n_cells,), forecasts of the answers (`forecast_in_turn`)
         revealed : RevealedAnswers of the models
         """
-        # Mean likelihood ratio of the candidates of each relatedness, then their weights by EM.
+        # Mean likelihood ratio of the candidates of each relatedness, then the weights by EM.
         ratios = np.concatenate(
             [
-                _mean_by_relatedness(self._evidence(expected, revealed, block), kin(block))
+                _mean_by_relatedness(
+                    self._log_ratios(expected, revealed, block), relatedness(block)
+                )
                 for block in revealed.blocks(self.block)
             ]
         )
         for group in (False, True):
-            if (isolated == group).sum() >= CONFIG.fewest:
-                self.mixture_weights[n_revealed, group] = _maximise(ratios[isolated == group])
+            if (isolated == group).sum() >= CONFIG.min_models:
+                self.mixture_weights[n_revealed, group] = _learn_weights(ratios[isolated == group])
 
     def table(self):
-        """DataFrame of the shares: relatives, answers (known when learned), share by relatedness.
-
-        ``LRMF`` is the share of the forecast that copies nobody.
-        """
-        rows = [
-            {"relatives": "no" if isolated else "yes", "answers": n_revealed, "LRMF": alone}
-            | dict(zip(RELATEDNESS, share.sum(axis=1), strict=True))
-            for (n_revealed, isolated), (share, alone) in self.mixture_weights.items()
-        ]
-        return pd.DataFrame(rows, columns=["relatives", "answers", "LRMF", *RELATEDNESS])
-
-    def weights(self, kin, isolated, expected, revealed):
-        """Weights of the candidates given revealed answers.
-
-        Parameters
-        ----------
-        kin, isolated, expected, revealed : as in `learn`, of any models with any number of answers
+        """The mixture weights.
 
         Returns
         -------
-        CSR float32 (n, n_candidates) : (1 - e) w_ve summed over e, the largest of them in each row
+        DataFrame : relatives ("yes" or "no"), answers (number revealed), LRMF (weight of the base
+            forecast), and the weight of each relatedness, summed over noise levels
+        """
+        rows = [
+            {"relatives": "no" if isolated else "yes", "answers": n_revealed, "LRMF": base_weight}
+            | dict(zip(RELATEDNESS, weights.sum(axis=1), strict=True))
+            for (n_revealed, isolated), (weights, base_weight) in self.mixture_weights.items()
+        ]
+        return pd.DataFrame(rows, columns=["relatives", "answers", "LRMF", *RELATEDNESS])
+
+    def weights(self, relatedness, isolated, expected, revealed):
+        """Posterior weights of the candidates given the revealed answers.
+
+        Parameters
+        ----------
+        relatedness, isolated, expected, revealed : as in `learn`, for any number of answers
+
+        Returns
+        -------
+        CSR float32 (n, n_candidates)
+            sum_e (1 - e) w_ve, the `n_kept` largest in each row.
         """
         parts = [sparse.csr_array((0, len(self.answers)), dtype=np.float32)]
         for block in revealed.blocks(self.block):
-            ratio = self._evidence(expected, revealed, block)
-            shares, alone = self._shares(isolated[block], revealed.n_revealed[block])
-            parts.append(_normalised(ratio, kin(block), shares, alone))
+            ratio = self._log_ratios(expected, revealed, block)
+            priors = self._prior_weights(isolated[block], revealed.n_revealed[block])
+            parts.append(_posterior_weights(ratio, relatedness(block), *priors))
         return sparse.vstack(parts, format="csr")
 
-    def _shares(self, isolated, n_revealed):
-        """Shares (n, relatedness, noise) and of LRMF alone (n,) for so many revealed answers."""
+    def _prior_weights(self, isolated, n_revealed):
+        """Mixture weights (n, relatedness, noise) and base weights (n,) of each model."""
         # Weights learned at the number of revealed answers that is nearest in log(1 + n).
         nearest = np.abs(np.log1p(n_revealed)[:, None] - np.log1p(CONFIG.n_revealed)).argmin(axis=1)
-        shares, alone = (
-            np.zeros((len(isolated), len(RELATEDNESS), NOISE.size)),
-            np.ones(len(isolated)),
-        )
+        weights = np.zeros((len(isolated), len(RELATEDNESS), NOISE.size))
+        base_weight = np.ones(len(isolated))
         for row, (level, group) in enumerate(zip(nearest, isolated, strict=True)):
             if n_revealed[row] == 0:
                 if group:
-                    continue  # nothing at all speaks for any candidate
-                level = CONFIG.n_revealed.index(CONFIG.typical)
-            if found := self.mixture_weights.get((CONFIG.n_revealed[level], bool(group))):
-                shares[row], alone[row] = found
-        return shares, alone
+                    continue  # without answers and relatives there is no evidence for a candidate
+                level = CONFIG.n_revealed.index(CONFIG.zero_shot_level)
+            if learned := self.mixture_weights.get((CONFIG.n_revealed[level], bool(group))):
+                weights[row], base_weight[row] = learned
+        return weights, base_weight
 
     def blend(self, weights, forecast, items=slice(None)):
-        """Forecast of the mixture: the candidates' answers, and `forecast` for the rest.
+        """Forecast of the mixture, sum_v w_uv z_vi + (1 - sum_v w_uv) p_ui.
 
         Parameters
         ----------
         weights : CSR (n, n_candidates), from `weights`
-        forecast : float32 (n, n_columns), of LRMF given the revealed answers
+        forecast : float32 (n, n_columns), p, of LRMF given the revealed answers
         items : the columns
+
+        Returns
+        -------
+        float32 (n, n_columns)
         """
-        # Only the candidates that have weight in some row are read.
+        # Read only candidates with weight in some row.
         used, place = np.unique(weights.indices, return_inverse=True)
         if not used.size:
             return forecast
@@ -191,8 +203,9 @@ class NearDuplicates:
         kernels.mix_answers(weights.indptr, place.ravel(), weights.data, answers, forecast, mixed)
         return mixed
 
-    def _evidence(self, expected, revealed, block):
-        """Log-likelihood ratios to LRMF alone (n, noise, n_candidates)."""
+    def _log_ratios(self, expected, revealed, block):
+        """Log-likelihood ratios of (v, e) to the base forecast, float32 (n, noise, candidates)."""
+        # Probability of each revealed answer under the base forecast.
         cells = revealed.cells[block]
         expected = expected[revealed.cells.indptr[block.start] :][: cells.nnz]
         is_right = cells.data == 1
@@ -202,18 +215,15 @@ class NearDuplicates:
         if_right = np.where(is_right[:, None], same, other).astype(np.float32)
         if_wrong = np.where(is_right[:, None], other, same).astype(np.float32)
         if cells.shape[0] == 1:
-            theirs = self.answers[:, cells.indices].T
-            return (if_right.T @ (theirs == 1) + if_wrong.T @ (theirs == 0))[None]
-        shape = cells.shape[0], NOISE.size, len(self.answers)
-        if not cells.nnz:
-            return np.zeros(shape, np.float32)
-        ratio = np.empty(shape, np.float32)
+            answers = self.answers[:, cells.indices].T
+            return (if_right.T @ (answers == 1) + if_wrong.T @ (answers == 0))[None]
+        ratio = np.empty((cells.shape[0], NOISE.size, len(self.answers)), np.float32)
         kernels.weigh_answers(cells.indptr, cells.indices, if_right, if_wrong, self._by_item, ratio)
         return ratio
 
 
 class Relatedness:
-    """How the candidates are related to models: index into `RELATEDNESS`, -1 for itself.
+    """Relatedness of candidates to models: index into `RELATEDNESS`, -1 for the model itself.
 
     Parameters
     ----------
@@ -223,41 +233,43 @@ class Relatedness:
 
     def __init__(self, lineage, candidates):
         self.lineage, self.candidates = lineage, candidates
+        # Nodes within one step of each other, themselves included.
         step = lineage.adjacency.astype(bool).astype(np.int32)
         self._step = (step + sparse.eye_array(step.shape[0], dtype=np.int32)).tocsr()
         self._near = self._step[:, candidates].tocsr()
 
     def of(self, rows):
-        """int8 (n, n_candidates) of nodes."""
-        kin = self._kin(self.lineage.families[rows][:, None], self._step[rows])
-        kin[rows[:, None] == self.candidates] = -1
-        return kin
+        """Relatedness, int8 (n, n_candidates), to the nodes `rows`."""
+        relatedness = self._classify(self.lineage.families[rows][:, None], self._step[rows])
+        relatedness[rows[:, None] == self.candidates] = -1
+        return relatedness
 
     def of_leaf(self, parents):
-        """int8 (1, n_candidates) of a new child of these nodes."""
+        """Relatedness, int8 (1, n_candidates), to a new child of the nodes `parents`."""
         families = self.lineage.families[parents] if len(parents) else np.array([-1])
         links = np.zeros((1, self._step.shape[0]), np.int32)
         links[0, parents] = 1
-        return self._kin(families, sparse.csr_array(links))
+        return self._classify(families, sparse.csr_array(links))
 
-    def _kin(self, families, links):
-        # From the widest circle to the narrowest, so that the closest one stays.
+    def _classify(self, families, links):
+        """Relatedness from the families (n, n_families) and the nodes within one step, sparse."""
+        # From family over two steps to one step, so that the closest relation overwrites others.
         family = self.lineage.families[self.candidates]
-        kin = (families[..., None] == family).any(axis=-2).astype(np.int8)
-        kin = np.broadcast_to(kin, (links.shape[0], kin.shape[-1])).copy()
-        for kind, near in ((2, links @ self._near), (3, links[:, self.candidates])):
+        relatedness = (families[..., None] == family).any(axis=-2).astype(np.int8)
+        relatedness = np.broadcast_to(relatedness, (links.shape[0], family.size)).copy()
+        for degree, near in ((2, links @ self._near), (3, links[:, self.candidates])):
             cells = near.tocoo()
-            kin[cells.row, cells.col] = kind
-        return kin
+            relatedness[cells.row, cells.col] = degree
+        return relatedness
 
 
 class RevealedAnswers:
-    """The revealed answers of some models, or an even sample of them if there are very many.
+    """The revealed answers of some models; of very many answers an evenly spaced sample.
 
     Attributes
     ----------
-    n_revealed : int (n,), how many are revealed
-    cells : CSR (n, n_items) of the answers that weigh the candidates
+    n_revealed : int (n,), number of revealed answers
+    cells : CSR (n, n_items) of the answers, at most `most_revealed` in each row
 
     Parameters
     ----------
@@ -267,11 +279,11 @@ class RevealedAnswers:
     def __init__(self, revealed):
         known = compress(revealed)
         self.n_revealed = np.diff(known.indptr)
-        # Of very many answers an even sample, in the order of the items.
+        # Keep k of the n answers of a row: the j-th where floor(j k / n) increases.
         count = np.repeat(self.n_revealed, self.n_revealed)
-        place = np.arange(known.nnz) - np.repeat(known.indptr[:-1], self.n_revealed)
-        wanted = np.minimum(count, CONFIG.most_revealed)
-        kept = (place + 1) * wanted // count > place * wanted // count
+        rank = np.arange(known.nnz) - np.repeat(known.indptr[:-1], self.n_revealed)
+        n_kept = np.minimum(count, CONFIG.most_revealed)
+        kept = (rank + 1) * n_kept // count > rank * n_kept // count
         pointers = np.concatenate(
             [[0], np.cumsum(np.minimum(self.n_revealed, CONFIG.most_revealed))]
         )
@@ -280,92 +292,121 @@ class RevealedAnswers:
         )
 
     def blocks(self, size):
-        """Slices of at most so many models."""
-        return [slice(top, top + size) for top in range(0, len(self.n_revealed), size)]
+        """Slices of at most `size` models."""
+        return [slice(start, start + size) for start in range(0, len(self.n_revealed), size)]
 
 
 def forecast_in_turn(before, left_out, revealed):
-    r"""Forecasts of the revealed answers, as of one who learns from each of them in turn.
+    r"""Approximate sequential forecasts: each revealed answer given the ones before it.
 
-    What n answers say for a candidate depends on how well LRMF would have forecast them one after
-    another: the first from lineage, the last from all others. With n0 answers worth as much as
-    lineage, the j-th is forecast with a share 1 / (1 + j / n0) of the former, so that on average
+    The likelihood of n answers under the base forecast is a product of sequential forecasts: the
+    first answer from lineage, the last given all others. If n0 answers have as much information as
+    lineage, the j-th forecast depends on lineage with a weight of 1 / (1 + j / n0), so on average
 
         log P_i = a log P_i(before) + (1 - a) log P_i(given all others),  a = log(1 + n/n0) n0/n
 
     Parameters
     ----------
-    before, left_out : float32 (n_cells,), expected answers without and with all other answers
+    before, left_out : float32 (n_cells,)
+        Expected answers before any answer, and given all other answers.
     revealed : RevealedAnswers
 
     Returns
     -------
-    float32 (n_cells,)
+    float32 (n_cells,), expected answers
     """
+    # The weight a of each answer, by the number of answers of its model.
     n = np.maximum(revealed.n_revealed, 1).astype(np.float32)
-    share = np.log1p(n / CONFIG.lineage_answers) * CONFIG.lineage_answers / n
-    share = np.repeat(share, np.diff(revealed.cells.indptr))
+    weight = np.log1p(n / CONFIG.lineage_answers) * CONFIG.lineage_answers / n
+    weight = np.repeat(weight, np.diff(revealed.cells.indptr))
     is_right = revealed.cells.data == 1
     first, last = (np.clip(np.where(is_right, p, 1 - p), 1e-4, 1) for p in (before, left_out))
-    # Geometric mean of the chances of the first and of the last answer.
-    chance = first**share * last ** (1 - share)
+    # Weighted geometric mean of the two probabilities of the answer.
+    chance = first**weight * last ** (1 - weight)
     return np.where(is_right, chance, 1 - chance)
 
 
-def _normalised(ratio, kin, shares, alone):
-    """Weights of the candidates (n, n_candidates), the small ones dropped."""
-    # log weight = log share - log number of such candidates + log likelihood ratio.
-    number = [np.maximum((kin == kind).sum(axis=1), 1) for kind in range(len(RELATEDNESS))]
-    log_prior = np.full((len(kin), NOISE.size, len(RELATEDNESS) + 1), -np.inf, np.float32)
+def _posterior_weights(ratio, relatedness, weights, base_weight):
+    """Posterior weights of the candidates, CSR (n, n_candidates), the smallest dropped.
+
+    Parameters
+    ----------
+    ratio : float32 (n, noise, n_candidates), log-likelihood ratios; overwritten
+    relatedness : int8 (n, n_candidates)
+    weights, base_weight : (n, relatedness, noise), (n,), mixture weights
+    """
+    # log w_ve = log pi[r, e] - log n_r + log-likelihood ratio; -inf for the model itself.
+    number = [np.maximum((relatedness == r).sum(axis=1), 1) for r in range(len(RELATEDNESS))]
+    log_prior = np.full((len(relatedness), NOISE.size, len(RELATEDNESS) + 1), -np.inf, np.float32)
     with np.errstate(divide="ignore"):
-        log_prior[..., :-1] = np.log(shares / np.stack(number, axis=1)[..., None]).swapaxes(1, 2)
-    # Nothing speaks for strangers without an answer in common: their share is that of LRMF alone.
-    is_silent = (kin == 0) & (ratio == 0).all(axis=1)
-    share = is_silent.sum(axis=1) / number[0]
-    alone = alone + share * shares[:, 0].sum(axis=1)
+        log_prior[..., :-1] = np.log(weights / np.stack(number, axis=1)[..., None]).swapaxes(1, 2)
+    # Without a common item there is no evidence for a candidate of another family: its prior
+    # weight goes to the base forecast.
+    is_unsupported = (relatedness == 0) & (ratio == 0).all(axis=1)
+    unsupported_share = is_unsupported.sum(axis=1) / number[0]
+    base_weight = base_weight + unsupported_share * weights[:, 0].sum(axis=1)
     log_weight = ratio
-    log_weight += np.take_along_axis(log_prior, kin[:, None].astype(np.intp), axis=2)
-    np.copyto(log_weight, -np.inf, where=is_silent[:, None])
-    # Normalised together with the weight of LRMF alone, in a stable way.
-    top = np.maximum(log_weight.max(axis=(1, 2)), np.log(alone))
-    log_weight -= top[:, None, None].astype(np.float32)
+    log_weight += np.take_along_axis(log_prior, relatedness[:, None].astype(np.intp), axis=2)
+    np.copyto(log_weight, -np.inf, where=is_unsupported[:, None])
+    # Normalise together with the base weight; subtracting the maximum avoids overflow.
+    maximum = np.maximum(log_weight.max(axis=(1, 2)), np.log(base_weight))
+    log_weight -= maximum[:, None, None].astype(np.float32)
     weight = np.exp(log_weight, out=log_weight)
-    total = weight.sum(axis=(1, 2)) + alone * np.exp(-top)
+    total = weight.sum(axis=(1, 2)) + base_weight * np.exp(-maximum)
+    # A copy with noise e keeps a share 1 - e of the candidate's answers.
     weight = np.einsum("nev,e->nv", weight, 1 - NOISE) / total[:, None]
-    # The small ones are dropped, their weight goes to those kept.
+    # Drop the smallest weights and rescale the rest to the same sum.
     if weight.shape[1] > CONFIG.n_kept:
-        least = -np.partition(-weight, CONFIG.n_kept - 1, axis=1)[:, [CONFIG.n_kept - 1]]
-        kept = np.where(weight >= least, weight, 0)
+        threshold = -np.partition(-weight, CONFIG.n_kept - 1, axis=1)[:, [CONFIG.n_kept - 1]]
+        kept = np.where(weight >= threshold, weight, 0)
         weight = kept * (weight.sum(axis=1) / np.maximum(kept.sum(axis=1), 1e-30))[:, None]
     return sparse.csr_array(weight.astype(np.float32))
 
 
-def _maximise(log_mean):
-    """Mixture weights (relatedness, noise), and of LRMF alone, of highest likelihood (by EM)."""
+def _learn_weights(log_mean):
+    """Mixture weights (relatedness, noise) and the base weight of highest likelihood, by EM.
+
+    Parameters
+    ----------
+    log_mean : (n, relatedness, noise), from `_mean_by_relatedness`
+    """
+    # Likelihoods of all components, up to a factor for each model that avoids overflow.
     shift = np.maximum(log_mean.max(axis=(1, 2)), 0)
-    likelihood, alone = np.exp(log_mean - shift[:, None, None]), np.exp(-shift)
-    share, own = np.full(log_mean.shape[1:], 0.5 / log_mean[0].size), 0.5
-    # E step: responsibilities. M step: their sums, with a prior count.
+    likelihood, base_likelihood = np.exp(log_mean - shift[:, None, None]), np.exp(-shift)
+    weights, base_weight = np.full(log_mean.shape[1:], 0.5 / log_mean[0].size), 0.5
     for _ in range(CONFIG.n_rounds):
-        joint = share * likelihood
-        total = joint.sum(axis=(1, 2)) + own * alone
-        share = (joint / total[:, None, None]).sum(axis=0) + CONFIG.prior_count
-        own = (own * alone / total).sum() + 1.0
-        size = share.sum() + own
-        share, own = share / size, own / size
-    return share, own
+        # E step: responsibilities. M step: their sums plus pseudo-counts, normalised.
+        joint = weights * likelihood
+        total = joint.sum(axis=(1, 2)) + base_weight * base_likelihood
+        weights = (joint / total[:, None, None]).sum(axis=0) + CONFIG.prior_count
+        base_weight = (base_weight * base_likelihood / total).sum() + 1.0
+        normaliser = weights.sum() + base_weight
+        weights, base_weight = weights / normaliser, base_weight / normaliser
+    return weights, base_weight
 
 
-def _mean_by_relatedness(ratio, kin):
-    """Log mean likelihood ratio of the candidates of each relatedness (n, relatedness, noise)."""
+def _mean_by_relatedness(ratio, relatedness):
+    """Log of the mean likelihood ratio over the candidates of each relatedness.
+
+    Parameters
+    ----------
+    ratio : (n, noise, n_candidates), log-likelihood ratios
+    relatedness : int8 (n, n_candidates)
+
+    Returns
+    -------
+    (n, relatedness, noise)
+    """
     parts = []
-    for kind in range(len(RELATEDNESS)):
-        member = (kin == kind)[:, None]
+    for degree in range(len(RELATEDNESS)):
+        member = (relatedness == degree)[:, None]
         number = member.sum(axis=2)
-        # Log-sum-exp over the candidates.
-        top = np.where(member, ratio, -np.inf).max(axis=2)
-        top = np.where(number > 0, top, 0)
-        total = np.where(member, np.exp(np.minimum(ratio - top[..., None], 0)), 0).sum(axis=2)
+        # Log-sum-exp over the candidates, less log of their number.
+        maximum = np.where(member, ratio, -np.inf).max(axis=2)
+        maximum = np.where(number > 0, maximum, 0)
+        terms = np.where(member, np.exp(np.minimum(ratio - maximum[..., None], 0)), 0)
+        total = terms.sum(axis=2)
         with np.errstate(divide="ignore"):
-            parts.append(np.where(number > 0, top + np.log(total / np.maximum(number, 1)), -np.inf))
+            mean = maximum + np.log(total / np.maximum(number, 1))
+        parts.append(np.where(number > 0, mean, -np.inf))
     return np.stack(parts, axis=1)
