@@ -1,4 +1,4 @@
-"""A fit on disk: everything that forecasting needs as .npz, without pickle, with a checksum."""
+"""Saving and loading a fit: arrays in an .npz file with a checksum, without pickle."""
 
 import hashlib
 import json
@@ -27,13 +27,19 @@ _HEADER = "header"
 
 
 class SavedFitError(ValueError):
-    """A file that holds no fit, or one of other items; the message names it and the way out."""
+    """A file is not a readable fit, or is a fit of other items; the message names the remedy."""
 
 
 def save_fit(file: BinaryIO, fitted) -> None:
-    """Write a fitted `Forecaster` to an open binary file; equal fits give equal bytes."""
+    """Write a fitted `Forecaster` to an open binary file; equal fits give equal bytes.
+
+    Parameters
+    ----------
+    file : binary file, open for writing
+    fitted : Forecaster
+    """
     arrays, header = {}, {"version": VERSION, "parameters": fitted.get_params()}
-    # What the models of the fit are: ids, cards, edges, responses.
+    # The models of the fit: ids and cards.
     describer, prior = fitted.prior_.describer, fitted.prior_
     n_trained = describer.n_evaluated
     arrays["model_id"] = np.array(describer.ids, str)
@@ -46,13 +52,14 @@ def save_fit(file: BinaryIO, fitted) -> None:
             pd.to_numeric(column, errors="coerce").to_numpy(float) if is_number
             else levels(column).to_numpy(str)
         )  # fmt: skip
+    # Lineage, responses, scores, and the evidence of the responses about the states.
     for name in EDGE_COLUMNS:
         arrays[f"edge_{name}"] = fitted.trained_edges_[name].to_numpy(str)
     arrays["responses"] = np.asarray(fitted.trained_responses_)
     arrays["scores"] = fitted.trained_scores_
     arrays["evidence_precision"] = pack(fitted.evidence_.precision)
     arrays["evidence_information"] = fitted.evidence_.information
-    # The stages.
+    # Items, and the state prior with its Gaussian process.
     arrays |= {f"items_{name}": array for name, array in fitted.model_.to_arrays().items()}
     arrays |= {f"prior_{name}": getattr(prior, name) for name in prior.array_names}
     header["covariance"], header["reach"] = prior.covariance_.parameters, prior.reach
@@ -63,6 +70,7 @@ def save_fit(file: BinaryIO, fitted) -> None:
         if group.precision is not None:
             arrays[f"group_{number}"] = pack(group.precision[None])[0]
             arrays[f"solved_{number}"] = group.solved
+    # N-grams and words of the names: vocabulary, weights, and the rows of the models (CSR).
     for name, terms in describer.terms.items():
         rows = getattr(describer.nodes, name)
         arrays |= {
@@ -70,11 +78,13 @@ def save_fit(file: BinaryIO, fitted) -> None:
             f"{name}_data": rows.data, f"{name}_indices": rows.indices,
             f"{name}_indptr": rows.indptr,
         }  # fmt: skip
+    # Mixture weights of near-duplicates, with the base weight last.
     if fitted.near_duplicates_ is not None:
         header["copies"] = []
-        for (level, isolated), (shares, alone) in fitted.near_duplicates_.mixture_weights.items():
-            arrays[f"copies_{len(header['copies'])}"] = np.append(shares.ravel(), alone)
-            header["copies"].append([level, isolated, list(shares.shape)])
+        for (level, isolated), weights in fitted.near_duplicates_.mixture_weights.items():
+            arrays[f"copies_{len(header['copies'])}"] = np.append(weights[0].ravel(), weights[1])
+            header["copies"].append([level, isolated, list(weights[0].shape)])
+    # Interval calibration and temporal drift.
     for name in ("n_revealed", "unexplained", "scale"):
         arrays[f"calibration_{name}"] = getattr(fitted.calibration_, name)
     drift = fitted.drift_
@@ -85,30 +95,42 @@ def save_fit(file: BinaryIO, fitted) -> None:
 
 
 def load_fit(path: str | os.PathLike, forecaster_class):
-    """The fitted `Forecaster` of a file from `save_fit`; its rows are the models of the fit.
+    """Load the fitted `Forecaster` of a file from `save_fit`; its rows are the models of the fit.
+
+    Parameters
+    ----------
+    path : path
+    forecaster_class : type, `Forecaster`
 
     Raises
     ------
     SavedFitError
-        Whatever the file holds: nothing in it is executed or trusted.
+        If the file cannot be read, is damaged, or is of another version. Nothing in it is executed.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             return _restored(dict(archive), forecaster_class)
-    # Foreign and damaged files make the parsers raise nearly anything, from EOFError to TypeError.
+    # The parsers raise many kinds of errors for damaged files, from EOFError to TypeError.
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
             problem = f"cannot be read ({error.strerror}); check the path"
         else:
             reason = " ".join(str(error).split())[:100] or type(error).__name__
-            if "pickle" in reason:  # NumPy goes on to advise loading it all the same
+            if "pickle" in reason:  # NumPy's message advises to allow pickle
                 reason = "it is no archive of plain arrays"
             problem = f"is damaged, or not from this version's `lrmf fit` ({reason}); fit it anew"
         raise SavedFitError(f"{path}: {problem}") from error
 
 
 def check_items(path: str | os.PathLike, fitted, items: pd.DataFrame) -> None:
-    """Refuse a fit of other items than a snapshot's, with a SavedFitError that names the first."""
+    """Raise a SavedFitError that names the first item in which a fit and a snapshot differ.
+
+    Parameters
+    ----------
+    path : path of the fit, for the message
+    fitted : Forecaster
+    items : DataFrame, the items table of the snapshot
+    """
     for column in ("item_id", "benchmark", "n_trials"):
         pairs = zip_longest(fitted.items_[column], items[column])
         for number, (there, here) in enumerate(pairs):
@@ -120,6 +142,7 @@ def check_items(path: str | os.PathLike, fitted, items: pd.DataFrame) -> None:
 
 
 def _restored(arrays, forecaster_class):
+    """The fitted `Forecaster` from the arrays of `save_fit`."""
     header = json.loads(str(arrays.pop(_HEADER)))
     if header["version"] != VERSION:
         raise ValueError(f"it has version {header['version']}, this program reads {VERSION}")
@@ -127,7 +150,7 @@ def _restored(arrays, forecaster_class):
         raise ValueError("its checksum does not match")
     fitted = forecaster_class(**header["parameters"])
     fitted._set_items(LRMF.from_arrays(_part(arrays, "items_")))
-    # The models of the fit, described as they were.
+    # Ids, lineage and cards of the models, and their descriptions from these.
     ids, n_trained = arrays["model_id"].astype(object), header["n_evaluated"]
     edges = pd.DataFrame({name: arrays[f"edge_{name}"].astype(object) for name in EDGE_COLUMNS})
     table = pd.DataFrame({"model_id": ids})
@@ -141,6 +164,7 @@ def _restored(arrays, forecaster_class):
             name: _terms(split, names, _part(arrays, f"{name}_")) for name, split in SPLITS.items()
         },
     )  # fmt: skip
+    # The state prior, with its process conditioned on the saved outputs.
     prior = StatePrior(seed=fitted.seed)
     for name, array in _part(arrays, "prior_").items():
         setattr(prior, name, array)
@@ -155,6 +179,7 @@ def _restored(arrays, forecaster_class):
     ]  # fmt: skip
     prior.condition(covariance, arrays["process_outputs"], arrays["process_noise"], solved=solved)
     fitted.prior_ = prior
+    # Evidence, calibration, drift, and the training data.
     information = arrays["evidence_information"]
     precision = unpack(arrays["evidence_precision"], information.shape[1])
     fitted.evidence_ = Gaussians(precision, information)
@@ -162,11 +187,12 @@ def _restored(arrays, forecaster_class):
     fitted.drift_ = TemporalDrift(*header["drift"], arrays["drift_shift"], arrays["drift_widening"])
     fitted.trained_ids_, fitted.trained_edges_ = ids[:n_trained], edges
     fitted.trained_responses_, fitted.trained_scores_ = arrays["responses"], arrays["scores"]
+    # Mixture weights of near-duplicates, the base weight last.
     if "copies" in header:
         weights = {}
         for number, (level, isolated, shape) in enumerate(header["copies"]):
-            *shares, alone = arrays[f"copies_{number}"]
-            weights[level, isolated] = np.array(shares).reshape(shape), alone
+            *mixture, base_weight = arrays[f"copies_{number}"]
+            weights[level, isolated] = np.array(mixture).reshape(shape), base_weight
         fitted.near_duplicates_ = NearDuplicates(arrays["responses"], weights)
     fitted._attach(
         arrays["responses"],
@@ -177,17 +203,19 @@ def _restored(arrays, forecaster_class):
 
 
 def _terms(split, names, arrays):
-    """`Terms` with the rows of the names that they were fitted to."""
+    """`Terms` with the rows of the names to which they were fitted."""
     shape = len(names), max(1, len(arrays["vocabulary"]))
     rows = sparse.csr_array((arrays["data"], arrays["indices"], arrays["indptr"]), shape=shape)
     return Terms(split, arrays["vocabulary"], arrays["weights"], rows, names)
 
 
 def _part(arrays, prefix):
+    """The arrays whose names begin with `prefix`, by the rest of the name."""
     return {k.removeprefix(prefix): v for k, v in arrays.items() if k.startswith(prefix)}
 
 
 def _checksum(arrays):
+    """SHA-256 of names, types, shapes and contents of the arrays."""
     digest = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])
