@@ -26,8 +26,6 @@ class NearDuplicateConfig:
         Numbers of revealed answers for which mixture weights are learned.
     most_revealed : int
         Maximum number of revealed answers of a model in the likelihood of its candidates.
-    n_candidates : int
-        Maximum number of training models that are candidates, drawn at random if there are more.
     n_kept : int
         Maximum number of candidates that a forecast averages over.
     n_cells : int
@@ -47,7 +45,6 @@ class NearDuplicateConfig:
     noise: tuple = (0.02, 0.05, 0.1, 0.2, 0.35)
     n_revealed: tuple = ANSWERS.n_revealed_calibration[1:]
     most_revealed: int = 256
-    n_candidates: int = 10_000
     n_kept: int = 32
     n_cells: int = 4_000_000
     n_rounds: int = 30
