@@ -90,7 +90,7 @@ def answer(new, *, name=None, parents=(), relation=None, notes=(), level=0.9):
     mean, lower, upper = new.mean_score(level=level)
     evaluated, basis = list(fit.trained_ids_), new.explanation
     rows = {parent: evaluated.index(parent) for parent in parents if parent in set(evaluated)}
-    kin = fit._kin(np.zeros(1, int))[0]
+    kin = fit._relatedness_to(np.zeros(1, int))[0]
     nearest = [
         {"model_id": evaluated[row], "related": _HOW[RELATEDNESS[kin[row]]],
          "scores": _scores(fit, row)}
@@ -138,7 +138,7 @@ def _plain(values):
 
 def _notes(new, parents, rows, frame):
     fit = new.forecasts
-    known = fit._kinship.lineage.node_ids
+    known = fit._relatedness.lineage.node_ids
     in_tree = set(known)
     for parent in parents:
         if parent not in in_tree:

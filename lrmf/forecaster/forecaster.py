@@ -1,4 +1,4 @@
-"""The Forecaster: one prior over model states from lineage, cards and names, then answers."""
+"""The Forecaster: a prior over model states from lineage, cards and names, updated by answers."""
 
 import copy
 from dataclasses import dataclass
@@ -48,25 +48,25 @@ from .new_model import NewModel
 from .saved_fit import load_fit, save_fit
 from .state_prior import StatePrior
 
-_PER_FACTOR = 15  # models or items that a factor needs
-_AT_ONCE = 5000  # rows up to which all beliefs are kept
+_MODELS_PER_FACTOR = 15  # minimum number of evaluated models, and of items, for each factor
+_N_CACHED = 5000  # number of rows up to which their leave-one-out priors are cached
 
 
 @dataclass(frozen=True)
 class CrossFitConfig:
-    """Which training models the mixture of near-duplicates and the calibration learn from.
+    """Constants of cross-fitting, from which near-duplicates and calibration are learned.
 
     Attributes
     ----------
     min_models : int
-        Models with enough responses that a number of revealed responses needs to be calibrated.
+        Minimum number of models with more responses than are revealed, for each number revealed.
     most : int
-        Models with relatives, and as many without, that are forecast as if they were new,
+        Maximum number of models with evaluated relatives, and of models without, in the sample.
     most_cells : int
-        or as many as have this number of cells.
+        Maximum number of cells of either group.
     enough_answers : int
-        Answers per parameter of an item. With fewer, item parameters overfit, and residuals of
-        models used in the fit are too small: a second fit leaves these models out.
+        Answers per item parameter below which item parameters overfit, so that residuals of models
+        used in the fit are too small. A second fit then leaves the sampled models out.
     """
 
     min_models: int = 40
@@ -76,23 +76,27 @@ class CrossFitConfig:
 
 
 class Forecaster(Forecasts, Estimator):
-    """The best forecast of a model from its lineage, its card, its name and the answers known.
+    """Forecast of a model from its lineage, card and name, and from its answers, if any.
 
-    In stages, each an object that is fitted and then called: `LRMF` gives the items and what each
-    model's responses say of its state; `StatePrior`, one Gaussian process over lineage, card and
-    name, forecasts the states of models without responses; answers are folded in; `NearDuplicates`
-    mixes in the answers of models that this one may be a copy of; `IntervalCalibration` makes
-    intervals cover; `TemporalDrift` moves forecasts of later models. Nothing is learned from a
-    response that a forecast is scored on.
+    The stages are objects that are fitted and then called:
+
+    1. `LRMF` fits the items, and gives the evidence of each model's responses about its state.
+    2. `StatePrior`, a Gaussian process over lineage, card and name, gives the prior of a state.
+    3. The likelihood folds in revealed answers.
+    4. `NearDuplicates` mixes in the answers of models of which this one may be a copy.
+    5. `IntervalCalibration` scales standard deviations so that intervals have nominal coverage.
+    6. `TemporalDrift` shifts and widens forecasts of later models.
+
+    No stage is learned from responses that its forecasts are compared with.
 
     Parameters
     ----------
     rank, lineage_strength : optional
-        Parameters of `LRMF`; None is the default for the kind of responses, and of answers no
-        more than one factor for every 15 evaluated models or items.
+        Parameters of `LRMF`. None is the default for the kind of responses; for answers the rank is
+        then at most one factor for every 15 evaluated models and for every 15 items.
     use_lineage, use_cards, use_names, use_near_duplicates : bool
-        Leave an ingredient out: the family tree, the fields of cards (dates still tell later
-        models), names and organizations, near-duplicates.
+        Whether to use the lineage, the fields of cards (dates mark later models in any case), names
+        and organizations, and near-duplicates.
     n_threads : int, optional
     seed : int
 
@@ -103,7 +107,8 @@ class Forecaster(Forecasts, Estimator):
     near_duplicates_ : NearDuplicates or None
     calibration_ : IntervalCalibration
     drift_ : TemporalDrift
-    notes_ : list of str, what is not believed of the models to forecast
+    notes_ : list of str
+        Warnings on the models to forecast, such as implausible sizes and unknown parents.
 
     Examples
     --------
@@ -149,49 +154,72 @@ class Forecaster(Forecasts, Estimator):
         self.seed = seed
 
     def fit(self, responses, lineage, *, items=None, models=None):
-        """Learn everything from the models that have responses; arguments as in `LRMF.fit`."""
-        # Bad input is refused before anything is fitted.
+        """Fit all stages to the models that have responses.
+
+        Parameters
+        ----------
+        responses, lineage, items, models : as in `LRMF.fit`
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError
+            If the data are not valid, or no response is observed.
+        """
+        # Check all input before the first stage is fitted.
         responses = unmasked(responses)
         LRMF(seed=self.seed, n_threads=self.n_threads).check(responses, lineage, items)
-        lineage = self._known(lineage)
+        lineage = self._used_lineage(lineage)
         rng = np.random.default_rng([self.seed, 11])
         evaluated = has_responses(responses)
         if not evaluated.any():
             raise ValueError("responses has no observed cell; there is nothing to learn from")
         with threads(self.n_threads):
+            # Descriptions of all models, the evaluated ones among them.
             describer = Describer(self._shown(models), lineage, evaluated, use_names=self.use_names)
             training = responses if evaluated.all() else responses[evaluated]
             self.trained_edges_ = lineage.edges
             self.trained_ids_ = np.array(describer.ids[: describer.n_evaluated], dtype=object)
-            # Items are fitted without the models that nobody has evaluated.
+            # Fit the items to the evaluated models and their ancestors.
             is_above = lineage.edges["child"].isin(describer.above)
             among = Lineage.from_edges(lineage.edges[is_above], self.trained_ids_)
             table = None if models is None else models[evaluated].reset_index(drop=True)
             model = LRMF(**self._parameters(responses)).fit(training, among, items=items)
             self._set_items(model)
+            # Fit the prior of the states to the evidence of the responses.
             self.prior_ = StatePrior(seed=self.seed).fit(model.evidence_, model.gram, describer)
             self.trained_responses_, self.evidence_ = training, model.evidence_
             blocks = (block for _, block in row_blocks(training, bytes_per_cell=8))
             self.trained_scores_ = np.concatenate(
                 [self.scores_.actual(block, observed(block)) for block in blocks]
             )
-            self._attach(training, among, table)
-            self._learn(model, describer, rng, table)
+            # Learn near-duplicates, calibration and drift with the training models as rows, then
+            # take all models as rows.
+            self._set_rows(training, among, table)
+            self._learn_from_training_models(model, describer, rng, table)
             if not evaluated.all():
-                self._attach(responses, lineage, models)
+                self._set_rows(responses, lineage, models)
         return self
 
     def adapt(self, responses, lineage, *, models=None):
-        """The same fit for the models of another snapshot with the same items; learns nothing.
+        """The same fit with the models of another snapshot as rows; no stage is fitted again.
 
         Parameters
         ----------
         responses, lineage, models : as in `fit`, over the same items in the same order
-            The responses are those that each model's own forecast is given.
+            Forecasts of a model use its responses.
 
         Returns
         -------
         Forecaster
+
+        Raises
+        ------
+        ValueError
+            If the data are not valid, or the items or the kind of responses differ.
         """
         check_is_fitted(self)
         responses = unmasked(responses)
@@ -204,16 +232,16 @@ class Forecaster(Forecasts, Estimator):
             )
         new = copy.copy(self)
         with threads(self.n_threads):
-            new._attach(responses, self._known(lineage), models)
+            new._set_rows(responses, self._used_lineage(lineage), models)
         return new
 
     def fold_in(self, *, parents=(), card=None, answers=None):
-        """Forecast a model nobody has evaluated, as if it had a row in the snapshot.
+        """Forecast a new model, as if it were a row of the snapshot.
 
         Parameters
         ----------
         parents : sequence of ids or (id, relation)
-            Evaluated or not. One that nobody has heard of says nothing, and a note says so.
+            Evaluated or not. A parent that is not in the lineage is ignored, with a note.
         card : mapping, optional
             Columns of a models table: model_id, params_b, architecture, created_at ...
         answers : mapping of item_id to response, optional
@@ -235,13 +263,13 @@ class Forecaster(Forecasts, Estimator):
         new.responses_ = revealed_row(answers or {}, self.columns_, self.responses_.dtype)
         new.n_threads = 1
         with threads(1):
-            new._attach_leaves([card], [parents if self.use_lineage else []])
-            new._belief_of(np.zeros(1, int))  # once for all updates
+            new._set_new_rows([card], [parents if self.use_lineage else []])
+            new._prior_of(np.zeros(1, int))  # caches the prior for all updates
         known = pd.Index(self.trained_ids_).get_indexer([parent for parent, _ in parents])
         return NewModel(new, known[known >= 0])
 
     def fold_in_each(self, parents, cards=None):
-        """Forecasts of models without responses, each as `fold_in` makes it, all at once.
+        """Forecast several new models without responses, each as by `fold_in`.
 
         Parameters
         ----------
@@ -253,15 +281,15 @@ class Forecaster(Forecasts, Estimator):
         Forecasts : a row for each model
         """
         check_is_fitted(self)
-        parents = [read_parents(own) for own in parents]
+        parents = [read_parents(model_parents) for model_parents in parents]
         new = copy.copy(self)
         kind = kind_of(self.responses_)
         shape = len(parents), self.responses_.shape[1]
         new.responses_ = np.full(shape, kind.missing, self.responses_.dtype)
-        # Ids tell the models apart; no model is of this organization, and the names are empty.
+        # Distinct ids, whose organization is that of no model, and whose names are empty.
         cards = cards or [{"model_id": f"new model {n}/"} for n in range(len(parents))]
         with threads(self.n_threads):
-            new._attach_leaves(cards, parents if self.use_lineage else [[] for _ in parents])
+            new._set_new_rows(cards, parents if self.use_lineage else [[] for _ in parents])
         return new
 
     def plan_merges(self, candidates=None, n_parents=2, *, objective="mean", top=20, size=None):
@@ -270,54 +298,62 @@ class Forecaster(Forecasts, Estimator):
         return plan_merges(self, candidates, n_parents, objective=objective, top=top, size=size)
 
     def explain(self, rows=None):
-        """What the forecasts of some models without own responses rest on; see `explain`.
+        """What the forecasts of some models without their own responses are based on.
+
+        Parameters
+        ----------
+        rows : int array, optional, all models by default
 
         Returns
         -------
-        DataFrame : row, nearest, relatedness, lineage, card_and_name, extrapolates
+        DataFrame : row, nearest, relatedness, lineage, card_and_name (see
+            `lrmf.forecaster.explanation.explain`), extrapolates (far from all evaluated models, or
+            a forecast above every score of the fit)
         """
+        # Forecasts without responses that are above the best score of the fit.
         rows = self._check_request(rows)
         blank = reveal(self.responses_[rows], False)
         scores = self.predict_scores(rows, revealed=blank)["score"].to_numpy()
         above = (scores.reshape(len(rows), -1) > np.nanmax(self.trained_scores_, axis=0)).any(1)
+        # Training models and other models, in blocks.
         place, parts = self.place_[rows], []
-        for own in (np.flatnonzero(place >= 0), np.flatnonzero(place < 0)):
-            for part in np.array_split(own, -(-own.size // BLOCK)) if own.size else ():
+        for group in (np.flatnonzero(place >= 0), np.flatnonzero(place < 0)):
+            for part in np.array_split(group, -(-group.size // BLOCK)) if group.size else ():
                 described = (
                     self.prior_.nodes[place[part]] if place[part[0]] >= 0
-                    else self.prior_.filled(self.other_[self._number[rows[part]]])
+                    else self.prior_.filled(self.other_[self._other_row[rows[part]]])
                 )  # fmt: skip
-                found = explain(self.prior_, described, self._kin(rows[part]))
-                parts.append(pd.DataFrame(found, index=part))
-        found = pd.concat(parts).sort_index()
-        found["nearest"] = [", ".join(self.trained_ids_[near]) for near in found["nearest"]]
-        return found.assign(row=rows, extrapolates=found.pop("is_far") | above)
+                explained = explain(self.prior_, described, self._relatedness_to(rows[part]))
+                parts.append(pd.DataFrame(explained, index=part))
+        frame = pd.concat(parts).sort_index()
+        frame["nearest"] = [", ".join(self.trained_ids_[near]) for near in frame["nearest"]]
+        return frame.assign(row=rows, extrapolates=frame.pop("is_far") | above)
 
     def save(self, path):
-        """Write everything that forecasting needs to a .npz file: no pickle, with a checksum."""
+        """Write the fit to an .npz file with a checksum, without pickle."""
         check_is_fitted(self)
         with output(Path(path)) as file:
             save_fit(file, self)
 
     @classmethod
     def load(cls, path):
-        """The fit of a file from `save`; its rows are the models of the fit.
+        """Load the fit of a file from `save`; its rows are the models of the fit.
 
         Raises
         ------
         SavedFitError
-            If the file is damaged, of another version, or no fit.
+            If the file is damaged, of another version, or not a fit.
         """
         return load_fit(path, cls)
 
     @property
     def reads_cards(self):
-        """Whether model cards have any part in the forecasts."""
+        """Whether forecasts depend on model cards."""
         return bool({"size", "type", "architecture"} & set(self.prior_.covariance_.parameters))
 
     @property
     def chosen_(self):
-        """The parameters learned from the responses: weights, inverse lengths and noise."""
+        """The learned parameters of the covariance: weights, inverse lengths and noise."""
         parameters = self.prior_.covariance_.parameters
         return {name: float(f"{value:.3g}") for name, value in parameters.items()}
 
@@ -327,27 +363,29 @@ class Forecaster(Forecasts, Estimator):
         return self.model_.stats_ | {"covariance": self.chosen_}
 
     def _parameters(self, responses):
+        """Parameters of `LRMF`: the given ones, and the defaults for the kind of responses."""
         given = {"rank": self.rank, "lineage_strength": self.lineage_strength}
         given = {name: value for name, value in given.items() if value is not None}
         parameters = LIKELIHOODS[kind_of(responses)].defaults | {"use_features": False} | given
         if self.rank is None and kind_of(responses) is ANSWERS:
-            # Few answers determine few factors.
+            # Few models or items determine few factors.
             smaller = min(has_responses(responses).sum(), responses.shape[1])
-            parameters["rank"] = min(parameters["rank"], max(1, smaller // _PER_FACTOR))
+            parameters["rank"] = min(parameters["rank"], max(1, smaller // _MODELS_PER_FACTOR))
         parameters["rank"] = min(parameters["rank"], responses.shape[1])
         return parameters | {"seed": self.seed, "n_threads": self.n_threads}
 
-    def _known(self, lineage):
+    def _used_lineage(self, lineage):
+        """The lineage, without its edges if `use_lineage` is False."""
         return lineage if self.use_lineage else lineage.drop_edges(np.ones(lineage.n_edges, bool))
 
     def _shown(self, models):
-        """The models table, if cards are to be read."""
+        """The models table, or None if `use_cards` is False."""
         return models if self.use_cards else None
 
     def _set_items(self, model):
+        """Take the fitted items of `model`, before near-duplicates and drift are learned."""
         self.model_, self.likelihood_, self.scores_ = model, model.likelihood_, model.scores_
         self.items_, self.kind_ = model.items_, model.kind_
-        # Column by item_id, or by its own number if the fit had no items table.
         self.columns_ = column_of(self.items_, len(self.likelihood_.loadings))
         self.item_ids_ = list(self.columns_)
         self.near_duplicates_ = None
@@ -355,105 +393,130 @@ class Forecaster(Forecasts, Estimator):
             self.likelihood_.loadings.shape[1], len(self.scores_.names)
         )
 
-    # Rows: the models that forecasts are asked of.
+    # Rows: the models to forecast.
 
-    def _attach(self, responses, lineage, models):
-        """Take these models as the rows, those of the fit among them by their ids."""
-        self.responses_, self._beliefs = responses, None
+    def _set_rows(self, responses, lineage, models):
+        """Take these models as the rows. Models of the fit are recognised by their ids."""
+        # Position of each row among the training models, -1 for other models.
+        self.responses_, self._cached_priors = responses, None
         ids = lineage.node_ids[: lineage.n_models]
         self.place_ = pd.Index(self.trained_ids_).get_indexer(ids)
-        # The lineage of the rows and of the fit, the rows first, then the rest of the fit.
+        # The lineage of rows and fit together: first the rows, then the other training models.
         edges = pd.concat([lineage.edges, self.trained_edges_]).drop_duplicates(["parent", "child"])
         rest = self.trained_ids_[~pd.Index(self.trained_ids_).isin(ids)]
         self.lineage_ = Lineage.from_edges(edges, [*ids, *rest])
         is_trained = np.concatenate([self.place_ >= 0, np.ones(len(rest), bool)])
         self.isolated_ = lacks_evaluated_relatives(self.lineage_, is_trained, np.arange(len(ids)))
-        # Descriptions of the rows that the fit does not know.
+        # Descriptions of the rows that are not training models.
         table = pd.DataFrame({"model_id": ids}) if models is None else models
         self.later_ = self.drift_.is_later(table)
         others = np.flatnonzero(self.place_ < 0)
         self.other_, self.notes_ = None, []
         if others.size:
-            shown = table if self.use_cards else table[["model_id"]]
+            fields = table if self.use_cards else table[["model_id"]]
             self.other_, self.notes_ = self.prior_.describer.describe(
-                shown.iloc[others], self.lineage_.edges
+                fields.iloc[others], self.lineage_.edges
             )
-        # Rows whose responses are those that the fit knows.
+        # Rows with the same responses as in the fit, whose evidence is known.
         self._is_unchanged = self.place_ >= 0
         if responses is not self.trained_responses_:
             for row in np.flatnonzero(self._is_unchanged):
                 known = self.trained_responses_[self.place_[row]]
                 self._is_unchanged[row] = np.array_equal(responses[row], known, equal_nan=True)
-        self._number = np.full(len(ids), -1)
-        self._number[others] = np.arange(others.size)
+        self._other_row = np.full(len(ids), -1)
+        self._other_row[others] = np.arange(others.size)
         candidates = pd.Index(self.lineage_.node_ids).get_indexer(self.trained_ids_)
-        self._kinship = Relatedness(self.lineage_, candidates)
+        self._relatedness = Relatedness(self.lineage_, candidates)
 
-    def _attach_leaves(self, cards, parents):
-        """Take new models as the rows: their cards, and pairs (id, relation) of each."""
+    def _set_new_rows(self, cards, parents):
+        """Take new models as the rows.
+
+        Parameters
+        ----------
+        cards : sequence of mappings, with model_id
+        parents : sequence of lists of (id, relation)
+        """
+        # Edges from the parents that are nodes of the lineage.
         table = pd.DataFrame(cards)
-        shown = table if self.use_cards else table[["model_id"]]
-        kinship = self._kinship
-        known = pd.Index(kinship.lineage.node_ids)
-        nodes = [known.get_indexer([parent for parent, _ in own]) for own in parents]
+        fields = table if self.use_cards else table[["model_id"]]
+        known = pd.Index(self._relatedness.lineage.node_ids)
+        nodes = [known.get_indexer([parent for parent, _ in pairs]) for pairs in parents]
         edges = [
             (parent, name, relation)
-            for name, own, places in zip(table["model_id"], parents, nodes, strict=True)
-            for (parent, relation), node in zip(own, places, strict=True) if node >= 0
+            for name, pairs, found in zip(table["model_id"], parents, nodes, strict=True)
+            for (parent, relation), node in zip(pairs, found, strict=True) if node >= 0
         ]  # fmt: skip
+        # Descriptions of the new models; none has responses of the fit.
         n = len(table)
-        self.place_, self._number, self._beliefs = np.full(n, -1), np.arange(n), None
+        self.place_, self._other_row, self._cached_priors = np.full(n, -1), np.arange(n), None
         self._is_unchanged = np.zeros(n, bool)
-        other, self.notes_ = self.prior_.describer.describe(shown, edges)
+        other, self.notes_ = self.prior_.describer.describe(fields, edges)
         self.other_ = self.prior_.filled(other)
         self.later_ = self.drift_.is_later(table)
         unknown = [
-            parent for own, places in zip(parents, nodes, strict=True)
-            for (parent, _), node in zip(own, places, strict=True) if node < 0
+            parent for pairs, found in zip(parents, nodes, strict=True)
+            for (parent, _), node in zip(pairs, found, strict=True) if node < 0
         ]  # fmt: skip
         self.notes_ += [
             f"the parent {parent} is not known; the forecast goes on without it"
             for parent in dict.fromkeys(unknown)
         ]
-        kin = np.concatenate([kinship.of_leaf(places[places >= 0]) for places in nodes])
-        self._kin = lambda rows: kin[rows]
-        self.isolated_ = ~(kin > 0).any(axis=1)
+        # Relatedness to the training models, which replaces that of rows in the lineage.
+        relatedness = np.concatenate(
+            [self._relatedness.of_leaf(found[found >= 0]) for found in nodes]
+        )
+        self._relatedness_to = lambda rows: relatedness[rows]
+        self.isolated_ = ~(relatedness > 0).any(axis=1)
 
-    def _kin(self, rows):
-        return self._kinship.of(rows)
+    def _relatedness_to(self, rows):
+        """Relatedness of the training models to the rows, int8 (n, n_trained)."""
+        return self._relatedness.of(rows)
 
-    def _belief_of(self, rows):
-        """Beliefs about the rows' states without their own responses."""
-        if self._beliefs is None and len(self.place_) <= _AT_ONCE:
-            self._beliefs = self._beliefs_of(np.arange(len(self.place_)))
-        belief = self._beliefs_of(rows) if self._beliefs is None else self._beliefs[rows]
-        return belief.shift(self._offset(rows))
+    def _prior_of(self, rows):
+        """Leave-one-out priors of the rows' states, shifted by temporal drift."""
+        # Up to 5,000 rows are computed once and cached.
+        if self._cached_priors is None and len(self.place_) <= _N_CACHED:
+            self._cached_priors = self._leave_one_out_priors(np.arange(len(self.place_)))
+        prior = (
+            self._leave_one_out_priors(rows)
+            if self._cached_priors is None
+            else self._cached_priors[rows]
+        )
+        return prior.shift(self._drift_shift(rows))
 
-    def _offset(self, rows):
-        """Later models are moved by what the latest training models had over their forecasts."""
+    def _drift_shift(self, rows):
+        """Shift (n, p) of the rows' states by temporal drift, 0 for models that are not later."""
         return self.drift_.shift[self.isolated_[rows].astype(int)] * self.later_[rows, None]
 
-    def _beliefs_of(self, rows):
-        place, number = self.place_[rows], self._number[rows]
-        p = self.likelihood_.loadings.shape[1]
-        belief = Gaussians(np.empty((len(rows), p, p)), np.empty((len(rows), p)))
+    def _leave_one_out_priors(self, rows):
+        """Leave-one-out priors of training models, priors of other models, Gaussians (n)."""
+        place, other_row = self.place_[rows], self._other_row[rows]
         is_trained = place >= 0
-        for own, forecast in (
+        return self._combined(
+            len(rows),
             (is_trained, lambda: self.prior_.leave_one_out(place[is_trained])),
-            (~is_trained, lambda: self.prior_.forecast(self.other_[number[~is_trained]])),
-        ):
-            if own.any():
-                part = forecast()
-                belief.precision[own], belief.information[own] = part.precision, part.information
-        return belief
+            (~is_trained, lambda: self.prior_.forecast(self.other_[other_row[~is_trained]])),
+        )
+
+    def _combined(self, n, *parts):
+        """Gaussians (n) from (mask, function that returns the Gaussians of these rows) pairs."""
+        p = self.likelihood_.loadings.shape[1]
+        combined = Gaussians(np.empty((n, p, p)), np.empty((n, p)))
+        for mask, compute in parts:
+            if mask.any():
+                part = compute()
+                combined.precision[mask] = part.precision
+                combined.information[mask] = part.information
+        return combined
 
     # Learning from training models that are forecast as if they were new.
 
-    def _learn(self, model, describer, rng, models):
+    def _learn_from_training_models(self, model, describer, rng, models):
+        """Learn near-duplicates, interval calibration and temporal drift."""
         rows = self._choose(rng)
-        # Near-duplicates and intervals are learned from models forecast as if they were new.
+        # The first two are learned from models that are forecast as if they were new.
         cross_fitted = self._cross_fitted(rows, model, describer)
-        cross_fitted._learn_few_shot(rows, rng)
+        cross_fitted._learn_from_revealed(rows, rng)
         self.calibration_ = cross_fitted.calibration_
         if cross_fitted.near_duplicates_ is not None:
             weights = cross_fitted.near_duplicates_.mixture_weights
@@ -461,9 +524,9 @@ class Forecaster(Forecasts, Estimator):
         self._learn_drift(models)
 
     def _choose(self, rng):
-        """Training models with and without relatives, for cross-fitting."""
+        """A sample of training models with and without evaluated relatives, for cross-fitting."""
         rows = np.arange(len(self.responses_))
-        # Up to `most` of either group, fewer where a model has many cells.
+        # Up to `most` of either group, fewer if there are many items.
         groups = [rng.permutation(rows[self.isolated_ == group]) for group in (False, True)]
         size = self._config.most_cells // self.responses_.shape[1]
         size = np.clip(size, self._config.min_models, self._config.most)
@@ -473,15 +536,15 @@ class Forecaster(Forecasts, Estimator):
         """A forecaster whose items were fitted without these models' answers (cross-fitting).
 
         Item parameters overfit when items have few answers, so residuals of models used in the fit
-        are too small. With many answers the effect is small, and this forecaster will do, as it
-        must where too few models would be left to fit items to.
+        are too small. With many answers the effect is small, and `self` is returned; so it is if no
+        more than half of the models would remain to fit the items to.
         """
-        # Answers per parameter of an item decide whether overfitting matters.
+        # The number of answers per item parameter decides whether overfitting matters.
         n_answers = observed_counts(self.responses_).sum() / self.responses_.shape[1]
         is_few = n_answers < self._config.enough_answers * (model.rank + 1)
         if not (self.kind_ is ANSWERS and is_few and 2 * rows.size < len(self.responses_)):
             return self
-        # Items without these models' answers, then states of all models given these items.
+        # Fit items without these models' answers, then states of all models given these items.
         among = model.lineage_
         other = LRMF(**model.get_params())
         other.fit(without(self.responses_, rows), among, items=self.items_)
@@ -491,33 +554,40 @@ class Forecaster(Forecasts, Estimator):
         new.evidence_ = other.evidence_
         new.prior_ = StatePrior(covariance=self.prior_.covariance_, seed=self.seed)
         new.prior_.fit(other.evidence_, other.gram, describer)
-        new._beliefs = None
+        new._cached_priors = None
         return new
 
-    def _learn_few_shot(self, chosen, rng):
-        """Forecast these models as if few of their responses were known; learn from it."""
+    def _learn_from_revealed(self, chosen, rng):
+        """Learn near-duplicates and calibration with few of these models' responses revealed."""
         given = self.responses_[chosen]
-        seen = observed(given)
-        place = random_places(seen, rng)
-        # Numbers of revealed responses that enough models can spare.
-        n_left = seen.sum(axis=1)
+        is_observed = observed(given)
+        # A random order of each model's responses, of which the first k are revealed.
+        order = random_places(is_observed, rng)
+        # Numbers k for which enough models have more responses than k.
+        n_observed = is_observed.sum(axis=1)
         levels = [
             k for k in self.kind_.n_revealed_calibration
-            if (n_left > k).sum() >= self._config.min_models
+            if (n_observed > k).sum() >= self._config.min_models
         ]  # fmt: skip
-        shown = {k: reveal(given, place < k) for k in levels}
+        revealed = {k: reveal(given, order < k) for k in levels}
         if self.kind_ is ANSWERS and self.use_near_duplicates and chosen.size:
             self.near_duplicates_ = NearDuplicates(self.responses_)
             for k in CONFIG.n_revealed:
-                if k in shown:
-                    answers = RevealedAnswers(shown[k])
-                    # Expected answers as they would have been when each one came in.
-                    expected = self._in_turn(chosen, self._states(chosen, shown[k]), answers)
+                if k in revealed:
+                    # Mixture weights from the likelihood of the revealed answers.
+                    answers = RevealedAnswers(revealed[k])
+                    states = self._states(chosen, revealed[k])
+                    expected = self._sequential_forecasts(chosen, states, answers)
                     self.near_duplicates_.learn(
-                        k, self._kin_of(chosen), self.isolated_[chosen], expected, answers
+                        k,
+                        self._relatedness_of_block(chosen),
+                        self.isolated_[chosen],
+                        expected,
+                        answers,
                     )
-        shown = {0: reveal(given, False)} | shown
-        forecasts = {k: self._scored(chosen, given, revealed) for k, revealed in shown.items()}
+        # Calibration from forecasts of the responses that are not revealed, k = 0 included.
+        revealed = {0: reveal(given, False)} | revealed
+        forecasts = {k: self._scored(chosen, given, part) for k, part in revealed.items()}
         self.calibration_ = IntervalCalibration.fit(forecasts, single=self.kind_ is ANSWERS)
 
     def _scored(self, rows, given, revealed):
@@ -537,76 +607,79 @@ class Forecaster(Forecasts, Estimator):
         )
 
     def _learn_drift(self, models):
-        """Shift and widen forecasts of later models by the errors on the latest training models.
+        """Learn shift and widening of later models from an out-of-time split.
 
-        The latest fifth is forecast from the earlier models, the items as fitted.
+        The latest fifth of the training models is forecast from the earlier ones. The items are
+        those of the fit.
         """
         # Without enough dates there is no drift.
         config = DriftConfig()
-        found = late_models(models, np.ones(len(self.responses_), bool), config)
-        if found is None:
+        split = late_models(models, np.ones(len(self.responses_), bool), config)
+        if split is None:
             return
-        late, column, later_than = found
+        late, column, later_than = split
         rows = np.flatnonzero(late)
-        belief = self.prior_.leave_set_out(rows)
-        # What the latest models' own responses move their states by, given the earlier models.
+        prior = self.prior_.leave_set_out(rows)
         is_trained = np.zeros(self.lineage_.n_models, bool)
         is_trained[: len(late)] = ~late
         isolated = lacks_evaluated_relatives(self.lineage_, is_trained, rows).astype(int)
-        moved = (belief * self.model_.evidence(rows)).mean - belief.mean
-        gram = self.model_.gram
-        shift = np.stack(
-            [
-                shrunken_mean(moved[isolated == g], gram, min_models=config.min_models)
-                for g in (0, 1)
-            ]
-        )
-        errors = self._errors(belief.shift(shift[isolated]), rows, isolated)
+        # Shift: mean of (posterior mean - prior mean) in either group, shrunk towards 0.
+        offsets = (prior * self.model_.evidence(rows)).mean - prior.mean
+        groups = [offsets[isolated == group] for group in (0, 1)]
+        gram, min_models = self.model_.gram, config.min_models
+        shift = np.stack([shrunken_mean(part, gram, min_models=min_models) for part in groups])
+        # Widening: factor at which calibrated intervals of the shifted forecasts cover the errors.
+        errors = self._errors(prior.shift(shift[isolated]), rows, isolated)
         widening = np.maximum(coverage_scale(errors), 1.0)
         self.drift_ = TemporalDrift(column, later_than, shift, widening)
         self.later_ = self.drift_.is_later(models)
 
-    def _errors(self, belief, rows, isolated):
-        """Errors of zero-shot forecasts of these models' scores in calibrated deviations."""
+    def _errors(self, prior, rows, isolated):
+        """Standardised errors of zero-shot score forecasts, after calibration, (n, n_benchmarks).
+
+        Parameters
+        ----------
+        prior : Gaussians (n), states of these models
+        rows : int (n,)
+        isolated : int (n,), 1 for models without evaluated relatives
+        """
         unexplained = self.calibration_.unexplained[0, isolated]
         errors = [
             self.scores_.errors(
-                self.likelihood_, belief[part], self.responses_[rows[part]],
+                self.likelihood_, prior[part], self.responses_[rows[part]],
                 unexplained=unexplained[part],
             )
             for part in np.array_split(np.arange(rows.size), -(-rows.size // BLOCK))
         ]  # fmt: skip
         return np.concatenate(errors) / self.calibration_.scale[0, isolated]
 
-    # What `Forecasts` asks of a subclass.
+    # The methods that `Forecasts` requires of a subclass.
 
-    def _in_turn(self, rows, states, answers):
-        """Expected answers, each given some of the others: what candidates compete with."""
+    def _sequential_forecasts(self, rows, states, answers):
+        """Sequential forecasts (n_cells,) of revealed answers, as in `forecast_in_turn`."""
         if not answers.cells.nnz:
             return np.zeros(0, np.float32)
-        # Before any answer, and given all others.
-        before = self.likelihood_.forecast_at(self._belief_of(rows), answers.cells)
+        before = self.likelihood_.forecast_at(self._prior_of(rows), answers.cells)
         left_out = self.likelihood_.left_out(states, answers.cells)
         return forecast_in_turn(before, left_out, answers)
 
     def _states(self, rows, revealed):
-        belief = self._belief_of(rows)
+        """Posterior of the rows' states given their own responses, or only the revealed ones."""
+        prior = self._prior_of(rows)
         given = self.responses_[rows] if revealed is None else revealed
-        states = Gaussians(belief.precision.copy(), belief.information.copy())
-        # What the fit has made of a model's responses, or what is revealed, if anything.
+        # Prior times the evidence of the fit for unchanged responses; fold in others, if any.
         is_kept = self._is_unchanged[rows] if revealed is None else np.zeros(len(rows), bool)
         is_new = ~is_kept & observed(given).any(axis=1)
-        for own, update in (
-            (is_kept, lambda: belief[is_kept] * self.evidence_[self.place_[rows[is_kept]]]),
-            (is_new, lambda: self.likelihood_.fold_in(belief[is_new], given[is_new])),
-        ):
-            if own.any():
-                part = update()
-                states.precision[own], states.information[own] = part.precision, part.information
-        return states
+        return self._combined(
+            len(rows),
+            (is_kept, lambda: prior[is_kept] * self.evidence_[self.place_[rows[is_kept]]]),
+            (is_new, lambda: self.likelihood_.fold_in(prior[is_new], given[is_new])),
+            (~is_kept & ~is_new, lambda: prior[~is_kept & ~is_new]),
+        )
 
     def _refined(self, rows, revealed, states, expected, items):
-        # Own training answers, or only the revealed ones; nothing is left to learn where all are.
+        """Expected responses blended with the answers of near-duplicates."""
+        # Models with all responses revealed have nothing to forecast.
         given = self.responses_[rows] if revealed is None else revealed
         part = np.flatnonzero(~observed(given).all(axis=1))
         if self.near_duplicates_ is None or not part.size:
@@ -617,17 +690,19 @@ class Forecaster(Forecasts, Estimator):
         return refined
 
     def _candidate_weights(self, rows, states, given):
-        """Weights of the models that these may be near-duplicates of, given their answers."""
+        """Posterior weights of the training models of which these may be near-duplicates."""
         answers = RevealedAnswers(given)
-        in_turn = self._in_turn(rows, states, answers)
+        expected = self._sequential_forecasts(rows, states, answers)
         return self.near_duplicates_.weights(
-            self._kin_of(rows), self.isolated_[rows], in_turn, answers
+            self._relatedness_of_block(rows), self.isolated_[rows], expected, answers
         )
 
-    def _kin_of(self, rows):
-        return lambda block: self._kin(rows[block])
+    def _relatedness_of_block(self, rows):
+        """Function of a slice of the rows, their relatedness to the training models."""
+        return lambda block: self._relatedness_to(rows[block])
 
     def _calibrated(self, score, deviation, rows, given, share=1.0):
+        """Calibrated standard deviations, those of later models widened."""
         isolated = self.isolated_[rows]
         deviation = self.calibration_(score, deviation, observed_counts(given), isolated, share)
         return deviation * np.where(self.later_[rows][:, None], self.drift_.widening, 1.0)

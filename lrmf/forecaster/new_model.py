@@ -105,7 +105,7 @@ class NewModel(prediction.NewModel):
         lower, upper = interval(score, deviation, level)
         best = _best(fit.trained_scores_[self.parents])
         better = chance_above(score, deviation, best)
-        related = np.isfinite(fit.trained_scores_[fit._kin(self._row)[0] >= 2])
+        related = np.isfinite(fit.trained_scores_[fit._relatedness_to(self._row)[0] >= 2])
         above = score > np.nan_to_num(_best(fit.trained_scores_), nan=np.inf)
         return pd.DataFrame({
             "benchmark": fit.scores_.names, "score": score, "lower": lower, "upper": upper,
@@ -135,7 +135,7 @@ class NewModel(prediction.NewModel):
             return self._before.explanation
         fit = self.forecasts
         with threads(1):
-            return explain(fit.prior_, fit.other_, fit._kin(self._row))[0]
+            return explain(fit.prior_, fit.other_, fit._relatedness_to(self._row))[0]
 
     def update(self, answers):
         """The forecast with more answers: a new `NewModel`, in milliseconds.
@@ -179,7 +179,7 @@ class NewModel(prediction.NewModel):
             new.is_chosen = self.is_chosen  # known scores are whatever there is
             return new
         new = copy.copy(fit)
-        prior = fit._belief_of(self._row)
+        prior = fit._prior_of(self._row)
         actual = to_arcsine(np.array(list(scores.values())))
         likelihood, weights = fit.likelihood_, fit.scores_.weights[:, columns]
         weights = weights / weights.sum(axis=0)
@@ -196,7 +196,7 @@ class NewModel(prediction.NewModel):
                 gain = slope.T / variance
                 target = actual - to_arcsine(score) + slope @ mean[0]
                 states = prior * Gaussians((gain @ slope)[None], (gain @ target)[None])
-        new._beliefs = states.shift(-fit._offset(self._row))
+        new._cached_priors = states.shift(-fit._drift_shift(self._row))
         known = self.known_scores | dict(zip(columns, scores.values(), strict=True))
         return NewModel(new, self.parents, self._before or self, known, self.is_chosen)
 

@@ -194,7 +194,7 @@ def _restored(arrays, forecaster_class):
             *mixture, base_weight = arrays[f"copies_{number}"]
             weights[level, isolated] = np.array(mixture).reshape(shape), base_weight
         fitted.near_duplicates_ = NearDuplicates(arrays["responses"], weights)
-    fitted._attach(
+    fitted._set_rows(
         arrays["responses"],
         Lineage.from_edges(edges, fitted.trained_ids_),
         table.iloc[:n_trained],
