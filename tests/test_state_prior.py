@@ -135,7 +135,7 @@ def test_without_parents_nothing_is_drawn_to_them(states, lineage):
     rows = np.arange(N)
     mean, variance = prior.process_.leave_one_out(rows)
     np.testing.assert_allclose(
-        prior._drawn(mean, variance, prior.nodes.parents, 0.5), mean, atol=1e-12
+        prior._shrunk_to_parents(mean, variance, prior.nodes.parents, 0.5), mean, atol=1e-12
     )
 
 

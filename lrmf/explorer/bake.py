@@ -183,7 +183,7 @@ def _descriptions(prior, nodes):
         "node_variances": NODE_VARIANCES,
         "credible": [SMALLEST, LARGEST],
         "range": [None if np.isnan(end) else end for end in describer.range],
-        "able": prior.able,
+        "able": prior.known_fields,
         "fields": {},
     }
     for column, field in enumerate(describer.parts):

@@ -1,4 +1,4 @@
-"""The prior of model states: a Gaussian process over what cards, names and lineage say."""
+"""The prior of model states: a Gaussian process over lineage, cards and names."""
 
 import numpy as np
 import pandas as pd
@@ -10,40 +10,41 @@ from ..solver.process_prior import ProcessPrior
 from .covariance import LEAST_NOISE, Covariance, choose_share, learn
 
 _REACHES = (0.0, 0.25, 0.5)
-_FEWEST = 20  # children that the reach is chosen by
-_SCATTERED = 2000  # models that the scatter is of, at most
-_ROUNDS = 10  # of expectation maximisation
-_FIELD_NOISE = 0.1  # of levels of cards, where they are forecast
-_FEW = 1000  # models up to which every output has noise of its own
-_ALIKE = 1.4  # ratio of mean shares up to which outputs have common noise where models are many
-_MANY = 50  # models whose fields are forecast at once, from which on covariances are kept
-_LEAST_SHARE = 0.05  # below this outputs are all alike
-_NOTHING = 1e6  # noise of what is not known
-_DEGREES = 4  # of freedom of the t distribution that scatters are those of
+_MIN_CHILDREN = 20  # number of children below which the reach is 0
+_N_SCATTER = 2000  # maximum number of models for the scatter
+_N_ROUNDS = 10  # of expectation maximisation
+_FIELD_NOISE = 0.1  # noise variance of known fields of cards when unknown ones are forecast
+_UNKNOWN_NOISE = 1e6  # noise variance that gives an unknown field of a card no weight
+_N_EXACT_NOISE = 1000  # number of models up to which every output has separate noise
+_NOISE_RATIO = 1.4  # ratio of mean explained shares up to which outputs get common noise
+_MIN_SHARE = 0.05  # mean explained share below which outputs count as equal
+_N_CACHED = 50  # number of models with unknown fields from which covariances are cached
+_DEGREES = 4  # degrees of freedom of the t distribution for the scatter
 
 
 class StatePrior:
-    r"""Forecast the states of models without own responses, each output of them by one process.
+    r"""Prior of the states of models without their own responses, by a Gaussian process.
 
-    States count by what they do to responses: z = G^1/2 t, G = D'D / n_items the Gram matrix of the
-    items. The outputs are the principal components of z over the evaluated models, scaled to
-    variance 1. Gaussian evidence about a model's state, normalised by the population N(m, Lambda),
-    gives each output a value and a noise: with C the posterior variance in units of the prior's,
+    States are measured by their effect on responses: z = G^1/2 t, with G = D'D / n_items the Gram
+    matrix of the items. The outputs of the process are the principal components of z over the
+    evaluated models, scaled to variance 1. The Gaussian evidence about a model's state gives each
+    output a value and a noise. With C the posterior variance of the output under the population
+    N(m, Lambda), in units of its prior variance,
 
-        y = (posterior mean) / (1 - C),     noise = C / (1 - C)
+        y = (posterior mean) / (1 - C),     noise = C / (1 - C).
 
-    (with more than 1,000 models 1 - C is averaged over outputs where it is about the same).
+    (With more than 1,000 models, 1 - C is averaged over outputs for which it is similar.)
 
-    Most models stay near their parents, a few move far away: a jump with heavy tails, which no
-    Gaussian covariance describes. So a forecast m is drawn to the mean p of the evaluated parents'
-    outputs, the less the farther they lie apart in standard deviations,
+    Most models are close to their parents, and a few are far away. No Gaussian covariance describes
+    these heavy tails. So the mean m of a forecast is shrunk towards the mean p of the evaluated
+    parents' outputs, less the larger their distance d in standard deviations is:
 
         m += 1/2 (p - m) / (1 + (d / reach)^2),
 
     with the largest reach that does not raise the absolute errors of leave-one-out forecasts.
 
-    A forecast with mean m_u and variance v_u (by output) becomes the belief N(m_u, v^1/2 S v^1/2)
-    with S the scatter of the standardised leave-one-out errors over the outputs.
+    A forecast with mean m_u and variances v_u of the outputs becomes the Gaussian
+    N(m_u, v_u^1/2 S v_u^1/2), with S the scatter of the standardised leave-one-out errors.
 
     Parameters
     ----------
@@ -55,9 +56,12 @@ class StatePrior:
     ----------
     covariance_ : Covariance, learned or given
     process_ : Process
-    to_states : (q, p), scatter : (q, q)
-    centre : (p,)
+    to_states : (q, p), state = outputs @ to_states + centre
+    scatter : (q, q), S
+    centre : (p,), mean of the states
+    variances : (q,), of the principal components of z
     reach : float
+    known_fields : list of str, fields of cards that are known of some evaluated model
     """
 
     array_names = ("centre", "variances", "to_states", "scatter")
@@ -73,6 +77,10 @@ class StatePrior:
         evidence : Gaussians (n)
         gram : (p, p), G
         describer : Describer, of the same models
+
+        Returns
+        -------
+        self
         """
         self._describe(describer)
         values, noise = self._outputs(evidence, gram)
@@ -87,14 +95,21 @@ class StatePrior:
         return self
 
     def _describe(self, describer):
+        """Take the descriptions of the evaluated models."""
         self.describer = describer
         self.nodes = describer.nodes[np.arange(describer.n_evaluated)]
-        # Fields that are known of some model.
-        self.able = [name for name, mask in self.nodes.open.items() if not mask.all()]
-        self._kept = None, None  # fields, and the covariances that do not look at these
+        self.known_fields = [name for name, mask in self.nodes.open.items() if not mask.all()]
+        self._cached = None, None  # unknown fields, and the covariances without these
 
     def condition(self, covariance, values, noise, *, solved=None):
-        """Condition the process on these outputs, or take up what was saved of one."""
+        """Condition the process on these outputs.
+
+        Parameters
+        ----------
+        covariance : Covariance
+        values, noise : (n, q)
+        solved : list, optional, as in `Process`, of a saved fit
+        """
         self.covariance_ = covariance
         self.process_ = Process(
             lambda a, b: covariance(self.nodes[a], self.nodes[b]),
@@ -102,40 +117,44 @@ class StatePrior:
         )  # fmt: skip
 
     def _outputs(self, evidence, gram):
-        """Values and noise (n, q) of the outputs."""
-        # The population of states by expectation maximisation.
+        """Values and noise (n, q) of the outputs; sets `centre`, `variances` and `to_states`."""
+        # The population N(centre, population) of the states by expectation maximisation:
+        # E step, posteriors of all states; M step, their mean and total covariance.
         n, p = evidence.information.shape
-        centre, spread = np.zeros(p), np.eye(p)
-        for _ in range(_ROUNDS):
-            precision = np.linalg.inv(spread)
+        centre, population = np.zeros(p), np.eye(p)
+        for _ in range(_N_ROUNDS):
+            precision = np.linalg.inv(population)
             posterior = evidence * Gaussians(
                 np.broadcast_to(precision, (n, p, p)), np.broadcast_to(precision @ centre, (n, p))
             )
             mean, covariance = posterior.mean, posterior.covariance
             centre = mean.mean(axis=0)
-            spread = (mean - centre).T @ (mean - centre) / n + covariance.mean(axis=0)
+            population = (mean - centre).T @ (mean - centre) / n + covariance.mean(axis=0)
         # Principal components of z = G^1/2 t over the population.
         values, vectors = np.linalg.eigh(gram)
         root = vectors * np.sqrt(np.maximum(values, 1e-6 * values.max()))
-        total, rotation = np.linalg.eigh(root.T @ spread @ root)
-        total = np.maximum(total, 1e-9 * total.max())
-        self.centre, self.variances = centre, total
-        to_outputs = root @ rotation / np.sqrt(total)
+        variances, rotation = np.linalg.eigh(root.T @ population @ root)
+        variances = np.maximum(variances, 1e-9 * variances.max())
+        self.centre, self.variances = centre, variances
+        to_outputs = root @ rotation / np.sqrt(variances)
         self.to_states = np.linalg.inv(to_outputs)
-        # Evidence normalised by the population.
+        # y = mean / (1 - C) and noise = C / (1 - C), with C the posterior variance of an output.
         mean = (mean - centre) @ to_outputs
-        left = np.einsum("pk,npq,qk->nk", to_outputs, covariance, to_outputs)
-        share = _shared(np.clip(1 - left, 1e-3, 1 - 1e-6))
+        posterior_variance = np.einsum("pk,npq,qk->nk", to_outputs, covariance, to_outputs)
+        share = _averaged_shares(np.clip(1 - posterior_variance, 1e-3, 1 - 1e-6))
         return mean / share, (1 - share) / share
 
     def _learn(self, covariance, values, noise):
+        """Learn all parameters by marginal likelihood, then the weight of lineage by errors."""
         covariance = learn(covariance, self.nodes, values, noise, seed=self.seed)
         return choose_share(
             covariance, self.nodes, values, noise, np.sqrt(self.variances), seed=self.seed
         )
 
     def of_nodes(self, lineage, p):
-        """The covariance learned as a prior of p independent components, for ``LRMF(prior=...)``.
+        """The learned covariance as the prior of p independent components, for `LRMF`.
+
+        ``LRMF(prior=state_prior.of_nodes)`` fits a factorization with it.
 
         Parameters
         ----------
@@ -149,7 +168,8 @@ class StatePrior:
         Raises
         ------
         ValueError
-            If a node of the lineage is not known here, or p is not the number of outputs.
+            If a node of the lineage is not a model of this prior, or p is not its number of
+            components.
         """
         place = pd.Index(self.describer.ids).get_indexer(lineage.node_ids)
         if (place < 0).any():
@@ -165,58 +185,100 @@ class StatePrior:
         return ProcessPrior(covariance, np.sum(self.to_states**2, axis=0))
 
     def _choose_reach(self):
+        """The largest reach with no larger absolute leave-one-out errors of children than 0."""
         children = np.flatnonzero(np.diff(self.nodes.parents.indptr))
-        if children.size < _FEWEST:
+        if children.size < _MIN_CHILDREN:
             return 0.0
         mean, variance = self.process_.leave_one_out(children)
         values, noise = self.process_.outputs[children], self.process_.noise[children]
         weight = np.sqrt(self.variances) / (1 + noise)
 
         def loss(reach):
-            drawn = self._drawn(mean, variance, self.nodes.parents[children], reach)
-            return np.sum(weight * np.abs(values - drawn))
+            shrunk = self._shrunk_to_parents(mean, variance, self.nodes.parents[children], reach)
+            return np.sum(weight * np.abs(values - shrunk))
 
-        without = loss(0.0)
-        return max(reach for reach in _REACHES if loss(reach) <= without)
+        baseline = loss(0.0)
+        return max(reach for reach in _REACHES if loss(reach) <= baseline)
 
-    def _drawn(self, mean, variance, parents, reach):
-        """Means drawn to those of the evaluated parents."""
+    def _shrunk_to_parents(self, mean, variance, parents, reach):
+        """Means shrunk towards those of the evaluated parents.
+
+        Parameters
+        ----------
+        mean, variance : (m, q), of forecasts
+        parents : CSR (m, n), weights of the evaluated parents, with sum 1 in each row that has any
+        reach : float
+        """
         process = self.process_
         has_parents = np.diff(parents.indptr) > 0
         if not (reach and has_parents.any()):
             return mean
-        # What is known of the parents, as far as their own responses tell.
+        # Posterior means of the parents' outputs, y (1 - C) = y / (1 + noise).
         outputs = process.outputs / (1 + process.noise)
+        # m += 1/2 (p - m) / (1 + (d / reach)^2), d^2 weighted by the variances of the outputs.
         gap = np.where(has_parents[:, None], parents @ outputs - mean, 0)
         share = self.variances / self.variances.sum()
         distance = np.sum(gap**2 / variance * share, axis=1, keepdims=True)
         return mean + 0.5 * gap / (1 + distance / reach**2)
 
     def _scatter(self, evidence):
-        """Scatter of the standardised errors of leave-one-out forecasts over the outputs."""
-        rows = np.random.default_rng([self.seed, 5]).permutation(len(self.nodes))[:_SCATTERED]
+        """Estimate S, the scatter (q, q) of the standardised leave-one-out errors.
+
+        The errors have a t distribution with 4 degrees of freedom, whose scatter is estimated by
+        expectation maximisation (Lange, Little and Taylor, 1989). The true states are known up to
+        their posterior covariance, which is added.
+
+        Parameters
+        ----------
+        evidence : Gaussians (n), of the evaluated models
+        """
+        # Leave-one-out forecasts of a random sample of models.
+        rows = np.random.default_rng([self.seed, 5]).permutation(len(self.nodes))[:_N_SCATTER]
         mean, variance = self.process_.leave_one_out(rows)
-        mean = self._drawn(mean, variance, self.nodes.parents[rows], self.reach)
+        mean = self._shrunk_to_parents(mean, variance, self.nodes.parents[rows], self.reach)
         q = mean.shape[1]
         self.scatter = np.eye(q)
         scale, back = np.sqrt(variance), np.linalg.inv(self.to_states)
         for _ in range(3):
-            posterior = self._beliefs(mean, variance) * evidence[rows]
+            # Posterior errors of the forecasts in standard deviations, and their uncertainty.
+            posterior = self._to_states(mean, variance) * evidence[rows]
             error = ((posterior.mean - self.centre) @ back - mean) / scale
-            left = back.T @ posterior.covariance @ back / (scale[:, :, None] * scale[:, None, :])
-            size = np.einsum("ni,ij,nj->n", error, np.linalg.inv(self.scatter), error)
-            weight = (_DEGREES + q) / (_DEGREES + size)
-            self.scatter = (error * weight[:, None]).T @ error / len(error) + left.mean(axis=0)
+            uncertainty = back.T @ posterior.covariance @ back
+            uncertainty = uncertainty / (scale[:, :, None] * scale[:, None, :])
+            # E step: large errors get small weights. M step: weighted covariance of the errors.
+            squared = np.einsum("ni,ij,nj->n", error, np.linalg.inv(self.scatter), error)
+            weight = (_DEGREES + q) / (_DEGREES + squared)
+            weighted = (error * weight[:, None]).T @ error / len(error)
+            self.scatter = weighted + uncertainty.mean(axis=0)
 
     def leave_one_out(self, rows):
-        """Beliefs about the states of evaluated models without their own responses."""
+        """Leave-one-out priors of evaluated models: without their own responses.
+
+        Parameters
+        ----------
+        rows : int (n,), evaluated models
+
+        Returns
+        -------
+        Gaussians (n), of the states
+        """
         mean, variance = self.process_.leave_one_out(rows)
-        mean = self._drawn(mean, variance, self.nodes.parents[rows], self.reach)
-        return self._beliefs(mean, variance)
+        mean = self._shrunk_to_parents(mean, variance, self.nodes.parents[rows], self.reach)
+        return self._to_states(mean, variance)
 
     def leave_set_out(self, rows):
-        """Beliefs about these models' states without the responses of any of them."""
+        """Priors of evaluated models without the responses of any of them.
+
+        Parameters
+        ----------
+        rows : int (n,), evaluated models
+
+        Returns
+        -------
+        Gaussians (n), of the states
+        """
         mean, variance = self.process_.leave_set_out(rows)
+        # Weights of the parents that are not in the set, rescaled to sum 1.
         parents = self.nodes.parents[rows].tocsc()
         others = np.ones(parents.shape[1])
         others[rows] = 0
@@ -224,37 +286,67 @@ class StatePrior:
         total = np.asarray(parents.sum(axis=1)).ravel()
         parents = sparse.csr_array(sparse.diags_array(1 / np.maximum(total, 1e-9)) @ parents)
         parents.eliminate_zeros()
-        return self._beliefs(self._drawn(mean, variance, parents, self.reach), variance)
+        return self._to_states(
+            self._shrunk_to_parents(mean, variance, parents, self.reach), variance
+        )
 
     def forecast(self, described):
-        """Beliefs about the states of other models, from their `Descriptions`."""
+        """Priors of other models.
+
+        Parameters
+        ----------
+        described : Descriptions (n)
+
+        Returns
+        -------
+        Gaussians (n), of the states
+        """
         covariance = self.covariance_
         described = self.filled(described)
         cross = covariance(described, self.nodes)
         mean, variance = self.process_.forecast(cross, covariance.variance(described))
-        return self._beliefs(self._drawn(mean, variance, described.parents, self.reach), variance)
+        return self._to_states(
+            self._shrunk_to_parents(mean, variance, described.parents, self.reach), variance
+        )
 
     def filled(self, described):
-        """What neither card nor relatives tell is forecast from all else that is known."""
-        fields = [name for name, mask in described.open.items() if mask.any() and name in self.able]
+        """Forecast unknown fields of cards from the known ones, lineage and names.
+
+        Each field is an output of a Gaussian process with the covariance without these fields.
+
+        Parameters
+        ----------
+        described : Descriptions (n)
+
+        Returns
+        -------
+        Descriptions (n)
+        """
+        fields = [
+            name
+            for name, mask in described.open.items()
+            if mask.any() and name in self.known_fields
+        ]
         if not fields:
             return described
         masks = np.stack([described.open[name] for name in fields], axis=1)
         filled = {name: described.table(name).copy() for name in fields}
+        # One process for all models with the same unknown fields.
         for pattern in np.unique(masks[masks.any(axis=1)], axis=0):
             rows = np.flatnonzero((masks == pattern).all(axis=1))
             unknown = [name for name, is_open in zip(fields, pattern, strict=True) if is_open]
-            # As any output, by a covariance that does not look at these fields.
-            blind = self.covariance_.without(unknown)
-            between = self._between(blind, tuple(unknown), rows.size)
+            # Values of the evaluated models, about their mean; unknown values have no weight.
+            covariance = self.covariance_.without(unknown)
+            between = self._between(covariance, tuple(unknown), rows.size)
             known = np.hstack([self.nodes.table(name) for name in unknown])
-            typical = np.nanmean(known, axis=0)
+            mean = np.nanmean(known, axis=0)
             process = Process(
-                between, blind.variance(self.nodes) + _FIELD_NOISE,
-                np.isnan(known) * _NOTHING, np.nan_to_num(known - typical), exact=0,
+                between, covariance.variance(self.nodes) + _FIELD_NOISE,
+                np.isnan(known) * _UNKNOWN_NOISE, np.nan_to_num(known - mean), exact=0,
             )  # fmt: skip
-            cross = blind(described[rows], self.nodes)
-            table = typical + process.forecast(cross, np.ones(len(rows)))[0]
+            cross = covariance(described[rows], self.nodes)
+            table = mean + process.forecast(cross, np.ones(len(rows)))[0]
+            # Write the forecasts field by field; probabilities of levels are made to sum to 1.
             widths = np.cumsum([filled[name].shape[1] for name in unknown])[:-1]
             for name, part in zip(unknown, np.split(table, widths, axis=1), strict=True):
                 if name in described.levels:
@@ -264,16 +356,25 @@ class StatePrior:
         return described.replace(filled)
 
     def _between(self, covariance, unknown, n):
-        """Covariances of the evaluated models, by their rows, for forecasts of n models."""
-        if n <= _MANY or len(self.nodes) > EXACT:
+        """Covariances of the evaluated models as a function of two arrays of rows.
+
+        Parameters
+        ----------
+        covariance : Covariance, without the fields `unknown`
+        unknown : tuple of str
+        n : int, number of models to forecast
+        """
+        if n <= _N_CACHED or len(self.nodes) > EXACT:
             return lambda a, b: covariance(self.nodes[a], self.nodes[b])
-        # For many forecasts, and those that follow, all of them at once.
-        if self._kept[0] != unknown:
-            self._kept = unknown, covariance(self.nodes, self.nodes)
-        matrix = self._kept[1]
+        # For many forecasts all covariances are computed once and cached.
+        if self._cached[0] != unknown:
+            self._cached = unknown, covariance(self.nodes, self.nodes)
+        matrix = self._cached[1]
         return lambda a, b: matrix[np.ix_(a, b)]
 
-    def _beliefs(self, mean, variance):
+    def _to_states(self, mean, variance):
+        """Gaussians of the states from means and variances (n, q) of the outputs."""
+        # Covariance v^1/2 S v^1/2 of the outputs, then t = outputs @ to_states + centre.
         scale = np.sqrt(variance)
         covariance = scale[:, :, None] * self.scatter * scale[:, None, :]
         covariance = self.to_states.T @ covariance @ self.to_states
@@ -282,16 +383,20 @@ class StatePrior:
         return Gaussians(precision, np.einsum("nij,nj->ni", precision, states))
 
 
-def _shared(share):
-    """Shares (n, q), where models are many averaged over outputs of about the same mean share."""
-    if len(share) <= _FEW:
+def _averaged_shares(share):
+    """Explained shares 1 - C (n, q), averaged over similar outputs if there are many models.
+
+    Outputs with the same noise share one precision matrix in `Process`.
+    """
+    if len(share) <= _N_EXACT_NOISE:
         return share
-    mean = np.maximum(share.mean(axis=0), _LEAST_SHARE)
-    averaged, group, top = share.copy(), [], None
+    mean = np.maximum(share.mean(axis=0), _MIN_SHARE)
+    # Outputs by falling mean share; a group ends where it falls by the ratio 1.4.
+    averaged, group, highest = share.copy(), [], None
     for output in [*np.argsort(-mean, kind="stable"), None]:
-        if top is None or output is None or mean[output] < top / _ALIKE:
+        if highest is None or output is None or mean[output] < highest / _NOISE_RATIO:
             if group:
                 averaged[:, group] = share[:, group].mean(axis=1, keepdims=True)
-            group, top = [], None if output is None else mean[output]
+            group, highest = [], None if output is None else mean[output]
         group.append(output)
     return averaged
