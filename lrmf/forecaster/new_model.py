@@ -1,4 +1,4 @@
-"""One model that is in no snapshot: its scores, what to ask it next, and what answers change."""
+"""One new model: its scores, the items to ask next, and updates by answers and scores."""
 
 import copy
 from functools import cached_property
@@ -16,28 +16,24 @@ from ..threads import threads
 from .explanation import explain
 from .selection import JointResponses, mixture_of
 
-_N_LINEARISED = 10  # times
-_INSIDE = 1e-4, 1 - 1e-4  # scores whose slopes on the arcsine scale are finite
-# Intervals after n chosen answers are wider by the factor 1 + _MORE / n, which held-out models of a
-# real and a simulated snapshot called for (`decide.chosen`, 5 to 100 answers).
-_MORE = 1.0
-_LEAST = 1e-4  # variance of a known score on the arcsine scale
+_N_LINEARISATIONS = 10  # iterations of `with_scores`
+_SCORE_RANGE = 1e-4, 1 - 1e-4  # where derivatives on the arcsine scale are finite
+# Intervals after n chosen answers are wider by the factor 1 + _CHOSEN_WIDENING / n. With this value
+# they cover held-out models of a real and a simulated snapshot (`decide.chosen`, 5 to 100 answers).
+_CHOSEN_WIDENING = 1.0
+_MIN_SCORE_VARIANCE = 1e-4  # sampling variance of a known score on the arcsine scale
 
 
 class NewModel(prediction.NewModel):
-    """The forecast of one model; `Forecaster.fold_in` makes it, and nothing changes it.
+    """The forecast of one model, as `Forecaster.fold_in` returns it; it is immutable.
 
     Parameters
     ----------
-    forecasts : Forecaster, whose only row it is
+    forecasts : Forecaster, with this model as its only row
     parents : int (n_parents,), the evaluated parents as rows of the fit
-    before : NewModel, optional, with fewer answers
-    known_scores : dict of benchmark's number to score, optional
-    is_chosen : bool, whether its answers may have been chosen
-
-    Attributes
-    ----------
-    notes : list of str, what was not believed
+    before : NewModel, optional, the same model before any update
+    known_scores : dict of position of a benchmark to its score, optional
+    is_chosen : bool, whether answers may have been chosen, as by `next_items`
     """
 
     def __init__(self, forecasts, parents=(), before=None, known_scores=None, is_chosen=False):
@@ -47,7 +43,7 @@ class NewModel(prediction.NewModel):
 
     @property
     def notes(self):
-        """What was not believed, or not known."""
+        """Warnings on the model, such as an implausible size or an unknown parent."""
         return self.forecasts.notes_
 
     @property
@@ -57,7 +53,7 @@ class NewModel(prediction.NewModel):
 
     @property
     def answers(self):
-        """The responses known (n_items,)."""
+        """The revealed responses (n_items,), missing where unknown."""
         return self.forecasts.responses_[0]
 
     @cached_property
@@ -77,8 +73,10 @@ class NewModel(prediction.NewModel):
             _, score, deviation = fit._moments(self._row, None, given, None)
             share = fit.scores_.open_share(given)
             deviation = fit._calibrated(score, deviation, self._row, given, share)
-            if self.is_chosen:  # the calibration by the number of answers is of random ones
-                deviation = deviation * (1 + _MORE / max(1, observed(given).sum()))
+            # Calibration is for randomly revealed answers; chosen ones need wider intervals.
+            if self.is_chosen:
+                deviation = deviation * (1 + _CHOSEN_WIDENING / max(1, observed(given).sum()))
+        # A known score has no uncertainty.
         for column, known in self.known_scores.items():
             score[0, column], deviation[0, column] = known, 0.0
         return score[0], deviation[0], fit.scores_.n_observed(given)[0]
@@ -93,16 +91,19 @@ class NewModel(prediction.NewModel):
 
         Returns
         -------
-        DataFrame : benchmark, score, lower, upper, n_observed, parents_best (highest score of an
-            evaluated parent, NaN without any), p_better (probability of a higher score than that),
-            relatives (evaluated models within two steps of the family tree that have a score),
-            extrapolates (above all scores that the fit has seen, or hardly anything like the model)
+        DataFrame
+            benchmark, score, lower, upper, n_observed, parents_best (highest score of an evaluated
+            parent, NaN without any), p_better (probability of a higher score than that), relatives
+            (number of evaluated models with a score within two steps of the lineage), extrapolates
+            (whether the score is above all scores of the fit, or the model far from all evaluated
+            models)
         """
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level!r}")
         fit = self.forecasts
         score, deviation, n_observed = self._forecast
         lower, upper = interval(score, deviation, level)
+        # The parents' best score, relatives with a score, and scores above all of the fit.
         best = _best(fit.trained_scores_[self.parents])
         better = chance_above(score, deviation, best)
         related = np.isfinite(fit.trained_scores_[fit._relatedness_to(self._row)[0] >= 2])
@@ -115,22 +116,26 @@ class NewModel(prediction.NewModel):
         })  # fmt: skip
 
     def mean_score(self, *, level=0.9):
-        """Mean of all benchmarks' scores with its interval: (score, lower, upper).
+        """Mean of all benchmark scores with its interval: (score, lower, upper).
 
-        Deviations of benchmarks are correlated as the states say.
+        The correlations between benchmarks are those that the state implies.
         """
         mean, covariance = self._forecast[0].mean(), self._joint().covariance()
         return mean, *interval(mean, self._mean_deviation(covariance), level)
 
     def _mean_deviation(self, covariance):
-        """Calibrated deviation of the mean score where the scores have this covariance."""
+        """Calibrated standard deviation of the mean score if the scores have this covariance.
+
+        With s_b the ratio of the calibrated to the present standard deviation of score b, it is
+        sqrt(s' covariance s) / n_benchmarks.
+        """
         before = np.sqrt(np.maximum(np.diag(self._joint().covariance()), 1e-12))
         scale = self._forecast[1] / before
         return np.sqrt(max(scale @ covariance @ scale, 0.0)) / len(scale)
 
     @cached_property
     def explanation(self):
-        """What the forecast before any answer rests on, as a dict; see `explain`."""
+        """What the forecast before any answer is based on, as a dict; see `explain`."""
         if self._before is not None:
             return self._before.explanation
         fit = self.forecasts
@@ -138,26 +143,31 @@ class NewModel(prediction.NewModel):
             return explain(fit.prior_, fit.other_, fit._relatedness_to(self._row))[0]
 
     def update(self, answers):
-        """The forecast with more answers: a new `NewModel`, in milliseconds.
+        """The forecast given more answers, which may have been chosen as by `next_items`.
 
-        They may have been chosen, as `next_items` does. Chosen answers narrow the posterior faster
-        than random ones, of which the calibration of the intervals was learned; so intervals are a
-        little wider than those of `Forecaster.fold_in` with the same answers.
+        Chosen answers narrow the posterior more than random ones, from which the calibration was
+        learned. Intervals are therefore a little wider than those of `Forecaster.fold_in` with the
+        same answers.
 
         Parameters
         ----------
         answers : mapping of item_id to response, as in `Forecaster.fold_in`
+
+        Returns
+        -------
+        NewModel : a new object, computed in milliseconds
         """
         new = copy.copy(self.forecasts)
-        more = revealed_row(answers, new.columns_, new.responses_.dtype)
-        new.responses_ = np.where(observed(more), more, new.responses_)
+        answers_row = revealed_row(answers, new.columns_, new.responses_.dtype)
+        new.responses_ = np.where(observed(answers_row), answers_row, new.responses_)
         return NewModel(new, self.parents, self._before or self, self.known_scores, True)
 
     def with_scores(self, scores):
-        """The forecast where whole benchmarks' scores are known, but not their answers.
+        """The forecast given scores of whole benchmarks, but not their answers.
 
-        On the arcsine scale a score says of the state what its slope g does, with the variance that
-        the state leaves unexplained: precision g g' / v, linearised where the posterior is.
+        On the arcsine scale y a score is y(t) + noise. With g the gradient of y(t), linearised at
+        the posterior mean, and v its sampling and unexplained variance, the evidence has precision
+        g g' / v and information g (y_actual - y(m) + g' m) / v. It is linearised again ten times.
 
         Parameters
         ----------
@@ -166,18 +176,25 @@ class NewModel(prediction.NewModel):
         Returns
         -------
         NewModel
+
+        Raises
+        ------
+        ValueError
+            If a benchmark is unknown or a score is out of range.
         """
         fit = self.forecasts
         for name, score in scores.items():
             if not 0 <= score <= 1:
                 raise ValueError(f"the score of {name} must be within [0, 1], got {score!r}")
         columns = [fit.scores_.number(name) for name in scores]
+        # If items are benchmarks, scores are answers.
         items = [np.flatnonzero(fit.scores_.weights[:, column]) for column in columns]
         if fit.kind_ is PROPORTIONS and all(part.size == 1 for part in items):
             ids = [fit.item_ids_[part[0]] for part in items]
             new = self.update(dict(zip(ids, scores.values(), strict=True)))
-            new.is_chosen = self.is_chosen  # known scores are whatever there is
+            new.is_chosen = self.is_chosen  # known scores were not chosen
             return new
+        # Shares of the items in these scores, and the variance that states do not explain.
         new = copy.copy(fit)
         prior = fit._prior_of(self._row)
         actual = to_arcsine(np.array(list(scores.values())))
@@ -186,13 +203,15 @@ class NewModel(prediction.NewModel):
         unexplained = fit.calibration_.unexplained[0, fit.isolated_.astype(int)][0, columns]
         states = prior
         with threads(1):
-            for _ in range(_N_LINEARISED):
+            for _ in range(_N_LINEARISATIONS):
+                # Score, its gradient g and its variance v at the current posterior mean.
                 mean = states.mean
                 expected, slope, noise = likelihood.forecast(mean, states.covariance)
-                score = np.clip(expected[0] @ weights, *_INSIDE)
+                score = np.clip(expected[0] @ weights, *_SCORE_RANGE)
                 unit = np.sqrt(score * (1 - score))
                 slope = (weights.T * slope[0]) @ likelihood.loadings / unit[:, None]
-                variance = (weights.T**2 @ noise[0]) / unit**2 + unexplained + _LEAST
+                variance = (weights.T**2 @ noise[0]) / unit**2 + unexplained + _MIN_SCORE_VARIANCE
+                # Posterior = prior times the linearised evidence.
                 gain = slope.T / variance
                 target = actual - to_arcsine(score) + slope @ mean[0]
                 states = prior * Gaussians((gain @ slope)[None], (gain @ target)[None])
@@ -201,34 +220,39 @@ class NewModel(prediction.NewModel):
         return NewModel(new, self.parents, self._before or self, known, self.is_chosen)
 
     def next_items(self, n, *, benchmarks=None, cost=None):
-        """Ids of the responses that say most about the scores, given what is known.
+        """Ids of the items whose responses reduce the variance of the scores most.
 
         Parameters
         ----------
         n : int
-            How many; with costs, what they may cost together.
+            Number of items; with costs, their maximum total.
         benchmarks : sequence of str, optional
-            Whose scores matter, all by default. Items of other benchmarks may be chosen.
+            Benchmarks whose scores count, all by default. Items of others may be chosen.
         cost : mapping of item_id, or of benchmark, to a cost > 0, optional
-            1 where it does not say; infinite for an item that cannot be asked.
+            The default is 1; infinity excludes an item.
 
         Returns
         -------
-        list of item_id, the most telling first; column numbers if the fit had no items table
+        list of item_id
+            In the order of choice; column numbers if the fit had no items table.
         """
         chosen, _ = self._choose(n, benchmarks=benchmarks, cost=cost)
         return [self.forecasts.item_ids_[column] for column in chosen]
 
     def items_until(self, half_width, *, most=None, cost=None, level=0.9):
-        """Ids of the responses after which the mean score's interval should be this narrow.
+        """Ids of the items after whose responses the mean score's interval should be this narrow.
 
         Parameters
         ----------
         half_width : float
-            Of the interval of `mean_score`; what answers will really do is known when they are in.
+            Expected half-width of the interval of `mean_score`.
         most : int, optional
-            Items, or their cost, at most.
+            Maximum number of items, or their maximum total cost.
         cost, level : as in `next_items`, `scores`
+
+        Returns
+        -------
+        list of item_id, as in `next_items`
         """
         chosen, _ = self._choose(
             most or np.inf, cost=cost,
@@ -237,19 +261,20 @@ class NewModel(prediction.NewModel):
         return [self.forecasts.item_ids_[column] for column in chosen]
 
     def half_width_after(self, covariance, *, level=0.9):
-        """Half-width of the mean score's interval where the scores have this covariance."""
+        """Half-width of the mean score's interval if the scores have this covariance."""
         mean = self._forecast[0].mean()
         lower, upper = interval(mean, self._mean_deviation(covariance), level)
         return (upper - lower) / 2
 
     def expected_covariance(self, columns):
-        """Covariance (n_benchmarks, n_benchmarks) of the scores, once these items are answered."""
+        """Covariance (n_benchmarks, n_benchmarks) of the scores once these items are answered."""
         allowed = np.zeros(len(self.answers), bool)
         allowed[columns] = True
         with threads(1):
             return self._joint().choose(np.inf, allowed=allowed)[1]
 
     def _choose(self, n, *, benchmarks=None, cost=None, until=None):
+        """Columns and expected covariance, as of `JointResponses.choose`, of unknown items."""
         price = None if cost is None else self._prices(cost)
         allowed = ~observed(self.answers)
         if price is not None:
@@ -259,7 +284,7 @@ class NewModel(prediction.NewModel):
             return joint.choose(n, cost=price, allowed=allowed, until=until)
 
     def _joint(self, benchmarks=None):
-        """`JointResponses` of the items that are not known."""
+        """`JointResponses` of the items without a response; those of all benchmarks are cached."""
         if benchmarks is None:
             return self._joint_of_all
         return self._joint_of(benchmarks)
@@ -270,20 +295,23 @@ class NewModel(prediction.NewModel):
             return self._joint_of(None)
 
     def _joint_of(self, benchmarks):
+        """`JointResponses` whose scores are these benchmarks, or all."""
+        # Shares of the items in the scores; 0 for revealed items and known scores.
         fit = self.forecasts
         weights = fit.scores_.weights / fit.scores_.weights.sum(axis=0)
         if benchmarks is not None:
             weights = weights[:, [fit.scores_.number(name) for name in benchmarks]]
         weights = np.where(observed(self.answers)[:, None], 0, weights)
-        if benchmarks is None:  # nothing is left to learn of a score that is known
+        if benchmarks is None:
             weights[:, list(self.known_scores)] = 0
         mixture = None
         if fit.near_duplicates_ is not None:
-            found = fit._candidate_weights(self._row, self._states, fit.responses_)
-            mixture = mixture_of(found, fit.near_duplicates_.answers)
+            candidates = fit._candidate_weights(self._row, self._states, fit.responses_)
+            mixture = mixture_of(candidates, fit.near_duplicates_.answers)
         return JointResponses.of(fit.likelihood_, self._states, weights, mixture)
 
     def _prices(self, cost):
+        """Cost of every item, float32 (n_items,); ValueError for an unknown name or a cost <= 0."""
         items, names = self.forecasts.items_, self.forecasts.scores_.names
         unknown = cost.keys() - self.forecasts.columns_.keys() - set(names)
         if unknown:
@@ -296,6 +324,6 @@ class NewModel(prediction.NewModel):
 
 
 def _best(scores):
-    """Highest score by benchmark (n_benchmarks,), NaN without any."""
+    """Highest score of each benchmark (n_benchmarks,), NaN without any score."""
     best = np.where(np.isnan(scores), -np.inf, scores).max(axis=0, initial=-np.inf)
     return np.where(np.isfinite(best), best, np.nan)
