@@ -1,4 +1,4 @@
-"""One question: how good will this model be? Its forecast as a table, and as data for programs."""
+"""Forecast of one new model: from options, as a table to read and as plain data."""
 
 from difflib import get_close_matches
 
@@ -9,10 +9,10 @@ from ..data.responses import observed
 from ..forecaster.near_duplicates import RELATEDNESS
 from .answers import Questions, read_answers
 
-_N_PARENTS = 4  # with a column of their own
-_N_BENCHMARKS = 8  # up to which the nearest models' scores are shown one by one
-_WIDTH = 20  # of a model's name
-_CONFLICT = 1e-6  # difference of scores from which they are not the same
+_N_PARENTS = 4  # parents at most that have a column in the table
+_N_BENCHMARKS = 8  # number of benchmarks up to which the nearest models' scores are listed
+_WIDTH = 20  # letters of a model's name
+_TOLERANCE = 1e-6  # difference up to which scores are equal
 _A = {"finetune": "finetune of", "merge": "merge of", "adapter": "adapter on",
       "quantized": "quantized copy of"}  # fmt: skip
 _HOW = {"other": "by card and name", "family": "same family", "two steps": "two steps away",
@@ -21,14 +21,14 @@ _HOW = {"other": "by card and name", "family": "same family", "two steps": "two 
 
 def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scores=None,
             answers=None):  # fmt: skip
-    """The new model that options describe, and notes on what was given.
+    """The new model that the options of `lrmf ask` describe.
 
     Parameters
     ----------
     forecaster : Forecaster
     parents : sequence of ids
     relation : str, optional
-        Merge by default if there are several parents, finetune if there is one.
+        The default is merge for several parents and finetune for one.
     size : float, optional, billions of parameters
     name : str, optional
     scores : mapping of benchmark to score in [0, 1], optional
@@ -36,27 +36,31 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
 
     Returns
     -------
-    NewModel, list of str
+    new : NewModel
+    notes : list of str, on answers that were skipped
 
     Raises
     ------
     ValueError
-        If what is given contradicts itself.
+        If a benchmark is unknown, or options contradict each other.
     """
+    # Relation and benchmarks must be valid before files are read.
     scores, parents = dict(scores or {}), list(parents)
     relation = relation_of(parents, relation)
     benchmarks = forecaster.scores_.names
     for benchmark in scores:
         forecaster.scores_.number(benchmark)
+    # Answers and scores of the file; a score of both file and options must be the same.
     found, notes = None, []
     if answers is not None:
         questions = Questions(forecaster.item_ids_, set(benchmarks))
         found = read_answers(answers, questions, benchmarks)
         notes += found.notes
-        twice = [b for b in scores if abs(found.scores.get(b, scores[b]) - scores[b]) > _CONFLICT]
-        if twice:
-            raise ValueError(f"{answers} has another score of {twice[0]} than --score; drop one")
+        differ = [b for b in scores if abs(found.scores.get(b, scores[b]) - scores[b]) > _TOLERANCE]
+        if differ:
+            raise ValueError(f"{answers} and --score differ in {differ[0]}; drop one of them")
         scores = found.scores | scores
+    # The model, its answers, then its scores.
     card = {"model_id": name or ""} | ({} if size is None else {"params_b": size})
     new = forecaster.fold_in(parents=[(parent, relation) for parent in parents], card=card)
     new = new.update(found.answers) if found else new
@@ -67,36 +71,56 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
 
 
 def relation_of(parents, relation):
-    """The relation to the parents, None without any; ValueError if it cannot be."""
+    """The relation to the parents, None without parents.
+
+    Parameters
+    ----------
+    parents : list of str
+    relation : str or None
+
+    Raises
+    ------
+    ValueError
+        If the relation does not fit the number of parents, or a parent is repeated.
+    """
     if relation and not parents:
         raise ValueError(f"a {relation} has a parent; name it with --parents")
     if relation and relation != "merge" and len(parents) > 1:
         raise ValueError(f"{len(parents)} parents of a {relation}; only a merge has several")
     if repeated := [parent for parent in parents if parents.count(parent) > 1]:
         raise ValueError(f"the parent {repeated[0]} is given twice; name each parent once")
-    usual = "merge" if len(parents) > 1 else "finetune"
-    return (relation or usual) if parents else None
+    default = "merge" if len(parents) > 1 else "finetune"
+    return (relation or default) if parents else None
 
 
 def answer(new, *, name=None, parents=(), relation=None, notes=(), level=0.9):
-    """All that can be said of a new model, as plain data; scores in [0, 1].
+    """The forecast of a new model with what it is based on, as plain data; scores in [0, 1].
+
+    Parameters
+    ----------
+    new : NewModel
+    name, parents, relation : as in `fold_in`
+    notes : sequence of str, which come first
+    level : float, nominal coverage
 
     Returns
     -------
-    dict : model_id, relation, parents, scores (as `NewModel.scores`), average, basis (shares of
-        lineage and of card and name, and the nearest evaluated models), notes
+    dict : model_id, relation, parents, scores (as `NewModel.scores`), average, known (numbers of
+        answers and scores), basis (shares of lineage and of card and name, and the nearest
+        evaluated models), notes
     """
+    # Scores, mean score, and the evaluated parents and most similar models.
     fit, frame = new.forecasts, new.scores(level=level)
     mean, lower, upper = new.mean_score(level=level)
     evaluated, basis = list(fit.trained_ids_), new.explanation
     rows = {parent: evaluated.index(parent) for parent in parents if parent in set(evaluated)}
-    kin = fit._relatedness_to(np.zeros(1, int))[0]
+    relatedness = fit._relatedness_to(np.zeros(1, int))[0]
     nearest = [
-        {"model_id": evaluated[row], "related": _HOW[RELATEDNESS[kin[row]]],
+        {"model_id": evaluated[row], "related": _HOW[RELATEDNESS[relatedness[row]]],
          "scores": _scores(fit, row)}
         for row in basis["nearest"]
     ]  # fmt: skip
-    said = {
+    report = {
         "model_id": name or "a new model",
         "relation": relation,
         "parents": [
@@ -112,12 +136,13 @@ def answer(new, *, name=None, parents=(), relation=None, notes=(), level=0.9):
         },
         "notes": [*notes, *_notes(new, parents, rows, frame)],
     }  # fmt: skip
-    said["average"] = _plain(said["average"])
-    said["basis"] |= _plain({key: basis[key] for key in ("lineage", "card_and_name")})
-    return said
+    report["average"] = _plain(report["average"])
+    report["basis"] |= _plain({key: basis[key] for key in ("lineage", "card_and_name")})
+    return report
 
 
 def _counts(new):
+    """Numbers of revealed answers and scores."""
     n = int(observed(new.answers).sum())
     if new.forecasts.kind_ is PROPORTIONS:
         return {"answers": 0, "scores": n}
@@ -125,11 +150,12 @@ def _counts(new):
 
 
 def _scores(fit, row):
+    """Scores of an evaluated model by benchmark, None where it has none."""
     return _plain(dict(zip(fit.scores_.names, fit.trained_scores_[row], strict=True)))
 
 
 def _plain(values):
-    """NumPy's numbers as JSON knows them; what is not known is null."""
+    """A dict with Python numbers in place of NumPy's, and None in place of NaN."""
     plain = {
         key: value.item() if hasattr(value, "item") else value for key, value in values.items()
     }
@@ -137,33 +163,38 @@ def _plain(values):
 
 
 def _notes(new, parents, rows, frame):
+    """Yield a sentence on each limitation of the forecast."""
+    # Parents that are not nodes of the lineage, or not evaluated.
     fit = new.forecasts
     known = fit._relatedness.lineage.node_ids
-    in_tree = set(known)
+    nodes = set(known)
     for parent in parents:
-        if parent not in in_tree:
-            close = _spellings(parent, known)
-            hint = f"; did you mean {' or '.join(close)}?" if close else ""
-            yield f"the parent {parent} is not known, and says nothing here{hint}"
+        if parent not in nodes:
+            similar = _similar_names(parent, known)
+            hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
+            yield f"the parent {parent} is not known and is ignored{hint}"
         elif parent not in rows:
-            yield f"the parent {parent} was never evaluated; its relatives speak for it"
+            yield f"the parent {parent} was never evaluated; the forecast uses its relatives"
     yield from (note.removeprefix(": ") for note in new.notes if not note.startswith("the parent "))
-    far = frame.loc[frame["extrapolates"], "benchmark"].tolist()
+    # Extrapolation: far from all evaluated models, or a score above theirs.
+    above = frame.loc[frame["extrapolates"], "benchmark"].tolist()
     if new.explanation["is_far"]:
-        yield "hardly anything like this model has been evaluated: the forecast extrapolates"
-    elif far:
-        yield f"above every score that the fit has seen: {_listed(far)}"
-    nobody = ~np.isfinite(fit.trained_scores_).any(axis=0)
-    if nobody.any():
-        yield f"no evaluated model has a score on {_listed(np.array(fit.scores_.names)[nobody])}"
-    alone = frame.loc[(frame["relatives"] == 0) & ~nobody, "benchmark"].tolist()
-    if rows and alone:
-        yield f"no relative within two steps has a score on {_listed(alone)}"
+        yield "no similar model has been evaluated: the forecast extrapolates"
+    elif above:
+        yield f"the forecast is above every score of the fit on {_listed(above)}"
+    # Benchmarks without scores, of any model or of relatives.
+    empty = ~np.isfinite(fit.trained_scores_).any(axis=0)
+    if empty.any():
+        yield f"no evaluated model has a score on {_listed(np.array(fit.scores_.names)[empty])}"
+    unrelated = frame.loc[(frame["relatives"] == 0) & ~empty, "benchmark"].tolist()
+    if rows and unrelated:
+        yield f"no relative within two steps has a score on {_listed(unrelated)}"
     if not parents:
-        yield "without parents the forecast rests on size and name alone; --parents says more"
+        yield "without parents the forecast depends on size and name only; name them with --parents"
 
 
-def _spellings(parent, known):
+def _similar_names(parent, known):
+    """Ids of the same name in another organization, or spelled similarly."""
     by_lower = {str(name).lower(): name for name in known}
     names = {lower.rpartition("/")[2]: name for lower, name in by_lower.items()}
     close = get_close_matches(parent.lower(), by_lower, n=2, cutoff=0.75)
@@ -172,6 +203,7 @@ def _spellings(parent, known):
 
 
 def _listed(names):
+    """The first five names, and how many more there are."""
     names = list(names)
     return ", ".join(map(str, names[:5])) + (f" and {len(names) - 5} more" * (len(names) > 5))
 
@@ -179,40 +211,50 @@ def _listed(names):
 # ---- the table
 
 
-def as_text(said):
-    """The answer to read: scores in points, what they rest on, notes."""
-    parents = [parent for parent in said["parents"] if parent["scores"]][:_N_PARENTS]
-    lines = [_headline(said), *_known(said), "", *_table(said, parents), "", *_basis(said)]
-    lines += ["", *map(as_note, said["notes"])] if said["notes"] else []
+def as_text(report):
+    """The forecast as text: scores in points, what they are based on, notes.
+
+    Parameters
+    ----------
+    report : dict from `answer`
+    """
+    parents = [parent for parent in report["parents"] if parent["scores"]][:_N_PARENTS]
+    lines = [_headline(report), *_known(report), "", *_table(report, parents), "", *_basis(report)]
+    lines += ["", *map(as_note, report["notes"])] if report["notes"] else []
     return "\n".join(lines)
 
 
 def as_note(note):
-    """A note as a sentence of its own."""
+    """A note as a sentence."""
     return f"Note: {note}{'' if note.endswith('?') else '.'}"
 
 
-def _headline(said):
-    text = f"Forecast of {said['model_id']}"
-    if said["parents"]:
-        *first, last = [parent["model_id"] for parent in said["parents"]]
+def _headline(report):
+    """First line: the model, its relation and its parents."""
+    text = f"Forecast of {report['model_id']}"
+    if report["parents"]:
+        *first, last = [parent["model_id"] for parent in report["parents"]]
         names = f"{', '.join(first)} and {last}" if first else last
-        text += f", {'an' if said['relation'] == 'adapter' else 'a'} {_A[said['relation']]} {names}"
+        text += (
+            f", {'an' if report['relation'] == 'adapter' else 'a'} {_A[report['relation']]} {names}"
+        )
     return f"{text}; scores in points (0 to 100)"
 
 
-def _known(said):
+def _known(report):
+    """A line with the numbers of revealed answers and scores, if any."""
     counts = [f"{number:,} {what if number > 1 else what[:-1]}"
-              for what, number in said["known"].items() if number]  # fmt: skip
+              for what, number in report["known"].items() if number]  # fmt: skip
     return [f"Known of it: {' and '.join(counts)}."] if counts else []
 
 
-def _table(said, parents):
+def _table(report, parents):
+    """Lines of the table of benchmarks: forecast, interval, parents' scores."""
     heads = ["benchmark", "forecast", "90% interval", *(_short(p["model_id"]) for p in parents)]
     heads += ["beats best parent"] if parents else []
     rows = []
-    for row in said["scores"]:
-        name, is_known = row["benchmark"], row["upper"] - row["lower"] < _CONFLICT
+    for row in report["scores"]:
+        name, is_known = row["benchmark"], row["upper"] - row["lower"] < _TOLERANCE
         cells = [name, _points(row["score"]), "known" if is_known else _range(row)]
         cells += [_points(parent["scores"][name]) for parent in parents]
         if parents:
@@ -220,15 +262,16 @@ def _table(said, parents):
             cells.append("" if better is None else f"{100 * min(max(better, 0.01), 0.99):.0f}%")
         rows.append(cells)
     if len(rows) > 1:
-        average = said["average"]
+        average = report["average"]
         cells = ["average", _points(average["score"]), _range(average)]
         cells += [_points(_mean(parent["scores"])) for parent in parents]
         rows.append(cells + [""] * (len(heads) - len(cells)))
     return aligned([heads, *rows])
 
 
-def _basis(said):
-    basis, names = said["basis"], [row["benchmark"] for row in said["scores"]]
+def _basis(report):
+    """Lines on the shares of lineage and card, and the most similar evaluated models."""
+    basis, names = report["basis"], [row["benchmark"] for row in report["scores"]]
     shares = {"family tree": basis["lineage"], "card and name": basis["card_and_name"]}
     shares["what all models share"] = 1 - sum(shares.values())
     text = ", ".join(f"{name} {share:.0%}" for name, share in shares.items())
@@ -244,7 +287,7 @@ def _basis(said):
 
 
 def aligned(rows, n_left=1):
-    """Lines of a table, the first columns to the left."""
+    """Lines of a table, the first `n_left` columns aligned to the left, others to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     return [
         "  ".join(
