@@ -1,7 +1,7 @@
-"""Merge plans, back-tested by time: forecasts of later merges beside their parents' scores.
+"""Back-test of merge plans on an out-of-time split: forecasts of later merges and heuristics.
 
 ``python -m lrmf.decide.backtest [SNAPSHOT ...]`` writes the aggregates that `lrmf plan` cites, for
-a simulated Hub and the snapshots named.
+simulated Hubs and the named snapshots.
 """
 
 import argparse
@@ -28,30 +28,33 @@ FORECAST, MEAN, BEST = "Forecaster", "parents' mean", "best parent"
 WITH_CARD = "Forecaster with card"
 PLANNERS = FORECAST, WITH_CARD, MEAN, BEST
 HIGHER_IS_BETTER = ("tau", "auc")
-_TOP = 10
-_CLASS = 2 * np.log(1.25)  # width of a class of sizes, on the log scale
-_PRIOR = (5, 0.05)  # errors that a heuristic is thought to have shown beforehand, and their size
+_N_TOP = 10  # plans of a planner in `regret`
+_LOG_CLASS_WIDTH = 2 * np.log(1.25)  # width of a size class on the log scale
+_ERROR_PRIOR = (5, 0.05)  # number and size of pseudo-observations of a heuristic's errors
 
 
 def backtest_merges(snapshot: Snapshot, *, n_cutoffs=5, quantiles=(0.4, 0.9), **options):
-    """Forecast merges from what was there before them, at several cutoffs.
+    """Forecast merges from the models and lineage before them, at several cutoffs.
 
     At each cutoff the Forecaster is fitted to the models dated before it and to their lineage. It
-    forecasts every later merge of two or more of these models from its parents, as neither name nor
-    card of a merge are known when it is planned; and once more with both, to see what they add.
+    forecasts every later merge of two or more of these models from its parents only, as neither the
+    name nor the card of a merge is known when it is planned. A second forecast uses both, to
+    measure what they add.
 
     Parameters
     ----------
-    snapshot : with dates
-    n_cutoffs, quantiles : cutoffs at so many evenly spaced quantiles of the dates
+    snapshot : Snapshot, with dates
+    n_cutoffs : int
+    quantiles : (float, float)
+        The cutoffs are `n_cutoffs` evenly spaced quantiles of the dates in this range.
     options : of `Forecaster`
 
     Returns
     -------
     DataFrame
-        cutoff, model_id, size_class, cluster (its first parent), actual (mean of the benchmarks),
-        parents_best, and for each planner its value, deviation and p_better as ``value PLANNER``
-        and so on. The heuristics' deviations and biases are those of the merges before the cutoff.
+        cutoff, model_id, size_class, cluster (the first parent), actual (mean of the benchmarks),
+        parents_best, and for each planner ``value PLANNER``, ``deviation PLANNER`` and ``p_better
+        PLANNER``. Bias and deviation of the heuristics are estimated from merges before the cutoff.
 
     Raises
     ------
@@ -64,13 +67,13 @@ def backtest_merges(snapshot: Snapshot, *, n_cutoffs=5, quantiles=(0.4, 0.9), **
         raise ValueError("no dates to test plans by: models has no evaluated_at or created_at")
     cutoffs = dated.quantile(np.linspace(*quantiles, n_cutoffs)).dt.normalize().unique()
     parts = [_at_cutoff(snapshot, dates, evaluated, cutoff, options) for cutoff in cutoffs]
-    found = pd.concat(parts, ignore_index=True)
-    if found.empty:
+    tested = pd.concat(parts, ignore_index=True)
+    if tested.empty:
         raise ValueError(
             f"no merge of two evaluated models is later than {cutoffs[0].date()}; plans need a "
             "snapshot with merges and dates"
         )
-    return found
+    return tested
 
 
 def _at_cutoff(snapshot, dates, evaluated, cutoff, options):
@@ -78,21 +81,22 @@ def _at_cutoff(snapshot, dates, evaluated, cutoff, options):
     models, edges = snapshot.models, snapshot.lineage
     before = evaluated & (dates < cutoff).to_numpy()
     later = evaluated & (dates >= cutoff).to_numpy()
-    # What was there: the models before the cutoff, and the edges of no others.
-    there = models[before].reset_index(drop=True)
+    # The training data: models before the cutoff, without edges to later models.
+    training = models[before].reset_index(drop=True)
     lineage = edges[~edges["child"].isin(models["model_id"][evaluated & ~before])]
-    lineage = Lineage.from_edges(lineage, there["model_id"])
+    lineage = Lineage.from_edges(lineage, training["model_id"])
     fitted = Forecaster(**options).fit(
-        snapshot.responses[before], lineage, items=snapshot.items, models=there
+        snapshot.responses[before], lineage, items=snapshot.items, models=training
     )
-    # All merges by their known parents: those before the cutoff, and those to plan.
-    merges = edges[(edges["relation"] == "merge") & edges["parent"].isin(there["model_id"])]
+    # All merges with their training parents: those before the cutoff, and those to plan.
+    merges = edges[(edges["relation"] == "merge") & edges["parent"].isin(training["model_id"])]
     merges = merges.groupby("child")["parent"].agg(sorted)
     merges = merges[merges.map(len) > 1]
-    past = merges[merges.index.isin(there["model_id"])]
+    past = merges[merges.index.isin(training["model_id"])]
     planned = merges[merges.index.isin(models["model_id"][later])]
     if planned.empty:
         return pd.DataFrame()
+    # Actual scores of the planned merges, and the value of each planner.
     rows = pd.Index(models["model_id"]).get_indexer(planned.index)
     actual = _averages(fitted, snapshot.responses[rows])
     frame = pd.DataFrame({"cutoff": str(cutoff.date()), "model_id": planned.index})
@@ -102,21 +106,23 @@ def _at_cutoff(snapshot, dates, evaluated, cutoff, options):
 
 
 def _add_planners(frame, fitted, planned, past, cards):
-    """Add what is known of the parents, and what each planner says."""
-    known = EvaluatedModels(fitted)
-    known.complete(np.arange(len(known.ids)))
-    scores, size = pd.Series(known.scores, known.ids), pd.Series(known.size, known.ids)
+    """Add size class and best score of the parents, and value and deviation of each planner."""
+    evaluated = EvaluatedModels(fitted)
+    evaluated.complete(np.arange(len(evaluated.ids)))
+    scores = pd.Series(evaluated.scores, evaluated.ids)
+    size = pd.Series(evaluated.size, evaluated.ids)
     logs = np.array([np.log(size[parents]).mean() for parents in planned])
-    frame["size_class"] = np.floor(np.nan_to_num(logs, nan=-99) / _CLASS).astype(int)
+    frame["size_class"] = np.floor(np.nan_to_num(logs, nan=-99) / _LOG_CLASS_WIDTH).astype(int)
     frame["parents_best"] = [scores[parents].max() for parents in planned]
-    # The heuristics, moved and as wide as their errors on the merges before the cutoff.
-    own = scores.reindex(past.index).to_numpy()
+    # Heuristics, with bias and deviation of their errors on the merges before the cutoff.
+    past_scores = scores.reindex(past.index).to_numpy()
     for planner, summary in ((MEAN, np.mean), (BEST, np.max)):
         value, before = (
             np.array([summary(scores[parents]) for parents in group]) for group in (planned, past)
         )
-        _add(frame, planner, *_heuristic(value, own - before))
-    parents = [[(parent, "merge") for parent in own] for own in planned]
+        _add(frame, planner, *_heuristic(value, past_scores - before))
+    # The Forecaster, without and with names and cards of the merges.
+    parents = [[(parent, "merge") for parent in names] for names in planned]
     for planner, of_merges in ((FORECAST, None), (WITH_CARD, cards)):
         forecast = fitted.fold_in_each(parents, of_merges).predict_average()
         _add(frame, planner, forecast["score"].to_numpy(), forecast["deviation"].to_numpy())
@@ -128,8 +134,15 @@ def _averages(fitted, responses):
 
 
 def _heuristic(value, errors):
-    """A heuristic's value moved by its mean past error, and the deviation of these errors."""
-    n_prior, scale = _PRIOR
+    """A heuristic's value plus its mean past error, and the standard deviation of these errors.
+
+    Parameters
+    ----------
+    value : (n,)
+    errors : (n_past,)
+    """
+    # Mean and variance, with pseudo-observations of errors.
+    n_prior, scale = _ERROR_PRIOR
     n = len(errors) + n_prior
     bias = errors.sum() / n
     variance = (np.sum((errors - bias) ** 2) + n_prior * scale**2) / n
@@ -137,32 +150,37 @@ def _heuristic(value, errors):
 
 
 def _add(frame, planner, value, deviation):
+    """Add the columns of a planner."""
     frame[f"value {planner}"], frame[f"deviation {planner}"] = value, deviation
     frame[f"p_better {planner}"] = chance_above(value, deviation, frame["parents_best"].to_numpy())
 
 
 def plan_quality(tested: pd.DataFrame, *, n_boot=1000, seed=0) -> pd.DataFrame:
-    r"""How well each planner ranks merges, with 95% intervals and the Forecaster's paired lead.
+    r"""How well each planner ranks merges, with 95% intervals and paired differences.
 
     tau : Kendall's rank correlation of value and actual score, over all pairs of merges of one
         cutoff and one class of sizes (a factor of 1.56).
-    regret : points by which the mean actual score of the planner's ten best merges falls short of
-        that of the ten best in truth (of half of them where fewer than 20), mean over cutoffs.
+    regret : mean actual score of the ten best merges minus that of the planner's ten best, in
+        points, mean over cutoffs. With fewer than 20 merges it is half of them in place of ten.
     mae : mean absolute error of the value, in points.
-    brier, auc : of the chance to beat the best parent. The base rate is a planner of its own.
+    brier, auc : of the probability of a higher score than the best parent's. The Brier score of the
+        base rate is added as a planner.
 
-    Intervals resample merges, all that share their first parent together, the same draws for all
-    planners: differences are paired over cutoffs.
+    Intervals are from a bootstrap of clusters, merges with the same first parent. All planners have
+    the same resamples, so differences are paired.
 
     Parameters
     ----------
-    tested : of `backtest_merges`
+    tested : DataFrame from `backtest_merges`
+    n_boot : int, number of resamples
+    seed : int
 
     Returns
     -------
     DataFrame : planner, metric, value, lower, upper, difference (Forecaster minus planner),
         difference_lower, difference_upper, verdict, n_merges, n_cutoffs
     """
+    # Every metric of every planner on the data and on all resamples, (1 + n_boot,) each.
     weights = _resamples(tested["cluster"], n_boot, seed)
     draws = {
         (planner, metric): measure(tested, planner, weights)
@@ -171,11 +189,14 @@ def plan_quality(tested: pd.DataFrame, *, n_boot=1000, seed=0) -> pd.DataFrame:
     beats = (tested["actual"] > tested["parents_best"]).to_numpy(float)
     rate = weights @ beats / weights.sum(axis=1)
     draws["base rate", "brier"] = rate * (1 - rate)
+    # Estimates with their intervals, and differences of the Forecaster from the planner.
     rows = []
     for (planner, metric), values in draws.items():
-        lead = draws[FORECAST, metric] - values
-        row = planner, metric, values[0], *_bounds(values), lead[0], *_bounds(lead)
-        rows.append((*row, _verdict(metric, *_bounds(lead)) if planner != FORECAST else ""))
+        difference = draws[FORECAST, metric] - values
+        bounds = _bounds(difference)
+        verdict = "" if planner == FORECAST else _verdict(metric, *bounds)
+        row = planner, metric, values[0], *_bounds(values), difference[0], *bounds, verdict
+        rows.append(row)
     columns = ["planner", "metric", "value", "lower", "upper", "difference"]
     columns += ["difference_lower", "difference_upper", "verdict"]
     counts = {"n_merges": tested["model_id"].nunique(), "n_cutoffs": tested["cutoff"].nunique()}
@@ -183,19 +204,20 @@ def plan_quality(tested: pd.DataFrame, *, n_boot=1000, seed=0) -> pd.DataFrame:
 
 
 def _bounds(draws):
-    """95% interval of the resamples; NaN where none has a value."""
+    """95% interval of the resamples with a value; NaN if there are none."""
     finite = draws[1:][np.isfinite(draws[1:])]
     return np.quantile(finite, [0.025, 0.975]) if finite.size else (np.nan, np.nan)
 
 
 def _verdict(metric, lower, upper):
+    """Whether the interval of a difference says better, worse, or neither."""
     if lower > 0 or upper < 0:
         return "better" if (lower > 0) == (metric in HIGHER_IS_BETTER) else "worse"
     return "no clear difference"
 
 
 def _resamples(clusters, n_boot, seed):
-    """Weights (1 + n_boot, n), the first row all ones."""
+    """Bootstrap weights (1 + n_boot, n) by cluster, the first row all ones."""
     codes, names = pd.factorize(clusters)
     rng = np.random.default_rng(seed)
     counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_boot)
@@ -203,6 +225,7 @@ def _resamples(clusters, n_boot, seed):
 
 
 def _tau(tested, planner, weights):
+    """Kendall's tau, sum_ij w_i w_j sign sign / sum_ij w_i w_j within cutoff and size class."""
     value, actual = tested[f"value {planner}"].to_numpy(), tested["actual"].to_numpy()
     agree, n_pairs = 0.0, 0.0
     for rows in tested.groupby(["cutoff", "size_class"]).indices.values():
@@ -216,38 +239,42 @@ def _tau(tested, planner, weights):
 
 
 def _regret(tested, planner, weights):
+    """Points between the mean actual scores of the best merges and of the planner's best."""
     value, actual = tested[f"value {planner}"].to_numpy(), tested["actual"].to_numpy()
     regrets = []
     for rows in tested.groupby("cutoff").indices.values():
-        w, own = weights[:, rows], actual[rows]
-        n_top = np.minimum(_TOP, w.sum(axis=1) / 2)
+        w, scores = weights[:, rows], actual[rows]
+        n_top = np.minimum(_N_TOP, w.sum(axis=1) / 2)
         best, chosen = (
-            _top_mean(own[order], w[:, order], n_top)
-            for order in (np.argsort(-own), np.argsort(-value[rows], kind="stable"))
+            _top_mean(scores[order], w[:, order], n_top)
+            for order in (np.argsort(-scores), np.argsort(-value[rows], kind="stable"))
         )
         regrets.append(100 * (best - chosen))
     return mean_of_finite(np.stack(regrets, axis=1))
 
 
 def _top_mean(ordered, weights, n_top):
-    """Mean of the first `n_top` (b,) values, in the order given, of each resample."""
+    """Mean of the first `n_top` (b,) values, in the given order, of each resample."""
     before = np.cumsum(weights, axis=1) - weights
     taken = np.clip(n_top[:, None] - before, 0, weights)
     return taken @ ordered / np.where(n_top > 0, n_top, np.nan)
 
 
 def _mae(tested, planner, weights):
+    """Mean absolute error of the value, in points."""
     error = 100 * np.abs(tested[f"value {planner}"] - tested["actual"]).to_numpy()
     return weights @ error / weights.sum(axis=1)
 
 
 def _brier(tested, planner, weights):
+    """Brier score of the probability of a higher score than the best parent's."""
     beats = (tested["actual"] > tested["parents_best"]).to_numpy(float)
     error = (tested[f"p_better {planner}"].to_numpy() - beats) ** 2
     return weights @ error / weights.sum(axis=1)
 
 
 def _auc(tested, planner, weights):
+    """Area under the ROC curve of the same probability; ties count one half."""
     beats = (tested["actual"] > tested["parents_best"]).to_numpy()
     p = tested[f"p_better {planner}"].to_numpy()
     above = (np.sign(p[beats][:, None] - p[~beats]) + 1) / 2
@@ -260,7 +287,13 @@ _MEASURES = {"tau": _tau, "regret": _regret, "mae": _mae, "brier": _brier, "auc"
 
 
 def cite(name, note, tested) -> dict:
-    """Aggregates of a back-test, as the file of `CITED` keeps them."""
+    """Aggregates of a back-test for the file `CITED`.
+
+    Parameters
+    ----------
+    name, note : str, of the data
+    tested : DataFrame from `backtest_merges`
+    """
     quality = plan_quality(tested)
     keys = ["value", "difference", "difference_lower", "difference_upper", "verdict"]
     rows = quality.set_index(["metric", "planner"])[keys]
@@ -278,7 +311,7 @@ def _rounded(row):
 
 
 def main(argv=None) -> None:
-    """Run the back-tests and write what they found; see the module's docstring."""
+    """Run the back-tests and write their aggregates; see the docstring of the module."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("snapshots", nargs="*", help="folders, beside the simulated Hub")
     parser.add_argument("--cutoffs", type=int, default=5)
@@ -287,10 +320,10 @@ def main(argv=None) -> None:
     options = parser.parse_args(argv)
     hubs = {seed: recorded_hub(1000, 300, seed) for seed in range(options.hubs)}
     note = f"{options.hubs} simulated Hubs that record all parents"
-    found = [("simulated", note, hubs)]
-    found += [(Path(path).name, "", {"": load_snapshot(path)}) for path in options.snapshots]
+    sources = [("simulated", note, hubs)]
+    sources += [(Path(path).name, "", {"": load_snapshot(path)}) for path in options.snapshots]
     cited = []
-    for name, note, snapshots in found:
+    for name, note, snapshots in sources:
         parts = []
         for key, snapshot in snapshots.items():
             part = backtest_merges(snapshot, n_cutoffs=options.cutoffs)
@@ -304,9 +337,14 @@ def main(argv=None) -> None:
 
 
 def recorded_hub(n_models, n_items, seed=0) -> Snapshot:
-    """A simulated Hub where the cards of all merges name all parents, most of them evaluated.
+    """A simulated Hub in which the cards of all merges name all parents, most of them evaluated.
 
-    On the real Hub, and in `simulate` as it comes, few merges have two evaluated parents on record.
+    On the real Hub, and by the defaults of `simulate`, few merges have two recorded, evaluated
+    parents.
+
+    Parameters
+    ----------
+    n_models, n_items, seed : as in `simulate`
     """
     recorded = PopulationConfig(
         recorded=(1, 1), recorded_merge=(1, 1), merge_fully_recorded=(1, 1), grandparent_too=0,
