@@ -12,7 +12,7 @@ from lrmf.cli import program
 from lrmf.decide import backtest
 from lrmf.decide.backtest import backtest_merges, cite, plan_quality, recorded_hub
 from lrmf.decide.benchmarks import (
-    _typical,
+    _family_state,
     benchmarks_first,
     first_quality,
     measure_first,
@@ -331,7 +331,7 @@ def test_each_benchmark_comes_once_and_the_first_leaves_least(fitted):
     assert len(order) == len(names) - 1 and order["benchmark"].is_unique
     assert set(order["benchmark"]) <= set(names) and order["left"].between(0, 1).all()
     # The first by brute force: the variance of the others' mean score, given one of them.
-    precision, evidence, slopes = _typical(fitted)
+    precision, evidence, slopes = _family_state(fitted)
     means = [np.delete(slopes, b, axis=0).mean(axis=0) for b in range(len(names))]
     left = [g @ np.linalg.inv(precision + e) @ g for g, e in zip(means, evidence, strict=True)]
     assert order["benchmark"][0] == names[int(np.argmin(left))]

@@ -1,4 +1,4 @@
-"""Which benchmarks to run first: the few that forecast the rest best, given the family."""
+"""Which benchmarks to run first: the few that forecast the others best, given the family."""
 
 from dataclasses import replace
 
@@ -11,34 +11,34 @@ from ..data.snapshot import Snapshot
 from ..evaluation.splits import zero_shot
 from ..forecaster.forecaster import Forecaster
 
-_N_TYPICAL = 400  # models whose uncertainty is averaged
+_N_AVERAGED = 400  # models over which the leave-one-out covariance is averaged
 GREEDY, RANDOM = "greedy", "random"
 
 
 def benchmarks_first(forecaster, n=None, *, benchmarks=None) -> pd.DataFrame:
-    r"""Order the benchmarks by what they say of the others' scores, one after another.
+    r"""Order the benchmarks by how much their answers reduce the variance of the others' mean.
 
     A model of a known family has the state t ~ N(m, C), with C the mean leave-one-out covariance of
-    the evaluated models that have relatives. The benchmarks S, once run, leave
+    evaluated models with parents. Once the benchmarks S are run, its covariance is
 
         C_S = (C^-1 + sum_{b in S} E_b)^-1,    E_b = sum_{i in b} slope_i^2 d_i d_i' / noise_i,
 
-    and of the mean score of the rest, g' t with g the mean of its slopes g_b, the variance
-    g' C_S g. Each step takes the benchmark that leaves least: p^3 operations for each candidate,
-    p the components. (Single benchmarks of the rest are forecast no better, on average, if their
-    mean variance is the criterion, and their mean is forecast worse.)
+    and the variance of the mean score of the others is g' C_S g, with g the mean of their
+    gradients g_b. Each step takes the benchmark with the least variance. It costs O(p^3) for each
+    candidate, with p the number of components. (With the mean of the others' variances as the
+    criterion, single benchmarks are forecast no better, and their mean is forecast worse.)
 
     Parameters
     ----------
     forecaster : Forecaster, fitted
     n : int, optional
-        Benchmarks to choose, all but one by default.
+        Number of benchmarks to choose, all but one by default.
     benchmarks : sequence of str, optional
-        Those that may be chosen and count; all by default.
+        Benchmarks that may be chosen and count; all by default.
 
     Returns
     -------
-    DataFrame : step, benchmark, left (share of the variance of the rest's mean)
+    DataFrame : step, benchmark, left (remaining share of the variance of the others' mean)
 
     Raises
     ------
@@ -50,56 +50,66 @@ def benchmarks_first(forecaster, n=None, *, benchmarks=None) -> pd.DataFrame:
         raise ValueError(f"{unknown[0]!r} is not a benchmark of the fit; it has {names[0]}, ...")
     rest = np.ones(len(names), bool) if benchmarks is None else np.isin(names, benchmarks)
     if rest.sum() < 2:
-        raise ValueError("one benchmark alone has no rest to forecast; name two or more")
+        raise ValueError("with one benchmark there is no other to forecast; name two or more")
     n = rest.sum() - 1 if n is None else min(n, rest.sum() - 1)
-    precision, evidence, slopes = _typical(forecaster)
+    precision, evidence, slopes = _family_state(forecaster)
     before, rows = np.linalg.inv(precision), []
     for step in range(1, n + 1):
         # Covariances after each candidate, and the variance of the mean of all others.
-        able = np.flatnonzero(rest)
-        after = np.linalg.inv(precision + evidence[able])
-        others = (slopes[able].sum(axis=0) - slopes[able]) / (able.size - 1)
+        candidates = np.flatnonzero(rest)
+        after = np.linalg.inv(precision + evidence[candidates])
+        others = (slopes[candidates].sum(axis=0) - slopes[candidates]) / (candidates.size - 1)
         variance = np.einsum("cp,cpq,cq->c", others, after, others)
         chosen = variance.argmin()
         start = others[chosen] @ before @ others[chosen]
-        rows.append((step, names[able[chosen]], variance[chosen] / start))
-        precision, rest[able[chosen]] = precision + evidence[able[chosen]], False
+        rows.append((step, names[candidates[chosen]], variance[chosen] / start))
+        precision, rest[candidates[chosen]] = precision + evidence[candidates[chosen]], False
     return pd.DataFrame(rows, columns=["step", "benchmark", "left"])
 
 
-def _typical(forecaster):
-    """Precision (p, p) of a model's state given its family; E_b (B, p, p), slopes g_b (B, p)."""
+def _family_state(forecaster):
+    """The state of a model of a known family, and the benchmarks' evidence and gradients.
+
+    Returns
+    -------
+    precision : (p, p), C^-1
+    evidence : (n_benchmarks, p, p), E_b
+    gradients : (n_benchmarks, p), g_b
+    """
+    # Mean leave-one-out covariance of models with parents, or of all models if there are none.
     prior, likelihood, scores = forecaster.prior_, forecaster.likelihood_, forecaster.scores_
     children = np.flatnonzero(np.diff(prior.nodes.parents.indptr))
     rows = children if children.size else np.arange(len(prior.nodes))
-    rows = rows[np.linspace(0, rows.size - 1, min(rows.size, _N_TYPICAL)).astype(int)]
+    rows = rows[np.linspace(0, rows.size - 1, min(rows.size, _N_AVERAGED)).astype(int)]
     covariance = prior.leave_one_out(rows).covariance.mean(axis=0)
+    # Items by their slopes at the mean state; E_b and g_b are sums over the items.
     _, slope, noise = likelihood.forecast(prior.centre[None], covariance[None])
     loadings = slope[0][:, None] * likelihood.loadings
     share = scores.weights / scores.weights.sum(axis=0)
     evidence = [
-        loadings[own].T @ (loadings[own] / np.maximum(noise[0, own], 1e-9)[:, None])
-        for own in (scores.weights > 0).T
+        loadings[in_benchmark].T
+        @ (loadings[in_benchmark] / np.maximum(noise[0, in_benchmark], 1e-9)[:, None])
+        for in_benchmark in (scores.weights > 0).T
     ]
     return np.linalg.inv(covariance), np.stack(evidence), share.T @ loadings
 
 
 def measure_first(snapshot, *, n=5, n_folds=2, n_random=3, seed=0, **options) -> pd.DataFrame:
-    """Errors of forecasts for held-out models that have run the first benchmarks, or random ones.
+    """Errors of forecasts for held-out models after the first benchmarks, or random ones.
 
-    Whole models are held out, the order is chosen from the others. A model that lacks a benchmark
-    of the order is given the next one that it has. What is left to forecast depends on what was
-    run; errors of the average compare like with like.
+    Whole models are held out, and the order is chosen from the others. If a model lacks a benchmark
+    of the order, the next one that it has takes its place. The benchmarks that remain to be
+    forecast depend on the order; errors of the average over all benchmarks are comparable.
 
     Parameters
     ----------
     snapshot : Snapshot
-        Answers count as the scores of whole benchmarks: `scores_of`.
+        Answers are replaced by scores of benchmarks, as by `scores_of`.
     n : int
-        Benchmarks run, at most; one is always left.
+        Maximum number of benchmarks run; at least one remains.
     n_folds, seed : of the held-out models, as in `zero_shot`
     n_random : int
-        Draws of random benchmarks, which are averaged.
+        Number of random orders, whose errors are averaged.
     options : of `Forecaster`
 
     Returns
@@ -116,7 +126,7 @@ def measure_first(snapshot, *, n=5, n_folds=2, n_random=3, seed=0, **options) ->
         given, scores = np.asarray(snapshot.responses[split.rows]), fitted.scores_
         actual = scores.actual(given, observed(given))
         has, names = np.isfinite(actual), pd.Index(scores.names)
-        # The order, then the benchmarks that it leaves last; random orders beside it.
+        # The greedy order, with benchmarks that it lacks at the end, and random orders.
         first = names.get_indexer(benchmarks_first(fitted, min(len(names) - 1, 60))["benchmark"])
         place = np.full(len(names), len(names), float)
         place[first] = np.arange(len(first))
@@ -124,15 +134,17 @@ def measure_first(snapshot, *, n=5, n_folds=2, n_random=3, seed=0, **options) ->
         draws = [(GREEDY, np.broadcast_to(place, has.shape))]
         draws += [(RANDOM, rng.random(has.shape)) for _ in range(n_random)]
         for strategy, order in draws:
+            # Rank of each benchmark among those that the model has.
             rank = np.argsort(np.argsort(np.where(has, order, np.inf), axis=1), axis=1)
             for n_run in range(n + 1):
                 rows = np.flatnonzero(has.sum(axis=1) > n_run)
                 if not rows.size:
                     break  # no model has so many benchmarks
+                # Reveal the first benchmarks and forecast all, in points.
                 run = (rank < n_run)[rows] & has[rows]
-                shown = reveal(given[rows], run @ (scores.weights > 0).T)
-                found = fitted.predict_scores(split.rows[rows], revealed=shown)["score"]
-                error = 100 * (found.to_numpy().reshape(len(rows), -1) - actual[rows])
+                revealed = reveal(given[rows], run @ (scores.weights > 0).T)
+                score = fitted.predict_scores(split.rows[rows], revealed=revealed)["score"]
+                error = 100 * (score.to_numpy().reshape(len(rows), -1) - actual[rows])
                 rest, average = _errors(error, run, has[rows])
                 label = {"strategy": strategy, "n_run": n_run, "fold": split.label["fold"]}
                 frame = pd.DataFrame({"row": split.rows[rows], "rest": rest, "average": average})
@@ -142,7 +154,7 @@ def measure_first(snapshot, *, n=5, n_folds=2, n_random=3, seed=0, **options) ->
 
 
 def scores_of(snapshot: Snapshot) -> Snapshot:
-    """The snapshot with the scores of benchmarks in place of single answers."""
+    """The snapshot with scores of benchmarks in place of single answers."""
     if not snapshot.is_binary:
         return snapshot
     scores = benchmark_scores(snapshot.responses, snapshot.items)
@@ -156,7 +168,7 @@ def _errors(error, run, has):
     """Mean absolute error of the benchmarks not run, and absolute error of the average."""
     rest = has & ~run
     mean = np.where(rest, np.abs(error), 0).sum(axis=1) / rest.sum(axis=1)
-    # Benchmarks that were run are known: their error is none.
+    # The error of a benchmark that was run is 0.
     return mean, np.abs(np.where(rest, error, 0).sum(axis=1) / has.sum(axis=1))
 
 
@@ -165,7 +177,9 @@ def first_quality(measured: pd.DataFrame, *, n_boot=1000, seed=0) -> pd.DataFram
 
     Parameters
     ----------
-    measured : of `measure_first`
+    measured : DataFrame from `measure_first`
+    n_boot : int, number of resamples of models
+    seed : int
 
     Returns
     -------
@@ -175,13 +189,13 @@ def first_quality(measured: pd.DataFrame, *, n_boot=1000, seed=0) -> pd.DataFram
     rng, rows = np.random.default_rng(seed), []
     for n_run, part in measured.groupby("n_run"):
         for error in ("rest", "average"):
+            # Errors (n_models, n_strategies), and bootstrap weights of the models.
             wide = part.pivot(index="row", columns="strategy", values=error)
             n = len(wide)
             weights = rng.multinomial(n, np.full(n, 1 / n), size=n_boot) / n
             for strategy in wide:
-                lead = wide[GREEDY] - wide[strategy]
                 values = []
-                for column in (wide[strategy], lead):
+                for column in (wide[strategy], wide[GREEDY] - wide[strategy]):
                     bounds = np.quantile(weights @ column.to_numpy(), [0.025, 0.975])
                     values += [column.mean(), *bounds]
                 rows.append((strategy, n_run, error, *values, n))
