@@ -1,6 +1,6 @@
-"""Which answers to collect next, as lm-eval's ``--samples`` takes them, and what they should bring.
+"""Which answers to collect next, for lm-eval's ``--samples``, and their expected effect.
 
-The loop in Python, for any harness that can be asked question by question::
+The loop in Python, for any harness that runs single questions::
 
     new = forecaster.fold_in(parents=parents)
     while half_width(new) > 0.02:
@@ -16,11 +16,17 @@ from ..data.response_kinds import PROPORTIONS
 from .answers import AnswersError, Questions
 from .ask import aligned
 
-BUDGET = 50  # answers, where nothing is asked for
+BUDGET = 50  # number of answers by default
 
 
 def half_width(new, level=0.9):
-    """Half the width of the mean score's interval, as a fraction."""
+    """Half-width of the mean score's interval, as a fraction.
+
+    Parameters
+    ----------
+    new : NewModel
+    level : float, nominal coverage
+    """
     _, lower, upper = new.mean_score(level=level)
     return (upper - lower) / 2
 
@@ -32,11 +38,14 @@ def choose(new, *, budget=None, precision=None, benchmarks=None, cost=None):
     ----------
     new : NewModel
     budget : int, optional
-        Answers, or with costs what they may cost together; 50 by default.
+        Maximum number of answers, or their maximum total cost; 50 by default.
     precision : float, optional
-        Half-width of the mean score's 90% interval, as a fraction, that they should lead to.
-    benchmarks : list of str, optional
-    cost : mapping, optional, as in `NewModel.next_items`
+        Half-width of the mean score's 90% interval, as a fraction, to be reached.
+    benchmarks, cost : optional, as in `NewModel.next_items`
+
+    Returns
+    -------
+    list of item_id
     """
     if precision is not None:
         return new.items_until(precision, most=budget, cost=cost)
@@ -44,19 +53,23 @@ def choose(new, *, budget=None, precision=None, benchmarks=None, cost=None):
 
 
 def read_costs(path):
-    """Costs by item_id, or by task or benchmark, from a CSV.
+    """Read costs from a CSV ``item_id,cost`` or ``task,cost``.
+
+    Returns
+    -------
+    dict of item_id, task or benchmark to cost
 
     Raises
     ------
     AnswersError
-        If a line is no cost.
+        If the file cannot be read, or a cost is not a number above 0.
     """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, skipinitialspace=True)
             keys = {"item_id", "task"} & set(reader.fieldnames or ())
             if len(keys) != 1 or "cost" not in reader.fieldnames:
-                raise AnswersError(f"{path}: needs a first line item_id,cost or task,cost")
+                raise AnswersError(f"{path}: the first line must be item_id,cost or task,cost")
             key, costs = keys.pop(), {}
             for row in reader:
                 try:
@@ -71,36 +84,55 @@ def read_costs(path):
     except OSError as error:
         raise AnswersError(f"{path}: cannot be read ({error.strerror})") from error
     except UnicodeDecodeError as error:
-        raise AnswersError(f"{path}: is no text file, item_id,cost or task,cost") from error
+        raise AnswersError(f"{path}: is not a text file of item_id,cost or task,cost") from error
     return costs
 
 
 def costs_of(costs, new, questions):
-    """Costs by item_id or benchmark, where they were given by lm-eval's tasks."""
+    """Costs by item_id or benchmark, from costs that may be by tasks of lm-eval.
+
+    Parameters
+    ----------
+    costs : dict from `read_costs`, or None
+    new : NewModel
+    questions : Questions
+
+    Raises
+    ------
+    ValueError
+        If a name is not an item, a task or a benchmark of the fit.
+    """
     known = new.forecasts.columns_.keys() | set(new.forecasts.scores_.names)
     if not costs or costs.keys() <= known:
         return costs or None
     by_task = {}
     for item, (task, _) in questions.places.items():
         by_task.setdefault(task, []).append(item)
-    spread = {}
+    # The cost of a task is that of each of its items.
+    by_item = {}
     for name, cost in costs.items():
         if name not in known and name not in by_task:
             raise ValueError(
                 f"cost of {name!r}: neither an item, a task nor a benchmark of the fit"
             )
-        spread |= dict.fromkeys([name] if name in known else by_task[name], cost)
-    return spread
+        by_item |= dict.fromkeys([name] if name in known else by_task[name], cost)
+    return by_item
 
 
 def expected(new, item_ids):
-    """What the answers should bring: the scores' intervals before, and their widths after.
+    """Intervals of the scores now, and their expected half-widths with these answers.
+
+    Parameters
+    ----------
+    new : NewModel
+    item_ids : list
 
     Returns
     -------
-    list of dict : benchmark, n (answers to collect), score, lower, upper, and half_width, that of
-        the 90% interval before and after; the last one is the mean score
+    list of dict : benchmark, n (answers to collect), score, lower, upper, half_width (of the 90%
+        interval, before and after); the last row is the mean score
     """
+    # Ratio of the scores' standard deviations after and before.
     fit, frame = new.forecasts, new.scores()
     columns = [fit.columns_[item] for item in item_ids]
     before, after = new._joint().covariance(), new.expected_covariance(columns)
@@ -119,9 +151,16 @@ def expected(new, item_ids):
 
 
 def as_text(new, item_ids, questions: Questions):
-    """The plan to read: answers by benchmark and the intervals before and after, in points."""
+    """The plan as text: answers by benchmark, and half-widths before and after, in points.
+
+    Parameters
+    ----------
+    new : NewModel
+    item_ids : list
+    questions : Questions
+    """
     if not item_ids:
-        return "Nothing is left to ask: the scores are as certain as they can be."
+        return "No answer would make the scores more certain."
     if new.forecasts.kind_ is PROPORTIONS:
         return _order_of_benchmarks(new, item_ids)
     rows = expected(new, item_ids)
@@ -140,6 +179,7 @@ def as_text(new, item_ids, questions: Questions):
 
 
 def _order_of_benchmarks(new, item_ids):
+    """Text of the order in which to run benchmarks, if items are benchmarks."""
     columns = [new.forecasts.columns_[item] for item in item_ids]
     lines = [["benchmark", "average score then"]]
     for n, item in enumerate(item_ids, start=1):
@@ -151,13 +191,14 @@ def _order_of_benchmarks(new, item_ids):
     ])  # fmt: skip
 
 
-def _listed(numbers, most=12):
-    rest = len(numbers) - most
-    return ", ".join(map(str, numbers[:most])) + (f" and {rest} more" if rest > 0 else "")
+def _listed(numbers):
+    """The first twelve numbers, and how many more there are."""
+    rest = len(numbers) - 12
+    return ", ".join(map(str, numbers[:12])) + (f" and {rest} more" if rest > 0 else "")
 
 
 def as_samples(new, item_ids, questions: Questions):
-    """Text of a file for lm-eval's ``--samples``; of benchmarks as items a list in their order."""
+    """Text of a file for lm-eval's ``--samples``, or a list in order if items are benchmarks."""
     if new.forecasts.kind_ is PROPORTIONS:
         return json.dumps([str(item) for item in item_ids], indent=1) + "\n"
     return json.dumps(questions.samples(item_ids)) + "\n"
