@@ -1,4 +1,4 @@
-"""Merge plans as text and as a file, with what the back-test says of such plans."""
+"""Merge plans as text and as a file, with the results of the back-test."""
 
 import json
 from pathlib import Path
@@ -19,11 +19,12 @@ _HEADINGS = {
 
 
 def plan_text(plans: pd.DataFrame, *, n=20) -> str:
-    """The best plans in points, how many sets were left out and why, and the back-test.
+    """The best plans in points, the sets that were left out by reason, and the back-test.
 
     Parameters
     ----------
-    plans : of `plan_merges`
+    plans : DataFrame from `plan_merges`
+    n : int, maximum number of plans in the text
     """
     lines = _table(plans.head(n)) if len(plans) else ["No set of these models can be merged."]
     n_sets, left_out = plans.attrs["n_sets"], plans.attrs["left_out"]
@@ -41,7 +42,7 @@ def plan_text(plans: pd.DataFrame, *, n=20) -> str:
 
 
 def _table(plans):
-    """Lines of a table, the long names of the parents last."""
+    """Lines of the table of plans, with the names of the parents last."""
     frame = plans.assign(
         size_b=plans["size_b"].map("{:.3g}".format).replace("nan", "-"),
         parents=plans["parents"].map(" + ".join),
@@ -63,13 +64,13 @@ def _table(plans):
 
 
 def plan_file(plans: pd.DataFrame) -> bytes:
-    """The plans as CSV: parents joined by commas, as `lrmf ask --parents` takes them."""
+    """The plans as CSV, with parents joined by commas as for `lrmf ask --parents`."""
     frame = plans.assign(parents=plans["parents"].map(",".join))
     return frame.to_csv(index=False, float_format="%.6f", lineterminator="\n").encode()
 
 
 def backtest_line() -> str:
-    """One sentence on how well such plans have ranked later merges, from the numbers on file."""
+    """One sentence on how well plans have ranked later merges, from the file `CITED`."""
     parts = []
     for test in json.loads(CITED.read_text(encoding="utf-8")):
         tau, brier = ({who: row["value"] for who, row in test[k].items()} for k in ("tau", "brier"))
@@ -83,13 +84,14 @@ def backtest_line() -> str:
 
 
 def _verdict(test):
-    """Against the parents' mean and the best parent, in rank correlation and Brier score."""
-    found = {}
+    """The Forecaster against both heuristics in rank correlation and Brier score, in words."""
+    by_verdict = {}
     for metric, name in (("tau", "rank correlation"), ("brier", "Brier score")):
         for planner in _COMPARED[1:]:
-            found.setdefault(test[metric][planner]["verdict"], []).append(f"{planner} ({name})")
-    if set(found) == {"no clear difference"}:
+            verdict = test[metric][planner]["verdict"]
+            by_verdict.setdefault(verdict, []).append(f"{planner} ({name})")
+    if set(by_verdict) == {"no clear difference"}:
         return "no clear difference from planning by the parents' mean or the best parent"
     names = {"better": "better than", "worse": "worse than"}
     names["no clear difference"] = "no clear difference from"
-    return ", ".join(f"{names[verdict]} {' and '.join(who)}" for verdict, who in found.items())
+    return ", ".join(f"{names[verdict]} {' and '.join(who)}" for verdict, who in by_verdict.items())
