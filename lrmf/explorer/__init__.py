@@ -1,4 +1,4 @@
-"""The explorer: one self-contained page of a family tree, with forecasts and a place to ask."""
+"""The explorer: a self-contained HTML page of lineage and forecasts that forecasts new models."""
 
 import html
 
@@ -7,19 +7,22 @@ from .page import render
 
 __all__ = ["bake", "explore", "render", "show"]
 
-
-_N_PLANS = 200
+_N_PLANS = 200  # number of merge plans by default
 
 
 def explore(snapshot, forecaster, *, plans=None, introduction="") -> str:
-    """The page of a snapshot as HTML.
+    """The page of a snapshot, as HTML.
 
     Parameters
     ----------
     snapshot, forecaster : as in `bake`
     plans : DataFrame, optional
-        As of `Forecaster.plan_merges`; the 200 best by default.
+        From `Forecaster.plan_merges`; the 200 best plans by default.
     introduction : str, as in `render`
+
+    Returns
+    -------
+    str
     """
     if plans is None and len(forecaster.trained_ids_) > 1:
         plans = forecaster.plan_merges(top=_N_PLANS)
@@ -42,7 +45,7 @@ def show(snapshot, forecaster, *, plans=None, height=700):
 
     page = html.escape(explore(snapshot, forecaster, plans=plans))
     allowed = "allow-scripts allow-popups allow-popups-to-escape-sandbox"
-    # A line break first: IPython warns of data that begin with a frame.
+    # The text begins with a line break, as IPython warns of HTML that begins with an iframe.
     return HTML(
         f'\n<iframe srcdoc="{page}" width="100%" height="{height}" style="border: 0" '
         f'title="Explorer of {html.escape(snapshot.name)}" sandbox="{allowed}">'

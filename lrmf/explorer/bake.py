@@ -1,4 +1,4 @@
-"""Everything that the page shows or computes with, as one JSON document: places and numbers."""
+"""All data of the page as one JSON document: layout, scores, and what new forecasts need."""
 
 import base64
 
@@ -16,16 +16,16 @@ from ..forecaster.near_duplicates import CONFIG, NOISE
 from ..report.family_tree import family_layout
 
 CARD = ("type", "architecture", "precision", "license", "created_at", "evaluated_at")
-_POINTS = 10_000  # scores are baked as whole numbers of this part of 1
-_FINE = 5000  # items up to which loadings have 16 bits; the more items, the less each one counts
-_EVIDENCE = ("evidence", "source", "field")  # columns of the lineage that say where an edge is from
+_SCORE_SCALE = 10_000  # scores are stored as whole numbers of 1 / 10,000
+_MAX_ITEMS_16_BIT = 5000  # number of items up to which loadings have 16 bits rather than 8
+_EVIDENCE = ("evidence", "source", "field")  # columns of the lineage with the source of an edge
 
 
 def bake(snapshot, forecaster, *, plans=None) -> dict:
-    """All that the page needs of a snapshot and a forecaster, ready for JSON.
+    """The data of the page from a snapshot and a forecaster, as a dict for JSON.
 
-    Models are the nodes of the family tree, evaluated or not; all have forecasts. Arrays are
-    base64 of their bytes, with their type.
+    Models are all nodes of the lineage, evaluated or not, and all have forecasts. Arrays are stored
+    as base64 of their bytes, with their type.
 
     Parameters
     ----------
@@ -33,17 +33,22 @@ def bake(snapshot, forecaster, *, plans=None) -> dict:
     forecaster : Forecaster
         Fitted, over the same items.
     plans : DataFrame, optional
-        The planner's merges: parents (a list of ids, or ids joined by commas) and any columns.
+        Merge plans: parents (a list of ids, or ids joined by commas) and any other columns.
+
+    Returns
+    -------
+    dict
 
     Raises
     ------
     ValueError
-        If the forecaster is of other items.
+        If the forecaster was fitted to other items.
     """
+    # Lineage of the snapshot and of the fit.
     snapshot_lineage = snapshot.lineage[list(EDGE_COLUMNS)]
     edges = pd.concat([snapshot_lineage, forecaster.trained_edges_[list(EDGE_COLUMNS)]])
     known = Lineage.from_edges(edges, snapshot.models["model_id"])
-    # Every node of the family tree, and what else the fit knows, becomes a row without responses.
+    # All nodes of the lineage, and further models of the fit, become rows without responses.
     rest = [name for name in forecaster.prior_.describer.ids if name not in set(known.node_ids)]
     ids = [*known.node_ids, *rest]
     lineage = Lineage.from_edges(edges, ids)
@@ -68,19 +73,20 @@ def bake(snapshot, forecaster, *, plans=None) -> dict:
 
 
 def _array(values, dtype):
-    """An array as the page decodes it: little-endian bytes in base64."""
+    """An array in the format that the page decodes: type, and little-endian bytes in base64."""
     array = np.ascontiguousarray(values, np.dtype(dtype).newbyteorder("<"))
     return {"dtype": np.dtype(dtype).str.lstrip("<>|="), "bytes": base64.b64encode(array).decode()}
 
 
 def _categories(values):
-    found = levels(pd.Series(list(values)))
-    names = sorted(set(found) - {UNKNOWN})
-    return {"levels": names, "code": _array(pd.Index(names).get_indexer(found), "i2")}
+    """Names of the categories, and the position of each value among them, -1 if unknown."""
+    named = levels(pd.Series(list(values)))
+    names = sorted(set(named) - {UNKNOWN})
+    return {"levels": names, "code": _array(pd.Index(names).get_indexer(named), "i2")}
 
 
 def _models(ids, models, lineage):
-    """Ids, cards, families and places."""
+    """Ids, cards, families and positions in the layout of the models."""
     places = np.zeros((2, len(ids)))
     for family in range(lineage.n_families):
         members, generation, height = family_layout(lineage, family)
@@ -98,10 +104,10 @@ def _models(ids, models, lineage):
 
 
 def _scores(rows, responses):
-    """Scores (n, n_benchmarks), and forecasts with intervals.
+    """Scores and forecasts with intervals, (n, n_benchmarks) each.
 
-    A score that is observed stands beside the forecast made without the model's responses; any
-    other score is the forecast given all responses.
+    If a score is observed, its forecast is the one without the model's responses. Otherwise the
+    forecast is the one given all responses.
     """
     now = rows.predict_scores()
     before = rows.predict_scores(revealed=reveal(responses, False))
@@ -110,32 +116,35 @@ def _scores(rows, responses):
     # 0 forecast, 1 partly observed, 2 observed.
     state = (count > 0) + 1 * (count == n_items)
     is_observed = state.ravel() == 2
+    # Forecasts for display, as whole numbers; -1 if there is none.
     columns = {"score": now["score"].to_numpy()}
     for name, column in (("forecast", "score"), ("lower", "lower"), ("upper", "upper")):
         columns[name] = np.where(is_observed, before[column], now[column])
     points = {
-        name: _array(np.round(_POINTS * np.nan_to_num(values, nan=-1 / _POINTS)), "i2")
+        name: _array(np.round(_SCORE_SCALE * np.nan_to_num(values, nan=-1 / _SCORE_SCALE)), "i2")
         for name, values in columns.items()
     }
     return points | {"observed": _array(state, "u1")}
 
 
 def _edges(lineage, table):
+    """Parents, children and relations of the edges, and their evidence if the table has it."""
     baked = {
         "parent": _array(lineage.parent_index, "i4"),
         "child": _array(lineage.child_index, "i4"),
         "relation": _array([RELATIONS.index(r) for r in lineage.edges["relation"]], "u1"),
     }
-    said = [column for column in _EVIDENCE if column in table]
-    if said:
+    present = [column for column in _EVIDENCE if column in table]
+    if present:
         merged = lineage.edges.merge(
             table.drop_duplicates(list(EDGE_COLUMNS)), how="left", on=list(EDGE_COLUMNS)
         )
-        baked["evidence"] = _categories(merged[said[0]])
+        baked["evidence"] = _categories(merged[present[0]])
     return baked
 
 
 def _plans(plans):
+    """Merge plans as a list of dicts, with parents as lists of ids."""
     if plans is None:
         return []
     table = plans.copy()
@@ -143,13 +152,14 @@ def _plans(plans):
     table = table.round(5).astype(object).where(table.notna(), None)
     split = [p.split(",") if isinstance(p, str) else [str(one) for one in p] for p in parents]
     rows = table.to_dict("records")
-    return [{"parents": own} | row for own, row in zip(split, rows, strict=True)]
+    return [{"parents": names} | row for names, row in zip(split, rows, strict=True)]
 
 
 # What a forecast of a new model needs: the prior, the items, the calibration.
 
 
 def _ask(forecaster, nodes):
+    """Data with which the page forecasts new models."""
     return {
         "level": 0.9,
         "uses": {
@@ -170,7 +180,7 @@ def _ask(forecaster, nodes):
 
 
 def _descriptions(prior, nodes):
-    """What `Descriptions` are made of, for every node that the fit knows, the evaluated first."""
+    """Data of `Descriptions` for every node of the fit, evaluated models first."""
     describer = prior.describer
     parents = [describer._parents.get(node, ((), ()))[0] for node in range(len(describer.ids))]
     values, known = describer.values, describer.known
@@ -186,12 +196,13 @@ def _descriptions(prior, nodes):
         "able": prior.known_fields,
         "fields": {},
     }
+    # Each field of cards: numbers, or the distinct rows of category probabilities with codes.
     for column, field in enumerate(describer.parts):
         is_known, part = known[:, column], values[:, describer.parts[field]]
         if field not in describer.levels:
             baked[field] = _array(np.where(is_known, part[:, 0], np.nan), "f4")
             continue
-        # Few different rows; the first is that of models whose field is unknown.
+        # The rows repeat. The first is that of models whose field is unknown.
         rows, code = np.unique(part[is_known].astype(np.float32), axis=0, return_inverse=True)
         codes = np.zeros(len(part))
         codes[is_known] = 1 + code.ravel()
@@ -204,7 +215,7 @@ def _descriptions(prior, nodes):
 
 
 def _process(prior):
-    """The Gaussian process: parameters, outputs, and what it has solved."""
+    """The Gaussian process: parameters, outputs, and the solutions P y."""
     process, covariance = prior.process_, prior.covariance_
     n, q = process.outputs.shape
     exact = process.groups[0].precision is not None
@@ -223,13 +234,13 @@ def _process(prior):
             {
                 "outputs": group.outputs.tolist(),
                 "noise": _array(group.noise, "f4"),
-                # Precisions of single models: which of them a variance depends on most.
+                # diag(P): the page selects by it the models on which a variance depends most.
                 "precision": _array(np.diagonal(group.precision), "f4") if exact else None,
             }
             for group in process.groups
         ],
         "solved": _array(solved if exact else [], "f4"),
-        # Read where the process is not exact, and where a forecast is drawn to the parents.
+        # Needed if the process is not exact, or forecasts are shrunk towards the parents.
         "outputs": _array(process.outputs if prior.reach or not exact else [], "f4"),
         "reach": prior.reach,
         "variances": prior.variances.tolist(),
@@ -240,7 +251,7 @@ def _process(prior):
 
 
 def _items(forecaster):
-    """The items: loadings and intercept of each; rounded where there are thousands of them."""
+    """Parameters of the items; those of answers are rounded to 16 bits, or 8 if there are many."""
     likelihood, weights = forecaster.likelihood_, forecaster.scores_.weights
     n_items = len(weights)
     baked = {
@@ -253,27 +264,27 @@ def _items(forecaster):
             baked[name] = _array(getattr(likelihood, name), "f4")
         return baked
     table = np.column_stack([likelihood.loadings, likelihood.intercept])
-    dtype = np.int16 if n_items <= _FINE else np.int8
+    dtype = np.int16 if n_items <= _MAX_ITEMS_16_BIT else np.int8
     step = np.maximum(np.abs(table).max(axis=0), 1e-9) / np.iinfo(dtype).max
     return baked | {"table": _array(np.round(table / step), dtype), "step": step.tolist()}
 
 
 def _copies(forecaster):
-    """The mixture of near-duplicates as it is before any answer of a new model is known."""
-    copies = forecaster.near_duplicates_
-    found = copies and copies.mixture_weights.get((CONFIG.zero_shot_level, False))
-    if not found:
+    """Near-duplicate mixture of a new model before any answer: weights and candidates' scores."""
+    mixture = forecaster.near_duplicates_
+    learned = mixture and mixture.mixture_weights.get((CONFIG.zero_shot_level, False))
+    if not learned:
         return None
-    shares, alone = found
+    weights, base_weight = learned
     trained = forecaster.trained_responses_
     answered = observed(trained)
     n_answered = answered.astype(np.float32) @ forecaster.scores_.weights
     actual = np.nan_to_num(forecaster.scores_.actual(trained, answered))
     return {
-        "shares": shares.tolist(),
-        "alone": float(alone),
+        "shares": weights.tolist(),
+        "alone": float(base_weight),
         "noise": NOISE.tolist(),
         "n_kept": CONFIG.n_kept,
-        "score": _array(np.round(_POINTS * actual), "i2"),
+        "score": _array(np.round(_SCORE_SCALE * actual), "i2"),
         "answered": _array(n_answered / forecaster.scores_.weights.sum(axis=0), "f4"),
     }

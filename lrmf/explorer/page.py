@@ -1,4 +1,4 @@
-"""The page itself: one HTML file that holds its style, its script and its data."""
+"""The page: one HTML file with its style, script and data."""
 
 import base64
 import hashlib
@@ -8,17 +8,22 @@ from importlib.resources import files
 
 
 def render(data, *, introduction="") -> str:
-    """The page for the document of `bake`.
+    """The HTML page for the data of `bake`.
 
-    Nothing is loaded from elsewhere, and the page's policy forbids it: only the style and the
-    script with these checksums run.
+    The page loads nothing from elsewhere. Its content security policy forbids it, and allows only
+    the style and the script with their checksums.
 
     Parameters
     ----------
     data : dict, from `bake`
     introduction : str
-        HTML above the families, of the caller's own making.
+        Trusted HTML that is inserted above the families.
+
+    Returns
+    -------
+    str
     """
+    # Style and script: all JavaScript files in one function.
     sources = files(__package__) / "page"
     style = (sources / "style.css").read_text(encoding="utf-8")
     modules = sorted(path.name for path in sources.iterdir() if path.name.endswith(".js"))
@@ -28,14 +33,15 @@ def render(data, *, introduction="") -> str:
         f"default-src 'none'; script-src {_checksum(script)}; style-src {_checksum(style)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
-    # A "<" could end the element that holds the data.
+    # "<" is escaped, as it could end the element with the data.
     text = json.dumps(data, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    # All ASCII: a checksum holds whatever encoding a page around this one has.
+    # The page is ASCII, so that checksums are right in any encoding of a surrounding page.
     title = html.escape(data["title"]).encode("ascii", "xmlcharrefreplace").decode()
     parts = {
         "policy": policy, "title": title, "style": style, "script": script,
         "introduction": introduction, "data": text.replace("<", "\\u003c"),
     }  # fmt: skip
+    # Fill the fields {{ name }} of the template; inserted text is not searched for fields.
     page = (sources / "page.html").read_text(encoding="utf-8")
     pieces = page.split("{{ ")
     for number, piece in enumerate(pieces[1:], 1):
