@@ -1,21 +1,27 @@
-"""scikit-learn's conventions for estimators, without importing it: that takes a second."""
+"""scikit-learn's conventions for estimators, without its import, which takes a second."""
 
 import inspect
 
 
 class Estimator:
-    """Parameters are the arguments of the constructor; fitted attributes end in an underscore.
+    """An estimator whose parameters are the arguments of its constructor.
 
-    What scikit-learn's ``BaseEstimator`` does as far as ``clone``, meta-estimators and
-    `check_is_fitted` ask for it.
+    Fitted attributes end in an underscore. The methods are those of scikit-learn's
+    ``BaseEstimator`` that ``clone``, meta-estimators and `check_is_fitted` need.
     """
 
     def get_params(self, deep=True):
-        """The parameters by name."""
+        """Dict of the parameters by name; `deep` is accepted for scikit-learn and has no effect."""
         return {name: getattr(self, name) for name in self._defaults()}
 
     def set_params(self, **parameters):
-        """Set parameters by name; ValueError for a name that is none."""
+        """Set parameters by name.
+
+        Raises
+        ------
+        ValueError
+            If a name is not a parameter.
+        """
         if unknown := sorted(parameters.keys() - self._defaults().keys()):
             raise ValueError(f"{type(self).__name__} has no parameter {unknown[0]!r}")
         for name, value in parameters.items():
@@ -23,6 +29,7 @@ class Estimator:
         return self
 
     def __repr__(self):
+        # Parameters that differ from their defaults.
         changed = {
             name: value
             for name, value in self.get_params().items()
@@ -43,7 +50,8 @@ class Estimator:
 
 
 def check_is_fitted(estimator) -> None:
-    """Raise scikit-learn's NotFittedError, a ValueError, before `fit`."""
+    """Raise scikit-learn's NotFittedError, a ValueError, if `fit` has not been called."""
+    # Fitted attributes end in an underscore.
     if not any(name.endswith("_") and not name.startswith("__") for name in vars(estimator)):
         from sklearn.exceptions import NotFittedError
 
