@@ -1,4 +1,4 @@
-"""Compiled kernels, and their threads and those of BLAS, set for a while and given back."""
+"""Compilation of kernels, and the numbers of threads of kernels and BLAS."""
 
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -10,15 +10,20 @@ from threadpoolctl import ThreadpoolController
 
 
 def njit(**options):
-    """`numba.njit` that keeps its code on disk, or compiles anew where no folder can be written."""
+    """`numba.njit` with a cache on disk; without one if no folder is writable.
+
+    Parameters
+    ----------
+    options : of `numba.njit`
+    """
 
     def compile_lazily(function):
         try:
             return numba.njit(cache=True, **options)(function)
-        except (RuntimeError, OSError):  # raised for want of a place
+        except (RuntimeError, OSError):  # raised if no folder for the cache is writable
             warnings.warn(
-                "compiled code cannot be kept: compiling anew, about 20 s; set NUMBA_CACHE_DIR to "
-                "a writable folder",
+                "compiled code cannot be cached: compiling takes about 20 s; set NUMBA_CACHE_DIR "
+                "to a writable folder",
                 stacklevel=2,
             )
             return numba.njit(**options)(function)
@@ -28,12 +33,19 @@ def njit(**options):
 
 @cache
 def _blas():
+    """The controller of BLAS threads."""
     return ThreadpoolController()  # finding the libraries takes longer than a fold-in
 
 
 @contextmanager
 def threads(n_threads):
-    """One BLAS thread (kernels thread over blocks), `n_threads` for kernels; restored after."""
+    """Context with one BLAS thread and `n_threads` threads of kernels, which work on blocks.
+
+    Parameters
+    ----------
+    n_threads : int or None
+        None keeps the present number.
+    """
     before = numba.get_num_threads()
     numba.set_num_threads(min(n_threads or before, numba.config.NUMBA_NUM_THREADS))
     try:
@@ -44,7 +56,17 @@ def threads(n_threads):
 
 
 def in_threads(work, parts):
-    """Results of `work` on each part, as many at once as kernels have threads."""
+    """Results of `work` on each part, in as many threads as kernels have.
+
+    Parameters
+    ----------
+    work : function of a part
+    parts : sequence
+
+    Returns
+    -------
+    list
+    """
     if len(parts) == 1:
         return [work(parts[0])]
     with ThreadPoolExecutor(numba.get_num_threads()) as pool:
