@@ -342,7 +342,7 @@ class TestFoldIn:
         known = fitted.fold_in(parents=["lab/m003"], card={"model_id": "me/new"})
         stranger = fitted.fold_in(parents=["no/one"], card={"model_id": "me/new"})
         without = fitted.fold_in(card={"model_id": "me/new"})
-        # The state's mean is the same; a jump from an unknown model only adds to its variance.
+        # The state's mean is the same; a change from an unknown model only adds to its variance.
         beliefs = [new.forecasts._prior_of(np.array([0])) for new in (stranger, without)]
         np.testing.assert_allclose(beliefs[0].mean, beliefs[1].mean, atol=1e-3)
         np.testing.assert_allclose(stranger.predict_proba(), without.predict_proba(), atol=0.03)

@@ -172,9 +172,7 @@ class EvaluatedModels:
     def _scores(self):
         """Scores of the objective (n,), and whether one of its benchmarks lacks responses (n,)."""
         fitted = self.forecaster
-        blocks = row_blocks(self.responses, bytes_per_cell=8)
-        scores = np.concatenate([fitted.scores_.actual(rows, observed(rows)) for _, rows in blocks])
-        scores = np.ma.masked_invalid(scores)
+        scores = np.ma.masked_invalid(fitted.trained_scores_)
         # Impute a missing benchmark from the mean standardised score of the others.
         mean, scale = scores.mean(axis=0).filled(0.5), scores.std(axis=0).filled(0)
         standard = (scores - mean) / np.where(scale > 0, scale, 1)

@@ -214,7 +214,10 @@ class NearDuplicates:
         if cells.shape[0] == 1:
             answers = self.answers[:, cells.indices].T
             return (if_right.T @ (answers == 1) + if_wrong.T @ (answers == 0))[None]
-        ratio = np.empty((cells.shape[0], NOISE.size, len(self.answers)), np.float32)
+        shape = cells.shape[0], NOISE.size, len(self.answers)
+        if not cells.nnz:
+            return np.zeros(shape, np.float32)
+        ratio = np.empty(shape, np.float32)
         kernels.weigh_answers(cells.indptr, cells.indices, if_right, if_wrong, self._by_item, ratio)
         return ratio
 
