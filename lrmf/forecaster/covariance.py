@@ -323,7 +323,6 @@ def learn(covariance, nodes, outputs, noise, *, seed, config=None):
     distances = Distances(covariance, nodes[rows], nodes[rows])
     names = [name for name in covariance.parameters if name != "lineage"]
     start = np.log([covariance.parameters[name] for name in names])
-    diagonal = np.arange(len(rows))
 
     def objective(logs):
         """-log posterior / n and its gradient at these log parameters."""
@@ -331,16 +330,7 @@ def learn(covariance, nodes, outputs, noise, *, seed, config=None):
         slopes = {}
         terms = distances.terms(parameters, slopes)
         matrix = sum(terms.values()).astype(np.float64)
-        # -log p of each group of outputs, and its derivative by K,
-        # dL/dK = 1/2 sum_k [(K + N)^-1 - a_k a_k'] with a_k = (K + N)^-1 y_k.
-        value, outer = 0.0, np.zeros_like(matrix)
-        for _, y, group_noise in groups:
-            full = matrix.copy()
-            full[diagonal, diagonal] += parameters["noise"] + group_noise + LEAST_NOISE
-            precision, log_det = inverse(full)
-            solved = precision @ y
-            value += 0.5 * (y.shape[1] * log_det + np.sum(y * solved))
-            outer += 0.5 * (y.shape[1] * precision - solved @ solved.T)
+        value, outer = _marginal_likelihood(matrix, parameters["noise"], groups)
         # Chain rule: sum_uv dL/dK_uv dK_uv / d log parameter.
         outer32 = outer.astype(np.float32)
         inner = outer32 * terms["card and name"]
@@ -356,6 +346,7 @@ def learn(covariance, nodes, outputs, noise, *, seed, config=None):
         n = len(rows)
         return (value + penalty) / n, (np.array(slope, np.float64) + prior_gradient) / n
 
+    # Parameters are positive: minimise over their logarithms, within a factor e^6 of the defaults.
     optimum = minimize(
         objective, start, jac=True, method="L-BFGS-B",
         bounds=[(log - 6, log + 6) for log in start],
@@ -363,6 +354,31 @@ def learn(covariance, nodes, outputs, noise, *, seed, config=None):
     )  # fmt: skip
     learned = dict(zip(names, np.exp(optimum.x).tolist(), strict=True))
     return replace(covariance, parameters=covariance.parameters | learned)
+
+
+def _marginal_likelihood(matrix, shared_noise, groups):
+    """-log p of all groups of outputs, up to a constant, and its derivative by K (n, n).
+
+    With N the noise of a group and a_k = (K + N)^-1 y_k,
+
+        dL/dK = 1/2 sum_k [(K + N)^-1 - a_k a_k'].
+
+    Parameters
+    ----------
+    matrix : (n, n), K without noise
+    shared_noise : float, the parameter "noise"
+    groups : list from `_groups`
+    """
+    value, outer, diagonal = 0.0, np.zeros_like(matrix), np.arange(len(matrix))
+    for _, y, group_noise in groups:
+        full = matrix.copy()
+        full[diagonal, diagonal] += shared_noise + group_noise + LEAST_NOISE
+        precision, log_det = inverse(full)
+        # The outputs of a group share (K + N)^-1 and its determinant.
+        solved = precision @ y
+        value += 0.5 * (y.shape[1] * log_det + np.sum(y * solved))
+        outer += 0.5 * (y.shape[1] * precision - solved @ solved.T)
+    return value, outer
 
 
 def choose_share(covariance, nodes, outputs, noise, weights, *, seed, config=None):

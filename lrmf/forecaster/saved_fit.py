@@ -38,14 +38,23 @@ def save_fit(file: BinaryIO, fitted) -> None:
     file : binary file, open for writing
     fitted : Forecaster
     """
+    # The order of the arrays is part of the bytes of the file.
     arrays, header = {}, {"version": VERSION, "parameters": fitted.get_params()}
-    # The models of the fit: ids and cards.
-    describer, prior = fitted.prior_.describer, fitted.prior_
-    n_trained = describer.n_evaluated
-    arrays["model_id"] = np.array(describer.ids, str)
-    header["n_evaluated"] = n_trained
-    header["card_columns"] = [name for name in CARD_COLUMNS if name in describer.table]
-    for name in header["card_columns"]:
+    for part in (_models_of, _prior_of, _stages_of):
+        part_arrays, part_header = part(fitted)
+        arrays |= part_arrays
+        header |= part_header
+    header["sha256"] = _checksum(arrays)
+    np.savez(file, **arrays, **{_HEADER: np.array(json.dumps(header, sort_keys=True))})
+
+
+def _models_of(fitted):
+    """Arrays and header of the models: ids, cards, lineage, responses, scores and evidence."""
+    # Ids and cards; sizes are numbers, other columns are names of levels.
+    describer = fitted.prior_.describer
+    arrays = {"model_id": np.array(describer.ids, str)}
+    columns = [name for name in CARD_COLUMNS if name in describer.table]
+    for name in columns:
         column = describer.table[name]
         is_number = name == "params_b"
         arrays[f"card_{name}"] = (
@@ -59,10 +68,16 @@ def save_fit(file: BinaryIO, fitted) -> None:
     arrays["scores"] = fitted.trained_scores_
     arrays["evidence_precision"] = pack(fitted.evidence_.precision)
     arrays["evidence_information"] = fitted.evidence_.information
-    # Items, and the state prior with its Gaussian process.
-    arrays |= {f"items_{name}": array for name, array in fitted.model_.to_arrays().items()}
+    return arrays, {"n_evaluated": describer.n_evaluated, "card_columns": columns}
+
+
+def _prior_of(fitted):
+    """Arrays and header of the items and of the state prior with its Gaussian process."""
+    prior = fitted.prior_
+    arrays = {f"items_{name}": array for name, array in fitted.model_.to_arrays().items()}
     arrays |= {f"prior_{name}": getattr(prior, name) for name in prior.array_names}
-    header["covariance"], header["reach"] = prior.covariance_.parameters, prior.reach
+    header = {"covariance": prior.covariance_.parameters, "reach": prior.reach}
+    # Outputs of the process, and P = (K + N)^-1 and P y of each group of outputs.
     process = prior.process_
     arrays |= {"process_noise": process.noise, "process_outputs": process.outputs}
     header["n_groups"] = len(process.groups)
@@ -71,14 +86,20 @@ def save_fit(file: BinaryIO, fitted) -> None:
             arrays[f"group_{number}"] = pack(group.precision[None])[0]
             arrays[f"solved_{number}"] = group.solved
     # N-grams and words of the names: vocabulary, weights, and the rows of the models (CSR).
-    for name, terms in describer.terms.items():
-        rows = getattr(describer.nodes, name)
+    for name, terms in prior.describer.terms.items():
+        rows = getattr(prior.describer.nodes, name)
         arrays |= {
             f"{name}_vocabulary": terms.vocabulary, f"{name}_weights": terms.weights,
             f"{name}_data": rows.data, f"{name}_indices": rows.indices,
             f"{name}_indptr": rows.indptr,
         }  # fmt: skip
+    return arrays, header
+
+
+def _stages_of(fitted):
+    """Arrays and header of near-duplicates, interval calibration and temporal drift."""
     # Mixture weights of near-duplicates, with the base weight last.
+    arrays, header = {}, {}
     if fitted.near_duplicates_ is not None:
         header["copies"] = []
         for (level, isolated), weights in fitted.near_duplicates_.mixture_weights.items():
@@ -90,8 +111,7 @@ def save_fit(file: BinaryIO, fitted) -> None:
     drift = fitted.drift_
     header["drift"] = [drift.column, drift.later_than]
     arrays |= {"drift_shift": drift.shift, "drift_widening": drift.widening}
-    header["sha256"] = _checksum(arrays)
-    np.savez(file, **arrays, **{_HEADER: np.array(json.dumps(header, sort_keys=True))})
+    return arrays, header
 
 
 def load_fit(path: str | os.PathLike, forecaster_class):
@@ -164,21 +184,7 @@ def _restored(arrays, forecaster_class):
             name: _terms(split, names, _part(arrays, f"{name}_")) for name, split in SPLITS.items()
         },
     )  # fmt: skip
-    # The state prior, with its process conditioned on the saved outputs.
-    prior = StatePrior(seed=fitted.seed)
-    for name, array in _part(arrays, "prior_").items():
-        setattr(prior, name, array)
-    prior._describe(describer)
-    prior.reach = header["reach"]
-    covariance = Covariance.default(prior.nodes, describer.change)
-    covariance = covariance.with_parameters(header["covariance"])
-    solved = [
-        (unpack(arrays[f"group_{number}"][None], n_trained)[0], arrays[f"solved_{number}"])
-        if f"group_{number}" in arrays else (None, None)
-        for number in range(header["n_groups"])
-    ]  # fmt: skip
-    prior.condition(covariance, arrays["process_outputs"], arrays["process_noise"], solved=solved)
-    fitted.prior_ = prior
+    fitted.prior_ = _restored_prior(arrays, header, describer, fitted.seed)
     # Evidence, calibration, drift, and the training data.
     information = arrays["evidence_information"]
     precision = unpack(arrays["evidence_precision"], information.shape[1])
@@ -200,6 +206,25 @@ def _restored(arrays, forecaster_class):
         table.iloc[:n_trained],
     )
     return fitted
+
+
+def _restored_prior(arrays, header, describer, seed):
+    """The `StatePrior`, with its process conditioned on the saved outputs."""
+    prior = StatePrior(seed=seed)
+    for name, array in _part(arrays, "prior_").items():
+        setattr(prior, name, array)
+    prior._describe(describer)
+    prior.reach = header["reach"]
+    covariance = Covariance.default(prior.nodes, describer.change)
+    covariance = covariance.with_parameters(header["covariance"])
+    solved = [
+        (unpack(arrays[f"group_{number}"][None], header["n_evaluated"])[0],
+         arrays[f"solved_{number}"])
+        if f"group_{number}" in arrays else (None, None)
+        for number in range(header["n_groups"])
+    ]  # fmt: skip
+    prior.condition(covariance, arrays["process_outputs"], arrays["process_noise"], solved=solved)
+    return prior
 
 
 def _terms(split, names, arrays):
