@@ -84,6 +84,7 @@ class Questions:
 
 
 def _plain(task):
+    """The task without the leaderboard's prefix."""
     return task.removeprefix(PREFIX)
 
 

@@ -299,6 +299,7 @@ def aligned(rows, n_left=1):
 
 
 def _short(name):
+    """The name of a model without its organization, cut to 20 letters."""
     name = name.rpartition("/")[2]
     return name if len(name) <= _WIDTH else name[: _WIDTH - 1] + "…"
 
@@ -312,5 +313,6 @@ def _range(row):
 
 
 def _mean(scores):
+    """Mean of all scores, None if one is unknown."""
     known = [score for score in scores.values() if score is not None]
     return sum(known) / len(known) if len(known) == len(scores) else None

@@ -58,10 +58,12 @@ class NewModel(prediction.NewModel):
 
     @cached_property
     def _row(self):
+        """The only row of the forecasts."""
         return np.zeros(1, int)
 
     @cached_property
     def _states(self):
+        """Posterior of the state, Gaussians (1)."""
         with threads(1):
             return self.forecasts._states(self._row, None)
 
@@ -291,6 +293,7 @@ class NewModel(prediction.NewModel):
 
     @cached_property
     def _joint_of_all(self):
+        """`JointResponses` of all benchmarks."""
         with threads(1):
             return self._joint_of(None)
 

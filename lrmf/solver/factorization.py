@@ -177,6 +177,7 @@ class LRMF(Forecasts, Estimator):
         return self
 
     def _check_parameters(self):
+        """ValueError if a parameter has another type or is out of range."""
         rules = {
             "rank": (Integral, 1, 1024), "lineage_strength": (Real, 0, 1e9),
             "node_ridge": (Real, 1e-6, 1e9), "item_ridge": (Real, 1e-9, 1e9),
@@ -204,6 +205,7 @@ class LRMF(Forecasts, Estimator):
         check_responses(responses, lineage, items)
 
     def _prepare(self, responses, lineage, items, models):
+        """Check the data, store them, and compute the features."""
         responses = unmasked(responses)
         self.check(responses, lineage, items)
         self.responses_, self.lineage_, self.items_ = responses, lineage, items
@@ -223,6 +225,7 @@ class LRMF(Forecasts, Estimator):
         """The `Prior` of p components: the one given, or node_ridge I + lineage_strength L."""
         if self.prior is not None:
             return self.prior(self.lineage_, p)
+        # Components that the lineage does not regularize have only the ridge.
         regularized = LIKELIHOODS[self.kind_].regularized(self.regularize, p)
         strength = np.where(regularized, float(self.lineage_strength), 0.0)
         return LineagePrior(
@@ -234,8 +237,8 @@ class LRMF(Forecasts, Estimator):
         )
 
     def _fit_answers(self, rng, start):
+        """Fit states and items to answers, from `start` or from random factors."""
         self._data = lay_out(self.responses_, rng)
-        # Start from random factors, or from the states of an earlier fit.
         if start is None:
             self._solve_answers(self._initial_items(rng), free_items=True)
         else:
@@ -243,9 +246,11 @@ class LRMF(Forecasts, Estimator):
             states = start.states_.copy()
             self._solve_answers(start._item_parameters, free_items=True, states=states)
         if self.item_strength:
+            # Similar items are known only from a first fit without the item graph.
             self._regularize_items()
 
     def _initial_items(self, rng):
+        """Initial item states [x, c], (n_items, rank + 1)."""
         # Zero factors are a saddle point; small random ones break the symmetry.
         items = np.zeros((self.n_items_, self.rank + 1))
         items[:, :-1] = 0.3 * rng.standard_normal((self.n_items_, self.rank))
@@ -255,6 +260,7 @@ class LRMF(Forecasts, Estimator):
         return items
 
     def _check_start(self, start):
+        """ValueError if `start` has other numbers of nodes, items or factors."""
         states, items = start.states_, start._item_parameters
         expected = (self.lineage_.n_nodes, self.rank + 1), (self.n_items_, self.rank + 1)
         if (states.shape, items.shape) != expected:
@@ -266,12 +272,14 @@ class LRMF(Forecasts, Estimator):
 
     def _regularize_items(self):
         """Continue the fit with L_items, the graph of similar items, in the prior of the items."""
+        # Precision item_ridge I + item_strength L_items of factors; intercepts have only a ridge.
         ridge = np.append(np.full(self.rank, self.item_ridge), self.intercept_ridge)
         strength = np.append(np.full(self.rank, self.item_strength), 0.0)
         prior = LineagePrior(similar_items(self.item_factors_), ridge, strength)
         self._solve_answers(self._item_parameters, free_items=True, item_prior=prior)
 
     def _solve_answers(self, items, *, free_items, states=None, item_prior=None):
+        """Minimise the objective from these item states; sets states, likelihood and stats."""
         self.prior_ = self._prior(items.shape[1])
         # Block coordinate descent on model states and item parameters.
         newton = AlternatingNewton(
@@ -296,6 +304,7 @@ class LRMF(Forecasts, Estimator):
         self.likelihood_ = Bernoulli(loadings, items[:, -1])
 
     def _solve_proportions(self):
+        """Posterior means of the states given the parameters of the items."""
         likelihood, self._data = self.likelihood_, self.responses_
         self.prior_ = self._prior(likelihood.loadings.shape[1], likelihood.node_variance)
         # Gaussian evidence (precision P_u, information h_u) of every model, then one linear system
@@ -326,6 +335,7 @@ class LRMF(Forecasts, Estimator):
         ValueError
             If the items or the kind of responses differ from those of the fit.
         """
+        # A new estimator with the data of the snapshot, which must fit the items.
         new = type(self)(**self.get_params())
         new._prepare(responses, lineage, self.items_, models)
         if new.n_items_ != self.n_items_ or new.kind_ is not self.kind_:
@@ -333,6 +343,7 @@ class LRMF(Forecasts, Estimator):
                 f"the model was fitted on {self.n_items_} items of {self.kind_.name}; this "
                 f"snapshot has {new.n_items_} of {new.kind_.name}"
             )
+        # Solve for the states only.
         new.likelihood_ = self.likelihood_
         with threads(self.n_threads):
             if new.kind_ is ANSWERS:
@@ -361,6 +372,7 @@ class LRMF(Forecasts, Estimator):
     @classmethod
     def from_arrays(cls, arrays):
         """Restore the items of `to_arrays`; `adapt` then solves for the models of a snapshot."""
+        # Parameters and likelihood; only answers have an intercept.
         model = cls(**json.loads(str(arrays["params"])))
         model.kind_ = ANSWERS if "intercept" in arrays else PROPORTIONS
         likelihood = LIKELIHOODS[model.kind_]
@@ -430,6 +442,7 @@ class LRMF(Forecasts, Estimator):
         add it again.
         """
         node_variance = self.likelihood_.node_variance
+        # Belief propagation on s_u, whose evidence includes the node variance as noise.
         with threads(self.n_threads):
             evidence = self._evidence(node_variance) if node_variance else self.evidence_
             marginals = self._prior_at_mode.marginals(evidence.pad(self.lineage_.n_nodes))
@@ -472,6 +485,7 @@ class LRMF(Forecasts, Estimator):
         return self.likelihood_.fold_in(prior.temper(temperature), revealed)
 
     def _calibrated(self, score, deviation, rows, given, share=1.0):
+        """Standard deviations after calibration (n, n_benchmarks)."""
         isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
         return self.calibration_(score, deviation, observed_counts(given), isolated, share)
 
@@ -552,6 +566,7 @@ class LRMF(Forecasts, Estimator):
 
     @cached_property
     def _column_of(self):
+        """Dict of item id to column."""
         return column_of(self.items_, self.n_items_)
 
     @cached_property
@@ -570,9 +585,11 @@ class _Leaf(Forecasts):
         self._calibration = model.calibration_
 
     def _states(self, rows, revealed):
+        """Posterior of the state, Gaussians (1)."""
         return self._posterior
 
     def _calibrated(self, score, deviation, rows, given, share=1.0):
+        """Standard deviations after calibration (1, n_benchmarks)."""
         return self._calibration(score, deviation, observed_counts(given), self._isolated, share)
 
 

@@ -56,6 +56,7 @@ class Gaussians:
 
     def temper(self, factor):
         """Multiply the precision by `factor`, a number or one for each row; means stay."""
+        # (factor P, factor h) has the mean P^-1 h and the covariance P^-1 / factor.
         factor = np.broadcast_to(factor, len(self.information))[:, None]
         return Gaussians(factor[..., None] * self.precision, factor * self.information)
 
@@ -70,6 +71,7 @@ class Gaussians:
 
 def pack(matrices):
     """Packed upper triangles (n, p (p + 1) / 2), row by row, of symmetric matrices (n, p, p)."""
+    # Row r of every matrix from its diagonal on, side by side.
     return np.concatenate(
         [matrix[:, row:] for row, matrix in enumerate(matrices.swapaxes(0, 1))], 1
     )

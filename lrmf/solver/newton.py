@@ -270,6 +270,7 @@ def _powers(matrix):
 
 
 def _warn_unconverged(max_sweeps, tolerance):
+    """Issue a `ConvergenceWarning`."""
     from sklearn.exceptions import ConvergenceWarning
 
     warnings.warn(

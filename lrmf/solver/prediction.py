@@ -139,6 +139,7 @@ class Forecasts:
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level!r}")
         parts = [np.empty((4, 0, len(self.scores_.names)))]
+        # Blocks of models bound the memory.
         with threads(self.n_threads):
             for block, revealed_block in self._blocks(rows, revealed):
                 target_block = None if target is None else target[block]
@@ -146,6 +147,7 @@ class Forecasts:
                 parts.append(part)
                 if out is not None:
                     out[block] = expected
+        # One row for each model and benchmark.
         score, lower, upper, n_observed = np.concatenate(parts, axis=1)
         n_benchmarks = len(self.scores_.names)
         frame = {"row": np.repeat(rows, n_benchmarks), "benchmark": self.scores_.names * rows.size}
@@ -167,6 +169,7 @@ class Forecasts:
         """Expected responses, expected score and its standard deviation before calibration."""
         states = self._states(rows, revealed)
         forecast = self.likelihood_.forecast(states.mean, states.covariance)
+        # Near-duplicates change the expected responses; the deviation is that of the states.
         expected = self._refined(rows, revealed, states, forecast[0], slice(None))
         deviation = self.scores_.deviation(
             self.likelihood_, states, given, target, forecast=forecast

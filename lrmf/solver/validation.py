@@ -32,6 +32,7 @@ def check_responses(responses, lineage, items) -> None:
     ----------
     responses, lineage, items : as in `LRMF.fit`
     """
+    # Type and shape of the responses, then agreement of lineage and items with them.
     dtype = getattr(responses, "dtype", None)
     is_known = dtype == np.uint8 or getattr(dtype, "kind", None) == "f"
     if getattr(responses, "ndim", None) != 2 or not is_known:
@@ -66,6 +67,7 @@ def count_observed(responses, name):
         counts = count_answers(responses)[1]
         faulty = np.flatnonzero(counts < 0)
     else:
+        # NaN is missing, and neither below 0 nor above 1.
         counts = (~np.isnan(responses)).sum(axis=1)
         faulty = np.flatnonzero(((responses < 0) | (responses > 1)).any(axis=1))
     if faulty.size:
@@ -107,7 +109,7 @@ def check_cells(shape, kind, *, revealed=None, target=None) -> None:
         "revealed": (revealed, kind.name, kind.type_code),
         "target": (target, "booleans", "b"),
     }
-    for name, (matrix, wanted, type_code) in matrices.items():
+    for name, (matrix, expected, type_code) in matrices.items():
         if matrix is None:
             continue
         if isinstance(matrix, np.ma.MaskedArray):
@@ -115,7 +117,7 @@ def check_cells(shape, kind, *, revealed=None, target=None) -> None:
         dtype = getattr(matrix, "dtype", np.dtype(object))
         if np.shape(matrix) != shape or not dtype.str[1:].startswith(type_code):
             raise ValueError(
-                f"{name} must be {wanted} of shape {shape}, got {dtype} of {np.shape(matrix)}"
+                f"{name} must be {expected} of shape {shape}, got {dtype} of {np.shape(matrix)}"
             )
         if name == "revealed":
             count_observed(matrix, name)
