@@ -178,12 +178,12 @@ class Forecaster(Forecasts, Estimator):
         if not evaluated.any():
             raise ValueError("responses has no observed cell; there is nothing to learn from")
         with threads(self.n_threads):
-            # Descriptions of all models, the evaluated ones among them.
+            # Descriptions of all models from cards, names and lineage.
             describer = Describer(self._shown(models), lineage, evaluated, use_names=self.use_names)
             training = responses if evaluated.all() else responses[evaluated]
             self.trained_edges_ = lineage.edges
             self.trained_ids_ = np.array(describer.ids[: describer.n_evaluated], dtype=object)
-            # Fit the items to the evaluated models and their ancestors.
+            # Fit the items to the evaluated models, with the lineage above these.
             is_above = lineage.edges["child"].isin(describer.above)
             among = Lineage.from_edges(lineage.edges[is_above], self.trained_ids_)
             table = None if models is None else models[evaluated].reset_index(drop=True)
