@@ -154,7 +154,7 @@ class LRMF(Forecasts, Estimator):
             The models table, read when `use_features`.
         start : LRMF, optional
             A fit with the same numbers of nodes, items and factors, whose states and items are the
-            starting point. It is ignored for proportions, whose solution is closed form.
+            starting point. Proportions ignore it: their solution does not depend on one.
 
         Returns
         -------
@@ -480,7 +480,7 @@ class LRMF(Forecasts, Estimator):
         prior = self.leave_one_out(rows)
         if revealed is None:
             return prior * self.evidence(rows)
-        # Tempering changes the weight of the prior against answers; without answers it has no use.
+        # Tempering weighs the prior against answers, so it applies only where answers are revealed.
         temperature = np.where(observed(revealed).any(axis=1), self.prior_temperature, 1.0)
         return self.likelihood_.fold_in(prior.temper(temperature), revealed)
 
