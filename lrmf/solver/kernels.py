@@ -28,7 +28,7 @@ _sums = _options | {"fastmath": {"contract", "reassoc"}}  # sums in vector lanes
 
 @njit(inline="always", **_options)
 def _half_tanh(logit):
-    """tanh(logit / 2) to 3e-7 by a rational function, which vectorises unlike exp."""
+    """tanh(logit / 2) to 3e-7 by a rational function, which vectorises, unlike exp."""
     x = np.float32(0.5) * logit
     # Beyond +-8 the function is 1 to float32.
     x = min(max(x, np.float32(-8.0)), np.float32(8.0))

@@ -187,7 +187,7 @@ class Forecasts:
             yield block, None if revealed is None else revealed[block]
 
     def _check_request(self, rows, *, revealed=None, target=None):
-        """The rows as integers; ValueError if one of the arguments does not fit the fit."""
+        """The rows as integers; ValueError if an argument is not valid for the fit."""
         if hasattr(self, "fit"):
             check_is_fitted(self)
         n_models, n_items = self.responses_.shape
@@ -257,7 +257,7 @@ def leaf_weights(lineage, relations):
     # The same weights as in the lineage of the fit.
     weights = np.array([lineage.relation_weights[relation] for relation in relations])
     if lineage.split_merges:
-        # The edges of a merge have together the weight of one, whatever the number of parents.
+        # The edges of a merge together have the weight of one edge, for any number of parents.
         is_merge = np.array(relations) == "merge"
         weights[is_merge] /= is_merge.sum()
     return weights

@@ -50,8 +50,10 @@ class Process:
         Diagonal of K, including variance that no other model shares.
     noise : (n, q), N
     outputs : (n, q), y
-    exact, neighbours : int
-        The 5,000 and the 150.
+    exact : int
+        Number of models up to which forecasts are conditioned on all models.
+    neighbours : int
+        Number of models that a forecast is conditioned on beyond that.
     solved : list of (precision, solved), optional
         P and P y by group of outputs, from an earlier process.
     """
