@@ -87,7 +87,8 @@ class BenchmarkScores:
 
             Var_b = g_b' C g_b + sum_i w_ib^2 noise_i,
 
-        both divided by (sum_i w_ib)^2; sums are over the items that are forecast.
+        divided by the squared sum of the weights of all scored items. The sums are over the items
+        that are forecast.
 
         Parameters
         ----------
