@@ -342,7 +342,7 @@ def test_only_the_benchmarks_named_are_chosen(fitted):
     assert set(benchmarks_first(fitted, benchmarks=names)["benchmark"]) < set(names)
     with pytest.raises(ValueError, match="chess"):
         benchmarks_first(fitted, benchmarks=["chess"])
-    with pytest.raises(ValueError, match="rest"):
+    with pytest.raises(ValueError, match="one benchmark"):
         benchmarks_first(fitted, benchmarks=names[:1])
 
 
