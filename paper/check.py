@@ -31,6 +31,7 @@ FRAMES = {  # arguments of `assess_claims` among the files of a run
     "zero_shot": "zero_shot", "random_holdout": "random_holdout", "few_shot": "few_shot",
     "variants": "ablation", "ingredients": "ingredients", "gains": "lineage_gain",
     "intervals": "calibration", "dates": "later_models",
+    "release": "as_at_release", "within": "within_families", "extrapolation": "extrapolation",
 }  # fmt: skip
 
 

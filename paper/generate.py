@@ -151,7 +151,7 @@ FRAMES = {  # by the words that names begin with
     "later": Frame("later_models", optional=True),
     "gain": Frame("lineage_gain", level="level"),
     "variant": Frame("ablation", level="variant"),
-    "training": Frame("one_family", level="training"),
+    "training": Frame("one_family", level="training", optional=True),
     "intervals": Frame("calibration", by="k"),
     "plans": Frame("merge_plans", optional=True),
     "chosen": Frame("chosen_answers", by="n_answers", optional=True),
@@ -208,12 +208,14 @@ def facts_of(root, results) -> dict[str, str]:
     facts["hidden families"] = f"{zero_shot['n_clusters'].iloc[0]:,}"
     facts["ceiling"] = tables.number(ceiling_of(results), 2)
     relatives = results.read("relatives").drop_duplicates("level").set_index("level")["n_models"]
-    facts["child closest"] = f"{relatives['parent']:,}"
-    facts["one family models"] = f"{results.read('one_family')['n_models'].iloc[0]:,}"
+    facts["child closest"] = f"{relatives.get('parent', 0):,}"
     facts |= kinship_of(results) | coverage_of(results)
     for name in ("random_holdout", "few_shot"):
         facts[f"{name} models"] = f"{results.read(name)['n_models'].iloc[0]:,}"
     facts["few shot last step"] = f"{results.read('few_shot')['k'].max():g}"
+    one_family = results.read("one_family", optional=True)
+    if one_family is not None:
+        facts["one family models"] = f"{one_family['n_models'].iloc[0]:,}"
     later = results.read("later_models", optional=True)
     if later is not None:
         facts["later cutoff"] = later["cutoff"].iloc[0].split(" ")[0]

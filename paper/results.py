@@ -14,9 +14,10 @@ from notebooks.run import declared_parameters, resolve_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = Path(__file__).resolve().parent
-RUNS = {"sim": "simulated", "v1": "openllm-v1-items", "v2": "openllm-v2"}
-TITLES = {"v1": "v1", "v2": "v2", "sim": "simulated"}  # in the order of tables and figures
-REAL = ["v1", "v2"]
+RUNS = {"sim": "simulated", "v1": "openllm-v1-items", "v2": "openllm-v2", "mteb": "mteb"}
+# In the order of tables and figures.
+TITLES = {"v1": "v1", "v2": "v2", "mteb": "MTEB", "sim": "simulated"}
+REAL = ["v1", "v2"]  # the leaderboards that the text is about
 
 
 class PaperError(Exception):
@@ -119,7 +120,9 @@ def check_documented(short, counts, documented):
 def settings_of(root, short, notebook) -> dict:
     """Parameters that a notebook has in the run behind the committed figures."""
     path = root / "notebooks" / f"{notebook}.ipynb"
-    params = root / "params" / f"{'simulated' if short == 'sim' else 'snapshot'}.yaml"
+    params = root / "params" / f"{RUNS[short]}.yaml"
+    if not params.exists():
+        params = root / "params" / "snapshot.yaml"
     return declared_parameters(path) | resolve_parameters(path, params)
 
 

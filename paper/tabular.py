@@ -37,7 +37,7 @@ def all_tables(root) -> dict[str, str]:
     real = {short: runs[short] for short in REAL}
     zero_shot = {short: leads(run.read("zero_shot")) for short, run in runs.items()}
     files = {"data": data_table(root, runs)}
-    files["zero_shot"] = joined({short: zero_shot[short] for short in REAL})
+    files["zero_shot"] = joined({short: zero_shot[short] for short in [*REAL, "mteb"]})
     files["zero_shot_sim"] = joined({"sim": zero_shot["sim"]})
     few = {short: run.table("few_shot", index_col=0) for short, run in real.items()}
     files["few_shot"] = joined(few)
@@ -60,8 +60,8 @@ def all_tables(root) -> dict[str, str]:
 def data_table(root, runs) -> str:
     """What the data are: counted from the results, checked against data/README.md."""
     columns, documented = {}, documented_data(root)
-    for short, title in TITLES.items():
-        counts = counts_of(runs[short])
+    for short in [*REAL, "sim"]:
+        title, counts = TITLES[short], counts_of(runs[short])
         patterns = runs[short].read("missing_blocks")
         share = (patterns["n_models"] * patterns["evaluated"]).sum() / patterns["n_models"].sum()
         columns[title] = {

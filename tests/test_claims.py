@@ -7,7 +7,8 @@ from lrmf.evaluation.bootstrap import COMPARISON, judge_leads
 from lrmf.report.claims import KEPT, MISSED, NARROW, OPEN, REACHED, WIDE, assess_claims
 
 BETTER, LEVEL, WORSE = "better", "no clear difference", "worse"
-NOTHING = pd.DataFrame(columns=[*COMPARISON, "density", "k", "variant", "stratum", "level"])
+LABELS = ["density", "k", "variant", "stratum", "level", "known", "family"]
+NOTHING = pd.DataFrame(columns=[*COMPARISON, *LABELS])
 QUALITY = pd.DataFrame(columns=["predictor", "k", "benchmark", "metric", "value", "n"])
 
 
@@ -25,8 +26,12 @@ def lead(rows, reference="LRMF", protocol="zero-shot"):
 
 def assess(*, leads=NOTHING, intervals=QUALITY, dates=NOTHING, **frames):
     names = ("zero_shot", "random_holdout", "few_shot", "variants", "ingredients", "gains")
-    given = [pd.DataFrame(frames[name]) if name in frames else NOTHING for name in names]
-    return assess_claims(leads, *given, intervals, pd.DataFrame(dates))
+    late = ("release", "within", "extrapolation")
+    given, later = (
+        [pd.DataFrame(frames[name]) if name in frames else NOTHING for name in part]
+        for part in (names, late)
+    )
+    return assess_claims(leads, *given, intervals, pd.DataFrame(dates), *later)
 
 
 def verdicts(table, claim):
@@ -77,6 +82,22 @@ def test_the_forecaster_is_compared_in_every_setting(ahead, expected):
     assert set(verdicts(table, "Forecaster against LRMF").values()) == {WORSE}
     best = table.loc[["Forecaster against the best baseline"]]
     assert best["measured"].str.endswith(f"({trees})").all()
+
+
+def test_release_families_and_extrapolation_are_settings_of_their_own():
+    rows = [row("Forecaster", 0.6), row("LRMF, untuned", 0.5, 0.1), row("parents' mean", 0.7, -0.1)]
+    table = assess(
+        release=[part | {"known": "as at release"} for part in rows[:2]]
+        + [part | {"known": "all relatives"} for part in rows[:2]],
+        within=[part | {"family": name} for part in rows for name in ("0", "mean")],
+        extrapolation=rows[:2],
+    )
+    settings = ["as at release", "inside families", "better than all seen"]
+    found = verdicts(table, "Forecaster against LRMF")
+    assert found == dict.fromkeys(settings, BETTER)
+    assert table.loc["Forecaster against LRMF", "measured"].str.endswith("(LRMF, untuned)").all()
+    parents = verdicts(table, "Forecaster against parents' mean")
+    assert parents == {"inside families": WORSE}
 
 
 def test_the_better_mean_of_the_direct_relatives_counts():

@@ -136,11 +136,17 @@ def test_metrics_of_one_predictor_by_benchmark():
         for metric, value in (("mae", 1.0), ("coverage", 0.5))
     ]
     columns = ["predictor", "benchmark", "metric", "value", "seed"]
-    results = pd.DataFrame([*rows, ("kNN", "b", "mae", 9.0, 0)], columns=columns)
+    results = pd.DataFrame([*rows, ("kNN", "b", "mae", 9.0, 0)], columns=columns).assign(n=9)
     table = tables.metric_table(results, "Forecaster", ["coverage", "mae"])
     assert list(table.index) == ["b", "a", "all", "average"]
     assert list(table.columns) == ["coverage", "MAE"]
     assert table.loc["b"].tolist() == ["1.50", "2.0"]
+
+
+def test_of_many_benchmarks_those_with_most_models_are_shown():
+    counts = pd.Series({f"task {n}": n % 15 for n in range(15)})
+    assert tables.most_evaluated(counts) == [f"task {n}" for n in range(5, 15)]
+    assert tables.most_evaluated(counts[:4]) == list(counts.index[:4])
 
 
 def test_empty_frames_make_empty_tables():

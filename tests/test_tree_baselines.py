@@ -1,9 +1,11 @@
 import numpy as np
+import pandas as pd
 import pytest
 from builders import tiny_snapshot
 from predictor_contract import PredictorContract
 
 from lrmf.baselines.boosting import BoostedTrees, relatives_scores
+from lrmf.baselines.components import Components
 from lrmf.data.lineage import Lineage
 from lrmf.data.responses import MISSING, benchmark_scores, without
 from lrmf.data.statistics import item_means
@@ -115,3 +117,45 @@ def test_a_benchmark_nobody_was_evaluated_on_gets_the_overall_mean():
     model.fit(train, lineage, items=snapshot.items, models=snapshot.models)
     means = item_means(train, snapshot.items)
     np.testing.assert_allclose(model.predict_proba([0])[0, is_math], means[is_math], atol=1e-3)
+
+
+def low_rank_scores(seed=0, n_models=120, n_benchmarks=40):
+    """Scores of rank two, and the same with a third missing in blocks."""
+    rng = np.random.default_rng(seed)
+    abilities, loadings = rng.normal(size=(n_models, 2)), rng.normal(size=(n_benchmarks, 2))
+    scores = 1 / (1 + np.exp(-0.5 * abilities @ loadings.T - rng.normal(size=n_benchmarks)))
+    gaps = scores.copy()
+    gaps[:40, :20] = gaps[80:, 20:] = np.nan
+    return scores, gaps
+
+
+def test_components_fill_gaps_and_know_nothing_of_models_without_scores():
+    scores, gaps = low_rank_scores()
+    gaps[7] = np.nan
+    components = Components(4).fit(gaps)
+    assert np.isnan(components.scores_[7]).all()
+    hidden = np.isnan(gaps) & (np.arange(len(gaps)) != 7)[:, None]
+    error = components.restore(components.scores_) - scores
+    assert np.abs(error[hidden]).mean() < 0.5 * scores.std(axis=0).mean()
+
+
+def test_many_benchmarks_are_forecast_and_updated():
+    scores, gaps = low_rank_scores()
+    parents = [f"m/{row - row % 4}" for row in range(120)]  # families of four with similar scores
+    scores, gaps = np.repeat(scores[::4], 4, axis=0), np.repeat(gaps[::4], 4, axis=0)
+    models = [f"m/{row}" for row in range(120)]
+    edges = [(p, m, "finetune") for p, m in zip(parents, models, strict=True) if p != m]
+    edges = pd.DataFrame(edges, columns=["parent", "child", "relation"])
+    lineage = Lineage.from_edges(edges, models)
+    cold = np.arange(3, 120, 12)
+    train = without(gaps.astype(np.float32), cold)
+    model = BoostedTrees(max_iter=30, n_components=5).fit(train, lineage)
+    forecast, truth = model.predict_proba(cold), scores[cold]
+    r = [np.corrcoef(*pair)[0, 1] for pair in zip(forecast.T, truth.T, strict=True)]
+    assert np.mean(r) > 0.6
+    revealed = without(scores[cold].astype(np.float32), range(len(cold)))
+    revealed[:, ::4] = scores[cold][:, ::4]
+    hidden = np.arange(40) % 4 != 0
+    updated = model.predict_proba(cold, revealed=revealed)
+    before, after = (np.abs(one - truth)[:, hidden].mean() for one in (forecast, updated))
+    assert after < before

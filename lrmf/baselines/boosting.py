@@ -18,9 +18,11 @@ from ..data.responses import observed
 from ..data.statistics import benchmark_codes, item_means, residuals
 from .averages import ItemMean, LineageMean
 from .base import BLOCK_MODELS, ForecastInBlocks
+from .components import Components
 
 MAX_HOPS = 4
 FEWEST_MODELS = 5  # with scores, for trees to be grown
+MOST_BENCHMARKS = 30  # that get trees of their own
 MATCH_STEPS, LONGEST_STEP = 12, 2.0  # Newton's, in logits
 LAST_STEP = 0.03  # converges quadratically: what is left is of the order of its square
 FEW_SHOT_STEPS = 4
@@ -42,6 +44,9 @@ class BoostedTrees(ForecastInBlocks):
     and how far) and of `similar_names`. These are leave-one-out: no model's relatives hold its own
     score.
 
+    Of more than 30 benchmarks, `Components` (principal components that allow for missing scores)
+    take the place of y, as inputs and as what trees forecast; forecasts are mapped back.
+
     Answers: a score is the mean residual from the item means plus the benchmark mean. A forecast
     score becomes item probabilities sigma(l_ui + d_ub), with the shift d that makes their mean the
     forecast score; l are the logits of the item means, or with `neighbours` of the multi-hop
@@ -62,6 +67,7 @@ class BoostedTrees(ForecastInBlocks):
     neighbours, use_names : bool
         Whether scores of relatives are inputs, and with them those of similarly named models.
     max_iter, min_samples_leaf : of `HistGradientBoostingRegressor`.
+    n_components : int, of more than 30 benchmarks.
     seed : int
     """
 
@@ -71,12 +77,14 @@ class BoostedTrees(ForecastInBlocks):
         use_names=True,
         max_iter=100,
         min_samples_leaf=10,
+        n_components=40,
         seed=0,
     ):
         self.neighbours = neighbours
         self.use_names = use_names
         self.max_iter = max_iter
         self.min_samples_leaf = min_samples_leaf
+        self.n_components = n_components
         self.seed = seed
 
     def fit(self, responses, lineage=None, *, items=None, models=None):
@@ -89,23 +97,27 @@ class BoostedTrees(ForecastInBlocks):
         self.codes_ = benchmark_codes(items, n_items) if is_answers else np.arange(n_items)
         self.item_means_ = item_means(responses, items)
         self.member_ = (self.codes_[:, None] == np.unique(self.codes_)).astype(np.float32)
-        self.y_ = self._arcsine_scores(n_prior=int(is_answers))
+        self.y_ = self.targets_ = self._arcsine_scores(n_prior=int(is_answers))
+        self.components_ = None
+        if self.y_.shape[1] > MOST_BENCHMARKS:
+            self.components_ = Components(self.n_components).fit(self.y_)
+            self.targets_ = self.components_.scores_
         inputs = [np.zeros((n_models, 1))]
         if models is not None:
             inputs += [model_features(models).to_numpy(), creation_days(models)]
         if self.neighbours:
-            inputs.append(np.nan_to_num(relatives_scores(self.y_, lineage), nan=NONE))
+            inputs.append(np.nan_to_num(relatives_scores(self.targets_, lineage), nan=NONE))
         if self.neighbours and self.use_names and models is not None:
             inputs.append(self._namesakes_scores(models))
         self.inputs_ = np.column_stack(inputs)
         profile = LineageMean(None, SHRINKAGE) if self.neighbours else ItemMean()
         self.profile_ = profile.fit(responses, lineage, items=items) if is_answers else None
-        self.trees_ = [self._grow(column) for column in self.y_.T]
+        self.trees_ = [self._grow(column) for column in self.targets_.T]
         return self
 
     def _namesakes_scores(self, models) -> np.ndarray:
-        known = np.flatnonzero(np.isfinite(self.y_).any(axis=1))
-        return similar_names(models["model_id"], self.y_[known], known)
+        known = np.flatnonzero(np.isfinite(self.targets_).any(axis=1))
+        return similar_names(models["model_id"], self.targets_[known], known)
 
     def _arcsine_scores(self, *, n_prior) -> np.ndarray:
         """2 asin sqrt(score): float (n_models, n_benchmarks), NaN where nothing was observed.
@@ -133,7 +145,7 @@ class BoostedTrees(ForecastInBlocks):
         )
 
     def _grow(self, y):
-        """Trees for one benchmark; None if hardly any model has a score."""
+        """Trees for one benchmark or component; None if hardly any model has a score."""
         seen = np.isfinite(y)
         if seen.sum() < FEWEST_MODELS:
             return None
@@ -143,22 +155,29 @@ class BoostedTrees(ForecastInBlocks):
     @cached_property
     def out_of_fold(self) -> np.ndarray:
         """Forecasts of y (n_models, n_benchmarks), of models with a score by trees without it."""
-        forecast = self.forecast(np.arange(len(self.y_)))
+        forecast = self._forecast_targets(np.arange(len(self.y_)))
         folds = KFold(3, shuffle=True, random_state=self.seed)
         for b, tree in enumerate(self.trees_):
-            seen = np.isfinite(self.y_[:, b])
+            seen = np.isfinite(self.targets_[:, b])
             if tree is not None:
-                inputs, y = self.inputs_[seen], self.y_[seen, b]
+                inputs, target = self.inputs_[seen], self.targets_[seen, b]
                 with threadpool_limits(1):
-                    forecast[seen, b] = cross_val_predict(self._booster(), inputs, y, cv=folds)
-        return forecast
+                    forecast[seen, b] = cross_val_predict(self._booster(), inputs, target, cv=folds)
+        return self._restore(forecast)
+
+    def _errors(self) -> np.ndarray:
+        """Out-of-fold residuals of y, NaN where unknown; components fill the gaps."""
+        if self.components_ is not None:
+            y = np.where(np.isfinite(self.y_), self.y_, self._restore(self.targets_))
+            return y - self.out_of_fold
+        grown = np.array([tree is not None for tree in self.trees_])
+        return np.where(grown, self.y_ - self.out_of_fold, np.nan)
 
     @cached_property
     def _covariance(self) -> np.ndarray:
         """Covariance of out-of-fold residuals between benchmarks, without sampling noise."""
-        grown = np.array([tree is not None for tree in self.trees_])
-        errors = np.where(grown, self.y_ - self.out_of_fold, np.nan)
-        covariance = pd.DataFrame(errors).cov(min_periods=FEWEST_MODELS).fillna(0.0).to_numpy()
+        errors = pd.DataFrame(self._errors())
+        covariance = errors.cov(min_periods=FEWEST_MODELS).fillna(0.0).to_numpy()
         variance = np.maximum(np.diag(covariance), 1e-4)
         covariance = KEPT_CORRELATION * covariance
         if self.profile_ is not None:
@@ -180,12 +199,21 @@ class BoostedTrees(ForecastInBlocks):
 
     def forecast(self, rows) -> np.ndarray:
         """Forecast y (n_rows, n_benchmarks) from the inputs alone."""
-        y = np.tile(to_arcsine(self.benchmark_means_).astype(np.float64), (len(rows), 1))
+        return self._restore(self._forecast_targets(rows))
+
+    def _forecast_targets(self, rows) -> np.ndarray:
+        """What the trees say of each benchmark or component; where there are none, its mean."""
+        means = to_arcsine(self.benchmark_means_).astype(np.float64)
+        means = means if self.components_ is None else np.zeros(len(self.trees_))
+        forecast = np.tile(means, (len(rows), 1))
         with threadpool_limits(1):
-            for column, tree in zip(y.T, self.trees_, strict=True):
+            for column, tree in zip(forecast.T, self.trees_, strict=True):
                 if tree is not None:
                     column[:] = tree.predict(self.inputs_[rows])
-        return y
+        return forecast
+
+    def _restore(self, targets) -> np.ndarray:
+        return targets if self.components_ is None else self.components_.restore(targets)
 
     def _update_proportions(self, y, known) -> np.ndarray:
         seen = observed(known)

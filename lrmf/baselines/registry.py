@@ -22,7 +22,7 @@ from ..data.response_kinds import ANSWERS, ResponseKind
 from ..solver.factorization import LIKELIHOODS
 from ..solver.factorization import LRMF as LineageFactorization
 from .averages import ItemMean, LineageMean
-from .boosting import BoostedTrees
+from .boosting import MOST_BENCHMARKS, BoostedTrees
 from .factorization import MatrixFactorization, MFWithFeatures
 from .irt import ItemResponse
 from .knn import KNN
@@ -50,11 +50,13 @@ class Study:
     kind : of the responses
     rank : number of factors; with tuning a quarter of it, it, and half as many again are tried
     ncf_cells : training cells of NCF
+    n_benchmarks : beyond `boosting.MOST_BENCHMARKS` boosted trees choose a number of components
     """
 
     kind: ResponseKind
     rank: int = 16
     ncf_cells: int = 300_000
+    n_benchmarks: int = 1
 
 
 @dataclass(frozen=True)
@@ -136,10 +138,16 @@ def _neighbours(study):
 _SHRINKAGE = {"shrinkage": (0.03, 0.1, 0.3, 1.0, 3.0)}
 _ABILITIES = {"ability_sd": (0.25, 0.5, 1.0, 2.0)}
 _RELATED_ABILITIES = {"ability_sd": (0.5, 1.0, 2.0, 4.0), "lineage_strength": (3.0, 10.0, 30.0)}
-_TREES = [
-    {"max_iter": (50, 150, 400), "min_samples_leaf": (20,)},
-    {"max_iter": (150,), "min_samples_leaf": (5,)},
-]
+
+
+def _trees(study):
+    grid = [
+        {"max_iter": (50, 150, 400), "min_samples_leaf": (20,)},
+        {"max_iter": (150,), "min_samples_leaf": (5,)},
+    ]
+    if study.n_benchmarks > MOST_BENCHMARKS:
+        return [values | {"n_components": (10, 40)} for values in grid]
+    return grid
 
 
 PREDICTORS: dict[str, Predictor] = {}
@@ -181,17 +189,22 @@ def baselines_among(names: Iterable[str]) -> list[str]:
 
 
 def all_baselines(
-    kind: ResponseKind, *, rank: int = 16, ncf_cells: int = 300_000, tuned: bool = True
+    kind: ResponseKind,
+    *,
+    rank: int = 16,
+    ncf_cells: int = 300_000,
+    n_benchmarks: int = 1,
+    tuned: bool = True,
 ) -> dict[str, BaseEstimator]:
     """Every baseline by its label, each to be tuned by the same inner splits; none of our own.
 
     Parameters
     ----------
-    kind, rank, ncf_cells : of `Study`
+    kind, rank, ncf_cells, n_benchmarks : of `Study`
     tuned : bool
         False takes their default parameters instead, and `rank`: quicker, and not as fair.
     """
-    study = Study(kind, rank, ncf_cells)
+    study = Study(kind, rank, ncf_cells, n_benchmarks)
     return {
         entry.label: entry.estimator(study, tuned=tuned)
         for entry in PREDICTORS.values()
@@ -218,7 +231,7 @@ LRMF_UNTUNED = register(
 BOOSTING = register(
     Predictor(
         "boosting_on_relatives", "boosting on relatives", TREES, "vermillion", "*", (0, (5, 1)),
-        build=lambda _: BoostedTrees(), grid=_TREES, tuning={"ks": (0,)},
+        build=lambda _: BoostedTrees(), grid=_trees, tuning={"ks": (0,)},
         reads_lineage=True, reads_cards=True, shown_in=frozenset({CURVES, LEADS, BODY}),
     )
 )  # fmt: skip
@@ -254,7 +267,7 @@ for _predictor in (
     ),
     Predictor(
         "boosting_on_features", "boosting on features", TREES, "sky", "p", "-",
-        build=lambda _: BoostedTrees(neighbours=False), grid=_TREES, tuning={"ks": (0,)},
+        build=lambda _: BoostedTrees(neighbours=False), grid=_trees, tuning={"ks": (0,)},
         reads_cards=True,
     ),
     Predictor(

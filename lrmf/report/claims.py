@@ -10,6 +10,7 @@ from ..baselines.registry import (
     CLAIMED,
     FORECASTER,
     LRMF,
+    LRMF_UNTUNED,
     MULTI_HOP,
     ONE_HOP,
     ONE_HOP_RAW,
@@ -22,6 +23,7 @@ from .tables import interval, number
 PUBLISHED_CLAIM = (0.15, 0.30)  # of r, in the published version; `CLAIM` is the first preprint's
 REACHED, OPEN, MISSED = "reached", "not told apart", "not reached"
 KEPT, NARROW, WIDE = "kept", "too narrow", "too wide"
+PARENTS = "parents' mean"
 COVERAGE = (0.88, 0.92)  # of 90% intervals that keep what they promise
 COLUMNS = ["claim", "setting", "measured", "verdict", "value", "lower", "upper"]
 
@@ -36,6 +38,9 @@ def assess_claims(
     gains: pd.DataFrame,
     intervals: pd.DataFrame,
     dates: pd.DataFrame,
+    release: pd.DataFrame,
+    within: pd.DataFrame,
+    extrapolation: pd.DataFrame,
 ) -> pd.DataFrame:
     """Verdicts on the frames that notebooks 04 and 05 write.
 
@@ -43,7 +48,8 @@ def assess_claims(
     difference. How large the lead of LRMF was claimed to be is *reached* if the interval lies above
     the lower end of the claim, *not reached* if below, else *not told apart*. 90% intervals are
     *kept* where they cover 88% to 92%, else *too narrow* or *too wide*. Baselines with r = 0 by
-    construction are left out, and so is what the data cannot test.
+    construction are left out, and so is what the data cannot test. Where LRMF was run with fixed
+    settings only, these stand in for it, and the row says so.
 
     Parameters
     ----------
@@ -52,7 +58,9 @@ def assess_claims(
         none, ``density``, ``k``, ``variant``, none
     gains : of `by_stratum`, Forecaster with and without lineage
     intervals : of `interval_quality`
-    dates : of `bootstrap`, later models
+    dates, extrapolation : of `bootstrap`, later models and those better than all seen
+    release : of `bootstrap`, label ``known``
+    within : of `within_families`
 
     Returns
     -------
@@ -66,6 +74,14 @@ def assess_claims(
         for share in _steps(random_holdout, "density")
     }
     settings["later models"] = _rows_of(dates)
+    settings["as at release"] = _rows_of(release, known="as at release")
+    settings["inside families"] = _rows_of(within, family="mean")
+    settings["better than all seen"] = _rows_of(extrapolation)
+    settings = {  # too few families give no interval, and so no verdict
+        name: found.dropna(subset="difference_lower")
+        for name, found in settings.items()
+        if len(found)
+    }
     rows = [
         *_published(leads),
         *_leads_of_lrmf(leads),
@@ -130,11 +146,12 @@ def _leads_of_lrmf(leads) -> Iterator[tuple]:
 
 def _comparisons(settings) -> Iterator[tuple]:
     """The Forecaster against LRMF, boosted trees, averages, and whichever baseline is best."""
-    for rival in (LRMF, BOOSTING, MULTI_HOP):
+    for rival in (LRMF.label, BOOSTING.label, MULTI_HOP.label, PARENTS):
         for setting, rows in settings.items():
-            if rival.label in rows.index and rows.loc[rival.label, "value"]:
-                claim = f"Forecaster against {rival.label}"
-                yield _compared(claim, setting, rows.loc[rival.label])
+            found = next((name for name in _called(rival) if name in rows.index), None)
+            if found and rows.loc[found, "value"]:
+                name = found if found != rival else ""
+                yield _compared(f"Forecaster against {rival}", setting, rows.loc[found], name=name)
     for setting, rows in settings.items():
         direct = rows.loc[rows.index.isin([ONE_HOP.label, ONE_HOP_RAW.label])]
         if len(direct):
@@ -145,6 +162,11 @@ def _comparisons(settings) -> Iterator[tuple]:
         if FORECASTER.label in rows.index and len(others):
             best = others.loc[others["value"].idxmax()]
             yield _compared("Forecaster against the best baseline", setting, best, name=best.name)
+
+
+def _called(rival) -> list[str]:
+    """Names of a rival: some protocols have LRMF with fixed settings only."""
+    return [rival, LRMF_UNTUNED.label] if rival == LRMF.label else [rival]
 
 
 def _cause(variants) -> Iterator[tuple]:

@@ -37,9 +37,10 @@ from ..baselines.registry import (
 from ..evaluation.bootstrap import CLAIM
 from .layout import band, curves, dot, headline, label_ends, percent_limits, ticks_at, vertical
 from .style import BLACK, COLUMN, GREY, PAGE, SKY, benchmark_name, predictor_style
-from .tables import LEVELS, number, rows_of
+from .tables import LEVELS, most_evaluated, number, out_of, rows_of
 
 LIGHT = "#D9D9D9"
+LONGEST_NAME = 12  # of a benchmark, on one line with its results
 AXIS_LABELS = {"pearson": "r, mean over benchmarks", "mae": "mean absolute error, points"}
 STRATUM_TITLES = {
     "distance": "nearest scored relative",
@@ -91,7 +92,8 @@ def predicted_against_actual(forecasts, results):
     own = {"predictor": FORECASTER.label, "seed": forecasts["seed"].min()}
     chosen, scores = rows_of(forecasts, **own), rows_of(results, metric="pearson", **own)
     r = scores.set_index("benchmark")["value"]
-    benchmarks = list(r[chosen["benchmark"].unique()].sort_values(ascending=False).index)
+    counts = chosen.groupby("benchmark", sort=False).size()
+    benchmarks = list(r[most_evaluated(counts)].sort_values(ascending=False).index)
     n_columns = min(3, len(benchmarks))
     n_rows = -(-len(benchmarks) // n_columns)
     figure, panels = plt.subplots(
@@ -103,7 +105,8 @@ def predicted_against_actual(forecasts, results):
         group = chosen[chosen["benchmark"] == benchmark]
         _scatter_with_intervals(axes, group, predictor_style(FORECASTER.label)["color"])
         inside = (group["lower"] <= group["actual"]) & (group["actual"] <= group["upper"])
-        title = f"{benchmark_name(benchmark)}: r = {number(r[benchmark], 2)}"
+        end = ":\n" if len(benchmark_name(benchmark)) > LONGEST_NAME else ": "
+        title = f"{benchmark_name(benchmark)}{end}r = {number(r[benchmark], 2)}"
         axes.set_title(f"{title}, {inside.mean():.0%} inside", fontweight="normal")
     figure.supylabel(f"{FORECASTER.label} forecast, % correct", fontsize=8)
     for axes in panels[-1]:
@@ -113,7 +116,7 @@ def predicted_against_actual(forecasts, results):
         figure,
         f"Before any answer, {benchmark_name(best)} is forecast best (r = {number(r[best], 2)}) "
         f"and {benchmark_name(worst)} worst ({number(r[worst], 2)}); "
-        f"{chosen['model_id'].nunique():,} models",
+        f"{chosen['model_id'].nunique():,} models{out_of(benchmarks, len(counts))}",
     )
 
 
@@ -266,6 +269,9 @@ def calibration(bins, intervals):
     panels[0].set(xlabel="mean forecast, %", ylabel="mean actual score, %")
     panels[0].set(xlim=(low, high), ylim=(low, high))
     intervals = rows_of(intervals, predictor=FORECASTER.label)
+    single = intervals[~intervals["benchmark"].isin(["all", "average"])]
+    shown = most_evaluated(single.groupby("benchmark", sort=False)["n"].max())
+    intervals = intervals[intervals["benchmark"].isin([*shown, "all"])]
     extreme = intervals.groupby("metric")["value"].agg(["min", "max"])
     lowest, widest = 100 * extreme["min"]["coverage"] - 2, 1.05 * extreme["max"]["width"]
     panels[1].set(ylabel="actual scores inside, %", ylim=(min(70, lowest), 100))

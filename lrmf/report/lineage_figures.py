@@ -47,6 +47,7 @@ from .style import (
     VERMILLION,
     benchmark_name,
 )
+from .tables import most_evaluated, out_of
 
 LIGHT = "#C4C4C4"
 SHUFFLED = "shuffled lineage (band: range)"
@@ -54,6 +55,7 @@ _RELATION_MARKERS = {"any": "*", "finetune": "o", "merge": "s", "adapter": "^", 
 _FAMILY_MARKERS = ["o", "s", "^", "D", "v", "X"]
 _FAMILY_COLORS = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE, BLACK]
 _LEGEND = {"handletextpad": 0.4, "columnspacing": 1.0, "borderaxespad": 0.2}
+_BENCHMARK_LETTERS = 20
 _MIN_PAIRS_SHOWN, _MIN_DISTANCES_SHOWN = 20, 5
 # The family picture, in inches: height of a row, marker to name to link, between two lanes.
 _ROW, _TO_NAME, _TO_LINK, _MIN_GAP, _MAX_GAP = 0.14, 0.08, 0.05, 0.34, 1.2
@@ -78,6 +80,8 @@ def score_distributions(scores):
     scores : DataFrame model_id, benchmark, score (share of correct answers)
     """
     scores = scores.dropna(subset=["score"]).assign(percent=100 * scores["score"])
+    counts = _groups(scores, "benchmark").size()
+    scores = scores[scores["benchmark"].isin(most_evaluated(counts))]
     groups = _groups(scores, "benchmark")["percent"]
     figure, axes = plt.subplots(figsize=(COLUMN, 0.9 + 0.28 * len(groups)))
     sns.violinplot(
@@ -87,7 +91,10 @@ def score_distributions(scores):
         inner_kws={"color": BLACK, "box_width": 1.6, "whis_width": 0},
     )  # fmt: skip
     axes.plot(groups.median(), range(len(groups)), "o", ms=4, mfc="white", mec=BLACK)
-    names = [f"{benchmark_name(name)} ({size:,})" for name, size in groups.size().items()]
+    names = [
+        f"{_shorten(benchmark_name(name), _BENCHMARK_LETTERS)} ({size:,})"
+        for name, size in groups.size().items()
+    ]
     axes.set_yticks(range(len(names)), names)
     axes.set(xlabel="score of a model, % correct", ylabel="", xlim=(0, 100))
     axes.grid(axis="y", visible=False)
@@ -96,7 +103,7 @@ def score_distributions(scores):
     title = f"Scores spread most on {benchmark_name(widest)} (sd {spread[widest]:.0f} points)"
     if widest != narrowest:
         title += f" and least on {benchmark_name(narrowest)} ({spread[narrowest]:.0f})"
-    return headline(figure, title)
+    return headline(figure, title + out_of(groups, len(counts)))
 
 
 def missing_blocks(patterns):
@@ -117,7 +124,7 @@ def missing_blocks(patterns):
         style = {"height": 0.8, "color": BLUE, "edgecolor": "white", "linewidth": 0.3}
         axes.barh(np.full(own.sum(), row), counts[own], left=start[own], **style)
     shares = seen.T @ counts / counts.sum()
-    names = map(benchmark_name, benchmarks)
+    names = [_shorten(benchmark_name(name), _BENCHMARK_LETTERS) for name in benchmarks]
     labels = [f"{name} {share:.0%}" for name, share in zip(names, shares, strict=True)]
     axes.set_yticks(range(len(benchmarks)), labels)
     axes.set(xlabel="models (blue: evaluated)", xlim=(0, counts.sum()))
@@ -374,7 +381,10 @@ def parent_child_correlation(correlations):
     correlations : DataFrame of `lrmf.analysis.relatedness.parent_child_correlations`; relations
         with fewer than 20 pairs are not drawn
     """
+    counts = correlations.query("relation == 'any' and benchmark != 'average'")
+    counts = counts.set_index("benchmark")["n"]
     is_shown = (correlations["n"] >= _MIN_PAIRS_SHOWN) | (correlations["relation"] == "any")
+    is_shown &= correlations["benchmark"].isin([*most_evaluated(counts), "average"])
     shown = correlations[is_shown]
     benchmarks = list(dict.fromkeys(shown["benchmark"]))
     groups = list(_groups(shown, "relation"))
@@ -402,7 +412,7 @@ def parent_child_correlation(correlations):
         figure,
         f"How much a child takes after its parents: r from {worst['r']:.2f} "
         f"({benchmark_name(worst['benchmark'])}) to {best['r']:.2f} "
-        f"({benchmark_name(best['benchmark'])})",
+        f"({benchmark_name(best['benchmark'])}){out_of(single, len(counts))}",
     )
 
 
@@ -541,7 +551,10 @@ def example_forecast(forecast):
     forecast : DataFrame model_id, benchmark, kind (forecast, actual, parent, benchmark mean),
         source (the parent's id), score, lower, upper (shares of correct answers)
     """
-    place = {name: column for column, name in enumerate(forecast["benchmark"].unique())}
+    counts = _groups(forecast, "benchmark").size()
+    benchmarks = most_evaluated(counts)
+    forecast = forecast[forecast["benchmark"].isin(benchmarks)]
+    place = {name: column for column, name in enumerate(benchmarks)}
     kinds = dict(iter(_groups(forecast, "kind")))
     figure, axes = plt.subplots(figsize=(COLUMN, 2.8))
     n_parents = kinds["parent"]["source"].nunique()
@@ -557,8 +570,11 @@ def example_forecast(forecast):
         edge = {"mec": color, "mew": 1.2} if marker == "_" else {"mec": "white", "mew": 0.4}
         axes.plot(x, score, marker, color=color, ms=4.5, label=label, **edge)
         axes.vlines(x, lower, upper, color=color)  # only forecasts have bounds
-    names = [benchmark_name(name) for name in place]
-    axes.set_xticks(range(len(names)), names, fontsize=6 if len("".join(names)) > 32 else 7)
+    names = [_shorten(benchmark_name(name), _BENCHMARK_LETTERS) for name in benchmarks]
+    n_letters = len("".join(names))
+    axes.set_xticks(range(len(names)), names, fontsize=6 if n_letters > 32 else 7)
+    if n_letters > 60:
+        axes.tick_params(axis="x", labelrotation=90)
     axes.set(ylabel="score, % correct")
     axes.grid(axis="x", visible=False)
     _legend_above(axes, ncols=2)
@@ -570,7 +586,7 @@ def example_forecast(forecast):
     return headline(
         figure,
         f"{inside.sum()} of {len(inside)} scores are within the interval; mean error "
-        f"{error:.1f} points (parents' mean: {parent_error:.1f})",
+        f"{error:.1f} points (parents' mean: {parent_error:.1f}){out_of(benchmarks, len(counts))}",
     )
 
 

@@ -24,6 +24,7 @@ HEADINGS = {
 }  # fmt: skip
 NONE = "-"
 VALUE, LEAD = ["value", "lower", "upper"], ["difference", "difference_lower", "difference_upper"]
+MOST_BENCHMARKS = 10  # shown one by one
 LEVELS = [*DISTANCES, "finetune", "merge", "adapter", "quantized", "parent", "sibling", "distant"]
 LEVELS += [*RELATIVES, "none"]
 _LATEX = {
@@ -73,9 +74,10 @@ def difference_table(comparison: pd.DataFrame) -> pd.DataFrame:
 
 
 def benchmark_table(results: pd.DataFrame, *, ceiling: pd.DataFrame | None = None) -> pd.DataFrame:
-    """R by predictor and benchmark, the mean over benchmarks last.
+    """R by predictor and benchmark, the mean over all benchmarks last.
 
-    Below, the ceiling, if given, and of how many models.
+    Of more than ten benchmarks those with most models have a column. Below, the ceiling, if given,
+    and of how many models.
 
     Parameters
     ----------
@@ -95,8 +97,9 @@ def benchmark_table(results: pd.DataFrame, *, ceiling: pd.DataFrame | None = Non
         limits = ceiling.set_index("benchmark")["ceiling"].reindex(benchmarks)
         wide.loc["noise ceiling"] = [*limits, limits.mean()]
     text = wide.map(number, decimals=2)
-    counts = chosen.groupby("benchmark")["n"].max()
-    text.loc["models"] = [f"{counts[name]:,.0f}" for name in benchmarks] + [NONE]
+    counts = chosen.groupby("benchmark")["n"].max()[benchmarks]
+    text.loc["models"] = [*counts.map("{:,.0f}".format), NONE]
+    text = text[[*most_evaluated(counts), "mean"]]
     return text.rename_axis("predictor").rename_axis(columns=None)
 
 
@@ -268,6 +271,8 @@ def gain_table(strata: pd.DataFrame, without: str) -> pd.DataFrame:
 def metric_table(results: pd.DataFrame, predictor: str, metrics) -> pd.DataFrame:
     """Metrics of one predictor by benchmark, averaged over seeds; then *all* and *average*.
 
+    Of more than ten benchmarks those with most models have a row.
+
     Parameters
     ----------
     results : of `evaluate`, one protocol and one label
@@ -275,8 +280,11 @@ def metric_table(results: pd.DataFrame, predictor: str, metrics) -> pd.DataFrame
     if results.empty:
         return pd.DataFrame()
     own = results[(results["predictor"] == predictor) & results["metric"].isin(metrics)]
+    last = ["all", "average"]
+    counts = own[~own["benchmark"].isin(last)].groupby("benchmark", sort=False)["n"].max()
+    own = own[own["benchmark"].isin([*most_evaluated(counts), *last])]
     wide = own.groupby(["benchmark", "metric"], sort=False)["value"].mean().unstack()
-    last = [name for name in ("all", "average") if name in wide.index]
+    last = [name for name in last if name in wide.index]
     wide = wide.reindex([*wide.index.drop(last), *last])[list(metrics)]
     return _rounded(wide).rename(columns=HEADINGS)
 
@@ -353,6 +361,22 @@ def rows_of(frame, **wanted):
     for column, value in wanted.items():
         frame = frame[frame[column] == value]
     return frame
+
+
+def most_evaluated(counts: pd.Series) -> list[str]:
+    """The ten benchmarks with most models, in the order given; all if there are no more.
+
+    Parameters
+    ----------
+    counts : number of models by benchmark
+    """
+    kept = counts.nlargest(MOST_BENCHMARKS).index
+    return [name for name in counts.index if name in kept]
+
+
+def out_of(shown, known) -> str:
+    """' (10 of 347 benchmarks)' where only some are shown."""
+    return f" ({len(shown)} of {known} benchmarks)" if len(shown) < known else ""
 
 
 def order_predictors(names) -> list[str]:
