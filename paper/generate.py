@@ -26,6 +26,7 @@ from lrmf.report.style import save_figure, use_style
 from lrmf.solver import prior, process
 
 from .results import (
+    BRIEF,
     PAPER,
     REAL,
     RUNS,
@@ -207,8 +208,15 @@ def facts_of(root, results) -> dict[str, str]:
     facts["hidden models"] = f"{zero_shot['n_models'].iloc[0]:,}"
     facts["hidden families"] = f"{zero_shot['n_clusters'].iloc[0]:,}"
     facts["ceiling"] = tables.number(ceiling_of(results), 2)
+    if results.short not in BRIEF:
+        facts |= _measured(root, results)
+    return {tables.macro_name(results.short, name): str(text) for name, text in facts.items()}
+
+
+def _measured(root, results) -> dict[str, str]:
+    """What else notebooks 02 to 07 measured."""
     relatives = results.read("relatives").drop_duplicates("level").set_index("level")["n_models"]
-    facts["child closest"] = f"{relatives.get('parent', 0):,}"
+    facts = {"child closest": f"{relatives['parent']:,}"}
     facts |= kinship_of(results) | coverage_of(results)
     for name in ("random_holdout", "few_shot"):
         facts[f"{name} models"] = f"{results.read(name)['n_models'].iloc[0]:,}"
@@ -243,7 +251,7 @@ def facts_of(root, results) -> dict[str, str]:
     facts["folds"], facts["resamples"] = settings["n_folds"], f"{settings['n_boot']:,}"
     if results.short in REAL:
         facts |= documented_facts(root, results)
-    return {tables.macro_name(results.short, name): str(text) for name, text in facts.items()}
+    return facts
 
 
 def kinship_of(results) -> dict[str, str]:
@@ -360,8 +368,8 @@ def draw_knowledge(root, folder) -> pd.DataFrame:
     frames = {}
     for short, title in TITLES.items():
         run = Results(root, short)
-        frame = knowledge(run.read("zero_shot"), run.read("ingredients"), ceiling_of(run))
-        frames[title] = frame
+        zero_shot, ingredients = run.read("zero_shot"), run.read("ingredients")
+        frames[title] = knowledge(zero_shot, ingredients, ceiling_of(run))
     numbers = pd.concat(frames, names=["data"]).reset_index("data")
     figure = knowledge_figure(frames)
     figure.get_layout_engine().execute(figure)
