@@ -266,7 +266,7 @@ def test_calibration_draws_groups_coverage_and_width():
         for metric, value in (("coverage", coverage + shift), ("width", width + shift))
     ]
     intervals = pd.DataFrame(rows, columns=["predictor", "k", "benchmark", "metric", "value"])
-    figure = figures.calibration(bins, intervals.assign(unit="answers"))
+    figure = figures.calibration(bins, intervals.assign(unit="answers", n=9))
     groups, coverage, width = figure.axes
     np.testing.assert_allclose(groups.lines[1].get_xydata(), [[20, 25], [60, 55]])
     means = [line.get_xydata() for line in coverage.lines if line.get_marker() == "o"]

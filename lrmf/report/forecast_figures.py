@@ -271,7 +271,7 @@ def calibration(bins, intervals):
     intervals = rows_of(intervals, predictor=FORECASTER.label)
     single = intervals[~intervals["benchmark"].isin(["all", "average"])]
     shown = most_evaluated(single.groupby("benchmark", sort=False)["n"].max())
-    intervals = intervals[intervals["benchmark"].isin([*shown, "all"])]
+    intervals = intervals[intervals["benchmark"].isin([*shown, "all", "average"])]
     extreme = intervals.groupby("metric")["value"].agg(["min", "max"])
     lowest, widest = 100 * extreme["min"]["coverage"] - 2, 1.05 * extreme["max"]["width"]
     panels[1].set(ylabel="actual scores inside, %", ylim=(min(70, lowest), 100))

@@ -68,8 +68,8 @@ def knowledge_figure(frames: Mapping[str, pd.DataFrame]):
     )
     for axes, (title, frame) in zip(panels[0], frames.items(), strict=True):
         _panel(axes, frame.set_index("predictor"), place)
-        axes.set_title(f"{title} ({frame['n_models'].iloc[0]:,} models)", fontweight="normal")
-        axes.set(xlim=(-0.03, 1.02), xlabel="r, mean over benchmarks")
+        axes.set_title(f"{title} ({frame['n_models'].iloc[0]:,})", fontweight="normal")
+        axes.set(xlim=(-0.03, 1.02), xlabel="mean r")
     labels = [": ".join(SOURCES.get(name, [name])) for name in shown]
     panels[0, 0].set_yticks(list(place.values()), labels)
     panels[0, 0].set_ylim(0.6 - len(shown), 0.6)
