@@ -40,7 +40,7 @@ from .style import BLACK, COLUMN, GREY, PAGE, SKY, benchmark_name, predictor_sty
 from .tables import LEVELS, most_evaluated, number, out_of, rows_of
 
 LIGHT = "#D9D9D9"
-LONGEST_NAME = 12  # of a benchmark, on one line with its results
+LONGEST_NAME = 12  # of a benchmark, beside its results
 AXIS_LABELS = {"pearson": "r, mean over benchmarks", "mae": "mean absolute error, points"}
 STRATUM_TITLES = {
     "distance": "nearest scored relative",
@@ -435,7 +435,7 @@ def _stratum_panel(axes, frame, looks):
 
 
 def _lines_by_benchmark(axes, frame, scale, color):
-    """The mean over benchmarks as a line, the benchmarks as thin ones named at their end."""
+    """The mean over benchmarks as a line, the benchmarks as thin ones, short names at their end."""
     ends = {}
     for benchmark, line in frame[frame["benchmark"] != "average"].groupby("benchmark"):
         line = line.sort_values("k")
@@ -444,7 +444,8 @@ def _lines_by_benchmark(axes, frame, scale, color):
         if name == "mean":
             look = {"color": color, "lw": 1.6, "marker": "o", "zorder": 3}
         axes.plot(line["k"], scale * line["value"], **look)
-        ends[name] = scale * line["value"].iloc[-1]
+        if len(name) <= LONGEST_NAME:
+            ends[name] = scale * line["value"].iloc[-1]
     ticks_at(axes, frame["k"], scale="symlog")
     colors = dict.fromkeys(ends, GREY) | {"mean": color}
     label_ends(axes, ends, frame["k"].max(), colors=colors)

@@ -575,6 +575,7 @@ def example_forecast(forecast):
     axes.set_xticks(range(len(names)), names, fontsize=6 if n_letters > 32 else 7)
     if n_letters > 60:
         axes.tick_params(axis="x", labelrotation=90)
+        figure.set_figheight(3.6)
     axes.set(ylabel="score, % correct")
     axes.grid(axis="x", visible=False)
     _legend_above(axes, ncols=2)
