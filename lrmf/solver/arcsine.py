@@ -6,6 +6,7 @@ from ..data.response_kinds import PROPORTIONS, to_arcsine
 from .gaussians import Gaussians
 
 _SHRINKAGE = 0.05  # weight of the identity in the correlation of the items
+_PAIRS = 50  # models that the mean correlation of all pairs of items counts as
 _DEFAULT_TRIALS = 1000  # behind a proportion, where the number is unknown
 
 
@@ -58,8 +59,14 @@ class ArcsineGaussian:
     def fit(cls, proportions, *, n_trials, rank, node_variance):
         """Estimate the parameters of the items.
 
-        The correlation of standardised items is shrunk towards the identity; D holds its first
-        `rank` principal components, and what these leave out of each item's variance is noise.
+        A pair of items with n models in common has the correlation r_ij, that of all pairs is c:
+
+            r'_ij = (n r_ij + 50 c) / (n + 50)
+
+        so that few models cannot make two items copies of each other (the constant correlation of
+        Ledoit and Wolf, 2004, as target). The result is shrunk towards the identity; D holds its
+        first `rank` principal components, and what these leave out of each item's variance is
+        noise.
 
         Parameters
         ----------
@@ -82,10 +89,14 @@ class ArcsineGaussian:
         deviation = np.where(known, y - mean, 0.0)
         scale = np.sqrt((deviation**2).sum(axis=0) / count)
         scale = np.where(scale > 1e-6, scale, 1.0)
-        # Correlations over pairs of items observed together, shrunk towards independence.
+        # Correlations over pairs of items observed together, shrunk towards their mean, the fewer
+        # models have both the more.
         deviation /= scale
         is_known = known.astype(np.float64)
-        correlation = deviation.T @ deviation / np.maximum(is_known.T @ is_known, 1)
+        products, n_common = deviation.T @ deviation, is_known.T @ is_known
+        is_pair = ~np.eye(len(scale), dtype=bool)
+        typical = products[is_pair].sum() / max(n_common[is_pair].sum(), 1.0)
+        correlation = (products + _PAIRS * typical) / (n_common + _PAIRS)
         np.fill_diagonal(correlation, 1.0)
         correlation = (1 - _SHRINKAGE) * correlation + _SHRINKAGE * np.eye(len(scale))
         # Factor D D' of the correlation: the top `rank` principal components.
