@@ -100,8 +100,8 @@ def findings(root: Path = ROOT) -> str:
         f"{int(mteb.value('zero_shot')['n_models'])} held-out models of MTEB the correlation is "
         f"{mteb.r()}, the error {mteb.mae()} points; the lead over boosted trees is "
         f"{_judged(mteb, 'zero-shot')}. Where 10% of the cells of all models are known at random, "
-        f"it is {_judged(mteb, '10% of cells')}: with many benchmarks and few scores of each, "
-        f"{FORECASTER.label} correlates {mteb.r('random_holdout', density=0.1)} and boosted trees "
+        f"it is {_judged(mteb, '10% of cells')}: {FORECASTER.label} correlates "
+        f"{mteb.r('random_holdout', density=0.1)}, boosted trees "
         f"{mteb.r('random_holdout', density=0.1, predictor=BOOSTING.label)}.",
     ]
     wrapped = [
