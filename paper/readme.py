@@ -100,9 +100,9 @@ def findings(root: Path = ROOT) -> str:
         f"{int(mteb.value('zero_shot')['n_models'])} held-out models of MTEB the correlation is "
         f"{mteb.r()}, the error {mteb.mae()} points; the lead over boosted trees is "
         f"{_judged(mteb, 'zero-shot')}. Where 10% of the cells of all models are known at random, "
-        f"it is {_judged(mteb, '10% of cells')}: {FORECASTER.label} correlates "
-        f"{mteb.r('random_holdout', density=0.1)}, boosted trees "
-        f"{mteb.r('random_holdout', density=0.1, predictor=BOOSTING.label)}.",
+        f"it is {_judged(mteb, '10% of cells')}; the errors are "
+        f"{mteb.mae('random_holdout', density=0.1)} points with {FORECASTER.label} and "
+        f"{mteb.mae('random_holdout', density=0.1, predictor=BOOSTING.label)} with the trees.",
     ]
     wrapped = [
         textwrap.fill(f"{n}. {text}", 100, subsequent_indent="   ", break_on_hyphens=False)
