@@ -55,9 +55,12 @@ def test_nothing_is_printed_to_stderr_and_no_path_is_shown(checkout):
 
 
 def test_each_figure_comes_as_pdf_png_and_csv(checkout):
-    files = {path.name for path in (checkout / "figures" / "smoke").iterdir() if path.is_file()}
-    names = {Path(file).stem for file in files}
-    assert files == {f"{name}{suffix}" for name in names for suffix in (".pdf", ".png", ".csv")}
+    folder = checkout / "figures" / "smoke"
+    names, vector, numbers = (
+        {path.stem for path in folder.glob(f"*{suffix}")} for suffix in (".png", ".pdf", ".csv")
+    )
+    assert names == vector
+    assert names <= numbers  # claims have numbers that no figure shows
     assert {"zero_shot", "zero_shot_forecasts", "few_shot", "random_holdout"} <= names
     assert {"ablation", "calibration", "relatives", "scores", "lineage_structure"} <= names
 
