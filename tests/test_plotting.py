@@ -95,7 +95,7 @@ def test_labels_say_whether_the_data_are_made_up():
 @pytest.mark.parametrize("width", [style.COLUMN, style.PAGE])
 def test_headlines_fit_the_figure_and_leave_no_word_alone(width):
     text = "Before any answer, TruthfulQA is forecast best (r = 0.85) and Winogrande worst (0.72)"
-    for n_more in (0, 2, 5):
+    for n_more in range(6):
         figure = plt.figure(figsize=(width, 2))
         plotting.headline(figure, text + "; 396 models" * n_more)
         lines = figure.get_suptitle().split("\n")

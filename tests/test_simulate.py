@@ -174,16 +174,17 @@ def test_models_say_what_real_cards_say(small):
     assert not models.loc[models["type"] == "pretrained", "merged"].any()
 
 
-def test_children_follow_their_parents_in_time(small):
-    models = small.models.set_index("model_id")
+@pytest.mark.slow
+def test_children_follow_their_parents_in_time(paper_scale):
+    models = paper_scale.models.set_index("model_id")
     created = pd.to_datetime(models["created_at"])
     evaluated = pd.to_datetime(models["evaluated_at"])
     both = evaluated.notna() & created.notna()
     assert (evaluated[both] >= created[both]).all()
-    lineage = small.lineage
+    lineage = paper_scale.lineage
     parent, child = created.reindex(lineage["parent"]), created.reindex(lineage["child"])
     known = parent.notna().to_numpy() & child.notna().to_numpy()
-    assert known.sum() > 50
+    assert known.sum() > 100
     assert (child.to_numpy()[known] > parent.to_numpy()[known]).all()
 
 
