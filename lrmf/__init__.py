@@ -10,7 +10,7 @@ A model that nobody has evaluated, forecast from its parent:
 >>> lineage = Lineage.from_edges(hub.lineage, hub.models["model_id"])
 >>> model = LRMF(rank=2, seed=0).fit(hub.responses, lineage, items=hub.items)
 >>> parent = hub.models["model_id"][0]
->>> forecast = model.fold_in(parents=[(parent, "finetune")]).predict_scores()
+>>> forecast = model.fold_in(parents=[(parent, "finetune")]).scores()
 >>> list(forecast.columns)
 ['benchmark', 'score', 'lower', 'upper', 'n_observed']
 >>> bool((forecast["lower"] < forecast["score"]).all())

@@ -65,7 +65,7 @@ class TestNewModel:
         )
         train = np.array(snapshot.responses)
         train[130:] = MISSING
-        rows = forecaster.adapt(train, lineage, models=snapshot.models).predict_scores([row])
+        rows = forecaster.adapt(train, lineage, models=snapshot.models).predict([row]).scores
         for column in ("score", "lower", "upper"):
             np.testing.assert_allclose(one.scores()[column], rows[column], atol=1e-4)
 

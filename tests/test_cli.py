@@ -347,7 +347,7 @@ def test_item_probabilities_are_the_estimator_s(run, either, tmp_path, monkeypat
     model.fit(snapshot.responses, lineage, items=snapshot.items, models=snapshot.models)
     np.testing.assert_allclose(probabilities, model.predict_proba(), atol=1e-6)
     scores = pd.read_csv(tmp_path / "p.csv")["score"]
-    np.testing.assert_allclose(scores, model.predict_scores()["score"], atol=1e-6)
+    np.testing.assert_allclose(scores, model.predict().scores["score"], atol=1e-6)
 
 
 def test_repeats_are_identical(run, either, tmp_path):

@@ -1,4 +1,5 @@
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -118,7 +119,7 @@ class Oracle(BaseEstimator):
     def predict_proba(self, rows=None, items=None, *, revealed=None):
         return self.forecast[rows].astype(np.float32)
 
-    def predict_scores(self, rows=None, *, revealed=None, target=None):
+    def predict(self, rows=None, *, revealed=None, target=None):
         parts = []
         for benchmark, columns in self.items_.groupby("benchmark").indices.items():
             part = pd.DataFrame({"row": rows, "benchmark": benchmark})
@@ -126,7 +127,8 @@ class Oracle(BaseEstimator):
             with np.errstate(invalid="ignore"):
                 score = np.nansum(cells, axis=1) / target[:, columns].sum(axis=1)
             parts.append(part.assign(lower=score - self.half_width, upper=score + self.half_width))
-        return pd.concat(parts)
+        items = self.predict_proba(rows)
+        return SimpleNamespace(items=items, scores=pd.concat(parts))
 
 
 class Witness(BaseEstimator):

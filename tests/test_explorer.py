@@ -153,7 +153,7 @@ def asked(path, data, given, *, what="rows"):
 def expected(forecaster, given):
     return np.array(
         [
-            forecaster.fold_in(**as_fold_in(question)).predict_scores()[["score", "lower", "upper"]]
+            forecaster.fold_in(**as_fold_in(question)).scores()[["score", "lower", "upper"]]
             for question in given
         ]
     )
@@ -236,7 +236,7 @@ def test_the_script_is_sound(proportions, tmp_path):
     assert subprocess.run([NODE, "--check", tmp_path / "page.js"]).returncode == 0
 
 
-def test_baked_scores_are_those_of_predict_scores(both):
+def test_baked_scores_are_those_of_predict(both):
     data, n = both.data["models"], both.snapshot.n_models
     benchmarks = both.data["benchmarks"]
 
@@ -248,8 +248,8 @@ def test_baked_scores_are_those_of_predict_scores(both):
     now, before = (
         frame.pivot(index="row", columns="benchmark")
         for frame in (
-            both.forecaster.predict_scores(),
-            both.forecaster.predict_scores(revealed=hidden),
+            both.forecaster.predict().scores,
+            both.forecaster.predict(revealed=hidden).scores,
         )
     )
     is_observed = shown("observed", "u1") == 2

@@ -179,10 +179,10 @@ class TestLineage:
         snapshot = tiny_snapshot()
         lineage = Lineage.from_edges(snapshot.lineage, snapshot.models["model_id"])
         train = hold_out(snapshot.responses, [2, 10])
-        base = LRMF(rank=3, **TIGHT).fit(train, lineage).predict_scores(level=0.5)
+        base = LRMF(rank=3, **TIGHT).fit(train, lineage).predict(level=0.5).scores
         changed = train.copy()
         changed[0, changed[0] != MISSING] = 1
-        better = LRMF(rank=3, **TIGHT).fit(changed, lineage).predict_scores(level=0.5)
+        better = LRMF(rank=3, **TIGHT).fit(changed, lineage).predict(level=0.5).scores
         gain = better["score"] - base["score"]
         assert gain[base["row"] == 2].iloc[0] > 0.05
 
@@ -221,17 +221,17 @@ class TestForecasts:
         everything = model.predict_proba()
         assert everything.shape == (300, 30)
         assert model.predict_proba([299]) == pytest.approx(everything[[299]], abs=1e-6)
-        scores = model.predict_scores()
+        scores = model.predict().scores
         assert np.array_equal(scores["row"], np.arange(300))
 
     def test_both_forecasts_at_once_are_the_same(self, fitted, problem):
         _, truth, rows, _ = problem
         revealed, target = nothing(fitted, rows.size), np.ones((rows.size, truth.shape[1]), bool)
         target[:, ::3] = False
-        expected, scores = fitted.predict_both(rows, revealed=revealed, target=target)
-        assert np.array_equal(expected, fitted.predict_proba(rows, revealed=revealed))
-        alone = fitted.predict_scores(rows, revealed=revealed, target=target)
-        pd.testing.assert_frame_equal(scores, alone)
+        forecast = fitted.predict(rows, revealed=revealed, target=target)
+        assert np.array_equal(forecast.items, fitted.predict_proba(rows, revealed=revealed))
+        alone = fitted.predict(rows, revealed=revealed, target=target).scores
+        pd.testing.assert_frame_equal(forecast.scores, alone)
 
     def test_own_answers_count(self, problem):
         """A scored model's forecast is closer to its answers than the forecast without them."""
@@ -299,7 +299,7 @@ class TestForecasts:
                 revealed[place, order[place, :k]] = truth[row, order[place, :k]]
             forecast = model.predict_proba(rows, revealed=revealed)[:, 200:]
             errors.append(np.abs(forecast - probability[rows, 200:]).mean())
-            scores = model.predict_scores(rows, revealed=revealed, target=target)
+            scores = model.predict(rows, revealed=revealed, target=target).scores
             widths.append((scores["upper"] - scores["lower"]).mean())
         assert errors[0] > errors[1] > errors[2] > errors[3]
         assert widths[0] > widths[1] > widths[2] > widths[3]
@@ -328,7 +328,7 @@ class TestForecasts:
         for use_features in (False, True):
             model = LRMF(rank=2, use_features=use_features)
             model.fit(hold_out(truth, rows), lineage, models=models)
-            found[use_features] = model.predict_scores(rows)["score"]
+            found[use_features] = model.predict(rows).scores["score"]
         assert np.ptp(found[False]) < 1e-3
         assert np.corrcoef(found[True], truth[rows].mean(axis=1))[0, 1] > 0.9
 
@@ -341,7 +341,7 @@ class TestScores:
         full = np.nan_to_num(full)
         train = hold_out(full, rows)
         model = LRMF(rank=3).fit(train, lineage, items=items)
-        scores = model.predict_scores().set_index(["row", "benchmark"])
+        scores = model.predict().scores.set_index(["row", "benchmark"])
         assert scores.columns.tolist() == ["score", "lower", "upper", "n_observed"]
         for benchmark in ("small", "large"):
             columns = np.flatnonzero(items["benchmark"] == benchmark)
@@ -366,7 +366,7 @@ class TestScores:
         values = model.predict_proba(rows, columns).astype(float)
         values[:, 0] = train[rows, 0]
         weights = items["n_trials"].to_numpy()[columns]
-        scores = model.predict_scores(rows)
+        scores = model.predict(rows).scores
         scores = scores[scores["benchmark"] == "small"]
         assert scores["score"].to_numpy() == pytest.approx(values @ weights / weights.sum())
         assert (scores["n_observed"] == 1).all()
@@ -375,7 +375,7 @@ class TestScores:
         _, _, rows, _ = problem
         widths = []
         for level in (0.5, 0.9, 0.999):
-            scores = fitted.predict_scores(level=level)
+            scores = fitted.predict(level=level).scores
             assert (0 <= scores["lower"]).all() and (scores["upper"] <= 1).all()
             assert (scores["lower"] <= scores["score"]).all()
             assert (scores["score"] <= scores["upper"]).all()
@@ -388,7 +388,7 @@ class TestScores:
         some = np.r_[rows[:2], 0, 1]
         target = np.zeros((4, len(items)), bool)
         target[:, [0, 1]] = True
-        scores = fitted.predict_scores(some, target=target)
+        scores = fitted.predict(some, target=target).scores
         small = scores[scores["benchmark"] == "small"]["score"].to_numpy()
         expected = fitted.predict_proba(some, [0, 1]).mean(axis=1)
         assert small == pytest.approx(expected, abs=1e-6)
@@ -396,17 +396,17 @@ class TestScores:
     def test_a_benchmark_without_target_cells_has_no_score(self, fitted, problem):
         target = np.zeros((1, fitted.n_items_), bool)
         target[0, 0] = True
-        scores = fitted.predict_scores([0], target=target).set_index("benchmark")
+        scores = fitted.predict([0], target=target).scores.set_index("benchmark")
         assert scores.loc["large", ["score", "lower", "upper"]].isna().all()
         assert scores.loc["small", ["score", "lower", "upper"]].notna().all()
 
     def test_without_items_there_is_one_benchmark(self, problem):
         lineage, truth, rows, _ = problem
-        scores = LRMF(rank=2).fit(hold_out(truth, rows), lineage).predict_scores(rows)
+        scores = LRMF(rank=2).fit(hold_out(truth, rows), lineage).predict(rows).scores
         assert (scores["benchmark"] == "all").all() and len(scores) == rows.size
 
     def test_no_rows_no_scores(self, fitted):
-        scores = fitted.predict_scores([])
+        scores = fitted.predict([]).scores
         assert scores.empty
         assert list(scores) == ["row", "benchmark", "score", "lower", "upper", "n_observed"]
 
@@ -424,7 +424,7 @@ class TestScores:
             shown = rng.permutation(150)[:k]
             revealed[place, shown] = truth[row, shown]
             target[place, shown] = False
-        scores = model.predict_scores(rows, revealed=revealed, target=target)
+        scores = model.predict(rows, revealed=revealed, target=target).scores
         assert 0.82 <= coverage(scores, truth[rows], target, items) <= 0.97
 
     def test_intervals_for_proportions_drawn_from_the_model_cover(self):
@@ -436,7 +436,7 @@ class TestScores:
         items = benchmark_items(5, n_trials=200)
         model = LRMF(rank=5, lineage_strength=5.0).fit(hold_out(truth, rows), lineage, items=items)
         target = np.ones((rows.size, 5), bool)
-        scores = model.predict_scores(rows)
+        scores = model.predict(rows).scores
         assert 0.82 <= coverage(scores, truth[rows], target, items) <= 0.97
 
 
@@ -472,7 +472,7 @@ class TestFoldIn:
         answered = fitted.fold_in(parents=["lab/m000"], answers={"item/2": 1, "item/3": 1})
         before = fitted.fold_in(parents=["lab/m000"])
         assert (answered.predict_proba([2, 3]) > before.predict_proba([2, 3])).all()
-        scores = answered.predict_scores()
+        scores = answered.scores()
         assert list(scores) == ["benchmark", "score", "lower", "upper", "n_observed"]
         assert scores["n_observed"].sum() == 2
         assert ((scores["lower"] <= scores["score"]) & (scores["score"] <= scores["upper"])).all()
@@ -503,7 +503,7 @@ class TestFoldIn:
         assert np.abs(stranger.predict_proba() - means).mean() < 0.08
         relative = fitted.fold_in(parents=["lab/m000"])
         width = [(s["upper"] - s["lower"]).mean() for s in
-                 (stranger.predict_scores(), relative.predict_scores())]  # fmt: skip
+                 (stranger.scores(), relative.scores())]  # fmt: skip
         assert width[0] > width[1]
 
     def test_agrees_with_revealed_rows_of_the_graph(self, fitted, problem):
@@ -526,7 +526,7 @@ class TestFoldIn:
     def test_columns_are_numbers_without_an_items_table(self, problem):
         lineage, truth, rows, _ = problem
         model = LRMF(rank=2).fit(hold_out(truth, rows), lineage)
-        assert model.fold_in(answers={0: 1, 3: 0}).predict_scores()["n_observed"][0] == 2
+        assert model.fold_in(answers={0: 1, 3: 0}).scores()["n_observed"][0] == 2
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -581,7 +581,7 @@ class TestReproducibility:
         for n_threads in (1, 2, 1, None):
             model = LRMF(rank=3, n_threads=n_threads)
             model.fit(hold_out(truth, rows), lineage, items=items)
-            found.append((model.predict_proba(), model.predict_scores()))
+            found.append((model.predict_proba(), model.predict().scores))
         for probability, scores in found[1:]:
             assert np.array_equal(probability, found[0][0])
             pd.testing.assert_frame_equal(scores, found[0][1], check_exact=True)
@@ -605,7 +605,7 @@ class TestReproducibility:
         before = counts()
         model = LRMF(rank=2, n_threads=1).fit(truth, lineage, items=items)
         model.predict_proba()
-        model.predict_scores()
+        assert len(model.predict().scores)
         model.fold_in()
         assert counts() == before
         with pytest.raises(ValueError, match="rank"):
@@ -650,7 +650,7 @@ class TestReproducibility:
         for responses in (mapped, np.asfortranarray(train), np.repeat(train, 2, axis=1)[:, ::2]):
             model = LRMF(rank=2).fit(responses, lineage)
             assert np.array_equal(model.predict_proba(), plain)
-            model.predict_scores()
+            assert len(model.predict().scores)
 
 
 class TestEstimator:
@@ -680,12 +680,12 @@ class TestEstimator:
 
         for kind in (LRMF, Renamed):
             model = kind().set_params(rank=2).fit(truth, lineage, items=items)
-            model.predict_scores()
+            assert len(model.predict().scores)
             train = hold_out(truth, rows)
             model.fit(train, lineage, items=items)
             fresh = LRMF(rank=2).fit(train, lineage, items=items)
             assert np.array_equal(model.predict_proba(), fresh.predict_proba())
-            pd.testing.assert_frame_equal(model.predict_scores(), fresh.predict_scores())
+            pd.testing.assert_frame_equal(model.predict().scores, fresh.predict().scores)
 
     def test_attributes(self, fitted, problem):
         lineage, _, _, items = problem
@@ -707,7 +707,7 @@ class TestEstimator:
         again = loaded.adapt(hold_out(truth, rows), lineage)
         assert again.predict_proba() == pytest.approx(fitted.predict_proba(), abs=0.01)
         assert again.item_factors_ == pytest.approx(fitted.item_factors_)
-        assert list(again.predict_scores()["benchmark"].unique()) == ["small", "large"]
+        assert list(again.predict().scores["benchmark"].unique()) == ["small", "large"]
 
     def test_parameters_of_numpy_types_round_trip(self, problem):
         lineage, truth, _, _ = problem
@@ -757,8 +757,8 @@ def assert_sound(model):
     """Finite forecasts and ordered intervals, for rows in the graph and for a new one."""
     probability = model.predict_proba()
     assert np.isfinite(probability).all() and ((probability >= 0) & (probability <= 1)).all()
-    scores = model.predict_scores()
-    for found in (scores, model.fold_in(parents=[model.lineage_.node_ids[0]]).predict_scores()):
+    scores = model.predict().scores
+    for found in (scores, model.fold_in(parents=[model.lineage_.node_ids[0]]).scores()):
         assert np.isfinite(found[["score", "lower", "upper"]]).all().all()
         assert (found["lower"] <= found["score"]).all() and (found["score"] <= found["upper"]).all()
 
@@ -915,13 +915,13 @@ class TestBadInput:
         ],
     )
     def test_rows(self, fitted, rows, message):
-        for call in (fitted.predict_proba, fitted.predict_scores):
+        for call in (fitted.predict_proba, fitted.predict):
             with pytest.raises(ValueError, match=message):
                 call(rows)
 
     def test_revealed_and_target(self, fitted):
         good = nothing(fitted, 2)
-        for call in (fitted.predict_proba, fitted.predict_scores):
+        for call in (fitted.predict_proba, fitted.predict):
             with pytest.raises(ValueError, match="revealed must be .* of shape"):
                 call([0, 1, 2], revealed=good)
             with pytest.raises(ValueError, match="revealed must be"):
@@ -931,14 +931,14 @@ class TestBadInput:
             with pytest.raises(ValueError, match=r"revealed\[1, 2\] is 7"):
                 call([0, 1], revealed=wrong)
         with pytest.raises(ValueError, match="target must be booleans"):
-            fitted.predict_scores([0], target=np.ones((1, fitted.n_items_)))
+            fitted.predict([0], target=np.ones((1, fitted.n_items_)))
         with pytest.raises(ValueError, match="target must be booleans"):
-            fitted.predict_scores([0, 1], target=np.ones((1, fitted.n_items_), bool))
+            fitted.predict([0, 1], target=np.ones((1, fitted.n_items_), bool))
 
     @pytest.mark.parametrize("level", [0, 1, 90, -0.1, float("nan")])
     def test_level(self, fitted, level):
         with pytest.raises(ValueError, match="level must be between 0 and 1"):
-            fitted.predict_scores(level=level)
+            fitted.predict(level=level)
 
 
 class TestItemGraph:

@@ -89,7 +89,7 @@ def test_revealed_responses_help(problem, fitted):
 
 def test_scores_are_means_of_the_expected_responses(problem, fitted):
     _, truth, _, hidden, items, _ = problem
-    scores = fitted.predict_scores(hidden)
+    scores = fitted.predict(hidden).scores
     expected = pd.DataFrame(fitted.predict_proba(hidden).T).groupby(items["benchmark"]).mean()
     wide = scores.pivot(index="row", columns="benchmark", values="score")
     np.testing.assert_allclose(wide[["even", "odd"]].to_numpy(), expected.T, atol=1e-6)
@@ -100,7 +100,7 @@ def test_scores_are_means_of_the_expected_responses(problem, fitted):
 def test_intervals_cover_hidden_models(problem, fitted):
     _, truth, _, hidden, _, _ = problem
     target = observed(truth[hidden])
-    scores = fitted.predict_scores(hidden, target=target)
+    scores = fitted.predict(hidden, target=target).scores
     actual = fitted.scores_.actual(truth[hidden], target).ravel()
     inside = (scores["lower"] <= actual) & (actual <= scores["upper"])
     assert 0.8 <= inside.mean() <= 0.99
@@ -112,7 +112,7 @@ def test_intervals_narrow_with_what_is_revealed(problem, fitted):
     for known in (0, 1, 3):
         revealed = truth[hidden].copy()
         revealed[:, known * truth.shape[1] // 4 :] = missing(truth)
-        scores = fitted.predict_scores(hidden, revealed=revealed)
+        scores = fitted.predict(hidden, revealed=revealed).scores
         widths.append((scores["upper"] - scores["lower"]).mean())
     assert widths[0] > widths[1] > widths[2]
 
@@ -129,8 +129,8 @@ def forecast_of_the_latest(problem, better, *, share, **parameters):
     return [
         Forecaster(**parameters)
         .fit(changed, lineage, items=items, models=table)
-        .predict_scores(hidden)
-        .eval("width = upper - lower")
+        .predict(hidden)
+        .scores.eval("width = upper - lower")
         .mean(numeric_only=True)
         for table in (models, models.drop(columns="evaluated_at"))
     ]
@@ -164,7 +164,7 @@ def test_same_bytes_on_repeat_and_for_any_number_of_threads(problem, fitted):
     lineage, _, train, _, items, models = problem
     again = Forecaster(n_threads=1).fit(train, lineage, items=items, models=models)
     assert again.predict_proba().tobytes() == fitted.predict_proba().tobytes()
-    assert again.predict_scores().equals(fitted.predict_scores())
+    assert again.predict().scores.equals(fitted.predict().scores)
 
 
 def test_without_lineage_relatives_do_not_matter(problem):
@@ -216,8 +216,8 @@ class TestSaving:
         revealed = truth[hidden].copy()
         revealed[:, 2:] = missing(truth)
         pd.testing.assert_frame_equal(
-            again.predict_scores(hidden, revealed=revealed),
-            fitted.predict_scores(hidden, revealed=revealed),
+            again.predict(hidden, revealed=revealed).scores,
+            fitted.predict(hidden, revealed=revealed).scores,
             atol=1e-6,
             check_exact=False,
         )
@@ -286,7 +286,7 @@ def folded_and_inside(problem, fitted, parents, card, n_answers, *, refit):
         row[0, column] = 1 - column % 2
         answers[f"i{column}"] = row[0, column]
     new = fitted.fold_in(parents=parents, card=card, answers=answers)
-    folded = new.predict_proba(), new.predict_scores()
+    folded = new.predict_proba(), new.scores()
     edges = pd.DataFrame(
         [(parent, card["model_id"], relation) for parent, relation in parents],
         columns=["parent", "child", "relation"],
@@ -302,7 +302,7 @@ def folded_and_inside(problem, fitted, parents, card, n_answers, *, refit):
         inside = fitted.adapt(wide, wider, models=table)
     rows = np.array([N_MODELS])
     return folded, (
-        inside.predict_proba(rows, revealed=row)[0], inside.predict_scores(rows, revealed=row)
+        inside.predict_proba(rows, revealed=row)[0], inside.predict(rows, revealed=row).scores
     )  # fmt: skip
 
 
@@ -373,7 +373,7 @@ class TestFoldIn:
         for value in (0, 1):
             answers = {f"i{column}": value for column in range(2)}
             new = fitted.fold_in(parents=["lab/m003"], card=NEW["card"], answers=answers)
-            scores.append(new.predict_scores()["score"].mean())
+            scores.append(new.scores()["score"].mean())
         assert scores[0] < scores[1]
         np.testing.assert_array_equal(fitted.predict_proba(), before)
 
@@ -399,7 +399,7 @@ def hidden_errors(hub, n_revealed, **options):
     actual = forecaster.scores_.actual(truth, target).ravel()
     for k in n_revealed:
         revealed = np.where(observed(truth) & (place < k), truth, MISSING)
-        scores = forecaster.predict_scores(hidden, revealed=revealed, target=target)["score"]
+        scores = forecaster.predict(hidden, revealed=revealed, target=target).scores["score"]
         found[k] = np.nanmean(np.abs(scores - actual)) * 100
     return found
 
@@ -467,7 +467,7 @@ def test_whatever_is_missing_intervals_are_finite(case, kind):
     shown = responses[hidden].copy()
     shown[:, 1:] = missing(responses)
     for revealed in (None, shown):
-        scores = forecaster.predict_scores(hidden, revealed=revealed)
+        scores = forecaster.predict(hidden, revealed=revealed).scores
         assert np.isfinite(scores[["score", "lower", "upper"]].to_numpy()).all()
         assert (scores["lower"] <= scores["score"]).all()
         assert (scores["score"] <= scores["upper"]).all()
@@ -513,7 +513,7 @@ def test_intervals_allow_for_what_the_states_of_a_model_leave_out():
     items = pd.DataFrame({"item_id": np.arange(benchmark.size), "benchmark": benchmark})
     model = Forecaster(rank=1, use_near_duplicates=False)
     model.fit(np.where(seen, answers, MISSING), lineage, items=items.assign(n_trials=1))
-    scores = model.predict_scores()
+    scores = model.predict().scores
     actual = np.stack([answers[:, benchmark == name].mean(axis=1) for name in names], axis=1)
     inside = (scores["lower"] <= actual.ravel()) & (actual.ravel() <= scores["upper"])
     assert 0.85 < inside.mean() < 0.95
@@ -537,7 +537,7 @@ def test_intervals_cover_where_items_have_few_answers(monkeypatch):
     for known_by_heart in (0, 50):
         config = replace(Forecaster._config, enough_answers=known_by_heart)
         monkeypatch.setattr(Forecaster, "_config", config)
-        scores = forecaster.fit(train, lineage, items=items).predict_scores(target=~observed(train))
+        scores = forecaster.fit(train, lineage, items=items).predict(target=~observed(train)).scores
         hidden = np.where(observed(train), MISSING, answers)
         actual = forecaster.scores_.actual(hidden, observed(hidden)).ravel()
         covered[known_by_heart] = scores["lower"].le(actual) & scores["upper"].ge(actual)
@@ -579,7 +579,7 @@ class TestRealModels:
             bare[column] = bare[column].astype(object)
             bare.loc[split.rows, column] = None
         found, without_cards = (
-            one.predict_scores(split.rows).groupby("benchmark")["score"].mean() * 100
+            one.predict(split.rows).scores.groupby("benchmark")["score"].mean() * 100
             for one in (forecaster, forecaster.adapt(split.train, lineage, models=bare))
         )
         assert (found - without_cards).abs().mean() < 0.5, found - without_cards
@@ -597,7 +597,7 @@ class TestRealModels:
         lineage = Lineage.from_edges(snapshot.lineage, models["model_id"])
         train = without(snapshot.responses, np.flatnonzero(is_theirs))
         forecaster = Forecaster().fit(train, lineage, items=snapshot.items, models=models)
-        forecasts = forecaster.predict_scores(declared)
+        forecasts = forecaster.predict(declared).scores
         forecasts = forecasts.pivot(index="row", columns="benchmark", values="score")
         scores = benchmark_scores(snapshot.responses, snapshot.items)
         actual = scores.iloc[declared][forecasts.columns].to_numpy()

@@ -227,7 +227,7 @@ class TestWholeModel:
         mean, covariance = gaussian_process(model, lineage, drawn)
         expected, slope, noise = model.likelihood_.forecast(mean[[5]], covariance[[5]])
         target = np.eye(4, dtype=bool)[[2]]
-        scores = model.predict_scores([5], target=target)
+        scores = model.predict([5], target=target).scores
         assert scores["score"][0] == pytest.approx(expected[0, 2], abs=1e-6)
         gradient = slope[0, 2] * model.likelihood_.loadings[2]
         deviation = np.sqrt(gradient @ covariance[5] @ gradient + noise[0, 2])

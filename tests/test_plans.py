@@ -57,8 +57,8 @@ def merge_of(parents):
 def test_a_plan_is_what_fold_in_says_of_the_merge(fitted, n_parents):
     found = fitted.plan_merges(25, n_parents, top=8)
     for row in found.itertuples():
-        alone = fitted.fold_in(parents=merge_of(row.parents)).forecasts.predict_average()
-        scores = fitted.fold_in(parents=merge_of(row.parents)).predict_scores()["score"]
+        alone = fitted.fold_in(parents=merge_of(row.parents)).forecasts.predict().average()
+        scores = fitted.fold_in(parents=merge_of(row.parents)).scores()["score"]
         assert row.score == pytest.approx(scores.mean(), abs=1e-5)
         for column in ("score", "lower", "upper"):
             assert getattr(row, column) == pytest.approx(alone[column][0], abs=1e-5)
@@ -69,26 +69,25 @@ def test_a_plan_of_answers_is_what_fold_in_says_too(of_answers):
     found = fit.plan_merges(20, top=4)
     assert len(found)
     for row in found.itertuples():
-        scores = fit.fold_in(parents=merge_of(row.parents)).predict_scores()["score"]
+        scores = fit.fold_in(parents=merge_of(row.parents)).scores()["score"]
         assert row.score == pytest.approx(scores.mean(), abs=1e-5)
 
 
 def test_the_average_of_one_benchmark_is_its_score(fitted):
-    scores = fitted.predict_scores([0, 5], revealed=np.full((2, 6), np.nan, np.float32))
+    scores = fitted.predict([0, 5], revealed=np.full((2, 6), np.nan, np.float32)).scores
     for name, own in scores.groupby("benchmark", sort=False):
-        average = fitted.predict_average(
-            [0, 5], revealed=np.full((2, 6), np.nan, np.float32), benchmarks=[name]
-        )
+        revealed = np.full((2, 6), np.nan, np.float32)
+        average = fitted.predict([0, 5], revealed=revealed).average([name])
         for column in ("score", "lower", "upper"):
             np.testing.assert_allclose(average[column], own[column], atol=1e-6)
 
 
 def test_the_average_is_surer_than_its_benchmarks_but_not_as_if_they_were_independent(fitted):
     blank = np.full((20, 6), np.nan, np.float32)
-    average = fitted.predict_average(np.arange(20), revealed=blank)["deviation"].to_numpy()
+    average = fitted.predict(np.arange(20), revealed=blank).average()["deviation"].to_numpy()
     each = np.stack(
         [
-            fitted.predict_average(np.arange(20), revealed=blank, benchmarks=[name])["deviation"]
+            fitted.predict(np.arange(20), revealed=blank).average([name])["deviation"]
             for name in fitted.scores_.names
         ]
     )
@@ -144,7 +143,7 @@ def test_the_screen_keeps_the_best_plans(fitted):
 def test_three_parents_and_one_benchmark(fitted):
     triples = fitted.plan_merges(15, 3, objective="bbh", top=3)
     assert all(len(set(parents)) == 3 for parents in triples["parents"])
-    scores = fitted.fold_in(parents=merge_of(triples["parents"][0])).predict_scores()
+    scores = fitted.fold_in(parents=merge_of(triples["parents"][0])).scores()
     expected = scores.set_index("benchmark")["score"]["bbh"]
     assert triples["score"][0] == pytest.approx(expected, abs=1e-5)
 

@@ -84,7 +84,7 @@ class TestFactorization:
         other = LRMF(prior=process, **settings).fit(data.responses, lineage)
         assert other.predict_proba(rows) == pytest.approx(field.predict_proba(rows), abs=0.02)
         parents = [(lineage.node_ids[0], "finetune")]
-        assert 0 < other.fold_in(parents=parents).predict_scores()["score"][0] < 1
+        assert 0 < other.fold_in(parents=parents).scores()["score"][0] < 1
 
     def test_the_learned_covariance_is_a_prior_as_well(self, simulated_hub):
         """It reads names and cards, so models without relatives are told apart."""

@@ -125,11 +125,11 @@ def test_a_handful_of_models_is_enough(n_models):
 
 def test_intervals_are_those_of_the_best_candidate_if_it_has_any():
     snapshot, lineage = tiny()
-    assert not hasattr(Tuned(KNN(), {}), "predict_scores")
+    assert not hasattr(Tuned(KNN(), {}), "predict")
     model = Tuned(LRMF(rank=2), {"item_ridge": (5.0, 10.0)}, n_splits=1)
     model.fit(snapshot.responses, lineage, items=snapshot.items)
-    scores = model.predict_scores([0, 3])
-    pd.testing.assert_frame_equal(scores, model.estimator_.predict_scores([0, 3]))
+    scores = model.predict([0, 3]).scores
+    pd.testing.assert_frame_equal(scores, model.estimator_.predict([0, 3]).scores)
 
 
 def test_of_two_with_equally_wrong_means_the_one_that_ranks_models_is_chosen():

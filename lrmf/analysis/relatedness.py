@@ -359,7 +359,7 @@ def example_forecast(model, lineage: Lineage, scores: pd.DataFrame, example: str
     """
     row = lineage.index_of(example)
     known = scores.columns[scores.iloc[row].notna()]
-    own = model.predict_scores([row]).set_index("benchmark").loc[known, ["score", "lower", "upper"]]
+    own = model.predict([row]).scores.set_index("benchmark").loc[known, ["score", "lower", "upper"]]
     others = scores[np.arange(len(scores)) != row]
     series = {("forecast", example): own["score"], ("actual", example): scores.iloc[row][known]}
     for parent in lineage.parents(example):

@@ -133,15 +133,10 @@ class Tuned(BaseEstimator):
         """Forecast of the best candidate: float32, in [0, 1]."""
         return self.estimator_.predict_proba(rows, items, revealed=revealed)
 
-    @available_if(lambda self: hasattr(self.estimator, "predict_scores"))
-    def predict_scores(self, rows=None, **options):
+    @available_if(lambda self: hasattr(self.estimator, "predict"))
+    def predict(self, rows=None, **options):
         """Benchmark scores with intervals, of estimators that have them."""
-        return self.estimator_.predict_scores(rows, **options)
-
-    @available_if(lambda self: hasattr(self.estimator, "predict_both"))
-    def predict_both(self, rows=None, **options):
-        """Both of these at once, of estimators that have them."""
-        return self.estimator_.predict_both(rows, **options)
+        return self.estimator_.predict(rows, **options)
 
     def _with(self, parameters):
         estimator = clone(self.estimator).set_params(**parameters)

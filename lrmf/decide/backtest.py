@@ -124,7 +124,7 @@ def _add_planners(frame, fitted, planned, past, cards):
     # The Forecaster, without and with names and cards of the merges.
     parents = [[(parent, "merge") for parent in names] for names in planned]
     for planner, of_merges in ((FORECAST, None), (WITH_CARD, cards)):
-        forecast = fitted.fold_in_each(parents, of_merges).predict_average()
+        forecast = fitted.fold_in_each(parents, of_merges).predict().average()
         _add(frame, planner, forecast["score"].to_numpy(), forecast["deviation"].to_numpy())
 
 

@@ -143,7 +143,7 @@ def measure_first(snapshot, *, n=5, n_folds=2, n_random=3, seed=0, **options) ->
                 # Reveal the first benchmarks and forecast all, in points.
                 run = (rank < n_run)[rows] & has[rows]
                 revealed = reveal(given[rows], run @ (scores.weights > 0).T)
-                score = fitted.predict_scores(split.rows[rows], revealed=revealed)["score"]
+                score = fitted.predict(split.rows[rows], revealed=revealed).scores["score"]
                 error = 100 * (score.to_numpy().reshape(len(rows), -1) - actual[rows])
                 rest, average = _errors(error, run, has[rows])
                 label = {"strategy": strategy, "n_run": n_run, "fold": split.label["fold"]}

@@ -211,11 +211,10 @@ def _pooled_auc(parts, keys, benchmarks) -> pd.DataFrame:
 def _predict(fitted, split) -> tuple[np.ndarray, pd.DataFrame | None]:
     """Forecast of every item, and of scores from predictors that offer intervals."""
     cells = {"revealed": split.revealed, "target": split.target}
-    if hasattr(fitted, "predict_both"):
-        return fitted.predict_both(split.rows, **cells)
-    expected = fitted.predict_proba(split.rows, revealed=split.revealed)
-    has_scores = hasattr(fitted, "predict_scores")
-    return expected, fitted.predict_scores(split.rows, **cells) if has_scores else None
+    if hasattr(fitted, "predict"):
+        forecast = fitted.predict(split.rows, **cells)
+        return forecast.items, forecast.scores
+    return fitted.predict_proba(split.rows, revealed=split.revealed), None
 
 
 def annotate_forecasts(

@@ -109,8 +109,8 @@ def _scores(rows, responses):
     If a score is observed, its forecast is the one without the model's responses. Otherwise the
     forecast is the one given all responses.
     """
-    now = rows.predict_scores()
-    before = rows.predict_scores(revealed=reveal(responses, False))
+    now = rows.predict().scores
+    before = rows.predict(revealed=reveal(responses, False)).scores
     n_items = rows.scores_.n_observed(np.zeros((1, responses.shape[1]), responses.dtype))
     count = now["n_observed"].to_numpy().reshape(len(responses), -1)
     # 0 forecast, 1 partly observed, 2 observed.

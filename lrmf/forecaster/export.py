@@ -25,7 +25,7 @@ def forecast_snapshot(model, snapshot, matrix_file=None) -> pd.DataFrame:
 
     Returns
     -------
-    DataFrame : model_id and the columns of `Forecaster.predict_scores` except row
+    DataFrame : model_id and the columns of `Forecast.scores` except row
     """
     if matrix_file:
         # Rows are appended: with a memory map, a full disk would end the process by a bus error.
@@ -35,7 +35,7 @@ def forecast_snapshot(model, snapshot, matrix_file=None) -> pd.DataFrame:
     starts = range(0, snapshot.n_models, _BLOCK)
     for start in tqdm(starts, desc="forecasting", unit="block", disable=None, leave=False):
         rows = np.arange(start, min(start + _BLOCK, snapshot.n_models))
-        blocks.append(model.predict_scores(rows))
+        blocks.append(model.predict(rows).scores)
         if matrix_file:
             matrix_file.write(np.ascontiguousarray(model.predict_proba(rows), "<f4").data)
     scores = pd.concat(blocks, ignore_index=True)

@@ -122,11 +122,11 @@ class Forecaster(Forecasts, Estimator):
     >>> a, b, unknown = [1, 1, 1, 0] * 5, [0, 0, 1, 0] * 5, [255] * 20
     >>> responses = np.array([a, a, unknown, b, b, unknown], dtype=np.uint8)
     >>> forecaster = Forecaster(rank=1).fit(responses, lineage)
-    >>> before = forecaster.predict_scores([2, 5])["score"]
+    >>> before = forecaster.predict([2, 5]).scores["score"]
     >>> bool(before[0] > before[1])
     True
     >>> shown = np.array([[1, 1] + [255] * 18], dtype=np.uint8)
-    >>> bool(forecaster.predict_scores([5], revealed=shown)["score"][0] > before[1])
+    >>> bool(forecaster.predict([5], revealed=shown).scores["score"][0] > before[1])
     True
     """
 
@@ -313,7 +313,7 @@ class Forecaster(Forecasts, Estimator):
         # Forecasts without responses that are above the best score of the fit.
         rows = self._check_request(rows)
         blank = reveal(self.responses_[rows], False)
-        scores = self.predict_scores(rows, revealed=blank)["score"].to_numpy()
+        scores = self.predict(rows, revealed=blank).scores["score"].to_numpy()
         above = (scores.reshape(len(rows), -1) > np.nanmax(self.trained_scores_, axis=0)).any(1)
         # Training models and other models, in blocks.
         place, parts = self.place_[rows], []

@@ -194,7 +194,7 @@ class EvaluatedModels:
         row = pd.Series(np.arange(len(fitted.place_)), fitted.place_)
         rows = rows[self.lacks[rows] & np.isin(rows, row.index)]
         if rows.size:
-            averages = fitted.predict_average(row[rows].to_numpy(), benchmarks=self.benchmarks)
+            averages = fitted.predict(row[rows].to_numpy()).average(self.benchmarks)
             self.scores[rows], self.lacks[rows] = averages["score"], False
 
     def choose(self, candidates, size, config):
@@ -282,7 +282,7 @@ class EvaluatedModels:
         return np.isin(sets @ base, codes)
 
     def forecast(self, parents, level=0.9):
-        """Forecasts of merges, as of `Forecaster.predict_average`.
+        """Forecasts of merges, as of `Forecast.average`.
 
         Parameters
         ----------
@@ -290,9 +290,7 @@ class EvaluatedModels:
         level : float
         """
         merges = [[(name, "merge") for name in names] for names in self.ids[parents]]
-        return self.forecaster.fold_in_each(merges).predict_average(
-            benchmarks=self.benchmarks, level=level
-        )
+        return self.forecaster.fold_in_each(merges).predict(level=level).average(self.benchmarks)
 
     def best_of_size(self, size, config):
         """Highest score (m,) in the class of each size; NaN where the size is unknown.

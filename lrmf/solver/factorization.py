@@ -101,7 +101,7 @@ class LRMF(Forecasts, Estimator):
     >>> a, b, unknown = [1, 1, 1, 0] * 5, [0, 0, 1, 0] * 5, [255] * 20
     >>> responses = np.array([a, a, unknown, b, b, unknown], dtype=np.uint8)
     >>> model = LRMF(rank=1, seed=0).fit(responses, lineage)
-    >>> forecast = model.predict_scores([2, 5])
+    >>> forecast = model.predict([2, 5]).scores
     >>> bool(forecast["score"][0] > forecast["score"][1])
     True
     """

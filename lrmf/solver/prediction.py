@@ -1,6 +1,8 @@
 """From model states to forecasts: the methods that `LRMF` and `Forecaster` share."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from numbers import Real
 
 import numpy as np
@@ -51,8 +53,8 @@ class Forecasts:
                 out[block] = self._refined(rows[block], revealed_block, states, expected, items)
         return out
 
-    def predict_scores(self, rows=None, *, revealed=None, target=None, level=0.9):
-        """Expected benchmark scores with intervals; observed items count as observed.
+    def predict(self, rows=None, *, revealed=None, target=None, level=0.9):
+        """Forecast the benchmark scores and the single responses of some models.
 
         Parameters
         ----------
@@ -66,7 +68,7 @@ class Forecasts:
 
         Returns
         -------
-        DataFrame : row, benchmark, score, lower, upper (fractions), n_observed
+        Forecast
 
         Raises
         ------
@@ -74,85 +76,9 @@ class Forecasts:
             If rows, revealed, target or level are not valid.
         """
         rows = self._check_request(rows, revealed=revealed, target=target)
-        return self._scores_of(rows, revealed, target, level)
-
-    def predict_average(self, rows=None, *, revealed=None, benchmarks=None, level=0.9):
-        r"""Mean of the benchmark scores, with its interval.
-
-        Calibration changes the standard deviation of each score from sigma_b to sigma'_b and keeps
-        the correlations between benchmarks that the states imply: the result is that of
-        `BenchmarkScores.average_deviation` with f_b = (sigma'_b / sigma_b) / n_benchmarks.
-
-        Parameters
-        ----------
-        rows, revealed, level : as in `predict_scores`
-        benchmarks : sequence of str, optional, all by default
-
-        Returns
-        -------
-        DataFrame : row, score, lower, upper, deviation
-        """
-        rows, names = self._check_request(rows, revealed=revealed), self.scores_.names
-        chosen = np.isin(names, names if benchmarks is None else benchmarks)
-        parts = [np.empty((2, 0))]  # score and deviation of each block
-        with threads(self.n_threads):
-            for block, revealed_block in self._blocks(rows, revealed):
-                given = self.responses_[rows[block]] if revealed_block is None else revealed_block
-                states = self._states(rows[block], revealed_block)
-                forecast = self.likelihood_.forecast(states.mean, states.covariance)
-                expected = self._refined(
-                    rows[block], revealed_block, states, forecast[0], slice(None)
-                )
-                # Standard deviation of each score, before and after calibration.
-                score = self.scores_.expected(expected, given, None)
-                posterior = self.likelihood_, states, given
-                raw = self.scores_.deviation(*posterior, None, forecast=forecast)
-                share = self.scores_.open_share(given)
-                factor = self._calibrated(score, raw, rows[block], given, share)
-                # f_b = sigma'_b / sigma_b / n_benchmarks, 0 for benchmarks that do not count.
-                factor = factor * chosen / chosen.sum()
-                factor = np.divide(factor, raw, out=np.zeros_like(raw), where=raw > 0)
-                deviation = self.scores_.average_deviation(*posterior, factor, forecast=forecast)
-                parts.append(np.stack([score[:, chosen].mean(axis=1), deviation]))
-        score, deviation = np.concatenate(parts, axis=1)
-        lower, upper = interval(score, deviation, level)
-        frame = {"row": rows, "score": score, "lower": lower, "upper": upper}
-        return pd.DataFrame(frame | {"deviation": deviation})
-
-    def predict_both(self, rows=None, *, revealed=None, target=None, level=0.9):
-        """Expected responses of all items and benchmark scores, computed together.
-
-        Parameters
-        ----------
-        rows, revealed, target, level : as in `predict_scores`
-
-        Returns
-        -------
-        float32 (len(rows), n_items), DataFrame : as `predict_proba` and `predict_scores`
-        """
-        rows = self._check_request(rows, revealed=revealed, target=target)
-        expected = np.empty((rows.size, self.responses_.shape[1]), np.float32)
-        return expected, self._scores_of(rows, revealed, target, level, out=expected)
-
-    def _scores_of(self, rows, revealed, target, level, out=None):
-        """The frame of `predict_scores`; `out` takes the expected responses."""
         if not 0 < level < 1:
             raise ValueError(f"level must be between 0 and 1, got {level!r}")
-        parts = [np.empty((4, 0, len(self.scores_.names)))]
-        # Blocks of models bound the memory.
-        with threads(self.n_threads):
-            for block, revealed_block in self._blocks(rows, revealed):
-                target_block = None if target is None else target[block]
-                expected, part = self._score(rows[block], revealed_block, target_block, level)
-                parts.append(part)
-                if out is not None:
-                    out[block] = expected
-        # One row for each model and benchmark.
-        score, lower, upper, n_observed = np.concatenate(parts, axis=1)
-        n_benchmarks = len(self.scores_.names)
-        frame = {"row": np.repeat(rows, n_benchmarks), "benchmark": self.scores_.names * rows.size}
-        frame |= {"score": score.ravel(), "lower": lower.ravel(), "upper": upper.ravel()}
-        return pd.DataFrame(frame | {"n_observed": n_observed.ravel().astype(int)})
+        return Forecast(self, rows, revealed, target, level)
 
     def _score(self, rows, revealed, target, level):
         """Expected responses; score, lower, upper and number observed (4, n_rows, n_benchmarks)."""
@@ -197,6 +123,100 @@ class Forecasts:
         return rows
 
 
+@dataclass(frozen=True, eq=False)
+class Forecast:
+    """A forecast of some models; each part is computed when it is first asked for.
+
+    Attributes
+    ----------
+    fit : Forecasts
+    rows : int (n,)
+    revealed, target, level : as in `Forecasts.predict`
+    """
+
+    fit: Forecasts
+    rows: np.ndarray
+    revealed: np.ndarray | None
+    target: np.ndarray | None
+    level: float
+
+    @cached_property
+    def scores(self):
+        """Expected benchmark scores with intervals; observed items count as observed.
+
+        Returns
+        -------
+        DataFrame : row, benchmark, score, lower, upper (fractions), n_observed
+        """
+        return self._scores()
+
+    @cached_property
+    def items(self):
+        """Expected responses, as by `Forecasts.predict_proba`: float32 (n, n_items)."""
+        expected = np.empty((self.rows.size, self.fit.responses_.shape[1]), np.float32)
+        # The scores come with them, and are kept.
+        self.__dict__["scores"] = self._scores(out=expected)
+        return expected
+
+    def average(self, benchmarks=None):
+        r"""Mean of the benchmark scores, with its interval.
+
+        Calibration changes the standard deviation of each score from sigma_b to sigma'_b and keeps
+        the correlations between benchmarks that the states imply: the result is that of
+        `BenchmarkScores.average_deviation` with f_b = (sigma'_b / sigma_b) / n_benchmarks.
+
+        Parameters
+        ----------
+        benchmarks : sequence of str, optional, all by default
+
+        Returns
+        -------
+        DataFrame : row, score, lower, upper, deviation
+        """
+        fit, names = self.fit, self.fit.scores_.names
+        chosen = np.isin(names, names if benchmarks is None else benchmarks)
+        parts = [np.empty((2, 0))]  # score and deviation of each block
+        with threads(fit.n_threads):
+            for block, revealed in fit._blocks(self.rows, self.revealed):
+                rows = self.rows[block]
+                given = fit.responses_[rows] if revealed is None else revealed
+                states = fit._states(rows, revealed)
+                forecast = fit.likelihood_.forecast(states.mean, states.covariance)
+                expected = fit._refined(rows, revealed, states, forecast[0], slice(None))
+                # Standard deviation of each score, before and after calibration.
+                score = fit.scores_.expected(expected, given, None)
+                posterior = fit.likelihood_, states, given
+                raw = fit.scores_.deviation(*posterior, None, forecast=forecast)
+                factor = fit._calibrated(score, raw, rows, given, fit.scores_.open_share(given))
+                # f_b = sigma'_b / sigma_b / n_benchmarks, 0 for benchmarks that do not count.
+                factor = factor * chosen / chosen.sum()
+                factor = np.divide(factor, raw, out=np.zeros_like(raw), where=raw > 0)
+                deviation = fit.scores_.average_deviation(*posterior, factor, forecast=forecast)
+                parts.append(np.stack([score[:, chosen].mean(axis=1), deviation]))
+        score, deviation = np.concatenate(parts, axis=1)
+        lower, upper = interval(score, deviation, self.level)
+        frame = {"row": self.rows, "score": score, "lower": lower, "upper": upper}
+        return pd.DataFrame(frame | {"deviation": deviation})
+
+    def _scores(self, out=None):
+        """The frame of `scores`; `out` takes the expected responses."""
+        fit, names = self.fit, self.fit.scores_.names
+        parts = [np.empty((4, 0, len(names)))]
+        # Blocks of models bound the memory.
+        with threads(fit.n_threads):
+            for block, revealed in fit._blocks(self.rows, self.revealed):
+                target = None if self.target is None else self.target[block]
+                expected, part = fit._score(self.rows[block], revealed, target, self.level)
+                parts.append(part)
+                if out is not None:
+                    out[block] = expected
+        # One row for each model and benchmark.
+        score, lower, upper, n_observed = np.concatenate(parts, axis=1)
+        frame = {"row": np.repeat(self.rows, len(names)), "benchmark": names * self.rows.size}
+        frame |= {"score": score.ravel(), "lower": lower.ravel(), "upper": upper.ravel()}
+        return pd.DataFrame(frame | {"n_observed": n_observed.ravel().astype(int)})
+
+
 class NewModel:
     """The forecast of one model, as `LRMF.fold_in` returns it.
 
@@ -209,7 +229,7 @@ class NewModel:
         self.forecasts = forecasts
 
     def __repr__(self):
-        scores = self.predict_scores()
+        scores = self.scores()
         forecasts = ", ".join(
             f"{row.benchmark}: {row.score:.3f} [{row.lower:.3f}, {row.upper:.3f}]"
             for row in scores.itertuples()
@@ -220,14 +240,14 @@ class NewModel:
         """Expected responses, float32 (n_items,)."""
         return self.forecasts.predict_proba(items=items)[0]
 
-    def predict_scores(self, *, level=0.9):
-        """Benchmark scores with intervals, as in `Forecasts.predict_scores`.
+    def scores(self, *, level=0.9):
+        """Benchmark scores with intervals, as in `Forecast.scores`.
 
         Returns
         -------
         DataFrame : benchmark, score, lower, upper, n_observed
         """
-        return self.forecasts.predict_scores(level=level).drop(columns="row")
+        return self.forecasts.predict(level=level).scores.drop(columns="row")
 
 
 def read_parents(parents):
