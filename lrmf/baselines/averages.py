@@ -71,10 +71,11 @@ class LineageMean(_Baseline):
         known = np.zeros((len(nodes), len(columns)), dtype=np.float32)
         fixed = np.zeros(known.shape, dtype=np.float32)
         known[: len(scored)], fixed[: len(scored)] = self._known(scored, columns)
-        extended = harmonic_extension(self.precision_[nodes][:, nodes], known, fixed)
         result = np.zeros((len(rows), len(columns)), dtype=np.float32)
         found = np.isin(rows, nodes)
-        result[found] = extended[np.searchsorted(nodes, rows[found])]
+        wanted = np.searchsorted(nodes, rows[found])
+        precision = self.precision_[nodes][:, nodes]
+        result[found] = harmonic_extension(precision, known, fixed, rows=wanted)
         return result
 
     def _neighbour_mean(self, rows, columns) -> np.ndarray:
@@ -90,7 +91,7 @@ class LineageMean(_Baseline):
 
 
 def harmonic_extension(
-    precision, values: np.ndarray, fixed: np.ndarray, *, rtol: float = 1e-5
+    precision, values: np.ndarray, fixed: np.ndarray, *, rows=None, rtol: float = 1e-5
 ) -> np.ndarray:
     """Solve Q f = 0 on the free cells, f = values on the fixed ones, by columns.
 
@@ -103,34 +104,43 @@ def harmonic_extension(
     ----------
     precision : sparse (n_nodes, n_nodes), such as `LineagePrior.precision`
     values, fixed : float32 (n_nodes, n_columns); `fixed` is 0 or 1.
+    rows : int (n_rows,), optional, the nodes whose values are wanted; all by default
+
+    Returns
+    -------
+    float32 (n_rows, n_columns)
     """
-    n_nodes, n_columns = values.shape
+    n_nodes = len(values)
+    rows = np.arange(n_nodes) if rows is None else rows
     if not n_nodes or fixed.all():
-        return values
+        return values[rows]
     matrix = precision.tocsr().astype(np.float32)
     packed = np.packbits(fixed.astype(bool), axis=0).T
     group, _ = pd.factorize(np.array([column.tobytes() for column in packed], dtype=object))
     sizes = np.bincount(group)
-    solution = np.empty_like(values)
+    solution = np.empty((len(rows), values.shape[1]), np.float32)
     for number in np.flatnonzero(sizes >= FACTORIZED_COLUMNS):
         columns = np.flatnonzero(group == number)
-        solution[:, columns] = _solve_directly(matrix, values[:, columns], fixed[:, columns[0]])
+        part = values[:, columns], fixed[:, columns[0]]
+        solution[:, columns] = _solve_directly(matrix, *part, rows)
     rest = np.flatnonzero(sizes[group] < FACTORIZED_COLUMNS)
     for start in range(0, len(rest), ITERATED_COLUMNS):
         own = rest[start : start + ITERATED_COLUMNS]
-        solution[:, own] = _solve_iteratively(matrix, values[:, own], fixed[:, own], rtol)
+        solution[:, own] = _solve_iteratively(matrix, values[:, own], fixed[:, own], rtol)[rows]
     return solution
 
 
-def _solve_directly(matrix, values, fixed) -> np.ndarray:
-    """Harmonic extension of columns that share their fixed nodes."""
-    free = np.flatnonzero(fixed == 0)
-    solution = values.copy()
-    solution[free] = 0
-    if len(free):
-        right = -(matrix[free] @ solution)
+def _solve_directly(matrix, values, fixed, rows) -> np.ndarray:
+    """Harmonic extension, at these rows, of columns that share their fixed nodes."""
+    free, known = np.flatnonzero(fixed == 0), np.flatnonzero(fixed)
+    solution, wanted = values[rows], np.flatnonzero(fixed[rows] == 0)
+    if wanted.size:
+        # f_w = -(A_ff^-1)_w A_fk values_k: one solve for each wanted row, whatever the columns.
         factors = splu(matrix[free][:, free].tocsc().astype(np.float64))
-        solution[free] = factors.solve(right.astype(np.float64))
+        unit = np.zeros((free.size, wanted.size))
+        unit[np.searchsorted(free, rows[wanted]), np.arange(wanted.size)] = 1
+        weights = -(matrix[known][:, free] @ factors.solve(unit)).T
+        solution[wanted] = weights.astype(np.float32) @ values[known]
     return solution
 
 

@@ -369,16 +369,20 @@ def _marginal_likelihood(matrix, shared_noise, groups):
     shared_noise : float, the parameter "noise"
     groups : list from `_groups`
     """
-    value, outer, diagonal = 0.0, np.zeros_like(matrix), np.arange(len(matrix))
-    for _, y, group_noise in groups:
+    diagonal = np.arange(len(matrix))
+
+    def of_group(group):
+        """The outputs of a group share (K + N)^-1 and its determinant."""
+        _, y, group_noise = group
         full = matrix.copy()
         full[diagonal, diagonal] += shared_noise + group_noise + LEAST_NOISE
         precision, log_det = inverse(full)
-        # The outputs of a group share (K + N)^-1 and its determinant.
         solved = precision @ y
-        value += 0.5 * (y.shape[1] * log_det + np.sum(y * solved))
-        outer += 0.5 * (y.shape[1] * precision - solved @ solved.T)
-    return value, outer
+        value = 0.5 * (y.shape[1] * log_det + np.sum(y * solved))
+        return value, 0.5 * (y.shape[1] * precision - solved @ solved.T)
+
+    values, slopes = zip(*in_threads(of_group, groups), strict=True)
+    return sum(values), sum(slopes)
 
 
 def choose_share(covariance, nodes, outputs, noise, weights, *, seed, config=None):
@@ -415,15 +419,17 @@ def choose_share(covariance, nodes, outputs, noise, weights, *, seed, config=Non
     )
     groups = _groups(outputs[rows], noise[rows], config)
     # Leave-one-out errors (P y)_u / P_uu with P = (K + N)^-1; uncertain outputs count less.
-    losses = dict.fromkeys(config.shares, 0.0)
-    for weight in config.shares:
-        matrix = (others + weight * tree).astype(np.float64)
+
+    def loss(weight):
+        matrix, total = (others + weight * tree).astype(np.float64), 0.0
         for columns, y, group_noise in groups:
             precision, _ = inverse(matrix + np.diag(group_noise))
             errors = precision @ y / np.diagonal(precision)[:, None]
             error_weights = (weights[columns] / (1 + group_noise[:, None]))[children]
-            losses[weight] += np.sum(error_weights * np.abs(errors[children]))
-    best = min(losses, key=losses.get)
+            total += np.sum(error_weights * np.abs(errors[children]))
+        return total
+
+    best = config.shares[int(np.argmin(in_threads(loss, config.shares)))]
     return replace(covariance, parameters=covariance.parameters | {"lineage": best})
 
 

@@ -3,6 +3,8 @@
 import numpy as np
 from scipy import linalg
 
+_BLOCK = 256  # columns copied at once
+
 
 def conjugate_gradients(multiply, precondition, right, *, rtol, max_iterations, by_column=False):
     """Solve A x = right by preconditioned conjugate gradients.
@@ -87,6 +89,9 @@ def inverse(matrix):
     # The log determinant from the factor, and the inverse, whose lower half LAPACK fills.
     log_det = 2 * np.log(np.diagonal(lower)).sum()
     precision, _ = linalg.lapack.get_lapack_funcs("potri", (lower,))(lower, lower=1)
-    upper = np.triu_indices(len(precision), 1)
-    precision[upper] = precision.T[upper]
+    for start in range(0, len(precision), _BLOCK):
+        block = slice(start, start + _BLOCK)
+        square = precision[block, block]
+        square[:] = np.tril(square) + np.tril(square, -1).T
+        precision[block, start + _BLOCK :] = precision[start + _BLOCK :, block].T
     return precision, log_det
