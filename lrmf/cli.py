@@ -58,7 +58,9 @@ def _run(argv: list[str]) -> int:
         return end.exit_code
     except click.UsageError as error:
         message = " ".join(error.format_message().split()).rstrip(".")
-        return _fail(f"{message}; see {error.ctx.command_path} --help", 2)
+        # An option at the end without its value has no context.
+        command = error.ctx.command_path if error.ctx else f"lrmf {argv[0]}"
+        return _fail(f"{message}; see {command} --help", 2)
     # A ValueError, such as SnapshotError, is how the modules refuse data.
     except (OutputError, ValueError) as error:
         return _fail(str(error), 1)
@@ -383,7 +385,7 @@ def validate(snapshot: Path) -> None:
 @_file("--stats", help="course of the fit to write (.json)")
 @_with(_FIT_OPTIONS)
 def fit(snapshot: Path, model: Path, stats: Path | None, **parameters) -> None:
-    """Fit LRMF to a snapshot and save what it learned."""
+    """Fit the Forecaster to a snapshot and save what it learned."""
     _check_places({"--model": model, "--stats": stats}, _files_of(snapshot))
     data, lineage = _load(snapshot)
     with output(model) as model_file, output(stats) as stats_file:
@@ -566,6 +568,8 @@ def next_(model, budget, precision, benchmarks, cost, out, valid, drawn, seed, *
         raise click.UsageError("--valid draws from all benchmarks; it goes with --budget alone")
     if drawn and not options["answers"]:
         raise click.UsageError("--drawn needs the answers to what was drawn: --answers")
+    if drawn and (budget or precision or benchmarks or cost or out or valid):
+        raise click.UsageError("--drawn draws nothing; it goes with --answers alone")
     outputs = [out, out.with_name(f"{out.name}.draw.csv") if out and valid else None]
     for path in filter(None, outputs):
         check_place(path)
@@ -591,13 +595,14 @@ def next_(model, budget, precision, benchmarks, cost, out, valid, drawn, seed, *
                 benchmarks=[name for part in benchmarks for name in part.split(",")] or None,
                 cost=next_answers.costs_of(costs, new, questions),
             )  # fmt: skip
-        print(next_answers.as_text(new, items, questions))
+        print(next_answers.as_text(new, items, questions, is_drawn=valid))
         for note in notes:
             print(f"Note: {note}.")
         if samples:
             samples.write(next_answers.as_samples(new, items, questions).encode())
-            print(f"\nWrote {out}: lm_eval ... --log_samples --samples {out}; then --answers with "
-                  "its output folder")  # fmt: skip
+            print(f"\nWrote {out}: {next_answers.how_to_run(new, out)}")
+        elif valid:
+            print("\nNote: valid intervals need the probabilities of the draw, which --out keeps.")
 
 
 def _new_model(model: Path, options: dict) -> tuple:

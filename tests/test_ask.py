@@ -81,11 +81,13 @@ class TestNewModel:
     def test_updates_are_those_of_a_fold_in_with_the_answers(self, forecaster, parents, new):
         answers = some_answers(forecaster, 8, answer=0)
         other = forecaster.fold_in(parents=[(p, "merge") for p in parents], answers=answers)
-        updated, other = new.update(answers).scores(), other.scores()
-        np.testing.assert_allclose(updated["score"], other["score"])
-        # They may have been chosen: intervals are never narrower than those for random ones.
-        assert (updated["lower"] <= other["lower"]).all()
-        assert (updated["upper"] >= other["upper"]).all()
+        pd.testing.assert_frame_equal(new.update(answers).scores(), other.scores())
+
+    def test_one_answer_widens_no_interval_much(self, forecaster, new):
+        low, high = (new.mean_score()[n] for n in (1, 2))
+        for answer in (0, 1):
+            _, lower, upper = new.update(some_answers(forecaster, 1, answer=answer)).mean_score()
+            assert upper - lower < 1.1 * (high - low)
 
     def test_a_score_is_known_where_it_is_given_and_moves_the_others(self, new):
         first, second = new.scores()["benchmark"][:2]
@@ -97,6 +99,27 @@ class TestNewModel:
     def test_all_answers_leave_nothing_open(self, forecaster, new):
         scores = new.update(some_answers(forecaster, len(forecaster.item_ids_))).scores()
         assert (scores[["score", "lower", "upper"]] == 1).all(axis=None)
+
+    def test_a_series_of_answers_is_a_mapping(self, forecaster, new):
+        answers = some_answers(forecaster, 5)
+        series = forecaster.fold_in(answers=pd.Series(answers))
+        pd.testing.assert_frame_equal(series.scores(), forecaster.fold_in(answers=answers).scores())
+
+    @pytest.mark.parametrize(
+        ("field", "value"), [("params_b", "8B"), ("merged", "yes"), ("model_id", "../x")]
+    )
+    def test_a_card_that_no_table_could_hold_is_refused(self, forecaster, field, value):
+        with pytest.raises(ValueError, match=f"card: {field} is .*{value}"):
+            forecaster.fold_in(card={field: value})
+
+    @pytest.mark.parametrize("value", [None, float("nan"), pd.NA])
+    def test_null_is_unknown(self, forecaster, value):
+        nothing, null = (forecaster.fold_in(card=card) for card in ({}, {"params_b": value}))
+        pd.testing.assert_frame_equal(nothing.scores(), null.scores())
+
+    def test_a_model_is_not_its_own_parent(self, forecaster, parents):
+        with pytest.raises(ValueError, match=f"own ancestor: .*{parents[0]}"):
+            forecaster.fold_in(parents=parents[:1], card={"model_id": parents[0]})
 
     @pytest.mark.parametrize("answers", [{"nothing": 1}, {"{first}": 2}, ["{first}"]])
     def test_answers_that_cannot_be_are_refused(self, forecaster, new, answers):
@@ -180,6 +203,7 @@ class TestAsk:
             (("--parents", "a,b", "--relation", "finetune"), "finetune"),
             (("--parents", "a,,b"), "a,,b"),
             (("--parents", "a,a"), "a"),
+            (("--parents",), "--parents"),
             (("--name", "x", "--score", "bbh"), "bbh"),
             (("--name", "x", "--score", "bbh=101"), "bbh=101"),
             (("--name", "x", "--score", "bbh=1", "bbh=2"), "bbh"),
@@ -234,7 +258,14 @@ class TestAnswers:
         assert self.read(path).answers == {"bbh/snarks/2": 1, "ifeval/ifeval/7": 0}
 
     @pytest.mark.parametrize(
-        "text", ["", "a,b\n1,2\n", "item_id,answer\nx,1\n", "item_id,answer\nbbh/snarks/2,yes\n"]
+        "text",
+        [
+            "",
+            "a,b\n1,2\n",
+            "item_id,answer\nx,1\n",
+            "item_id,answer\nbbh/snarks/2,yes\n",
+            "item_id,answer\nbbh/snarks/2,1\nbbh/snarks/2,0\n",
+        ],
     )
     def test_a_table_that_is_none(self, tmp_path, text):
         path = tmp_path / "answers.csv"

@@ -179,6 +179,7 @@ def test_package_still_offers_its_names():
         (["crowl"], ["'crowl'", "'crawl'"]),
         (["validate"], ["SNAPSHOT"]),
         (["fit", "s"], ["--model"]),
+        (["fit", "s", "--model"], ["--model", "lrmf fit"]),
         (["predict", "s"], ["--out"]),
         (["fit", "s", "--model", "m", "--rank", "0"], ["--rank", "0", "1<=x<=1024"]),
         (["fit", "s", "--model", "m", "--rank", "2.5"], ["--rank", "integer", "'2.5'"]),

@@ -99,6 +99,17 @@ class TestNextItems:
             with pytest.raises(ValueError, match=str(next(iter(cost)))):
                 new.next_items(3, cost=cost)
 
+    @pytest.mark.parametrize(
+        "options", [{"n": -1}, {"n": 2, "cost": np.ones(3)}, {"n": 2, "benchmarks": ["nothing"]}]
+    )
+    def test_what_cannot_be_chosen_from_is_refused(self, new, options):
+        with pytest.raises(ValueError):
+            new.next_items(**options)
+
+    def test_one_benchmark_needs_no_list(self, new):
+        name = new.scores()["benchmark"][1]
+        assert new.next_items(3, benchmarks=name) == new.next_items(3, benchmarks=[name])
+
     def test_precision_is_reached_with_fewer_answers_the_coarser_it_is(self, new):
         fine, coarse = (new.items_until(half_width(new) * share) for share in (0.3, 0.6))
         assert 0 < len(coarse) < len(fine)
@@ -178,6 +189,7 @@ class TestCommand:
             (("--cost", "/nowhere.csv"), "/nowhere.csv"),
             (("--valid", "--precision", "2"), "--valid"),
             (("--drawn", "x.csv"), "--answers"),
+            (("--drawn", "x.csv", "--answers", "y.csv", "--budget", "3"), "--drawn"),
             (("--out", "/nowhere/x.json"), "/nowhere"),
         ],
     )

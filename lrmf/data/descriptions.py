@@ -9,7 +9,7 @@ models have.
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 
 import numpy as np
 import pandas as pd
@@ -367,7 +367,11 @@ def _pedigree(ids, position, edges):
     above = {
         row: [rows[p] for p in parents.get(row, ((),))[0] if p in rows] for row in range(len(ids))
     }
-    return parents, np.array(list(TopologicalSorter(above).static_order()), int)
+    try:
+        return parents, np.array(list(TopologicalSorter(above).static_order()), int)
+    except CycleError as error:
+        names = " <- ".join(str(ids[row]) for row in error.args[1])
+        raise ValueError(f"a model cannot be its own ancestor: {names}") from error
 
 
 def _ancestry(parents, order, above):

@@ -165,6 +165,21 @@ def _table_problems(table: str, frame: pd.DataFrame) -> list[str]:
     return problems + [p for column in present for p in _column_problems(table, frame, column)]
 
 
+def check_card(card) -> None:
+    """Raise a ValueError that names the first field whose value a models table could not have.
+
+    Parameters
+    ----------
+    card : mapping of field to value
+        A model without a name has the id "". Fields that the table does not know may be anything.
+    """
+    for field, value in card.items():
+        is_null = pd.api.types.is_scalar(value) and pd.isna(value) or value in ("", None)
+        for holds, fault in () if is_null else _COLUMNS["models"].get(field, ()):
+            if not holds(value):
+                raise ValueError(f"card: {field} is {fault}: {value!r}")
+
+
 def _column_problems(table: str, frame: pd.DataFrame, column: str) -> list[str]:
     """Values that break a rule of their column, gathered by fault; repeated ids."""
     values, keys = frame[column], KEYS[table]

@@ -168,7 +168,10 @@ def _read_table(path, questions, found):
                 value = np.nan
             if not 0 <= value <= 1:
                 raise AnswersError(f"{path}, line {reader.line_num}: the answer to {item} must be "
-                                   f"0 or 1, or a proportion, got {text!r}")  # fmt: skip
+                                   f"a number from 0 to 1, got {text!r}")  # fmt: skip
+            if found.answers.get(item, value) != value:
+                raise AnswersError(f"{path}, line {reader.line_num}: {item} has two different "
+                                   "answers; keep one of them")  # fmt: skip
             found.answers[item] = int(value) if value in (0, 1) else value
 
 

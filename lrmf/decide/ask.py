@@ -248,6 +248,11 @@ def _known(report):
     return [f"Known of it: {' and '.join(counts)}."] if counts else []
 
 
+def _percent(chance, is_known):
+    """A chance in percent; a forecast is never certain, a known score is."""
+    return f"{100 * (chance if is_known else min(max(chance, 0.01), 0.99)):.0f}%"
+
+
 def _table(report, parents):
     """Lines of the table of benchmarks: forecast, interval, parents' scores."""
     heads = ["benchmark", "forecast", "90% interval", *(_short(p["model_id"]) for p in parents)]
@@ -259,7 +264,7 @@ def _table(report, parents):
         cells += [_points(parent["scores"][name]) for parent in parents]
         if parents:
             better = row["p_better"]
-            cells.append("" if better is None else f"{100 * min(max(better, 0.01), 0.99):.0f}%")
+            cells.append("" if better is None else _percent(better, is_known))
         rows.append(cells)
     if len(rows) > 1:
         average = report["average"]

@@ -150,7 +150,7 @@ def expected(new, item_ids):
     return rows
 
 
-def as_text(new, item_ids, questions: Questions):
+def as_text(new, item_ids, questions: Questions, *, is_drawn=False):
     """The plan as text: answers by benchmark, and half-widths before and after, in points.
 
     Parameters
@@ -158,6 +158,7 @@ def as_text(new, item_ids, questions: Questions):
     new : NewModel
     item_ids : list
     questions : Questions
+    is_drawn : bool, whether the items were drawn at random rather than chosen
     """
     if not item_ids:
         return "No answer would make the scores more certain."
@@ -171,9 +172,12 @@ def as_text(new, item_ids, questions: Questions):
         for row in rows if row["n"] or row["benchmark"] == "average" or len(rows) < 20
     ]  # fmt: skip
     tasks = [[task, _listed(numbers)] for task, numbers in questions.samples(item_ids).items()]
+    title = (
+        f"{len(item_ids)} answers, drawn at random (their number, too, is random)" if is_drawn
+        else f"The {len(item_ids)} answers that say most about the scores"
+    )  # fmt: skip
     return "\n".join([
-        f"The {len(item_ids)} answers that say most about the scores (in points), with what is "
-        "known now:", "", *aligned([heads, *lines]),
+        f"{title}, in points, with what is known now:", "", *aligned([heads, *lines]),
         "", *aligned([["task", "questions"], *tasks], n_left=2),
     ])  # fmt: skip
 
@@ -202,3 +206,10 @@ def as_samples(new, item_ids, questions: Questions):
     if new.forecasts.kind_ is PROPORTIONS:
         return json.dumps([str(item) for item in item_ids], indent=1) + "\n"
     return json.dumps(questions.samples(item_ids)) + "\n"
+
+
+def how_to_run(new, out):
+    """What to do with the file of `as_samples`, as text."""
+    if new.forecasts.kind_ is PROPORTIONS:
+        return "run these benchmarks in this order; then --score or --answers with what came out"
+    return f"lm_eval ... --log_samples --samples {out}; then --answers with its output folder"

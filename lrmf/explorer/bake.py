@@ -224,7 +224,7 @@ def _process(prior):
         for group in process.groups:
             solved[:, group.outputs] = group.solved
     return {
-        "parameters": covariance.parameters,
+        "parameters": dict(sorted(covariance.parameters.items())),
         "atoms": {name: atoms.tolist() for name, atoms in covariance.atoms.items()},
         "tree_variance": _array(prior.nodes.variance, "f4"),
         "least_noise": LEAST_NOISE,

@@ -20,6 +20,7 @@ from ..data.responses import (
     unmasked,
     without,
 )
+from ..data.schema import check_card
 from ..estimator import Estimator, check_is_fitted
 from ..files import output
 from ..solver.calibration import IntervalCalibration, ScoredForecasts
@@ -254,13 +255,16 @@ class Forecaster(Forecasts, Estimator):
         Raises
         ------
         ValueError
-            If a relation is unknown, an item not a column, or an answer out of range.
+            If a relation is unknown, an item not a column, an answer out of range, a field of the
+            card of another type than in a models table, or the model its own ancestor.
         """
         check_is_fitted(self)
         parents = read_parents(parents)
-        card = {"model_id": ""} | dict(card or {})
+        card = {"model_id": ""} | dict({} if card is None else card)
+        check_card(card)
         new = copy.copy(self)
-        new.responses_ = revealed_row(answers or {}, self.columns_, self.responses_.dtype)
+        answers = {} if answers is None else answers
+        new.responses_ = revealed_row(answers, self.columns_, self.responses_.dtype)
         new.n_threads = 1
         with threads(1):
             new._set_new_rows([card], [parents if self.use_lineage else []])

@@ -1,6 +1,7 @@
 """One new model: its scores, the items to ask next, and updates by answers and scores."""
 
 import copy
+from collections.abc import Mapping
 from functools import cached_property
 
 import numpy as np
@@ -18,9 +19,6 @@ from .selection import JointResponses, mixture_of
 
 _N_LINEARISATIONS = 10  # iterations of `with_scores`
 _SCORE_RANGE = 1e-4, 1 - 1e-4  # where derivatives on the arcsine scale are finite
-# Intervals after n chosen answers are wider by the factor 1 + _CHOSEN_WIDENING / n. With this value
-# they cover held-out models of a real and a simulated snapshot (`decide.chosen`, 5 to 100 answers).
-_CHOSEN_WIDENING = 1.0
 _MIN_SCORE_VARIANCE = 1e-4  # sampling variance of a known score on the arcsine scale
 
 
@@ -33,13 +31,12 @@ class NewModel(prediction.NewModel):
     parents : int (n_parents,), the evaluated parents as rows of the fit
     before : NewModel, optional, the same model before any update
     known_scores : dict of position of a benchmark to its score, optional
-    is_chosen : bool, whether answers may have been chosen, as by `next_items`
     """
 
-    def __init__(self, forecasts, parents=(), before=None, known_scores=None, is_chosen=False):
+    def __init__(self, forecasts, parents=(), before=None, known_scores=None):
         super().__init__(forecasts)
         self.parents, self._before = np.asarray(parents, int), before
-        self.known_scores, self.is_chosen = known_scores or {}, is_chosen
+        self.known_scores = known_scores or {}
 
     @property
     def notes(self):
@@ -75,9 +72,6 @@ class NewModel(prediction.NewModel):
             _, score, deviation = fit._moments(self._row, None, given, None)
             share = fit.scores_.open_share(given)
             deviation = fit._calibrated(score, deviation, self._row, given, share)
-            # Calibration is for randomly revealed answers; chosen ones need wider intervals.
-            if self.is_chosen:
-                deviation = deviation * (1 + _CHOSEN_WIDENING / max(1, observed(given).sum()))
         # A known score has no uncertainty.
         for column, known in self.known_scores.items():
             score[0, column], deviation[0, column] = known, 0.0
@@ -145,11 +139,10 @@ class NewModel(prediction.NewModel):
             return explain(fit.prior_, fit.other_, fit._relatedness_to(self._row))[0]
 
     def update(self, answers):
-        """The forecast given more answers, which may have been chosen as by `next_items`.
+        """The forecast given more answers, the same as by `Forecaster.fold_in` with all of them.
 
-        Chosen answers narrow the posterior more than random ones, from which the calibration was
-        learned. Intervals are therefore a little wider than those of `Forecaster.fold_in` with the
-        same answers.
+        They may have been chosen, as by `next_items`. Calibration is learned from random answers;
+        how well intervals cover after chosen ones is measured in `lrmf.decide.chosen`.
 
         Parameters
         ----------
@@ -162,7 +155,7 @@ class NewModel(prediction.NewModel):
         new = copy.copy(self.forecasts)
         answers_row = revealed_row(answers, new.columns_, new.responses_.dtype)
         new.responses_ = np.where(observed(answers_row), answers_row, new.responses_)
-        return NewModel(new, self.parents, self._before or self, self.known_scores, True)
+        return NewModel(new, self.parents, self._before or self, self.known_scores)
 
     def with_scores(self, scores):
         """The forecast given scores of whole benchmarks, but not their answers.
@@ -193,9 +186,7 @@ class NewModel(prediction.NewModel):
         items = [np.flatnonzero(fit.scores_.weights[:, column]) for column in columns]
         if fit.kind_ is PROPORTIONS and all(part.size == 1 for part in items):
             ids = [fit.item_ids_[part[0]] for part in items]
-            new = self.update(dict(zip(ids, scores.values(), strict=True)))
-            new.is_chosen = self.is_chosen  # known scores were not chosen
-            return new
+            return self.update(dict(zip(ids, scores.values(), strict=True)))
         # Shares of the items in these scores, and the variance that states do not explain.
         new = copy.copy(fit)
         prior = fit._prior_of(self._row)
@@ -219,7 +210,7 @@ class NewModel(prediction.NewModel):
                 states = prior * Gaussians((gain @ slope)[None], (gain @ target)[None])
         new._cached_priors = states.shift(-fit._drift_shift(self._row))
         known = self.known_scores | dict(zip(columns, scores.values(), strict=True))
-        return NewModel(new, self.parents, self._before or self, known, self.is_chosen)
+        return NewModel(new, self.parents, self._before or self, known)
 
     def next_items(self, n, *, benchmarks=None, cost=None):
         """Ids of the items whose responses reduce the variance of the scores most.
@@ -238,6 +229,10 @@ class NewModel(prediction.NewModel):
         list of item_id
             In the order of choice; column numbers if the fit had no items table.
         """
+        if not n >= 0:
+            raise ValueError(f"n must be at least 0, got {n!r}")
+        if isinstance(benchmarks, str):
+            benchmarks = [benchmarks]
         chosen, _ = self._choose(n, benchmarks=benchmarks, cost=cost)
         return [self.forecasts.item_ids_[column] for column in chosen]
 
@@ -316,6 +311,11 @@ class NewModel(prediction.NewModel):
     def _prices(self, cost):
         """Cost of every item, float32 (n_items,); ValueError for an unknown name or a cost <= 0."""
         items, names = self.forecasts.items_, self.forecasts.scores_.names
+        if not isinstance(cost, Mapping | pd.Series):
+            raise ValueError(
+                f"cost must map items or benchmarks to costs, got {type(cost).__name__}"
+            )
+        cost = dict(cost)
         unknown = cost.keys() - self.forecasts.columns_.keys() - set(names)
         if unknown:
             raise ValueError(f"cost of {min(unknown, key=str)!r}: neither an item nor a benchmark")

@@ -297,7 +297,7 @@ def revealed_row(answers, columns, dtype):
     ValueError
         If an item is not a column or an answer is out of range.
     """
-    if not isinstance(answers, Mapping):
+    if not isinstance(answers, Mapping | pd.Series):
         raise ValueError(f"answers must map item ids to responses, got {answers!r}")
     kind = kind_of(dtype)
     # All items are missing except those answered.

@@ -43,8 +43,13 @@ class BenchmarkScores:
     def number(self, name):
         """Position of a benchmark in `names`; ValueError if there is none of this name."""
         if name not in self.names:
-            close = get_close_matches(str(name), self.names, n=1) or self.names[:5]
-            raise ValueError(f"{name!r} is not a benchmark of the fit; it has {', '.join(close)}")
+            by_lower_case = {known.lower(): known for known in self.names}
+            close = get_close_matches(str(name).lower(), by_lower_case, n=1)
+            names = [by_lower_case[known] for known in close] or self.names[:5]
+            more = ", ..." if not close and len(self.names) > 5 else ""
+            raise ValueError(
+                f"{name!r} is not a benchmark of the fit; it has {', '.join(names)}{more}"
+            )
         return self.names.index(name)
 
     def actual(self, given, target):
