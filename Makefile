@@ -230,6 +230,7 @@ $(NOTEBOOKS:%=compare-%): compare-%: $(installed)
 
 test-all: test
 	$(python) -m pytest --quiet -n 2 -m slow
+	LRMF_EXAMPLES=100 $(python) -m pytest --quiet -p no:nbval tests/test_lineage.py
 
 coverage: $(installed)
 	@mkdir -p build

@@ -522,6 +522,7 @@ def test_forecasts_that_are_not_finite_are_refused(hub):
         run(hub, splits_of("zero_shot", hub), {"broken": Oracle(forecast, 0.1)})
 
 
+@pytest.mark.slow  # starts two processes
 def test_results_do_not_depend_on_jobs_and_repeat(hub, zero_shot):
     options = {"n_folds": 3, "seeds": (0, 1)}
     again = run(hub, splits_module.zero_shot(hub[0], hub[1], **options), n_jobs=2)

@@ -1,4 +1,5 @@
 import itertools
+import os
 import pickle
 from itertools import pairwise
 
@@ -27,7 +28,9 @@ def by_id(lineage, values):
     return dict(zip(lineage.node_ids, np.asarray(values).tolist(), strict=True))
 
 
-reproducible = settings(deadline=None, derandomize=True)
+# `make test-all` raises the number of examples.
+N_EXAMPLES = int(os.environ.get("LRMF_EXAMPLES", 30))
+reproducible = settings(deadline=None, derandomize=True, max_examples=N_EXAMPLES)
 NAMES = [f"n{number:02d}" for number in range(12)]
 edge_lists = st.lists(
     st.tuples(st.sampled_from(NAMES), st.sampled_from(NAMES), st.sampled_from(RELATIONS)),

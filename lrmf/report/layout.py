@@ -4,7 +4,7 @@ from functools import lru_cache
 
 import numpy as np
 from matplotlib.font_manager import FontProperties
-from matplotlib.textpath import TextPath
+from matplotlib.textpath import text_to_path
 from matplotlib.ticker import NullLocator
 
 from ..baselines.registry import FORECASTER, find
@@ -71,7 +71,7 @@ def _sample_size(frame) -> str:
 
 def headline(figure, text):
     """Write the finding above all panels, in as many lines as it needs; return the figure."""
-    room = 72 * figure.get_figwidth() - 10
+    room = 72 * figure.get_figwidth() - 9
     lines = _wrapped(text, room)
     for share in np.arange(0.95, 0.5, -0.05):
         narrower = _wrapped(text, share * room)
@@ -96,7 +96,8 @@ def _wrapped(text, room):
 @lru_cache(maxsize=2048)
 def text_width(text, size, **font):
     """Width of a line of text, in points."""
-    return TextPath((0, 0), text, size=size, prop=FontProperties(**font)).get_extents().width
+    font = FontProperties(size=size, **font)
+    return text_to_path.get_text_width_height_descent(text, font, ismath=False)[0]
 
 
 def dot(axes, row, value, lower, upper, style):
