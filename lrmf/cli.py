@@ -99,14 +99,14 @@ class _Command(click.Command):
 
     def parse_args(self, context, args):
         several = {p.opts[0] for p in self.params if getattr(p, "multiple", False)}
-        spread, option = [], None
+        expanded, option = [], None
         for argument in args:
             if argument.startswith("-"):
                 option = argument if argument in several else None
-            elif option and spread[-1] != option:
-                spread.append(option)
-            spread.append(argument)
-        return super().parse_args(context, spread)
+            elif option and expanded[-1] != option:
+                expanded.append(option)
+            expanded.append(argument)
+        return super().parse_args(context, expanded)
 
 
 class _Number(click.FloatRange):

@@ -217,7 +217,7 @@ def _measured(root, results) -> dict[str, str]:
     """What else notebooks 02 to 07 measured."""
     relatives = results.read("relatives").drop_duplicates("level").set_index("level")["n_models"]
     facts = {"child closest": f"{relatives['parent']:,}"}
-    facts |= kinship_of(results) | coverage_of(results)
+    facts |= relatedness_of(results) | coverage_of(results)
     for name in ("random_holdout", "few_shot"):
         facts[f"{name} models"] = f"{results.read(name)['n_models'].iloc[0]:,}"
     facts["few shot last step"] = f"{results.read('few_shot')['k'].max():g}"
@@ -254,7 +254,7 @@ def _measured(root, results) -> dict[str, str]:
     return facts
 
 
-def kinship_of(results) -> dict[str, str]:
+def relatedness_of(results) -> dict[str, str]:
     """How much children take after parents, and how much energy is in low frequencies."""
     pairs = results.read("parent_child").query("relation == 'any'").set_index("benchmark")
     r = pairs["r"].drop("average")

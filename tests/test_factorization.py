@@ -310,8 +310,8 @@ class TestForecasts:
         revealed = np.full((1, 60), MISSING, np.uint8)
         revealed[0, :10] = 1
         means = []
-        for trust in (10.0, 1.0, 0.1):
-            model = fit_answers(lineage, hold_out(truth, [5]), prior_temperature=trust)
+        for temperature in (10.0, 1.0, 0.1):
+            model = fit_answers(lineage, hold_out(truth, [5]), prior_temperature=temperature)
             means.append(model.predict_proba([5], np.arange(10), revealed=revealed).mean())
         assert means[0] < means[1] < means[2]
 
@@ -764,7 +764,7 @@ def assert_sound(model):
 
 
 class TestExtremes:
-    @pytest.mark.filterwarnings("ignore:beliefs about:sklearn.exceptions.ConvergenceWarning")
+    @pytest.mark.filterwarnings("ignore:the marginals of:sklearn.exceptions.ConvergenceWarning")
     @pytest.mark.parametrize("binary", [True, False])
     @pytest.mark.parametrize("parameters", EXTREMES, ids=str)
     def test_parameters(self, binary, parameters):

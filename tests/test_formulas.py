@@ -76,7 +76,7 @@ def test_factors_share_their_penalty_evenly_between_models_and_items():
 
 
 @pytest.mark.parametrize("binary", [True, False])
-def test_beliefs_about_a_model_without_answers_are_its_fitted_state(binary):
+def test_the_posterior_of_a_model_without_answers_are_its_fitted_state(binary):
     """Features and lineage add up to the same in the fit and in the message passing."""
     lineage = random_lineage(40, seed=5)
     if binary:

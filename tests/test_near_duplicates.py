@@ -54,10 +54,10 @@ def relations(lineage, rows):
 
 def learned(lineage, answers, expected):
     mixture = NearDuplicates(answers)
-    kin, isolated = relations(lineage, np.arange(len(answers)))
+    kin, lacks_relatives = relations(lineage, np.arange(len(answers)))
     for k in CONFIG.n_revealed:
         shown = RevealedAnswers(revealed(answers, k))
-        mixture.learn(k, kin, isolated, at(expected, shown), shown)
+        mixture.learn(k, kin, lacks_relatives, at(expected, shown), shown)
     return mixture
 
 

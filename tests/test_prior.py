@@ -122,8 +122,8 @@ class TestPrecision:
     def test_penalty_without_features_is_ridge_and_differences_along_edges(self):
         lineage = forest()
         states = np.random.default_rng(5).standard_normal((lineage.n_nodes, P))
-        jumps = states[lineage.parent_index] - states[lineage.child_index]
-        expected = 0.5 * np.sum(RIDGE * states**2) + 0.5 * np.sum(STRENGTH * jumps**2)
+        changes = states[lineage.parent_index] - states[lineage.child_index]
+        expected = 0.5 * np.sum(RIDGE * states**2) + 0.5 * np.sum(STRENGTH * changes**2)
         prior = LineagePrior(lineage, RIDGE, STRENGTH)
         assert penalty(prior, states) == pytest.approx(expected)
         assert not prior.at(states).mean.any()

@@ -66,13 +66,13 @@ def errors(belief, states):
     return np.mean((belief.mean - states) ** 2)
 
 
-def test_beliefs_of_models_left_out_come_close_to_their_states(fitted, states):
+def test_leave_one_out_priors_of_models_come_close_to_their_states(fitted, states):
     belief = fitted.leave_one_out(np.arange(N))
     assert errors(belief, states) < 0.8 * np.mean((states - states.mean(axis=0)) ** 2)
     assert (np.linalg.eigvalsh(belief.covariance) > 0).all()
 
 
-def test_beliefs_are_as_wide_as_their_errors(fitted, states):
+def test_leave_one_out_priors_are_as_wide_as_their_errors(fitted, states):
     belief = fitted.leave_one_out(np.arange(N))
     deviation = np.sqrt(np.diagonal(belief.covariance, axis1=1, axis2=2))
     standard = (belief.mean - states) / deviation
@@ -89,7 +89,7 @@ def test_own_responses_do_not_move_the_own_belief(states, lineage, fitted):
     after = other.leave_one_out(np.array([row]))
     np.testing.assert_allclose(after.mean, before.mean, atol=1e-3)
     np.testing.assert_allclose(after.covariance, before.covariance, rtol=1e-4, atol=1e-6)
-    # The beliefs of its nearest relatives move.
+    # The priors of its nearest relatives move.
     near = np.flatnonzero(lineage.adjacency[[row]].toarray()[0, :N])
     if near.size:
         moved = other.leave_one_out(near).mean - fitted.leave_one_out(near).mean

@@ -108,14 +108,14 @@ class BoostedTrees(ForecastInBlocks):
         if self.neighbours:
             inputs.append(np.nan_to_num(relatives_scores(self.targets_, lineage), nan=NONE))
         if self.neighbours and self.use_names and models is not None:
-            inputs.append(self._namesakes_scores(models))
+            inputs.append(self._scores_by_name(models))
         self.inputs_ = np.column_stack(inputs)
         profile = LineageMean(None, SHRINKAGE) if self.neighbours else ItemMean()
         self.profile_ = profile.fit(responses, lineage, items=items) if is_answers else None
         self.trees_ = [self._grow(column) for column in self.targets_.T]
         return self
 
-    def _namesakes_scores(self, models) -> np.ndarray:
+    def _scores_by_name(self, models) -> np.ndarray:
         known = np.flatnonzero(np.isfinite(self.targets_).any(axis=1))
         return similar_names(models["model_id"], self.targets_[known], known)
 
@@ -230,10 +230,10 @@ class BoostedTrees(ForecastInBlocks):
             return probability
         start = y
         for _ in range(FEW_SHOT_STEPS):
-            spread = probability * (1 - probability)
+            variance = probability * (1 - probability)
             gain = (seen * (known - probability)) @ self.member_
-            evidence = np.maximum((seen * spread) @ self.member_, 1e-9)
-            slope = spread @ self.member_ / self.member_.sum(axis=0)  # of the score, by the shift
+            evidence = np.maximum((seen * variance) @ self.member_, 1e-9)
+            slope = variance @ self.member_ / self.member_.sum(axis=0)  # of the score, by the shift
             slope /= np.maximum(np.sin(y) / 2, 0.02)  # of y, by the shift
             measured = y - start + slope * gain / evidence
             y = start + self._condition(measured, slope**2 / evidence)

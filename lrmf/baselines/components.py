@@ -45,8 +45,8 @@ class Components:
         loadings[:, :n] = (s[:n, None] * v[:n]).T / np.sqrt(len(y))
         noise = np.full(y.shape[1], 0.5)
         for _ in range(N_SWEEPS):
-            t, spread = _expect(z, seen, loadings, noise)
-            loadings, noise = _maximise(z, seen, t, spread)
+            t, covariance = _expect(z, seen, loadings, noise)
+            loadings, noise = _maximise(z, seen, t, covariance)
         t, _ = _expect(z, seen, loadings, noise)
         self.means_ = means + scale * loadings[:, n]
         loadings = scale[:, None] * loadings[:, :n]
@@ -65,16 +65,16 @@ def _expect(z, seen, loadings, noise):
     loadings, intercept = loadings[:, :-1], loadings[:, -1]
     n, scaled = loadings.shape[1], loadings / noise[:, None]
     pairs = (scaled[:, :, None] * loadings[:, None]).reshape(-1, n * n)
-    spread = np.linalg.inv(np.eye(n) + (seen @ pairs).reshape(-1, n, n))
-    return np.einsum("uij,uj->ui", spread, (seen * (z - intercept)) @ scaled), spread
+    covariance = np.linalg.inv(np.eye(n) + (seen @ pairs).reshape(-1, n, n))
+    return np.einsum("uij,uj->ui", covariance, (seen * (z - intercept)) @ scaled), covariance
 
 
-def _maximise(z, seen, t, spread):
+def _maximise(z, seen, t, covariance):
     """Loadings, under a prior N(0, 1), and noise of each benchmark; intercepts come last."""
     n = t.shape[1] + 1
     t = np.column_stack([t, np.ones(len(t))])
     second = t[:, :, None] * t[:, None]
-    second[:, :-1, :-1] += spread
+    second[:, :-1, :-1] += covariance
     moments = (seen.T @ second.reshape(-1, n * n)).reshape(-1, n, n)
     cross = z.T @ t
     loadings = np.linalg.solve(moments + np.eye(n), cross[..., None])[..., 0]

@@ -27,7 +27,7 @@ class NCF(BaseEstimator):
 
     It is trained as it is used: for each training episode a model's factors are folded in from a
     random subset of its answers, often empty, and the loss is on its other answers. Without this
-    the network trusts factors fitted to the very cells it learns from, and fails on new models.
+    the network overfits factors fitted to the very cells it learns from, and fails on new models.
 
     Parameters
     ----------

@@ -121,8 +121,8 @@ def _flatten_constants(forecasts: pd.DataFrame) -> pd.Series:
     predicted = forecasts["predicted"] - forecasts["expected"]
     folds = ["benchmark", "fold"] if "fold" in forecasts else ["benchmark"]
     in_fold = predicted.groupby([forecasts[key] for key in folds])
-    spread = in_fold.max() - in_fold.min()
-    constant = spread.groupby("benchmark").max() < SAME_VALUE
+    value_range = in_fold.max() - in_fold.min()
+    constant = value_range.groupby("benchmark").max() < SAME_VALUE
     mean = predicted.groupby(forecasts["benchmark"]).transform("mean")
     return predicted.where(~forecasts["benchmark"].map(constant), mean)
 

@@ -61,12 +61,12 @@ def forecast_notes(scores: pd.DataFrame, lineage: Lineage, fitted) -> Iterator[s
     # Models without answers, and without a path of edges to a model that has answers.
     evaluated = np.zeros(lineage.n_nodes, dtype=bool)
     evaluated[: lineage.n_models] = n_observed > 0
-    isolated = n_observed.index[lineage.hops_to(evaluated)[: lineage.n_models] < 0]
-    if len(isolated):
+    unrelated = n_observed.index[lineage.hops_to(evaluated)[: lineage.n_models] < 0]
+    if len(unrelated):
         basis = "their cards and names" if fitted.reads_cards else "their names"
-        names = ", ".join(isolated[:3]) + (", ..." if len(isolated) > 3 else "")
+        names = ", ".join(unrelated[:3]) + (", ..." if len(unrelated) > 3 else "")
         yield (
-            f"{len(isolated)} of {lineage.n_models} models have neither answers nor an evaluated "
+            f"{len(unrelated)} of {lineage.n_models} models have neither answers nor an evaluated "
             f"relative and are forecast from {basis}: {names}"
         )
 

@@ -410,7 +410,9 @@ class Forecaster(Forecasts, Estimator):
         rest = self.trained_ids_[~pd.Index(self.trained_ids_).isin(ids)]
         self.lineage_ = Lineage.from_edges(edges, [*ids, *rest])
         is_trained = np.concatenate([self.place_ >= 0, np.ones(len(rest), bool)])
-        self.isolated_ = lacks_evaluated_relatives(self.lineage_, is_trained, np.arange(len(ids)))
+        self.lacks_relatives_ = lacks_evaluated_relatives(
+            self.lineage_, is_trained, np.arange(len(ids))
+        )
         # Descriptions of the rows that are not training models.
         table = pd.DataFrame({"model_id": ids}) if models is None else models
         self.later_ = self.drift_.is_later(table)
@@ -470,7 +472,7 @@ class Forecaster(Forecasts, Estimator):
             [self._relatedness.of_leaf(found[found >= 0]) for found in nodes]
         )
         self._relatedness_to = lambda rows: relatedness[rows]
-        self.isolated_ = ~(relatedness > 0).any(axis=1)
+        self.lacks_relatives_ = ~(relatedness > 0).any(axis=1)
 
     def _relatedness_to(self, rows):
         """Relatedness of the training models to the rows, int8 (n, n_trained)."""
@@ -490,7 +492,7 @@ class Forecaster(Forecasts, Estimator):
 
     def _drift_shift(self, rows):
         """Shift (n, p) of the rows' states by temporal drift, 0 for models that are not later."""
-        return self.drift_.shift[self.isolated_[rows].astype(int)] * self.later_[rows, None]
+        return self.drift_.shift[self.lacks_relatives_[rows].astype(int)] * self.later_[rows, None]
 
     def _leave_one_out_priors(self, rows):
         """Leave-one-out priors of training models, priors of other models, Gaussians (n)."""
@@ -531,7 +533,7 @@ class Forecaster(Forecasts, Estimator):
         """A sample of training models with and without evaluated relatives, for cross-fitting."""
         rows = np.arange(len(self.responses_))
         # Up to `most` of either group, fewer if there are many items.
-        groups = [rng.permutation(rows[self.isolated_ == group]) for group in (False, True)]
+        groups = [rng.permutation(rows[self.lacks_relatives_ == group]) for group in (False, True)]
         size = self._config.most_cells // self.responses_.shape[1]
         size = np.clip(size, self._config.min_models, self._config.most)
         return np.sort(np.concatenate([group[:size] for group in groups]))
@@ -585,7 +587,7 @@ class Forecaster(Forecasts, Estimator):
                     self.near_duplicates_.learn(
                         k,
                         self._relatedness_of_block(chosen),
-                        self.isolated_[chosen],
+                        self.lacks_relatives_[chosen],
                         expected,
                         answers,
                     )
@@ -607,7 +609,7 @@ class Forecaster(Forecasts, Estimator):
             deviation,
             self.scores_.actual(given, target),
             self.scores_.n_observed(reveal(given, target)),
-            self.isolated_[rows],
+            self.lacks_relatives_[rows],
         )
 
     def _learn_drift(self, models):
@@ -626,28 +628,28 @@ class Forecaster(Forecasts, Estimator):
         prior = self.prior_.leave_set_out(rows)
         is_trained = np.zeros(self.lineage_.n_models, bool)
         is_trained[: len(late)] = ~late
-        isolated = lacks_evaluated_relatives(self.lineage_, is_trained, rows).astype(int)
+        lacks_relatives = lacks_evaluated_relatives(self.lineage_, is_trained, rows).astype(int)
         # Shift: mean of (posterior mean - prior mean) in either group, shrunk towards 0.
         offsets = (prior * self.model_.evidence(rows)).mean - prior.mean
-        groups = [offsets[isolated == group] for group in (0, 1)]
+        groups = [offsets[lacks_relatives == group] for group in (0, 1)]
         gram, min_models = self.model_.gram, config.min_models
         shift = np.stack([shrunken_mean(part, gram, min_models=min_models) for part in groups])
         # Widening: factor at which calibrated intervals of the shifted forecasts cover the errors.
-        errors = self._errors(prior.shift(shift[isolated]), rows, isolated)
+        errors = self._errors(prior.shift(shift[lacks_relatives]), rows, lacks_relatives)
         widening = np.maximum(coverage_scale(errors), 1.0)
         self.drift_ = TemporalDrift(column, later_than, shift, widening)
         self.later_ = self.drift_.is_later(models)
 
-    def _errors(self, prior, rows, isolated):
+    def _errors(self, prior, rows, lacks_relatives):
         """Standardised errors of zero-shot score forecasts, after calibration, (n, n_benchmarks).
 
         Parameters
         ----------
         prior : Gaussians (n), states of these models
         rows : int (n,)
-        isolated : int (n,), 1 for models without evaluated relatives
+        lacks_relatives : int (n,), 1 for models without evaluated relatives
         """
-        unexplained = self.calibration_.unexplained[0, isolated]
+        unexplained = self.calibration_.unexplained[0, lacks_relatives]
         errors = [
             self.scores_.errors(
                 self.likelihood_, prior[part], self.responses_[rows[part]],
@@ -655,7 +657,7 @@ class Forecaster(Forecasts, Estimator):
             )
             for part in np.array_split(np.arange(rows.size), -(-rows.size // BLOCK))
         ]  # fmt: skip
-        return np.concatenate(errors) / self.calibration_.scale[0, isolated]
+        return np.concatenate(errors) / self.calibration_.scale[0, lacks_relatives]
 
     # The methods that `Forecasts` requires of a subclass.
 
@@ -698,7 +700,7 @@ class Forecaster(Forecasts, Estimator):
         answers = RevealedAnswers(given)
         expected = self._sequential_forecasts(rows, states, answers)
         return self.near_duplicates_.weights(
-            self._relatedness_of_block(rows), self.isolated_[rows], expected, answers
+            self._relatedness_of_block(rows), self.lacks_relatives_[rows], expected, answers
         )
 
     def _relatedness_of_block(self, rows):
@@ -707,6 +709,8 @@ class Forecaster(Forecasts, Estimator):
 
     def _calibrated(self, score, deviation, rows, given, share=1.0):
         """Calibrated standard deviations, those of later models widened."""
-        isolated = self.isolated_[rows]
-        deviation = self.calibration_(score, deviation, observed_counts(given), isolated, share)
+        lacks_relatives = self.lacks_relatives_[rows]
+        deviation = self.calibration_(
+            score, deviation, observed_counts(given), lacks_relatives, share
+        )
         return deviation * np.where(self.later_[rows][:, None], self.drift_.widening, 1.0)

@@ -83,7 +83,7 @@ class NearDuplicates:
     Parameters
     ----------
     answers : uint8 (n_candidates, n_items), 0/1/255, of the candidates
-    mixture_weights : dict of (n_revealed, isolated) to (weights, base weight), optional
+    mixture_weights : dict of (n_revealed, lacks_relatives) to (weights, base weight), optional
         Weights (n_relatedness, n_noise) and the weight of the base forecast.
     """
 
@@ -101,7 +101,7 @@ class NearDuplicates:
         """Number of models that fit into one working array."""
         return max(1, CONFIG.n_cells // (len(NOISE) * len(self.answers)))
 
-    def learn(self, n_revealed, relatedness, isolated, expected, revealed):
+    def learn(self, n_revealed, relatedness, lacks_relatives, expected, revealed):
         """Learn the mixture weights for one number of revealed answers.
 
         Parameters
@@ -109,7 +109,7 @@ class NearDuplicates:
         n_revealed : int
             One of `NearDuplicateConfig.n_revealed`.
         relatedness : function of a slice, int8 (n, n_candidates), as in `Relatedness`
-        isolated : bool (n,), models without evaluated relatives
+        lacks_relatives : bool (n,), models without evaluated relatives
         expected : float32 (n_cells,), forecasts of the answers (`forecast_in_turn`)
         revealed : RevealedAnswers of the models
         """
@@ -123,8 +123,10 @@ class NearDuplicates:
             ]
         )
         for group in (False, True):
-            if (isolated == group).sum() >= CONFIG.min_models:
-                self.mixture_weights[n_revealed, group] = _learn_weights(ratios[isolated == group])
+            if (lacks_relatives == group).sum() >= CONFIG.min_models:
+                self.mixture_weights[n_revealed, group] = _learn_weights(
+                    ratios[lacks_relatives == group]
+                )
 
     def table(self):
         """The mixture weights.
@@ -135,18 +137,25 @@ class NearDuplicates:
             forecast), and the weight of each relatedness, summed over noise levels
         """
         rows = [
-            {"relatives": "no" if isolated else "yes", "answers": n_revealed, "LRMF": base_weight}
+            {
+                "relatives": "no" if lacks_relatives else "yes",
+                "answers": n_revealed,
+                "LRMF": base_weight,
+            }
             | dict(zip(RELATEDNESS, weights.sum(axis=1), strict=True))
-            for (n_revealed, isolated), (weights, base_weight) in self.mixture_weights.items()
+            for (n_revealed, lacks_relatives), (
+                weights,
+                base_weight,
+            ) in self.mixture_weights.items()
         ]
         return pd.DataFrame(rows, columns=["relatives", "answers", "LRMF", *RELATEDNESS])
 
-    def weights(self, relatedness, isolated, expected, revealed):
+    def weights(self, relatedness, lacks_relatives, expected, revealed):
         """Posterior weights of the candidates given the revealed answers.
 
         Parameters
         ----------
-        relatedness, isolated, expected, revealed : as in `learn`, for any number of answers
+        relatedness, lacks_relatives, expected, revealed : as in `learn`, for any number of answers
 
         Returns
         -------
@@ -156,17 +165,17 @@ class NearDuplicates:
         parts = [sparse.csr_array((0, len(self.answers)), dtype=np.float32)]
         for block in revealed.blocks(self.block):
             ratio = self._log_ratios(expected, revealed, block)
-            priors = self._prior_weights(isolated[block], revealed.n_revealed[block])
+            priors = self._prior_weights(lacks_relatives[block], revealed.n_revealed[block])
             parts.append(_posterior_weights(ratio, relatedness(block), *priors))
         return sparse.vstack(parts, format="csr")
 
-    def _prior_weights(self, isolated, n_revealed):
+    def _prior_weights(self, lacks_relatives, n_revealed):
         """Mixture weights (n, relatedness, noise) and base weights (n,) of each model."""
         # Weights learned at the number of revealed answers that is nearest in log(1 + n).
         nearest = np.abs(np.log1p(n_revealed)[:, None] - np.log1p(CONFIG.n_revealed)).argmin(axis=1)
-        weights = np.zeros((len(isolated), len(RELATEDNESS), NOISE.size))
-        base_weight = np.ones(len(isolated))
-        for row, (level, group) in enumerate(zip(nearest, isolated, strict=True)):
+        weights = np.zeros((len(lacks_relatives), len(RELATEDNESS), NOISE.size))
+        base_weight = np.ones(len(lacks_relatives))
+        for row, (level, group) in enumerate(zip(nearest, lacks_relatives, strict=True)):
             if n_revealed[row] == 0:
                 if group:
                     continue  # without answers and relatives there is no evidence for a candidate

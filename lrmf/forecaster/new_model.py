@@ -193,7 +193,7 @@ class NewModel(prediction.NewModel):
         actual = to_arcsine(np.array(list(scores.values())))
         likelihood, weights = fit.likelihood_, fit.scores_.weights[:, columns]
         weights = weights / weights.sum(axis=0)
-        unexplained = fit.calibration_.unexplained[0, fit.isolated_.astype(int)][0, columns]
+        unexplained = fit.calibration_.unexplained[0, fit.lacks_relatives_.astype(int)][0, columns]
         states = prior
         with threads(1):
             for _ in range(_N_LINEARISATIONS):

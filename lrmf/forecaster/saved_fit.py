@@ -102,9 +102,9 @@ def _stages_of(fitted):
     arrays, header = {}, {}
     if fitted.near_duplicates_ is not None:
         header["copies"] = []
-        for (level, isolated), weights in fitted.near_duplicates_.mixture_weights.items():
+        for (level, lacks_relatives), weights in fitted.near_duplicates_.mixture_weights.items():
             arrays[f"copies_{len(header['copies'])}"] = np.append(weights[0].ravel(), weights[1])
-            header["copies"].append([level, isolated, list(weights[0].shape)])
+            header["copies"].append([level, lacks_relatives, list(weights[0].shape)])
     # Interval calibration and temporal drift.
     for name in ("n_revealed", "unexplained", "scale"):
         arrays[f"calibration_{name}"] = getattr(fitted.calibration_, name)
@@ -196,9 +196,9 @@ def _restored(arrays, forecaster_class):
     # Mixture weights of near-duplicates, the base weight last.
     if "copies" in header:
         weights = {}
-        for number, (level, isolated, shape) in enumerate(header["copies"]):
+        for number, (level, lacks_relatives, shape) in enumerate(header["copies"]):
             *mixture, base_weight = arrays[f"copies_{number}"]
-            weights[level, isolated] = np.array(mixture).reshape(shape), base_weight
+            weights[level, lacks_relatives] = np.array(mixture).reshape(shape), base_weight
         fitted.near_duplicates_ = NearDuplicates(arrays["responses"], weights)
     fitted._set_rows(
         arrays["responses"],

@@ -5,7 +5,7 @@ to aggregate statistics of the real leaderboards (`lrmf.simulation.targets` list
 them), and it is deliberately **not** the model that LRMF fits:
 
 - most true parents are unknown, many known ones were never evaluated, some cards skip a generation;
-- changes from parent to child are a scale mixture: near-copies and large jumps;
+- changes from parent to child are a scale mixture: near-copies and large changes;
 - a child also inherits its parents' idiosyncratic right and wrong answers, item by item, and a
   merge takes each of them from one of its parents, which no low-rank matrix of factors expresses;
 - skills differ in how fast they are lost, finetuning shifts some of them, and the link is probit.

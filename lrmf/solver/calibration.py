@@ -17,7 +17,7 @@ class ScoredForecasts(NamedTuple):
         Expected score, its standard deviation, and the actual score, NaN where there is none.
     n_target : (n, n_benchmarks)
         Number of responses in each actual score.
-    isolated : bool (n,)
+    lacks_relatives : bool (n,)
         Models without evaluated relatives.
     """
 
@@ -25,7 +25,7 @@ class ScoredForecasts(NamedTuple):
     deviation: np.ndarray
     actual: np.ndarray
     n_target: np.ndarray
-    isolated: np.ndarray
+    lacks_relatives: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class IntervalCalibration:
         for level, scored in enumerate(forecasts.values()):
             # Models with and without evaluated relatives have errors of different size.
             for group in (False, True):
-                in_group = scored.isolated == group
+                in_group = scored.lacks_relatives == group
                 if not in_group.any():
                     continue
                 score, deviation, actual, n_target = (part[in_group] for part in scored[:4])
@@ -94,20 +94,20 @@ class IntervalCalibration:
                 scale[at] = coverage_scale(errors)
         return cls(np.array(list(forecasts)), unexplained, scale)
 
-    def __call__(self, score, deviation, n_revealed, isolated, share=1.0):
+    def __call__(self, score, deviation, n_revealed, lacks_relatives, share=1.0):
         """Calibrated standard deviations (n, n_benchmarks).
 
         Parameters
         ----------
         score, deviation : (n, n_benchmarks)
         n_revealed : int (n,)
-        isolated : bool (n,), models without evaluated relatives
+        lacks_relatives : bool (n,), models without evaluated relatives
         share : (n, n_benchmarks)
             Share of each score that is forecast rather than observed. The unexplained variance is
             proportional to it, and not to its square, as observed responses of a model have also
             informed its state.
         """
-        group = isolated.astype(int)
+        group = lacks_relatives.astype(int)
         # Linear interpolation between the levels in log(1 + n).
         position = np.interp(
             np.log1p(n_revealed), np.log1p(self.n_revealed), np.arange(len(self.n_revealed))

@@ -486,8 +486,8 @@ class LRMF(Forecasts, Estimator):
 
     def _calibrated(self, score, deviation, rows, given, share=1.0):
         """Standard deviations after calibration (n, n_benchmarks)."""
-        isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
-        return self.calibration_(score, deviation, observed_counts(given), isolated, share)
+        lacks_relatives = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
+        return self.calibration_(score, deviation, observed_counts(given), lacks_relatives, share)
 
     @cached_property
     def evaluated_(self):
@@ -504,8 +504,8 @@ class LRMF(Forecasts, Estimator):
         rows = np.random.default_rng(self.seed).permutation(np.flatnonzero(self.evaluated_))
         # A random sample of training models, with and without evaluated relatives.
         rows = np.sort(rows[: 4 * _N_CALIBRATION])
-        isolated = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
-        groups = [rows[isolated == group][:_N_CALIBRATION] for group in (False, True)]
+        lacks_relatives = lacks_evaluated_relatives(self.lineage_, self.evaluated_, rows)
+        groups = [rows[lacks_relatives == group][:_N_CALIBRATION] for group in (False, True)]
         # Their forecasts without their own responses, in blocks that bound the memory.
         blocks = [part[b : b + BLOCK] for part in groups for b in range(0, part.size, BLOCK)]
         forecasts = [self._leave_one_out_scores(block) for block in blocks]
@@ -561,8 +561,8 @@ class LRMF(Forecasts, Estimator):
                 prior = prior.temper(self.prior_temperature)
             states = self.likelihood_.fold_in(prior, revealed)
         # Calibration differs for models without evaluated relatives.
-        isolated = not np.isin(self.lineage_.families[nodes], self._scored_families).any()
-        return NewModel(_Leaf(self, states, revealed, bool(isolated)))
+        lacks_relatives = not np.isin(self.lineage_.families[nodes], self._scored_families).any()
+        return NewModel(_Leaf(self, states, revealed, bool(lacks_relatives)))
 
     @cached_property
     def _column_of(self):
@@ -578,10 +578,10 @@ class LRMF(Forecasts, Estimator):
 class _Leaf(Forecasts):
     """Forecasts of one folded-in model."""
 
-    def __init__(self, model, states, revealed, isolated):
+    def __init__(self, model, states, revealed, lacks_relatives):
         self.likelihood_, self.scores_ = model.likelihood_, model.scores_
         self.n_threads, self.responses_ = 1, revealed
-        self._posterior, self._isolated = states, np.array([isolated])
+        self._posterior, self._lacks_relatives = states, np.array([lacks_relatives])
         self._calibration = model.calibration_
 
     def _states(self, rows, revealed):
@@ -590,7 +590,9 @@ class _Leaf(Forecasts):
 
     def _calibrated(self, score, deviation, rows, given, share=1.0):
         """Standard deviations after calibration (1, n_benchmarks)."""
-        return self._calibration(score, deviation, observed_counts(given), self._isolated, share)
+        return self._calibration(
+            score, deviation, observed_counts(given), self._lacks_relatives, share
+        )
 
 
 def _plain(number):

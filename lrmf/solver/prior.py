@@ -236,7 +236,7 @@ class LineagePrior:
             from sklearn.exceptions import ConvergenceWarning
 
             warnings.warn(
-                f"beliefs about {np.unique(target[edges]).size} nodes still changed after "
+                f"the marginals of {np.unique(target[edges]).size} nodes still changed after "
                 f"{max_rounds} rounds; their intervals are unreliable: lower lineage_strength",
                 ConvergenceWarning,
                 stacklevel=4,

@@ -527,7 +527,7 @@ class Prior {
   }
 
   /** Precision and information of the state: N(m, v^1/2 S v^1/2) of the outputs, as a state. */
-  belief({ means, variances }) {
+  gaussian({ means, variances }) {
     const { to_states: map, scatter, centre } = this.process;
     const p = centre.length;
     const scale = variances.map(Math.sqrt);

@@ -1,4 +1,4 @@
-// From the belief about a state to benchmark scores with intervals: the equations of
+// From the prior of a state to benchmark scores with intervals: the equations of
 // lrmf/solver/{arcsine,bernoulli,scores,calibration}.py and lrmf/forecaster/near_duplicates.py.
 
 const LEAST_WEIGHT = 1e-3; // of a near-duplicate that counts in the variance of the mean
@@ -72,15 +72,15 @@ class Forecaster {
   }
 
   /** Moments of the state given known scores, a Map of benchmark number to proportion. */
-  conditioned(belief, known, isolated) {
-    let posterior = moments(belief);
+  conditioned(prior, known, lacksRelatives) {
+    let posterior = moments(prior);
     if (!known.size) return posterior;
     const isDirect = this.areResponses(known);
     for (let round = 0; round < (isDirect ? 1 : LINEARISED); round += 1) {
-      const precision = belief.precision.map((row) => Array.from(row));
-      const information = Array.from(belief.information);
+      const precision = prior.precision.map((row) => Array.from(row));
+      const information = Array.from(prior.information);
       for (const [b, share] of known) {
-        const [row, target, noise] = isDirect ? this.response(b, share) : this.linearised(b, share, posterior, isolated);
+        const [row, target, noise] = isDirect ? this.response(b, share) : this.linearised(b, share, posterior, lacksRelatives);
         for (let i = 0; i < row.length; i += 1) {
           information[i] += (row[i] * target) / noise;
           for (let j = 0; j < row.length; j += 1) precision[i][j] += (row[i] * row[j]) / noise;
@@ -97,13 +97,13 @@ class Forecaster {
     return [loadings, (toArcsine(share) - centre) / scale, noise];
   }
 
-  /** A score of many responses on the arcsine scale, where the state is believed to be. */
-  linearised(b, share, posterior, isolated) {
+  /** A score of many responses on the arcsine scale, at the present mean of the state. */
+  linearised(b, share, posterior, lacksRelatives) {
     const found = this.benchmark(b, posterior);
     const score = clip(found.score, 1e-4, 1 - 1e-4);
     const spread = score * (1 - score);
     const row = found.gradient.map((g) => g / Math.sqrt(spread));
-    const unexplained = this.ask_.calibration.unexplained[0][Number(isolated)][b];
+    const unexplained = this.ask_.calibration.unexplained[0][Number(lacksRelatives)][b];
     return [row, toArcsine(share) - toArcsine(score) + dot(row, posterior.state), found.noise / spread + unexplained + 1e-4];
   }
 
@@ -118,22 +118,22 @@ class Forecaster {
     const rows = parents.map((node) => prior.place.get(node)).filter((row) => row !== undefined);
     const described = prior.describe(rows, relation, card);
     const forecast = prior.forecast(described);
-    const kin = this.kin(parents);
-    const isolated = !kin.some((kind) => kind > 0);
-    const state = this.conditioned(prior.belief(forecast), scores, isolated);
+    const related = this.relatedness(parents);
+    const lacksRelatives = !related.some((kind) => kind > 0);
+    const state = this.conditioned(prior.gaussian(forecast), scores, lacksRelatives);
     const isDirect = this.areResponses(scores);
-    const copies = this.copies(kin, isolated);
+    const copies = this.copies(related, lacksRelatives);
     const half = normalQuantile(0.5 + level / 2);
     const found = this.data.benchmarks.map((_, b) => this.benchmark(b, state));
     const result = found.map(({ score: expected, noise, gradient }, b) => {
       if (scores.has(b)) return { score: scores.get(b), lower: scores.get(b), upper: scores.get(b), deviation: 0, known: true };
       const score = copies ? this.blended(copies, b, expected) : expected;
       const variance = noise + quadratic(state.covariance, gradient);
-      const deviation = this.calibrated(b, score, Math.sqrt(Math.max(variance, 0)), isDirect ? scores.size : 0, isolated);
+      const deviation = this.calibrated(b, score, Math.sqrt(Math.max(variance, 0)), isDirect ? scores.size : 0, lacksRelatives);
       return { ...interval(score, deviation, half), score, deviation, known: false };
     });
     const average = this.average(found, result, state.covariance, copies, half);
-    return { rows: result, average, notes: described.notes, isolated, isFar: forecast.isFar, nearest: this.nearest(forecast), filled: forecast.filled };
+    return { rows: result, average, notes: described.notes, lacksRelatives, isFar: forecast.isFar, nearest: this.nearest(forecast), filled: forecast.filled };
   }
 
   /**
@@ -164,7 +164,7 @@ class Forecaster {
   }
 
   /** Deviations widened as errors of training models call for; tables by number of responses. */
-  calibrated(b, score, deviation, nRevealed, isolated) {
+  calibrated(b, score, deviation, nRevealed, lacksRelatives) {
     const { n_revealed: levels, unexplained, scale } = this.ask_.calibration;
     const x = Math.log1p(nRevealed);
     const logs = levels.map(Math.log1p);
@@ -172,12 +172,12 @@ class Forecaster {
     while (below + 1 < logs.length && logs[below + 1] <= x) below += 1;
     const above = Math.min(below + 1, logs.length - 1);
     const share = above > below ? clip((x - logs[below]) / (logs[above] - logs[below]), 0, 1) : 0;
-    const at = (table) => (1 - share) * table[below][Number(isolated)][b] + share * table[above][Number(isolated)][b];
+    const at = (table) => (1 - share) * table[below][Number(lacksRelatives)][b] + share * table[above][Number(lacksRelatives)][b];
     return Math.sqrt(deviation ** 2 + at(unexplained) * unit(score)) * at(scale);
   }
 
   /** How the evaluated models are related to a child of these nodes: 3 parent, 2 two steps, 1 family. */
-  kin(parents) {
+  relatedness(parents) {
     const { models, edges, ask } = this.data;
     const nodes = this.ask_.uses.lineage ? parents : [];
     const families = new Set(nodes.map((node) => models.family[node]));
@@ -192,11 +192,11 @@ class Forecaster {
   }
 
   /** Weights of training models that a related model may be a near-duplicate of: [[row, weight]]. */
-  copies(kin, isolated) {
+  copies(related, lacksRelatives) {
     const { copies } = this.ask_;
-    if (!copies || isolated) return null;
+    if (!copies || lacksRelatives) return null;
     const number = [0, 0, 0, 0];
-    for (const kind of kin) number[kind] += 1;
+    for (const kind of related) number[kind] += 1;
     const sum = (shares) => shares.reduce((total, x) => total + x, 0);
     // Nothing speaks for a stranger: its share goes to the forecast.
     let total = copies.alone + sum(copies.shares[0]);
@@ -206,8 +206,8 @@ class Forecaster {
       total += sum(copies.shares[kind]);
       weight[kind] = dot(copies.shares[kind], copies.noise.map((e) => 1 - e)) / number[kind];
     }
-    let found = kin.map((kind, row) => [row, weight[kind] / total]).filter(([, own]) => own > 0);
-    if (kin.length > copies.n_kept && found.length > copies.n_kept) {
+    let found = related.map((kind, row) => [row, weight[kind] / total]).filter(([, own]) => own > 0);
+    if (related.length > copies.n_kept && found.length > copies.n_kept) {
       // The small ones are dropped, their weight goes to those kept.
       const whole = sum(found.map(([, own]) => own));
       const least = found.map(([, own]) => own).sort((a, b) => b - a)[copies.n_kept - 1];

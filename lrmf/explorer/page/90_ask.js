@@ -107,7 +107,7 @@ class Ask {
     if (answer.isFar) notes.push("Hardly anything like this model has been evaluated; the forecast is a guess with a wide interval.");
     const above = this.aboveAll(answer.rows);
     if (above.length) notes.push(`Above every score that the fit has seen: ${above.join(", ")}.`);
-    if (parents.length && answer.isolated) notes.push("No relative of this model has been evaluated.");
+    if (parents.length && answer.lacksRelatives) notes.push("No relative of this model has been evaluated.");
     if (scores.size && world.data.ask.items.kind === "answers") {
       notes.push("Known scores stand for all their answers; lrmf ask with the single answers knows more.");
     }
