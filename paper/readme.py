@@ -57,52 +57,40 @@ class _Run(Results):
 def findings(root: Path = ROOT) -> str:
     """What the real data say, in sentences that hold whatever the numbers are."""
     v1, v2, mteb = (_Run(root, short) for short in ("v1", "v2", "mteb"))
-    trees = [run.claim(f"Forecaster against {BOOSTING.label}") for run in (v1, v2)]
-    kind = "above factorization with model features"
-    claimed = [run.claim(f"LRMF 7 to 10 points of r {kind}") for run in (v1, v2)]
-    published = [run.claim(f"LRMF 15 to 30 points of r {kind}") for run in (v1, v2)]
+    runs = v1, v2, mteb
+    n_models = [f"{run.value('zero_shot')['n_models']:,}" for run in runs]
     few = [run.claim("90% intervals of Forecaster", "2% of cells") for run in (v1, v2)]
     covered = [row.measured.removeprefix("coverage ") for row in few]
-    n_models = [int(run.value("zero_shot")["n_models"]) for run in (v1, v2)]
+    kind = "LRMF 7 to 10 points of r above factorization with model features"
+    claimed = [run.claim(kind).measured for run in (v1, v2)]
     added = {
         name: listed([_points(run, "ingredients", f"without {part}") for run in (v1, v2)])
         for name, part in {"tree": "lineage", "card": "cards", "name": "names"}.items()
     }
     texts = [
         "**A family tree, a card and a name forecast a model that nobody has evaluated.** For "
-        f"{n_models[0]} held-out models of Open LLM Leaderboard v1 and {n_models[1]} of v2, "
-        f"forecast and actual scores correlate {v1.r()} and {v2.r()}, with mean absolute errors of "
-        f"{v1.mae()} and {v2.mae()} points.",
-        "**At release, later and inside families, less is certain.** From what was available at a "
-        "model's release (no descendant of it and, on v2, nothing that came later), the "
-        f"correlation is {_released(v1)} on v1 and {_released(v2)} on v2; for models of v2 that "
-        f"came later than all the fit has seen, {v2.r('later_models')}, with an error of "
-        f"{v2.mae('later_models')} points. Inside a family, where one picks what to build on, it "
-        f"is {v1.r('within_families', family='mean')} ({_families(v1)} of v1) and "
-        f"{v2.r('within_families', family='mean')} ({_families(v2)} of v2). Models better than all "
-        f"that the fit has seen are missed by {_best(v1)} and {_best(v2)} points.",
-        "**Tree, card and name say much the same.** Beside the other two, the tree is worth "
-        f"{added['tree']} points of r on v1 and v2, the card {added['card']}, the name "
-        f"{added['name']}. The lead over boosted trees that read all three is {trees[0].measured} "
-        f"and {trees[1].measured}. Over a factorization that reads cards, lineage is worth "
-        f"{claimed[0].measured} and {claimed[1].measured} points: the 7 to 10 points first claimed "
-        f"for it are {claimed[0].verdict} on v1 and {claimed[1].verdict} on v2, the 15 to 30 "
-        f"points published are {published[0].verdict} on v1 and {published[1].verdict} on v2.",
-        "**A few dozen answers say as much.** kNN, which reads none of the three, correlates "
-        f"{_curve(v1, (20, 50), 'kNN')} on v1 with 20 and 50 answers of a model known, and "
-        f"{_curve(v2, (4,), 'kNN')} on v2 with four of the six benchmarks; together with the "
-        f"three, {_curve(v1, (20, 50))}, and {_curve(v2, (4,))}. Answers count for more when "
-        f"`lrmf next` chooses them: 20 chosen ones leave an error of {_chosen(v1, 'chosen')} "
-        f"points, 20 random ones {_chosen(v1, 'random')} ({_asked(v1)} models of v1). Where 2% of "
-        f"the cells of all models are known at random, 90% intervals cover {covered[0]} on v1 and "
-        f"{covered[1]} on v2.",
-        "**Text embedding models are another test.** For "
-        f"{int(mteb.value('zero_shot')['n_models'])} held-out models of MTEB the correlation is "
-        f"{mteb.r()}, the error {mteb.mae()} points; the lead over boosted trees is "
-        f"{_judged(mteb, 'zero-shot')}. Where 10% of the cells of all models are known at random, "
-        f"it is {_judged(mteb, '10% of cells')}; the errors are "
-        f"{mteb.mae('random_holdout', density=0.1)} points with {FORECASTER.label} and "
-        f"{mteb.mae('random_holdout', density=0.1, predictor=BOOSTING.label)} with the trees.",
+        f"{listed(n_models)} held-out models of Open LLM Leaderboard v1, v2 and of the text "
+        f"embedding benchmark MTEB, forecast and actual scores correlate "
+        f"{listed([run.r() for run in runs])}; the mean absolute errors are "
+        f"{listed([run.mae() for run in runs])} points. The lead in r over boosted trees that read "
+        f"the same is {listed([_judged(run) for run in runs])}.",
+        "**Less is certain where one decides.** From what was available at a model's release r is "
+        f"{_released(v1)} on v1 and {_released(v2)} on v2; for later models of v2 "
+        f"{v2.r('later_models')}; inside a family, where one picks what to build on, "
+        f"{v1.r('within_families', family='mean')} on v1 ({_families(v1)}) and "
+        f"{v2.r('within_families', family='mean')} on v2 ({_families(v2)}). Models better than all "
+        f"that the fit has seen are missed by {_best(v1)} and {_best(v2)} points, and where 2% of "
+        f"the cells of all models are known at random, 90% intervals cover only {covered[0]} and "
+        f"{covered[1]}.",
+        "**Tree, card and name say much the same, and a few dozen answers as much as all three.** "
+        f"Beside the other two, the tree is worth {added['tree']} points of r on v1 and v2, the "
+        f"card {added['card']}, the name {added['name']}; a factorization that reads cards gains "
+        f"{claimed[0]} and {claimed[1]} points by the tree (claimed were 7 to 10, then 15 to 30). "
+        "kNN, which reads none of them, correlates "
+        f"{_curve(v1, (50,), 'kNN')} on v1 once it knows 50 answers; with all three r is then "
+        f"{_curve(v1, (50,))}. Answers count for more if `lrmf next` chooses them: 20 chosen ones "
+        f"leave an error of {_chosen(v1, 'chosen')} points, 20 random ones "
+        f"{_chosen(v1, 'random')} ({_asked(v1)} models).",
     ]
     wrapped = [
         textwrap.fill(f"{n}. {text}", 100, subsequent_indent="   ", break_on_hyphens=False)
@@ -111,10 +99,10 @@ def findings(root: Path = ROOT) -> str:
     return "\n".join(wrapped)
 
 
-def _judged(run, setting) -> str:
+def _judged(run) -> str:
     """Lead of the Forecaster over boosted trees in points of r, and the verdict."""
-    row = run.claim(f"Forecaster against {BOOSTING.label}", setting)
-    return f"{row.measured} points of r ({row.verdict})"
+    row = run.claim(f"Forecaster against {BOOSTING.label}")
+    return f"{row.measured} points ({row.verdict})"
 
 
 def _chosen(run, how, n=20) -> str:
@@ -134,11 +122,10 @@ def _families(run) -> str:
 
 
 def _released(run) -> str:
-    """Correlation as at release, that of the same models with all relatives, and their number."""
+    """Correlation as at release, and that of the same models with all relatives."""
     now = run.value("as_at_release", known="as at release")
     before = number(run.value("as_at_release", known="all relatives")["value"], 2)
-    r = interval(*now[["value", "lower", "upper"]], 2)
-    return f"{r} ({now['n_models']} models; with all relatives {before})"
+    return f"{interval(*now[['value', 'lower', 'upper']], 2)} (with all relatives {before})"
 
 
 def _points(run, frame, predictor) -> str:

@@ -344,7 +344,7 @@ class TestFoldIn:
         without = fitted.fold_in(card={"model_id": "me/new"})
         # The state's mean is the same; a change from an unknown model only adds to its variance.
         priors = [new.forecasts._prior_of(np.array([0])) for new in (stranger, without)]
-        np.testing.assert_allclose(priors[0].mean, beliefs[1].mean, atol=1e-3)
+        np.testing.assert_allclose(priors[0].mean, priors[1].mean, atol=1e-3)
         np.testing.assert_allclose(stranger.predict_proba(), without.predict_proba(), atol=0.03)
         assert np.abs(known.predict_proba() - without.predict_proba()).max() > 1e-3
         assert any("no/one" in note for note in stranger.forecasts.notes_)
