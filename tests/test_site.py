@@ -102,12 +102,12 @@ def test_figures_of_one_cell_have_a_caption_each(tmp_path):
     for name in ("a", "b"):
         (run / f"{name}.png").write_bytes(base64.b64decode(PIXEL))
     cells = [
-        new_markdown_cell("# Both\n\nWhy.\n\n**First.** One.\n\n**Gone.** None.\n\n**Second.** Two."),
+        new_markdown_cell("# Both\n\nWhy.\n\n**First.** One.\n\n**Gone.** None.\n\n**Second.** 2."),
         new_code_cell('draw(f, name="a")\ndraw(g, name="gone")\ndraw(h, name="b")'),
     ]
     soup = BeautifulSoup(figures.page(run, {"01_a.ipynb": cells}, drawings={"b"}), "html.parser")
     captions = {figure["id"]: figure.figcaption.p.get_text() for figure in soup("figure")}
-    assert captions == {"a": "First. One.", "b": "Second. Two."}
+    assert captions == {"a": "First. One.", "b": "Second. 2."}
     assert [image["src"] for image in soup("img")] == ["a.png", "b.svg"]
     assert [heading.a["href"] for heading in soup("h2")] == ["../../notebooks/01_a.ipynb"]
 
