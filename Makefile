@@ -172,9 +172,8 @@ ifeq ($(has_data),)
 $(executed)/01_crawl.ipynb: FORCE
 else ifneq ($(and $(filter hub snapshot,$(RUN)),$(newer)),)
 $(executed)/01_crawl.ipynb: FORCE
-endif
-ifeq ($(shell test -d figures/$(call quote,$(run)) && echo yes),)
-$(executed)/06_figures.ipynb: FORCE
+else ifeq ($(shell test -d figures/$(call quote,$(run)) && echo yes),)
+$(executed)/01_crawl.ipynb: FORCE
 endif
 
 # A changed SEED or SNAPSHOT makes everything of the run out of date.

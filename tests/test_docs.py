@@ -121,6 +121,19 @@ def test_code_cells_have_up_to_30_lines(path):
     assert {name: n for name, text in code.items() if (n := len(text.splitlines())) > 30} == {}
 
 
+def test_each_figure_is_drawn_once_and_shown_where_it_is_saved():
+    drawn = []
+    for path in sorted((ROOT / "notebooks").glob("0*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            source = "".join(cell["source"])
+            names = re.findall(r'\bname="(\w+)"', source) if "draw(" in source else []
+            images = [o for o in cell.get("outputs", []) if "image/png" in o.get("data", {})]
+            assert len(images) == len(names), (path.name, cell["id"])
+            drawn += names
+    saved = sorted(path.stem for path in (ROOT / "figures" / "simulated").glob("*.png"))
+    assert sorted(drawn) == saved
+
+
 @pytest.mark.parametrize(
     "path", sorted((ROOT / "notebooks").glob("0*.ipynb")), ids=lambda p: p.stem
 )

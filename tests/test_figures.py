@@ -314,7 +314,7 @@ def test_inside_families_draws_the_mean_and_every_family():
 def test_saved_figures_hide_names_and_say_what_they_show(tmp_path, capsys):
     frame = compared(ZERO_SHOT).assign(model_id="org/secret")
     for _ in range(2):
-        plotting.save(
+        plotting.draw(
             figures.zero_shot_comparison, frame, name="zero", label="Toy: 3 models", folder=tmp_path
         )
     assert sorted(path.name for path in tmp_path.iterdir()) == ["zero.csv", "zero.pdf", "zero.png"]
@@ -328,7 +328,7 @@ def test_saved_figures_hide_names_and_say_what_they_show(tmp_path, capsys):
 def test_saving_twice_gives_the_same_bytes(tmp_path):
     frame = curve_at("k", [0, 5], {"Forecaster": [0.5, 0.6], "MF": [0.1, 0.5]}, unit="answers")
     for folder in ("first", "second"):
-        plotting.save(
+        plotting.draw(
             figures.few_shot_curve, frame, name="few", label="Toy", folder=tmp_path / folder
         )
     for suffix in ("csv", "pdf", "png"):
@@ -337,18 +337,15 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
 
 
 def test_what_a_snapshot_lacks_is_skipped_with_one_line(tmp_path, capsys):
-    plotting.show(figures.few_shot_curve, pd.DataFrame(), label="Toy")
-    plotting.save(figures.later_models, pd.DataFrame(), name="later", label="Toy", folder=tmp_path)
-    assert capsys.readouterr().out.splitlines() == [
-        "few_shot_curve: skipped, this snapshot has no such results.",
-        "later: skipped, this snapshot has no such results.",
-    ]
+    plotting.draw(figures.later_models, pd.DataFrame(), name="later", label="Toy", folder=tmp_path)
+    assert capsys.readouterr().out == "later: skipped, this snapshot has no such results.\n"
     assert not plt.get_fignums() and not list(tmp_path.iterdir())
 
 
-def test_figures_carry_the_data_label_and_fit_a_column_or_the_page():
-    figure = plotting._drawn(
-        figures.later_models, [compared(ZERO_SHOT, cutoff="2024")], "Toy: 3 models", {}
-    )
+def test_figures_carry_the_data_label_and_fit_a_column_or_the_page(tmp_path):
+    frame = compared(ZERO_SHOT, cutoff="2024")
+    options = {"name": "later", "label": "Toy: 3 models", "folder": tmp_path}
+    plotting.draw(figures.later_models, frame, **options)
+    figure = plt.gcf()
     assert figure.get_supxlabel() == "Toy: 3 models"
     assert figure.get_figwidth() == pytest.approx(figures.COLUMN)

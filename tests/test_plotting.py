@@ -1,4 +1,4 @@
-"""How figures are shown and saved: files, bytes, what is printed, what real data may hold."""
+"""How figures are drawn: files, bytes, what is printed, what real data may hold."""
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -16,7 +16,8 @@ REAL = "openllm: 3 models, 2 items"
 @pytest.fixture(autouse=True)
 def look():
     with plt.rc_context():
-        style.use_style(screen_dpi=50)
+        style.use_style()
+        plt.rcParams["figure.dpi"] = 50
         yield
     plt.close("all")
 
@@ -34,7 +35,7 @@ def scatter(frame):
 
 
 def test_a_saved_figure_comes_with_its_numbers_and_its_finding(tmp_path, frame, capsys):
-    plotting.save(scatter, frame, name="rise", label=SIMULATED, folder=tmp_path / "new")
+    plotting.draw(scatter, frame, name="rise", label=SIMULATED, folder=tmp_path / "new")
     assert sorted(p.name for p in (tmp_path / "new").iterdir()) == [
         "rise.csv",
         "rise.pdf",
@@ -46,25 +47,24 @@ def test_a_saved_figure_comes_with_its_numbers_and_its_finding(tmp_path, frame, 
 
 def test_scores_of_single_real_models_stay_out_of_the_repository(tmp_path, frame):
     options = {"name": "rise", "folder": tmp_path, "single_models": True}
-    plotting.save(scatter, frame, label=REAL, **options)
+    plotting.draw(scatter, frame, label=REAL, **options)
     assert not (tmp_path / "rise.csv").exists()
-    plotting.save(scatter, frame, label=SIMULATED, **options)
+    plotting.draw(scatter, frame, label=SIMULATED, **options)
     assert (tmp_path / "rise.csv").exists()
 
 
-def test_the_same_figure_has_the_same_bytes(tmp_path, frame):
-    for folder in ("one", "two"):
-        plotting.save(scatter, frame, name="rise", label=SIMULATED, folder=tmp_path / folder)
+def test_the_same_figure_has_the_same_bytes_whatever_the_screen(tmp_path, frame):
+    for folder, dpi in (("one", 60), ("two", 200)):
+        plt.rcParams["figure.dpi"] = dpi
+        plotting.draw(scatter, frame, name="rise", label=SIMULATED, folder=tmp_path / folder)
     for name in ("rise.csv", "rise.pdf", "rise.png"):
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
 def test_an_empty_frame_is_one_line_and_no_file(tmp_path, frame, capsys):
-    plotting.save(scatter, frame[:0], name="rise", label=SIMULATED, folder=tmp_path)
-    plotting.show(scatter, frame[:0], label=SIMULATED)
+    plotting.draw(scatter, frame[:0], name="rise", label=SIMULATED, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
-    what = "skipped, this snapshot has no such results."
-    assert capsys.readouterr().out == f"rise: {what}\nscatter: {what}\n"
+    assert capsys.readouterr().out == "rise: skipped, this snapshot has no such results.\n"
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_an_empty_frame_is_one_line_and_no_file(tmp_path, frame, capsys):
 )
 def test_sample_sizes_are_those_of_the_largest_group(tmp_path, capsys, columns, expected):
     frame = pd.DataFrame(columns).assign(score=0.5)
-    plotting.save(scatter, frame, name="size", label=REAL, folder=tmp_path)
+    plotting.draw(scatter, frame, name="size", label=REAL, folder=tmp_path)
     assert capsys.readouterr().out == f"size: Scores rise.\n{REAL}{expected}.\n"
 
 
@@ -113,4 +113,3 @@ def test_predictors_can_be_told_apart():
     looks = [(entry.color, entry.marker) for entry in PREDICTORS.values()]
     assert len(set(looks)) == len(looks)
     assert style.predictor_style("another one")["color"] == style.GREY
-    assert plt.rcParams["figure.dpi"] == 50

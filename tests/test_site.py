@@ -90,9 +90,9 @@ def test_tables_hold_the_numbers_of_their_files(soups):
     assert all(value in line for row, line in zip(shown, lines, strict=True) for value in row)
 
 
-def test_captions_link_to_the_notebook_that_computes_the_figure(soups):
-    caption = soups["figures/openllm-v2/index.html"].find(id="few_shot").figcaption
-    assert caption.find("a", string="Notebook 05")["href"] == "../../notebooks/05_cold_start.html"
+def test_figures_stand_under_a_link_to_the_notebook_that_draws_them(soups):
+    figure = soups["figures/openllm-v2/index.html"].find(id="few_shot")
+    assert figure.find_previous("h2").a["href"] == "../../notebooks/05_cold_start.html"
 
 
 def test_figures_of_one_cell_have_a_caption_each(tmp_path):
@@ -102,14 +102,14 @@ def test_figures_of_one_cell_have_a_caption_each(tmp_path):
     for name in ("a", "b"):
         (run / f"{name}.png").write_bytes(base64.b64decode(PIXEL))
     cells = [
-        new_markdown_cell("## Both\n\n**First.** One.\n\n**Gone.** None.\n\n**Second.** Two."),
+        new_markdown_cell("# Both\n\nWhy.\n\n**First.** One.\n\n**Gone.** None.\n\n**Second.** 2."),
         new_code_cell('draw(f, name="a")\ndraw(g, name="gone")\ndraw(h, name="b")'),
     ]
-    soup = BeautifulSoup(figures.page(run, cells, drawings={"b"}), "html.parser")
+    soup = BeautifulSoup(figures.page(run, {"01_a.ipynb": cells}, drawings={"b"}), "html.parser")
     captions = {figure["id"]: figure.figcaption.p.get_text() for figure in soup("figure")}
-    assert captions == {"a": "First. One.", "b": "Second. Two."}
+    assert captions == {"a": "First. One.", "b": "Second. 2."}
     assert [image["src"] for image in soup("img")] == ["a.png", "b.svg"]
-    assert len(soup("h2")) == 1
+    assert [heading.a["href"] for heading in soup("h2")] == ["../../notebooks/01_a.ipynb"]
 
 
 def test_relative_links_lead_to_files_and_anchors_of_the_site(site, soups):

@@ -37,7 +37,6 @@ NAVIGATION = {  # by title; what does not exist (the paper, before it is typeset
 }
 COPIED = {".csv", ".pdf", ".png", ".svg"}
 LISTED = {".bib", ".css", ".html", ".ipynb", ".md", ".mplstyle", ".py", ".tex", ".yaml"}
-FIGURES = [PurePosixPath(f"notebooks/{name}.ipynb") for name in ("06_figures", "07_decisions")]
 HOME = PurePosixPath("index.html")
 MARKER = ".nojekyll"  # asks GitHub Pages to serve the files as they are; no other folder has it
 
@@ -128,11 +127,11 @@ class Site:
         return self._linked(source, BeautifulSoup(body, "html.parser"))
 
     def _run(self, source) -> str:
-        there = [path for name in FIGURES if (path := self._root / name).exists()]
-        cells = [cell for path in there for cell in nbformat.read(path, as_version=4).cells]
+        paths = [self._root / name for name in self._notebooks()]
+        notebooks = {path.name: nbformat.read(path, as_version=4).cells for path in paths}
         drawings = figures.drawings(self._root / source)
         self.files |= {f"{source}/{name}.svg": drawing for name, drawing in drawings.items()}
-        return figures.page(self._root / source, cells, drawings=set(drawings))
+        return figures.page(self._root / source, notebooks, drawings=set(drawings))
 
     def _folder(self, source) -> str:
         rows = []

@@ -1,4 +1,4 @@
-"""The page of a run: figures and tables in the order and with the captions of notebooks 06, 07."""
+"""The page of a run: its figures and tables in the order and with the captions of the notebooks."""
 
 import re
 import shutil
@@ -6,7 +6,6 @@ import subprocess
 
 from . import render
 
-_FILES = {"figures": "{}.png", "tables": "tables/{}.csv"}
 LARGEST = 300_000  # bytes of an SVG; a figure of thousands of dots stays a PNG
 DOTS_PER_PIXEL = 2.31  # of the PNGs, at 300 dpi; text of 8 pt is then read at 10.8 pt
 
@@ -27,69 +26,55 @@ def drawings(folder) -> dict[str, bytes]:
     return {name: drawing for name, drawing in made.items() if 0 < len(drawing) <= LARGEST}
 
 
-def page(folder, cells, *, drawings=frozenset()) -> str:
-    """HTML of `figures/<run>`, with the captions that stand above the figures in these cells.
+def page(folder, notebooks, *, drawings=frozenset()) -> str:
+    """HTML of `figures/<run>`: figures and tables under the notebook that makes them.
 
     Parameters
     ----------
     folder : path of the run's figures
-    cells : list of notebook cells
+    notebooks : dict, names of notebooks and their cells
     drawings : set of str, names of the figures that are shown as SVG
     """
     parts = [f"<h1>{folder.name}</h1>", render.markdown(_introduction(folder))]
-    for kind, text, names in _sections(folder, cells):
-        if kind == "heading":
-            parts.append(render.markdown(text))
-        elif kind == "figures":
-            kinds = [(name, "svg" if name in drawings else "png") for name in names]
-            parts += [_figure(folder, name, text, kind) for name, kind in kinds]
-        else:
-            parts += [render.markdown(text), *(_table(folder, name) for name in names)]
+    for name, cells in notebooks.items():
+        if shown := list(_shown(folder, cells, drawings)):
+            title = cells[0].source.partition("\n")[0].lstrip("# ")
+            parts += [render.markdown(f"## [{title}](../../notebooks/{name})"), *shown]
     return "\n".join(parts)
 
 
 def _introduction(folder) -> str:
     note = (folder / "tables" / "numbers.tex").read_text(encoding="utf-8").splitlines()[0]
     label = note.rpartition("ipynb. ")[2]
-    return (
-        f"**{label}** All figures and tables were written by "
-        "notebooks [06](../../notebooks/06_figures.ipynb) and "
-        "[07](../../notebooks/07_decisions.ipynb); "
-        "[where the data come from](../../data/README.md)."
-    )
+    return f"**{label}** [Where the data come from](../../data/README.md)."
 
 
-def _sections(folder, cells):
-    """Yield (kind, Markdown, names of files): headings, captioned figures and tables."""
-    headings, text = [], ""
+def _shown(folder, cells, drawings):
+    """Figures and tables of the cells that draw or write them, and what the text above says.
+
+    A figure's caption is one paragraph: of a cell that draws several, the last paragraphs above.
+    """
+    text = ""
     for cell in cells:
         if cell.cell_type == "markdown":
-            headings += re.findall(r"^##+ .*$", cell.source, flags=re.MULTILINE)
             text = re.sub(r"^#+ .*$", "", cell.source, flags=re.MULTILINE).strip()
-            continue
-        kind, names = _files(cell.source)
-        captions = re.split(r"\n\s*\n(?=\*\*)", text)
-        if kind == "tables" or len(captions) != len(names):  # one text for all of them
-            captions, names = [text], [names]
-        else:
-            names = [[name] for name in names]
-        for caption, group in zip(captions, names, strict=True):
-            if group := [name for name in group if (folder / _FILES[kind].format(name)).exists()]:
-                yield from (("heading", heading, []) for heading in headings)
-                yield kind, _relinked(caption, folder.parents[1] / "notebooks"), group
-                headings = []
-
-
-def _files(code) -> tuple[str, list[str]]:
-    """Names of the figures that a cell draws, or else of the tables that it may write."""
-    if drawn := re.findall(r'\bname="(\w+)"', code):
-        return "figures", drawn
-    written = re.findall(r'"(\w+)"', code) if "write(" in code else []
-    return "tables", list(dict.fromkeys(written))
+            text = _relinked(text, folder.parents[1] / "notebooks")
+        elif "draw(" in cell.source:
+            names = re.findall(r'\bname="(\w+)"', cell.source)
+            captions = re.split(r"\n\s*\n", text)[-len(names) :]
+            for name, caption in zip(names, captions, strict=True):
+                if (folder / f"{name}.png").exists():
+                    yield _figure(folder, name, caption, "svg" if name in drawings else "png")
+        elif "write(" in cell.source:
+            names = dict.fromkeys(re.findall(r'"(\w+)"', cell.source))
+            if names := [name for name in names if (folder / f"tables/{name}.csv").exists()]:
+                yield render.markdown(text)
+                yield from (_table(folder, name) for name in names)
+                text = ""
 
 
 def _relinked(text, notebooks) -> str:
-    """A caption on the page of a run: its links start elsewhere, and notebooks are linked."""
+    """A text on the page of a run: its links start elsewhere, and notebooks are linked."""
     for path in sorted(notebooks.glob("0*.ipynb")):
         mention = rf"(?<!\[)\b([Nn]otebook {path.name[:2]})\b"
         text = re.sub(mention, rf"[\1]({path.name})", text)

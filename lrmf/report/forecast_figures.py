@@ -1,21 +1,22 @@
 """Figures about forecasts: how predictors compare, what lineage is worth, how far to trust it.
 
-================================  ======================================================
-``build/<run>/``                  figure
-================================  ======================================================
-04 ``zero_shot``                  `zero_shot_comparison`
-04 ``zero_shot_forecasts``        `predicted_against_actual`
-04 ``random_holdout``             `random_holdout_curve`
-05 ``few_shot``                   `few_shot_curve`
-05 ``strength``, ``variants``     `lineage_ablation`
-05 ``strata``                     `error_by_relatives`
-05 ``lineage_gain``               `lineage_gain`
-05 ``bins``, ``intervals``        `calibration`
-05 ``training``                   `one_family_or_all`
-05 ``release``                    `as_at_release`
-05 ``within_families``            `inside_families`
-05 ``dates``                      `later_models`
-================================  ======================================================
+============================================  ==========================
+notebook, ``figures/<run>/``                  function
+============================================  ==========================
+04 ``zero_shot``                              `zero_shot_comparison`
+04 ``zero_shot_forecasts``                    `predicted_against_actual`
+04 ``random_holdout``                         `random_holdout_curve`
+05 ``few_shot``                               `few_shot_curve`
+05 ``calibration``                            `calibration`
+05 ``ablation``                               `lineage_ablation`
+05 ``ingredients``, ``ingredients_few_shot``  `ingredient_ablation`
+05 ``lineage_gain``                           `lineage_gain`
+05 ``relatives``                              `error_by_relatives`
+05 ``within_families``                        `inside_families`
+05 ``one_family``                             `one_family_or_all`
+05 ``as_at_release``                          `as_at_release`
+05 ``later_models``                           `later_models`
+============================================  ==========================
 
 Every function takes tidy frames (of `lrmf.evaluation.bootstrap`, but for the forecasts) and returns
 a Figure at its final size. Titles say what the frame shows, so they hold for any data.

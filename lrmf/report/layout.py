@@ -1,4 +1,4 @@
-"""What the figures share: titles, dots with intervals, labelled lines, showing and saving."""
+"""What the figures share: titles, dots with intervals, labelled lines, drawing and saving."""
 
 from functools import lru_cache
 
@@ -12,29 +12,36 @@ from .style import GREY, SIMULATED, note_data, predictor_style, save_figure
 from .tables import order_predictors
 
 NAMES = ["model_id", "child"]
+LAYOUT_DPI = 90  # at which text is measured
 
 
-def show(draw, *frames, label, **options):
-    """Draw a figure in a notebook, with its data label; one printed line if a frame is empty."""
-    _drawn(draw, frames, label, options)
+def draw(plot, *frames, name, label, folder, data=None, single_models=False, **options):
+    """Draw a figure, save it with the numbers behind it, and print its finding, n and data.
 
-
-def save(draw, *frames, name, label, folder, data=None, single_models=False, **options):
-    """Draw a figure and save it with the numbers behind it; print its finding, n and data.
-
-    Names of models that the figure does not show are left out of the CSV. A frame with scores of
-    single models is saved for simulated data only: it would repeat part of a real snapshot.
+    A notebook shows it, too. If a frame is empty, one printed line says so. Names of models that
+    the figure does not show are left out of the CSV. A frame with scores of single models is saved
+    for simulated data only: it would repeat part of a real snapshot.
 
     Parameters
     ----------
+    plot : callable
+        Makes the figure from the frames and the other options.
+    name : str
+        Of the files.
+    label : str
+        Which data the figure shows.
+    folder : path
     data : DataFrame, optional
         What goes into the CSV; the first frame by default.
     single_models : bool
         Whether that holds scores of single models.
     """
-    figure = _drawn(draw, frames, label, options, name=name)
-    if figure is None:
+    if any(frame.empty for frame in frames):
+        print(f"{name}: skipped, this snapshot has no such results.")
         return
+    figure = plot(*frames, **options)
+    note_data(figure, label)
+    _lay_out(figure)
     frame = frames[0] if data is None else data
     numbers = frame.drop(columns=NAMES, errors="ignore")
     if single_models and not label.startswith(SIMULATED):
@@ -44,16 +51,14 @@ def save(draw, *frames, name, label, folder, data=None, single_models=False, **o
     print(f"{name}: {finding}.\n{label}{_sample_size(frame)}.")
 
 
-def _drawn(draw, frames, label, options, name=None):
-    if any(frame.empty for frame in frames):
-        print(f"{name or draw.__name__}: skipped, this snapshot has no such results.")
-        return None
-    figure = draw(*frames, **options)
-    note_data(figure, label)
+def _lay_out(figure):
+    """Place everything once for PDF, PNG and screen, whatever the resolution of the screen."""
     if engine := figure.get_layout_engine():
+        screen_dpi = figure.get_dpi()
+        figure.set_dpi(LAYOUT_DPI)
         engine.execute(figure)
-        figure.set_layout_engine("none")  # once for PDF, PNG and screen
-    return figure
+        figure.set_layout_engine("none")
+        figure.set_dpi(screen_dpi)
 
 
 def _sample_size(frame) -> str:

@@ -1,24 +1,24 @@
-"""Figures about the data, the lineage and one fit; each is drawn from the CSVs of one notebook.
+"""Figures about the data, the lineage and one fit, and the notebook that draws each.
 
-====================================  ======================================================
-``build/<run>/``                      figure
-====================================  ======================================================
-01 ``scores.csv``                     `score_distributions`
-01 ``evaluation_patterns.csv``        `missing_blocks`
-01 ``sizes.csv``                      `size_against_score`
-02 ``lineage_counts.csv``             `lineage_structure`
-02 ``family_nodes``, ``family_edges`` `family_picture`
-02 ``parent_child_pairs.csv``         `parent_child_scatter`
-02 ``parent_child.csv``               `parent_child_correlation`
-02 ``spectrum.csv``                   `spectral_energy`
-03 ``convergence.csv``                `convergence` (answers only)
-03 ``factors.csv``                    `factors_by_family`
-03 ``factor_distances.csv``           `factor_distances`
-03 ``example_forecast.csv``           `example_forecast`
-====================================  ======================================================
+==================================  ===========================
+notebook, ``figures/<run>/``        function
+==================================  ===========================
+01 ``scores``                       `score_distributions`
+01 ``missing_blocks``               `missing_blocks`
+01 ``size``                         `size_against_score`
+02 ``lineage_structure``            `lineage_structure`
+02 ``family``                       `family_picture`
+02 ``parent_child``                 `parent_child_correlation`
+02 ``parent_child_pairs``           `parent_child_scatter`
+02 ``spectrum``                     `spectral_energy`
+03 ``convergence`` (answers only)   `convergence`
+03 ``factors``                      `factors_by_family`
+03 ``factor_distances``             `factor_distances`
+03 ``example_forecast``             `example_forecast`
+==================================  ===========================
 
-Every function returns a Figure at its final size; `lrmf.report.style.note_data` adds which data it
-shows.
+Every function returns a Figure at its final size; `lrmf.report.layout.draw` adds which data it
+shows, and saves it.
 """
 
 import re

@@ -30,11 +30,9 @@ BENCHMARKS = {
 }  # fmt: skip
 
 
-def use_style(*, screen_dpi=None):
-    """Apply `lrmf.mplstyle` to all figures that follow; notebooks can show them smaller."""
+def use_style():
+    """Apply `lrmf.mplstyle` to all figures that follow."""
     plt.style.use(Path(__file__).with_name("lrmf.mplstyle"))
-    if screen_dpi is not None:
-        plt.rcParams["figure.dpi"] = screen_dpi
 
 
 def predictor_style(name):
