@@ -22,7 +22,8 @@ Variables of make reproduce and make publish:
       full          the same data, every predictor tuned, every fold and control: 45 minutes
       smoke         the same in seconds, on a small simulated Hub
       hub           the snapshot that make crawl collected
-      snapshot      any snapshot: RUN=snapshot SNAPSHOT=dir; figures go to figures/<name of dir>
+      snapshot      any snapshot: RUN=snapshot SNAPSHOT=dir; figures go to figures/NAME of dir,
+                    parameters come from params/NAME.yaml if there is one
   SEED=1            another seed than the one in params/$$(RUN).yaml
   DASK=tcp://...    run the folds on the Dask cluster of this scheduler
 Variables of every target:
@@ -147,6 +148,8 @@ endif
 endif
 
 executed := build/$(slug)/notebooks
+# A snapshot may have parameters of its own, named like its folder.
+parameters := $(firstword $(wildcard params/$(slug).yaml) params/$(RUN).yaml)
 variables := build/$(slug)/variables
 values := seed=$(SEED) snapshot=$(data)
 
@@ -160,10 +163,10 @@ $(executed)/05_cold_start.ipynb: $(executed)/04_baselines.ipynb
 $(executed)/06_figures.ipynb: $(executed)/05_cold_start.ipynb
 $(executed)/07_decisions.ipynb: $(executed)/06_figures.ipynb
 
-$(NOTEBOOKS:%=$(executed)/%.ipynb): $(executed)/%.ipynb: notebooks/%.ipynb params/$(RUN).yaml \
+$(NOTEBOOKS:%=$(executed)/%.ipynb): $(executed)/%.ipynb: notebooks/%.ipynb $(parameters) \
     $(variables) $(wildcard lrmf/*.py lrmf/*/*.py lrmf/*/*.mplstyle notebooks/*.py) | $(installed)
 	@printf '%s (%s)\n' $* $(call quote,$(run))
-	@$(python) notebooks/run.py $< $@ --params params/$(RUN).yaml $(override_run) \
+	@$(python) notebooks/run.py $< $@ --params $(parameters) $(override_run) \
 	    $(if $(SEED),-p seed $(call quote,$(SEED)))
 
 # A snapshot that was not simulated may have been made anew.
@@ -228,8 +231,8 @@ $(NOTEBOOKS:%=compare-%): compare-%: $(installed)
 	$(python) -m pytest --quiet -p no:cacheprovider --nbval --nbval-current-env notebooks/$*.ipynb
 
 test-all: test
-	$(python) -m pytest --quiet -n 2 -m slow
 	LRMF_EXAMPLES=100 $(python) -m pytest --quiet -p no:nbval tests/test_lineage.py
+	$(python) -m pytest --quiet -n 2 -m slow
 
 coverage: $(installed)
 	@mkdir -p build

@@ -155,6 +155,16 @@ ODD_NAMES = ["My Papers", "it's", "run[1]", "a&b", "100%", "$HOME", "a$$b", "#1"
 ODD_NAMES += ["$(shell touch pwned)", '"quoted"', "back\\slash", "a,b(c", "`date`", "star*?", "a;b"]
 
 
+def test_a_snapshot_may_have_parameters_of_its_own(checkout):
+    for name in ("mine", "other"):
+        (checkout / "somewhere" / name).mkdir(parents=True)
+        (checkout / "somewhere" / name / "snapshot.json").touch()
+    (checkout / "params" / "mine.yaml").write_text("common: {seed: 1}\n")
+    for name, parameters in (("mine", "mine"), ("other", "snapshot")):
+        done = make(checkout, "-n", "reproduce", "RUN=snapshot", f"SNAPSHOT=somewhere/{name}")
+        assert f"--params params/{parameters}.yaml" in done.stdout
+
+
 @pytest.mark.parametrize("odd", ODD_NAMES)
 def test_checkouts_and_snapshots_may_have_any_name(tmp_path, odd):
     checkout = write_checkout(tmp_path / odd / "clone")
