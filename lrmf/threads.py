@@ -67,7 +67,11 @@ def in_threads(work, parts):
     -------
     list
     """
-    if len(parts) == 1:
-        return [work(parts[0])]
-    with ThreadPoolExecutor(numba.get_num_threads()) as pool:
+    if len(parts) < 2:
+        return [work(part) for part in parts]
+    # Threads do not inherit the number of threads of kernels.
+    n_threads = numba.get_num_threads()
+    with ThreadPoolExecutor(
+        n_threads, initializer=lambda: numba.set_num_threads(n_threads)
+    ) as pool:
         return list(pool.map(work, parts))

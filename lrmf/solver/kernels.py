@@ -18,6 +18,7 @@ from ..threads import njit
 MISSING = 255
 TILE_ROWS = 128
 TILE_COLUMNS = 256
+TILE_CANDIDATES = 1024  # of near-duplicates, whose sums stay in cache
 _FACTORS_PER_LOG = 64  # sigmoid(|s|) >= 1/2: a product of 64 stays far above the float32 minimum
 _GATHER = 256  # answers of a sparse row that are processed at once
 _PADDING = 16  # rows whose distance is a power of two would compete for the same cache lines
@@ -320,13 +321,20 @@ def weigh_answers(pointers, columns, if_right, if_wrong, answers, total):
     """
     for i in prange(total.shape[0]):
         total[i] = 0
-        for k in range(pointers[i], pointers[i + 1]):
-            row = answers[columns[k]]
-            for e in range(if_right.shape[1]):
-                right, wrong, sums = if_right[k, e], if_wrong[k, e], total[i, e]
+        # The sums of a tile of candidates stay in the cache over all items.
+        is_right = np.empty(TILE_CANDIDATES, np.float32)
+        is_wrong = np.empty(TILE_CANDIDATES, np.float32)
+        for tile in range(-(-answers.shape[1] // TILE_CANDIDATES)):
+            left, right = _span(tile, TILE_CANDIDATES, answers.shape[1])
+            for k in range(pointers[i], pointers[i + 1]):
+                row = answers[columns[k], left:right]
                 for v in range(row.shape[0]):
-                    sums[v] += right * np.float32(row[v] == 1)
-                    sums[v] += wrong * np.float32(row[v] == 0)
+                    is_right[v] = np.float32(row[v] == 1)
+                    is_wrong[v] = np.float32(row[v] == 0)
+                for e in range(if_right.shape[1]):
+                    sums = total[i, e, left:right]
+                    for v in range(row.shape[0]):
+                        sums[v] += if_right[k, e] * is_right[v] + if_wrong[k, e] * is_wrong[v]
 
 
 @njit(parallel=True, **_options)

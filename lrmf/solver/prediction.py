@@ -11,7 +11,7 @@ import pandas as pd
 from ..data.response_kinds import kind_of
 from ..data.schema import RELATIONS
 from ..estimator import check_is_fitted
-from ..threads import threads
+from ..threads import in_threads, threads
 from .scores import interval
 from .validation import check_cells, check_rows
 
@@ -201,15 +201,20 @@ class Forecast:
     def _scores(self, out=None):
         """The frame of `scores`; `out` takes the expected responses."""
         fit, names = self.fit, self.fit.scores_.names
-        parts = [np.empty((4, 0, len(names)))]
-        # Blocks of models bound the memory.
+
+        def score(part):
+            """Score, lower, upper and number observed of a block, (4, n_rows, n_benchmarks)."""
+            block, revealed = part
+            target = None if self.target is None else self.target[block]
+            expected, scores = fit._score(self.rows[block], revealed, target, self.level)
+            if out is not None:
+                out[block] = expected
+            return scores
+
+        # Blocks of models bound the memory. The first one fills the caches of the fit.
         with threads(fit.n_threads):
-            for block, revealed in fit._blocks(self.rows, self.revealed):
-                target = None if self.target is None else self.target[block]
-                expected, part = fit._score(self.rows[block], revealed, target, self.level)
-                parts.append(part)
-                if out is not None:
-                    out[block] = expected
+            first, *rest = [*fit._blocks(self.rows, self.revealed)] or [(slice(0), self.revealed)]
+            parts = [score(first), *in_threads(score, rest)]
         # One row for each model and benchmark.
         score, lower, upper, n_observed = np.concatenate(parts, axis=1)
         frame = {"row": np.repeat(self.rows, len(names)), "benchmark": names * self.rows.size}
