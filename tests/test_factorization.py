@@ -232,6 +232,8 @@ class TestForecasts:
         assert np.array_equal(forecast.items, fitted.predict_proba(rows, revealed=revealed))
         alone = fitted.predict(rows, revealed=revealed, target=target).scores
         pd.testing.assert_frame_equal(forecast.scores, alone)
+        short = fitted.predict_scores(rows, revealed=revealed, target=target)
+        pd.testing.assert_frame_equal(forecast.scores, short)
 
     def test_own_answers_count(self, problem):
         """A scored model's forecast is closer to its answers than the forecast without them."""

@@ -80,6 +80,10 @@ class Forecasts:
             raise ValueError(f"level must be between 0 and 1, got {level!r}")
         return Forecast(self, rows, revealed, target, level)
 
+    def predict_scores(self, rows=None, **options):
+        """The scores of `predict` with these options, without the forecast around them."""
+        return self.predict(rows, **options).scores
+
     def _score(self, rows, revealed, target, level):
         """Expected responses; score, lower, upper and number observed (4, n_rows, n_benchmarks)."""
         # The forecast uses the training responses of each model, or only the revealed ones.
@@ -253,6 +257,10 @@ class NewModel:
         DataFrame : benchmark, score, lower, upper, n_observed
         """
         return self.forecasts.predict(level=level).scores.drop(columns="row")
+
+    def predict_scores(self, *, level=0.9):
+        """The same as `scores`, by the name that fitted models have for it."""
+        return self.scores(level=level)
 
 
 def read_parents(parents):
