@@ -1,5 +1,7 @@
 """Figures of forecasts: the numbers drawn, their labels and titles, never pixels."""
 
+import re
+
 import matplotlib
 import matplotlib.pyplot as plt
 import numpy as np
@@ -83,7 +85,7 @@ def test_zero_shot_comparison_draws_r_and_the_lead_by_falling_r():
 def test_title_does_not_flatter_the_forecaster():
     values = {"Forecaster": (0.6, 0.5, 0.7), "NCF": (0.65, 0.6, 0.7)}
     title = figures.zero_shot_comparison(compared(values)).get_suptitle()
-    assert title == "NCF ranks held-out models best (r = 0.65); Forecaster reaches 0.60"
+    assert re.search(r"NCF.* 0\.65.*Forecaster.* 0\.60", title)
     close = {"Forecaster": (0.66, 0.5, 0.7), "NCF": (0.65, 0.5, 0.7)}
     assert "not surely ahead of NCF" in figures.zero_shot_comparison(compared(close)).get_suptitle()
 
@@ -126,12 +128,10 @@ def test_few_shot_curve_draws_and_names_every_predictor():
     assert set(texts_of(left)) == {"Forecaster", "kNN", "MF", "multi-hop average"}
     assert 0.65 in [line.get_ydata()[0] for line in left.lines]
     assert [label.get_text() for label in left.get_xticklabels()] == ["0", "1", "10"]
-    assert figure.get_suptitle() == (
-        "Forecaster knows r = 0.70 before any answer; kNN, without lineage, needs 10 answers"
-    )
+    assert re.search(r"correlate 0\.70.*kNN.* 10 answers", figure.get_suptitle())
     weaker = frame[frame["predictor"] != "kNN"]
     title = figures.few_shot_curve(weaker).get_suptitle()
-    assert "nothing without lineage gets there with 10 answers" in title
+    assert "kNN" not in title and "10 answers" in title
 
 
 def test_curves_show_one_predictor_of_a_kind_and_whom_the_title_names():

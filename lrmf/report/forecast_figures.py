@@ -48,7 +48,7 @@ STRATUM_TITLES = {
     "relation": "closest relation",
     "relatives": "relatives within 2 hops",
 }
-RELEASE_LABEL = "all relatives known (filled: as at release)"
+RELEASE_LABEL = "all relatives known"
 LEVEL_NAMES = {
     "parent": "parent of", "sibling": "sibling of", "distant": "more distant",
     "finetune": "finetuned from", "merge": "merged from", "adapter": "adapter of",
@@ -158,11 +158,11 @@ def few_shot_curve(comparison):
     for axes in panels:
         ticks_at(axes, comparison["k"], scale="symlog")
         axes.set(xlabel=f"{unit} revealed", xlim=(-0.1, 1.12 * comparison["k"].max()))
-    start = f"Forecaster knows r = {number(r[FORECASTER.label].iloc[0], 2)} before any answer"
+    start = f"Before any answer, forecasts correlate {number(r[FORECASTER.label].iloc[0], 2)}"
     if rival is None:
-        end = f"nothing without lineage gets there with {r.index.max():g} {unit}"
+        end = f"no predictor without lineage does so with {r.index.max():g} {unit}"
     else:
-        end = f"{rival}, without lineage, needs {enough:g} {unit}"
+        end = f"{rival}, without lineage, needs {enough:g} {unit} for that"
     return headline(figure, f"{start}; {end}")
 
 
@@ -339,7 +339,7 @@ def as_at_release(release):
     figure, axes = plt.subplots(figsize=(COLUMN, 1.15 + 0.22 * len(now)))
     axes.plot(before["value"], range(len(now)), "o", mfc="none", color=GREY, label=RELEASE_LABEL)
     _dots(axes, now, "predictor")
-    figure.legend(loc="outside lower left")
+    axes.set_xlabel(f"{axes.get_xlabel()} (hollow: {RELEASE_LABEL})")
     r = now.set_index("predictor")["value"]
     return headline(
         figure,
@@ -456,7 +456,7 @@ def _best_title(frame) -> str:
     best, own = frame["value"].idxmax(), FORECASTER.label
     r = {name: number(frame.loc[name, "value"], 2) for name in frame.index}
     if best != own:
-        return f"{best} ranks held-out models best (r = {r[best]}); {own} reaches {r[own]}"
+        return f"Held-out models are ranked best by {best} (r = {r[best]}); {own} reaches {r[own]}"
     rivals = frame["value"][baselines_among(frame.index)]
     if rivals.empty:
         return f"{own} ranks held-out models with r = {r[own]}"
