@@ -336,10 +336,10 @@ def as_at_release(release):
     frame = rows_of(release, metric="pearson")
     now = rows_of(frame, known="as at release").sort_values("value", kind="stable")
     before = rows_of(frame, known="all relatives").set_index("predictor").loc[now["predictor"]]
-    figure, axes = plt.subplots(figsize=(COLUMN, 1.15 + 0.22 * len(now)))
+    figure, axes = plt.subplots(figsize=(COLUMN, 1.3 + 0.22 * len(now)))
     axes.plot(before["value"], range(len(now)), "o", mfc="none", color=GREY, label=RELEASE_LABEL)
     _dots(axes, now, "predictor")
-    axes.set_xlabel(f"{axes.get_xlabel()} (hollow: {RELEASE_LABEL})")
+    axes.set_xlabel(f"{axes.get_xlabel()}\nhollow: {RELEASE_LABEL}")
     r = now.set_index("predictor")["value"]
     return headline(
         figure,
