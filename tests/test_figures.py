@@ -141,12 +141,12 @@ def test_curves_show_one_predictor_of_a_kind_and_whom_the_title_names():
     assert set(texts_of(figure.axes[0])) == {"Forecaster", "2PL"}
 
 
-@pytest.mark.parametrize("rival", sorted(set(WITHOUT_LINEAGE) - set(DRAWN)))
-def test_curves_differ_in_hue_and_in_dashes(rival):
+@pytest.mark.parametrize("baseline", sorted(set(WITHOUT_LINEAGE) - set(DRAWN)))
+def test_curves_differ_in_hue_and_in_dashes(baseline):
     looks = [predictor_style(name) for name in DRAWN]
     for part in ("color", "marker", "linestyle"):
         assert len({look[part] for look in looks}) == len(looks)
-    assert predictor_style(rival)["color"] not in {look["color"] for look in looks}
+    assert predictor_style(baseline)["color"] not in {look["color"] for look in looks}
 
 
 def test_names_at_line_ends_do_not_overlap():

@@ -236,8 +236,8 @@ def test_a_planner_that_knows_the_outcome_is_better_in_everything():
     quality = plan_quality(perfect()).set_index(["planner", "metric"])
     own = quality.loc["Forecaster", "value"]
     assert own["tau"] == 1 and own["regret"] == pytest.approx(0) and own["brier"] == 0
-    rivals = quality[quality.index.get_level_values("planner") != "Forecaster"]
-    assert (rivals["verdict"] == "better").all()
+    baselines = quality[quality.index.get_level_values("planner") != "Forecaster"]
+    assert (baselines["verdict"] == "better").all()
 
 
 def test_a_planner_is_not_told_apart_from_itself():

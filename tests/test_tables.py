@@ -77,11 +77,11 @@ def test_a_bound_below_zero_keeps_its_sign():
     assert tables.interval(0.0, -1e-9, -0.0, 2) == "0.00 [0.00, 0.00]"  # rounding errors
 
 
-def test_claim_table_names_method_and_rival():
+def test_claim_table_names_method_and_baseline():
     frame = compared({"Forecaster": (0.7, 0.6, 0.8), "MF": (0.5, 0.4, 0.6)})
     claim = judge_leads(frame).assign(setting="zero-shot", reference="LRMF")
     table = tables.claim_table(claim)
-    assert list(table.columns) == ["method", "rival", "lead", "verdict"]
+    assert list(table.columns) == ["method", "baseline", "lead", "verdict"]
     assert table.loc["zero-shot"].tolist()[:2] == ["LRMF", "MF"]
 
 

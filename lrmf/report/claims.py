@@ -146,12 +146,14 @@ def _leads_of_lrmf(leads) -> Iterator[tuple]:
 
 def _comparisons(settings) -> Iterator[tuple]:
     """The Forecaster against LRMF, boosted trees, averages, and whichever baseline is best."""
-    for rival in (LRMF.label, BOOSTING.label, MULTI_HOP.label, PARENTS):
+    for baseline in (LRMF.label, BOOSTING.label, MULTI_HOP.label, PARENTS):
         for setting, rows in settings.items():
-            found = next((name for name in _called(rival) if name in rows.index), None)
+            found = next((name for name in _called(baseline) if name in rows.index), None)
             if found and rows.loc[found, "value"]:
-                name = found if found != rival else ""
-                yield _compared(f"Forecaster against {rival}", setting, rows.loc[found], name=name)
+                name = found if found != baseline else ""
+                yield _compared(
+                    f"Forecaster against {baseline}", setting, rows.loc[found], name=name
+                )
     for setting, rows in settings.items():
         direct = rows.loc[rows.index.isin([ONE_HOP.label, ONE_HOP_RAW.label])]
         if len(direct):
@@ -164,9 +166,9 @@ def _comparisons(settings) -> Iterator[tuple]:
             yield _compared("Forecaster against the best baseline", setting, best, name=best.name)
 
 
-def _called(rival) -> list[str]:
-    """Names of a rival: some protocols have LRMF with fixed settings only."""
-    return [rival, LRMF_UNTUNED.label] if rival == LRMF.label else [rival]
+def _called(baseline) -> list[str]:
+    """Names of a baseline: some protocols have LRMF with fixed settings only."""
+    return [baseline, LRMF_UNTUNED.label] if baseline == LRMF.label else [baseline]
 
 
 def _cause(variants) -> Iterator[tuple]:

@@ -45,13 +45,13 @@ def merge_plans(quality):
     panels[0].set_yticks(range(len(planners)), planners)
     n_merges, n_cutoffs = quality[["n_merges", "n_cutoffs"]].iloc[0]
     tau = rows_of(quality, metric="tau").set_index("planner")
-    rivals = tau.drop(index=[FORECASTER.label, "Forecaster with card"], errors="ignore")
-    best = rivals["value"].idxmax()
+    baselines = tau.drop(index=[FORECASTER.label, "Forecaster with card"], errors="ignore")
+    best = baselines["value"].idxmax()
     return headline(
         figure,
         f"Forecasts ranked {n_merges:,} later merges ({n_cutoffs} cutoffs) with a rank correlation "
-        f"of {tau.loc[FORECASTER.label, 'value']:.2f}: {_VERDICTS[rivals['verdict'][best]]} the "
-        f"{best} ({rivals.loc[best, 'value']:.2f})",
+        f"of {tau.loc[FORECASTER.label, 'value']:.2f}: {_VERDICTS[baselines['verdict'][best]]} the "
+        f"{best} ({baselines.loc[best, 'value']:.2f})",
     )
 
 
@@ -107,11 +107,11 @@ def planning_answer(quality) -> str:
         "tau": ("rank correlation", parents),
         "brier": ("Brier score", [*parents, "base rate"]),
     }
-    for metric, (name, rivals) in metrics.items():
+    for metric, (name, baselines) in metrics.items():
         found = [
-            f"{_VERDICTS[row.verdict]} the {rival} ({row.value:.3f}; difference "
+            f"{_VERDICTS[row.verdict]} the {baseline} ({row.value:.3f}; difference "
             f"{row.difference:+.3f} [{row.difference_lower:+.3f}, {row.difference_upper:+.3f}])"
-            for rival, row in at.loc[metric].loc[rivals].iterrows()
+            for baseline, row in at.loc[metric].loc[baselines].iterrows()
         ]
         value = at["value"][metric, FORECASTER.label]
         lines.append(f"The forecast's {name} is {value:.3f}: {'; '.join(found)}.")

@@ -130,16 +130,16 @@ def random_holdout_curve(comparison):
     """
     frame = rows_of(comparison, metric="pearson")
     low = frame[frame["density"] == frame["density"].min()].set_index("predictor")["value"]
-    rival = low[_without_lineage(low.index)].idxmax()
-    figure, panels = _curves_of_both_metrics(comparison, "density", rival)
+    baseline = low[_without_lineage(low.index)].idxmax()
+    figure, panels = _curves_of_both_metrics(comparison, "density", baseline)
     for axes in panels:
         ticks_at(axes, comparison["density"], write=lambda share: f"{100 * share:g}%")
         axes.set_xlabel("share of the cells that were observed")
     return headline(
         figure,
         f"With {100 * frame['density'].min():g}% observed Forecaster reaches r = "
-        f"{number(low[FORECASTER.label], 2)}, the best without lineage {number(low[rival], 2)} "
-        f"({rival})",
+        f"{number(low[FORECASTER.label], 2)}, the best without lineage {number(low[baseline], 2)} "
+        f"({baseline})",
     )
 
 
@@ -153,16 +153,16 @@ def few_shot_curve(comparison):
     """
     unit = comparison["unit"].iloc[0]
     r = rows_of(comparison, metric="pearson").pivot(index="k", columns="predictor", values="value")
-    rival, enough = _first_without_lineage(r)
-    figure, panels = _curves_of_both_metrics(comparison, "k", rival)
+    baseline, enough = _first_without_lineage(r)
+    figure, panels = _curves_of_both_metrics(comparison, "k", baseline)
     for axes in panels:
         ticks_at(axes, comparison["k"], scale="symlog")
         axes.set(xlabel=f"{unit} revealed", xlim=(-0.1, 1.12 * comparison["k"].max()))
     start = f"Before any answer, forecasts correlate {number(r[FORECASTER.label].iloc[0], 2)}"
-    if rival is None:
+    if baseline is None:
         end = f"no predictor without lineage does so with {r.index.max():g} {unit}"
     else:
-        end = f"{rival}, without lineage, needs {enough:g} {unit} for that"
+        end = f"{baseline}, without lineage, needs {enough:g} {unit} for that"
     return headline(figure, f"{start}; {end}")
 
 
@@ -382,9 +382,9 @@ def _dots(axes, frame, names, metric="pearson"):
     axes.set(xlabel=AXIS_LABELS[metric], ylim=(-0.6, len(frame) - 0.4))
 
 
-def _curves_of_both_metrics(comparison, x, rival):
+def _curves_of_both_metrics(comparison, x, baseline):
     """R and error against x: what the registry shows in curves, and the baseline of the title."""
-    drawn = comparison[comparison["predictor"].isin([*shown_in(CURVES), rival])]
+    drawn = comparison[comparison["predictor"].isin([*shown_in(CURVES), baseline])]
     figure, panels = plt.subplots(1, 2, figsize=(PAGE, 2.7))
     for axes, metric in zip(panels, ("pearson", "mae"), strict=True):
         curves(axes, drawn[drawn["metric"] == metric], x)
@@ -457,13 +457,13 @@ def _best_title(frame) -> str:
     r = {name: number(frame.loc[name, "value"], 2) for name in frame.index}
     if best != own:
         return f"Held-out models are ranked best by {best} (r = {r[best]}); {own} reaches {r[own]}"
-    rivals = frame["value"][baselines_among(frame.index)]
-    if rivals.empty:
+    baselines = frame["value"][baselines_among(frame.index)]
+    if baselines.empty:
         return f"{own} ranks held-out models with r = {r[own]}"
-    rival = rivals.idxmax()
-    sure = frame.loc[rival, "difference_lower"] > 0
+    baseline = baselines.idxmax()
+    sure = frame.loc[baseline, "difference_lower"] > 0
     verdict = "ahead of" if sure else "not surely ahead of"
-    return f"{own} ranks held-out models best (r = {r[own]}), {verdict} {rival} ({r[rival]})"
+    return f"{own} ranks held-out models best (r = {r[own]}), {verdict} {baseline} ({r[baseline]})"
 
 
 def _without_lineage(names) -> list[str]:

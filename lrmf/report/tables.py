@@ -160,12 +160,12 @@ def family_table(within: pd.DataFrame) -> pd.DataFrame:
 
 
 def claim_table(claim: pd.DataFrame) -> pd.DataFrame:
-    """The lead in r of each method over each rival, by setting, and the verdict of `leads`."""
+    """The lead in r of each method over each baseline, by setting, and the verdict of `leads`."""
     if claim.empty:
         return pd.DataFrame()
-    columns = {"reference": "method", "predictor": "rival"}
+    columns = {"reference": "method", "predictor": "baseline"}
     table = claim.rename(columns=columns).assign(lead=_texts(claim, LEAD))
-    return table.set_index("setting")[["method", "rival", "lead", "verdict"]]
+    return table.set_index("setting")[["method", "baseline", "lead", "verdict"]]
 
 
 def estimate(

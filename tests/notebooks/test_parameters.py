@@ -28,7 +28,7 @@ def test_simulated_run_is_the_default(notebook):
     [
         ("shots", "5 20", "must be list"),
         ("shots", "[5, many]", "must hold numbers, got 'many'"),
-        ("rivals", "[MF, 2]", "must hold texts, got 2"),
+        ("baselines", "[MF, 2]", "must hold texts, got 2"),
     ],
 )
 def test_lists_hold_what_their_defaults_hold(name, text, message):
