@@ -337,6 +337,7 @@ def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> No
 def _check_source(*, source, lineage_of, **options) -> None:
     """Refuse options that say nothing about the source of the scores."""
     if lineage_of:
+        options["source"] = source == "community"
         unfit, what = options.keys(), "--lineage-of keeps the scores of its snapshot"
     elif source == "community":
         unfit = {"benchmarks", "instances", "dry_run"}

@@ -119,7 +119,9 @@ class TestLineageOf:
             assert "--instances" in capsys.readouterr().err
             nowhere = ["crawl", str(tmp_path / "d"), "--lineage-of", str(tmp_path / "nowhere")]
             assert cli.main(nowhere) == 1
-            assert "nowhere" in capsys.readouterr().err
+            assert "nowhere" in capsys.readouterr().err and not (tmp_path / "d").exists()
+            community = [*argv[:1], str(tmp_path / "e"), *argv[2:], "--source", "community"]
+            assert cli.main(community) == 2 and "--source" in capsys.readouterr().err
 
 
 def listed(model_id, value, **fields):

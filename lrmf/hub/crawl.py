@@ -12,7 +12,7 @@ import pandas as pd
 
 from .. import files
 from ..data.lineage import Lineage
-from ..data.snapshot import Snapshot, SnapshotError, save_snapshot
+from ..data.snapshot import Snapshot, SnapshotError, load_snapshot, save_snapshot
 from .ancestry import Crawler, Work, count_statuses
 from .client import Client, each
 from .community import SOURCES_FILE, Community
@@ -92,7 +92,10 @@ def crawl(
         "max_models": max_models,
         "max_depth": max_depth,
     }
+    # What cannot be is refused before a folder is made, whose log would keep it for --resume.
     chosen_benchmarks(options["benchmarks"], instances=instances)
+    if lineage_of:
+        load_snapshot(lineage_of)
     try:
         if out.exists() and not out.is_dir():
             raise CrawlError(f"{out}: is a file; choose a folder")
