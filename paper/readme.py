@@ -194,11 +194,18 @@ def _place(columns):
 def claims_json(root: Path = ROOT) -> str:
     """All claims of all runs, for programs: run, claim, setting, verdict, value, lower, upper."""
     rows = [
-        {"run": FOLDERS[short], **{k: v if v != "" else None for k, v in row.items()}}
+        {"run": FOLDERS[short], **{key: _typed(key, value) for key, value in row.items()}}
         for short in RUNS.values()
         for row in _Run(root, short).claims().to_dict("records")
     ]
     return json.dumps(rows, indent=1, ensure_ascii=False) + "\n"
+
+
+def _typed(key, value):
+    """A cell of a table of texts: a number where the column holds numbers, None where empty."""
+    if value == "":
+        return None
+    return float(value) if key in ("value", "lower", "upper") else value
 
 
 def _filled(text: str, name: str, content: str) -> str:

@@ -75,6 +75,15 @@ def test_the_documents_say_what_the_committed_results_say():
         assert path.read_text(encoding="utf-8") == text, f"{path.name}: run python -m paper.readme"
 
 
+def test_claims_for_programs_hold_numbers_or_null():
+    claims = json.loads((ROOT / "figures" / "claims.json").read_text(encoding="utf-8"))
+    for claim in claims:
+        for key in ("value", "lower", "upper"):
+            assert claim[key] is None or isinstance(claim[key], float)
+        if claim["lower"] is not None:
+            assert claim["lower"] <= claim["value"] <= claim["upper"]
+
+
 @pytest.mark.slow
 def test_the_first_example_of_the_readme_prints_what_it_shows(tmp_path):
     """The commands of the first block, in order, and every line of the table below them."""
