@@ -1,13 +1,15 @@
 """Folds give the same numbers in this process, in two processes, and on a Dask cluster."""
 
+import os
 import subprocess
 import sys
 import textwrap
 
 import pandas as pd
 import pytest
+from joblib import delayed
 
-from lrmf.evaluation.parallel import CLUSTER, workers
+from lrmf.evaluation.parallel import CLUSTER, run, workers
 
 SCRIPT = """
     import sys
@@ -74,3 +76,8 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
     monkeypatch.setenv(CLUSTER, "nonsense://127.0.0.1:1")
     with pytest.raises(ValueError, match="LRMF_DASK=nonsense"), workers(1):
         pass
+
+
+def test_a_single_task_runs_here_and_an_empty_list_is_none():
+    assert run([delayed(os.getpid)()], 2) == [os.getpid()]
+    assert run([], 2) == []

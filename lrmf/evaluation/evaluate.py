@@ -15,7 +15,7 @@ from itertools import chain, groupby
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import delayed
 from scipy import sparse
 from sklearn.base import clone
 
@@ -24,7 +24,7 @@ from ..data.response_kinds import ANSWERS, kind_of
 from ..data.schema import RELATIONS
 from ..data.statistics import item_means
 from .metrics import mean_of_finite, score_forecasts
-from .parallel import workers
+from .parallel import run
 from .splits import Split, _relatives, _scored
 
 AUC_BINS = 4096
@@ -69,15 +69,15 @@ def evaluate(
     if unknown := sorted(others.keys() - predictors.keys()):
         raise ValueError(f"lineages names {', '.join(unknown)}, but predictors does not")
     groups = (list(group) for _, group in groupby(splits, key=lambda split: id(split.train)))
-    with workers(n_jobs):
-        work = Parallel()(
-            delayed(_evaluate_group)(
-                name, predictor, group, lineage, known, items, models, truth, shuffle_lineage
-            )
-            for group in groups
-            for name, predictor in predictors.items()
-            for known in [others.get(name, lineage)]
+    tasks = (
+        delayed(_evaluate_group)(
+            name, predictor, group, lineage, known, items, models, truth, shuffle_lineage
         )
+        for group in groups
+        for name, predictor in predictors.items()
+        for known in [others.get(name, lineage)]
+    )
+    work = run(tasks, n_jobs)
     parts = [part for group in work for part in group]
     if not parts:
         raise ValueError("nothing to evaluate: no predictors or no splits")

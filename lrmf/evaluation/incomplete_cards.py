@@ -9,13 +9,13 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
-from joblib import Parallel, delayed
+from joblib import delayed
 
 from ..data.lineage import Lineage
 from ..data.statistics import item_means
 from .evaluate import annotate_forecasts, forecast_split, seeded
 from .metrics import score_forecasts
-from .parallel import workers
+from .parallel import run
 from .splits import Split, _scored
 
 COMPLETE = "complete"
@@ -104,12 +104,12 @@ def incomplete_cards(
     summary : of `summarize`
     forecasts : those of `evaluate`, with a column variant
     """
-    with workers(n_jobs):
-        parts = Parallel()(
-            delayed(_forecast_variants)(name, predictor, split, lineage, items, truth, models)
-            for split in splits
-            for name, predictor in predictors.items()
-        )
+    tasks = (
+        delayed(_forecast_variants)(name, predictor, split, lineage, items, truth, models)
+        for split in splits
+        for name, predictor in predictors.items()
+    )
+    parts = run(tasks, n_jobs)
     if not parts:
         raise ValueError("nothing to evaluate: no predictors or no splits")
     forecasts = pd.concat(parts, ignore_index=True)

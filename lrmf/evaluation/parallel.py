@@ -2,10 +2,25 @@
 
 import os
 from contextlib import contextmanager
+from itertools import chain, islice
 
-from joblib import parallel_config
+from joblib import Parallel, parallel_config
 
 CLUSTER = "LRMF_DASK"  # environment variable: address of a Dask scheduler
+
+
+def run(tasks, n_jobs: int) -> list:
+    """Results of joblib's delayed calls; a single one runs here, with all threads of kernels.
+
+    Parameters
+    ----------
+    tasks : iterable, of which no more are held at once than run
+    n_jobs : as of `workers`
+    """
+    tasks = iter(tasks)
+    first = list(islice(tasks, 2))
+    with workers(n_jobs if len(first) > 1 else 1):
+        return Parallel()(chain(first, tasks))
 
 
 @contextmanager
