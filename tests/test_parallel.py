@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from joblib import delayed
 
-from lrmf.evaluation.parallel import CLUSTER, run, workers
+from lrmf.evaluation import parallel
+from lrmf.evaluation.parallel import CLUSTER, workers
 
 SCRIPT = """
     import sys
@@ -79,5 +80,5 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
 
 
 def test_a_single_task_runs_here_and_an_empty_list_is_none():
-    assert run([delayed(os.getpid)()], 2) == [os.getpid()]
-    assert run([], 2) == []
+    assert parallel.run([delayed(os.getpid)()], 2) == [os.getpid()]
+    assert parallel.run([], 2) == []
