@@ -92,12 +92,12 @@ def ceiling_of(results) -> float:
 
 
 def documented_data(root) -> dict[str, dict[str, str]]:
-    """The table of the two real snapshots in data/README.md, by run and row."""
+    """The table of the two leaderboard snapshots in data/README.md, by run and row."""
     lines = (root / "data" / "README.md").read_text(encoding="utf-8").splitlines()
     rows = [[c.strip().strip("`") for c in line.split("|")[1:-1]] for line in lines if "|" in line]
     head = next((row for row in rows if row[1:] and set(RUNS.values()) >= set(row[1:])), None)
     if head is None:
-        raise PaperError("data/README.md has no table of the two real snapshots any more")
+        raise PaperError("data/README.md has no table of the two leaderboard snapshots any more")
     shorts = {run: short for short, run in RUNS.items()}
     own = [row for row in rows[rows.index(head) + 1 :] if len(row) == len(head)]
     return {
