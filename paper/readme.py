@@ -97,7 +97,7 @@ def findings(root: Path = ROOT) -> str:
         f"({_asked(v1)} models).",
     ]
     wrapped = [
-        textwrap.fill(f"{n}. {text}", 110, subsequent_indent="   ", break_on_hyphens=False)
+        textwrap.fill(f"{n}. {text}", 115, subsequent_indent="   ", break_on_hyphens=False)
         for n, text in enumerate(texts, 1)
     ]
     return "\n".join(wrapped)
