@@ -572,8 +572,8 @@ def next_(model, budget, precision, benchmarks, cost, out, valid, drawn, seed, *
     if drawn and (budget or precision or benchmarks or cost or out or valid):
         raise click.UsageError("--drawn draws nothing; it goes with --answers alone")
     outputs = [out, out.with_name(f"{out.name}.draw.csv") if out and valid else None]
-    for path in filter(None, outputs):
-        check_place(path)
+    _check_places(dict(zip(("--out", "--out ... --valid"), outputs, strict=True)),
+                  [model, cost, drawn, options["answers"]])  # fmt: skip
     costs = next_answers.read_costs(cost) if cost else None
     new, notes, _ = _new_model(model, options)
     questions = Questions(new.forecasts.item_ids_, set(new.forecasts.scores_.names))

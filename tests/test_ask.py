@@ -96,6 +96,26 @@ class TestNewModel:
         assert (low["score"] < high["score"]).all()
         assert second in set(low["benchmark"])
 
+    def test_scores_replace_earlier_ones(self, new):
+        first, second = new.scores()["benchmark"][:2]
+        once = new.with_scores({first: 0.4, second: 0.6})
+        again = new.with_scores({first: 0.9}).with_scores({second: 0.6}).with_scores({first: 0.4})
+        np.testing.assert_allclose(again.scores()["score"], once.scores()["score"], atol=1e-9)
+
+    def test_scores_and_answers_go_together_in_any_order(self, forecaster, new):
+        last = new.scores()["benchmark"].iloc[-1]
+        answers = some_answers(forecaster, 5)
+        one = new.update(answers).with_scores({last: 0.6}).scores()
+        other = new.with_scores({last: 0.6}).update(answers).scores()
+        pd.testing.assert_frame_equal(one, other)
+        item = forecaster.items_.query("benchmark == @last")["item_id"].iloc[0]
+        for both in (
+            lambda: new.with_scores({last: 0.6}).update({item: 1}),
+            lambda: new.update({item: 1}).with_scores({last: 0.6}),
+        ):
+            with pytest.raises(ValueError, match=last):
+                both()
+
     def test_all_answers_leave_nothing_open(self, forecaster, new):
         scores = new.update(some_answers(forecaster, len(forecaster.item_ids_))).scores()
         assert (scores[["score", "lower", "upper"]] == 1).all(axis=None)
@@ -317,6 +337,48 @@ class TestAnswers:
         path.write_text(text)
         with pytest.raises(ValueError, match=r"results\.json"):
             self.read(path)
+
+    def test_questions_known_by_their_hash_are_never_taken_by_number(self, tmp_path):
+        hashes = ["b" * 16, "a" * 16]  # of questions 0 and 1; the items are in order of hash
+        items = [f"arc/arc/{name}" for name in sorted(hashes)]
+        questions, path = Questions(items, {"arc"}), tmp_path / "samples_arc.jsonl"
+        rows = [{"doc_id": n, "doc_hash": f"{name}xyz", "acc": 1 - n, "filter": "none"}
+                for n, name in enumerate([*hashes, "c" * 16])]  # fmt: skip
+        path.write_text("\n".join(json.dumps(row) for row in rows[:2]))
+        found = read_answers(path, questions, ["arc"])
+        assert found.answers == {f"arc/arc/{hashes[0]}": 1, f"arc/arc/{hashes[1]}": 0}
+        path.write_text(json.dumps(rows[2]))
+        with pytest.raises(ValueError, match=r"samples_arc\.jsonl"):
+            read_answers(path, questions, ["arc"])
+        with pytest.raises(ValueError, match="a{16}"):
+            questions.samples(items)
+
+    def test_one_answer_is_no_score_of_a_whole_benchmark(self, tmp_path):
+        path = tmp_path / "samples_leaderboard_ifeval.jsonl"
+        path.write_text(json.dumps({"doc_id": 0, "prompt_level_strict_acc": True}))
+        with pytest.raises(ValueError, match="whole benchmarks"):
+            read_answers(path, Questions(["ifeval", "bbh"], {"ifeval", "bbh"}), ["ifeval", "bbh"])
+
+    def test_a_folder_has_one_model_and_its_latest_run_counts(self, tmp_path):
+        def write(folder, time, right):
+            path = tmp_path / folder / f"samples_arc_{time}.jsonl"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"doc_id": 24, "acc": right}))
+
+        questions = Questions(["arc/24"], {"arc"})
+        write("z/org__a", "2024-06-01T12-00-00.1", 0.0)
+        write("a/org__a", "2025-06-01T12-00-00.1", 1.0)
+        assert read_answers(tmp_path, questions, ["arc"]).answers == {"arc/24": 1}
+        write("a/org__b", "2025-06-01T12-00-00.1", 1.0)
+        with pytest.raises(ValueError, match="org__a.*org__b"):
+            read_answers(tmp_path, questions, ["arc"])
+
+    @pytest.mark.parametrize("value", [30.0, True, float("nan"), "0.3"])
+    def test_a_score_that_is_no_proportion_is_named(self, tmp_path, value):
+        path = tmp_path / "results.json"
+        path.write_text(json.dumps({"results": {"leaderboard_bbh": {"acc_norm,none": value}}}))
+        with pytest.raises(ValueError, match=f"leaderboard_bbh.*acc_norm={value!r}"):
+            read_answers(path, Questions(["bbh/snarks/1"], {"bbh"}), ["bbh"])
 
     def test_an_id_without_a_number_stands_for_its_position(self):
         assert self.questions.places["math/algebra/abc"] == ("leaderboard_math_algebra", 0)

@@ -232,6 +232,10 @@ class TestForecasts:
         assert np.array_equal(forecast.items, fitted.predict_proba(rows, revealed=revealed))
         alone = fitted.predict(rows, revealed=revealed, target=target).scores
         pd.testing.assert_frame_equal(forecast.scores, alone)
+        with pytest.raises(ValueError, match="target"):
+            forecast.average()
+        with pytest.raises(ValueError, match="nothing"):
+            fitted.predict(rows).average(["nothing"])
         short = fitted.predict_scores(rows, revealed=revealed, target=target)
         pd.testing.assert_frame_equal(forecast.scores, short)
 

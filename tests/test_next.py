@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -100,11 +101,25 @@ class TestNextItems:
                 new.next_items(3, cost=cost)
 
     @pytest.mark.parametrize(
-        "options", [{"n": -1}, {"n": 2, "cost": np.ones(3)}, {"n": 2, "benchmarks": ["nothing"]}]
+        "options",
+        [
+            {"n": -1},
+            {"n": 2, "cost": np.ones(3)},
+            {"n": 2, "benchmarks": ["nothing"]},
+            {"n": 2, "benchmarks": []},
+        ],
     )
     def test_what_cannot_be_chosen_from_is_refused(self, new, options):
         with pytest.raises(ValueError):
             new.next_items(**options)
+
+    def test_ten_answers_at_a_tenth_cost_one(self, forecaster, new):
+        cost = dict.fromkeys(forecaster.scores_.names, 0.1)
+        assert new.next_items(1, cost=cost) == new.next_items(10)
+
+    def test_nothing_is_asked_where_all_scores_are_known(self, forecaster, new):
+        known = new.with_scores(dict.fromkeys(forecaster.scores_.names, 0.5))
+        assert known.next_items(3) == []
 
     def test_one_benchmark_needs_no_list(self, new):
         name = new.scores()["benchmark"][1]
@@ -162,6 +177,11 @@ class TestCommand:
         (average,) = [line.split() for line in text.splitlines() if line.startswith("average")]
         now = new.update(dict.fromkeys(first, 1))
         assert float(average[1]) == pytest.approx(100 * now.mean_score()[0], abs=0.06)
+
+    def test_no_input_is_overwritten(self, command, saved_fit, tmp_path):
+        before = Path(saved_fit).read_bytes()
+        code, _, err = command("next", "--model", saved_fit, "--name", "x", "--out", saved_fit)
+        assert code == 2 and "--out" in err and Path(saved_fit).read_bytes() == before
 
     def test_costs_by_task(self, command, saved_fit, tmp_path):
         path, out = tmp_path / "costs.csv", tmp_path / "samples.json"

@@ -10,10 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from ..data.benchmarks import BENCHMARKS, METRICS, PREFIX, metric_rank
-from ..data.samples import read_samples_file
+from ..data.samples import name_questions, read_samples_file
 
 _SAMPLES = re.compile(r"samples_(.+?)(_\d{4}-\d\d-\d\dT[\d\-:.]+)?\.jsonl")
-_NUMBER = re.compile(r"(?:doc-)?(\d+)")
+_NUMBER = re.compile(r"(?:doc-)?(\d{1,9})")
+_HASH = re.compile(r"[0-9a-z]{16}(-\d+)?")  # of a question, as imported samples have it
 
 
 class AnswersError(ValueError):
@@ -24,8 +25,8 @@ class Questions:
     """The items of a fit as tasks and document numbers of lm-eval.
 
     The id of an item is its task's name and a number, such as ``bbh/snarks/12`` of the task
-    ``leaderboard_bbh_snarks``. If an id does not end in a number, the number is its position among
-    the items of its task.
+    ``leaderboard_bbh_snarks``. If an id ends in neither a number nor the hash of a question, the
+    number is its position among the items of its task. An id without a task is a whole benchmark.
 
     Parameters
     ----------
@@ -34,8 +35,9 @@ class Questions:
 
     Attributes
     ----------
-    places : dict of item_id to (task, document number)
-    items : dict of (task without prefix, document number) to item_id
+    places : dict of item_id to (task, document number, None if it is named by a hash)
+    items : dict of (task without prefix, document number or hash) to item_id
+    wholes : dict of task without prefix to item_id, of whole benchmarks
     """
 
     def __init__(self, item_ids, benchmarks):
@@ -44,26 +46,50 @@ class Questions:
 
     @cached_property
     def places(self):
-        """Dict of item_id to (task, document number)."""
+        """Dict of item_id to (task, document number or None)."""
         # Number in the id, or position within the task.
         tasks = [item.rpartition("/")[0] or item for item in self.item_ids]
         names = {task: self._task(task) for task in dict.fromkeys(tasks)}
-        numbers = [_NUMBER.fullmatch(item.rpartition("/")[2]) for item in self.item_ids]
         count, places = dict.fromkeys(names, 0), {}
-        for item, task, number in zip(self.item_ids, tasks, numbers, strict=True):
-            places[item] = names[task], int(number[1]) if number else count[task]
+        for item, task in zip(self.item_ids, tasks, strict=True):
+            name = item.rpartition("/")[2]
+            number = _NUMBER.fullmatch(name)
+            if number or not _HASH.fullmatch(name):
+                number = int(number[1]) if number else count[task]
+            places[item] = names[task], number
             count[task] += 1
         return places
 
     @cached_property
     def items(self):
-        """Dict of (task without the leaderboard's prefix, document number) to item_id."""
-        return {(_plain(task), number): item for item, (task, number) in self.places.items()}
+        """Dict of (task without the leaderboard's prefix, document number or hash) to item_id."""
+        return {
+            (_plain(task), item.rpartition("/")[2] if number is None else number): item
+            for item, (task, number) in self.places.items() if "/" in item
+        }  # fmt: skip
+
+    @cached_property
+    def wholes(self):
+        """Dict of task without the leaderboard's prefix to the item that is a whole benchmark."""
+        return {_plain(item): item for item in self.item_ids if "/" not in item}
 
     def _task(self, path):
         """lm-eval's name of a task from the path in an item id."""
         parts = path.split("/")
         return self.prefix + (parts[0] if len(set(parts)) == 1 else "_".join(parts))
+
+    def by_task(self, item_ids):
+        """Document numbers of the items by task, or names of those whose number is not known."""
+        chosen = {}
+        for item in map(str, item_ids):
+            task, number = self.places[item]
+            chosen.setdefault(task, []).append(
+                item.rpartition("/")[2] if number is None else number
+            )
+        return {
+            task: sorted(names, key=lambda name: (isinstance(name, str), name))
+            for task, names in sorted(chosen.items())
+        }
 
     def samples(self, item_ids):
         """Document numbers of the items by task, for lm-eval's ``--samples``.
@@ -75,12 +101,20 @@ class Questions:
         Returns
         -------
         dict of task to sorted list of int
+
+        Raises
+        ------
+        AnswersError
+            If the number of an item is not known.
         """
-        chosen = {}
-        for item in item_ids:
-            task, number = self.places[str(item)]
-            chosen.setdefault(task, []).append(number)
-        return {task: sorted(numbers) for task, numbers in sorted(chosen.items())}
+        for item in map(str, item_ids):
+            task, number = self.places[item]
+            if number is None:
+                raise AnswersError(
+                    f"{item} is named by the hash of its question, and its number in {task} is not "
+                    "known: lm-eval cannot be asked for it alone; run the task without --samples"
+                )
+        return {task: sorted(numbers) for task, numbers in self.by_task(item_ids).items()}
 
 
 def _plain(task):
@@ -127,11 +161,10 @@ def read_answers(path, questions: Questions, benchmarks) -> Found:
     path, found = Path(path), Found()
     try:
         if path.is_dir():
-            files = sorted(file for file in path.rglob("samples_*.jsonl"))
-            if not files:
-                raise AnswersError(f"{path}: has no samples_*.jsonl; run lm_eval --log_samples")
-            for file in files:  # in order of time: a later run of a task overwrites an earlier one
+            for file in _samples_in(path):  # a later run of a task overwrites an earlier one
                 _read_samples(file, questions, found)
+        elif not path.is_file() and path.exists():
+            raise AnswersError(f"{path}: is neither a file nor a folder")
         elif path.suffix == ".jsonl":
             _read_samples(path, questions, found)
         elif path.suffix == ".json":
@@ -140,12 +173,30 @@ def read_answers(path, questions: Questions, benchmarks) -> Found:
             _read_table(path, questions, found)
     except OSError as error:
         raise AnswersError(f"{path}: cannot be read ({error.strerror})") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, csv.Error) as error:
+    except AnswersError:
+        raise
+    except (ValueError, RecursionError, csv.Error) as error:
         raise AnswersError(f"{path}: is damaged ({' '.join(str(error).split())})") from error
     if not (found.answers or found.scores):
         raise AnswersError(f"{path}: has no answer to an item of the fit, such as "
                            f"{', '.join(questions.item_ids[:2])}")  # fmt: skip
     return found
+
+
+def _samples_in(folder):
+    """The samples files in a folder with the output of one model, in order of time."""
+    files = [file for file in folder.rglob("samples_*.jsonl") if file.is_file()]
+    if not files:
+        raise AnswersError(f"{folder}: has no samples_*.jsonl; run lm_eval --log_samples, or give "
+                           "its results_*.json")  # fmt: skip
+    # lm-eval writes the output of org/name into a folder org__name.
+    models = sorted({file.parent.name for file in files if "__" in file.parent.name})
+    if len(models) > 1:
+        names = ", ".join(models[:3])
+        raise AnswersError(f"{folder}: has samples of {len(models)} models ({names}); give the "
+                           "folder of one of them")  # fmt: skip
+    times = {file: match[2] or "" for file in files if (match := _SAMPLES.fullmatch(file.name))}
+    return sorted(files, key=lambda file: (times.get(file, ""), file))
 
 
 def _read_table(path, questions, found):
@@ -183,11 +234,14 @@ def _read_samples(path, questions, found):
         samples, _ = read_samples_file(path, task, strict=True)
     except ValueError as error:
         raise AnswersError(f"{path}: is damaged ({error})") from error
-    unknown = samples.n_unusable
-    for (number, name), value in zip(samples.keys, samples.values, strict=True):
+    task = _plain(task)
+    if task in questions.wholes:
+        raise AnswersError(f"{path}: has single answers, and the fit the scores of whole "
+                           "benchmarks; give the results_*.json of the same run")  # fmt: skip
+    unknown, (names,) = samples.n_unusable, name_questions({0: samples.keys}, {0: 1}).values()
+    for (number, _), name, value in zip(samples.keys, names, samples.values, strict=True):
         # An item is identified by the hash of its question, or by its document number.
-        item = f"{_plain(task).replace('_', '/', 1)}/{name}"
-        item = item if item in questions.places else questions.items.get((_plain(task), number))
+        item = questions.items.get((task, name)) or questions.items.get((task, number))
         unknown += item is None
         if item is not None:
             found.answers[item] = int(value)
@@ -198,7 +252,7 @@ def _read_samples(path, questions, found):
 
 def _read_results(path, questions, benchmarks, found):
     """Add the scores of a results file of lm-eval to `found`."""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = json.loads(path.read_text(encoding="utf-8-sig"))
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
         raise AnswersError(f"{path}: is not a results file of lm-eval: it has no 'results'")
@@ -212,13 +266,18 @@ def _read_results(path, questions, benchmarks, found):
         metric = min(names, key=lambda name: metric_rank(name, task), default=None)
         value, name = metrics.get(metric), _plain(task)
         # A benchmark of the fit, or an item that is a benchmark.
-        if not isinstance(value, int | float) or not 0 <= value <= 1:
+        if name not in benchmarks and name not in questions.wholes:
             skipped.append(task)
+        elif type(value) not in (int, float) or not 0 <= value <= 1:
+            said = ", ".join(f"{key}={number!r}"[:40] for key, number in metrics.items())
+            found.notes.append(
+                f"{path.name}: {task} has no score from 0 to 1 by a known metric, but {said}"
+            )
         elif name in benchmarks:
             found.scores[name] = float(value)
-        elif (item := questions.items.get((name, 0))) and questions.places[item][0] == item:
-            found.answers[item] = float(value)
         else:
-            skipped.append(task)
+            found.answers[questions.wholes[name]] = float(value)
+    if not (found.scores or found.answers) and found.notes:
+        raise AnswersError(found.notes[0])
     if skipped and (found.scores or found.answers):
         found.notes.append(f"{path.name}: not a benchmark of the fit: {', '.join(skipped)}")

@@ -64,9 +64,6 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
     card = {"model_id": name or ""} | ({} if size is None else {"params_b": size})
     new = forecaster.fold_in(parents=[(parent, relation) for parent in parents], card=card)
     new = new.update(found.answers) if found else new
-    observed = dict(zip(benchmarks, new.scores()["n_observed"], strict=True)) if scores else {}
-    if both := [benchmark for benchmark in scores if observed[benchmark]]:
-        raise ValueError(f"{both[0]} has both a score and answers; give one of them")
     return (new.with_scores(scores) if scores else new), notes
 
 

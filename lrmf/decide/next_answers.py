@@ -70,12 +70,17 @@ def read_costs(path):
             keys = {"item_id", "task"} & set(reader.fieldnames or ())
             if len(keys) != 1 or "cost" not in reader.fieldnames:
                 raise AnswersError(f"{path}: the first line must be item_id,cost or task,cost")
-            key, costs = keys.pop(), {}
+            key, costs, seen = keys.pop(), {}, {}
             for row in reader:
                 try:
                     costs[row[key]] = float(row["cost"])
                 except (TypeError, ValueError):
                     costs[row[key]] = np.nan
+                if seen.get(row[key], costs[row[key]]) != costs[row[key]]:
+                    raise AnswersError(
+                        f"{path}, line {reader.line_num}: {row[key]} has two different costs"
+                    )
+                seen[row[key]] = costs[row[key]]
                 if not costs[row[key]] > 0:
                     raise AnswersError(
                         f"{path}, line {reader.line_num}: the cost of {row[key]} must be a number "
@@ -83,7 +88,7 @@ def read_costs(path):
                     )
     except OSError as error:
         raise AnswersError(f"{path}: cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
+    except (UnicodeDecodeError, csv.Error) as error:
         raise AnswersError(f"{path}: is not a text file of item_id,cost or task,cost") from error
     return costs
 
@@ -160,8 +165,13 @@ def as_text(new, item_ids, questions: Questions, *, is_drawn=False):
     questions : Questions
     is_drawn : bool, whether the items were drawn at random rather than chosen
     """
+    if not item_ids and is_drawn:
+        return "Nothing was drawn, as happens by chance with few answers; raise --budget."
     if not item_ids:
-        return "No answer would make the scores more certain."
+        return (
+            f"Nothing to ask: the average is known to ± {100 * half_width(new):.1f} points, and no "
+            "answer is needed, left, or within the budget that would say more."
+        )
     if new.forecasts.kind_ is PROPORTIONS:
         return _order_of_benchmarks(new, item_ids)
     rows = expected(new, item_ids)
@@ -171,7 +181,7 @@ def as_text(new, item_ids, questions: Questions, *, is_drawn=False):
          *(f"± {100 * half:.1f}" for half in row["half_width"]), str(row["n"])]
         for row in rows if row["n"] or row["benchmark"] == "average" or len(rows) < 20
     ]  # fmt: skip
-    tasks = [[task, _listed(numbers)] for task, numbers in questions.samples(item_ids).items()]
+    tasks = [[task, _listed(numbers)] for task, numbers in questions.by_task(item_ids).items()]
     title = (
         f"{len(item_ids)} answers, drawn at random (their number, too, is random)" if is_drawn
         else f"The {len(item_ids)} answers that say most about the scores"

@@ -11,7 +11,7 @@ from ..data.response_kinds import PROPORTIONS, to_arcsine
 from ..data.responses import observed
 from ..solver import prediction
 from ..solver.gaussians import Gaussians
-from ..solver.prediction import revealed_row
+from ..solver.prediction import check_level, revealed_row
 from ..solver.scores import chance_above, interval
 from ..threads import threads
 from .explanation import explain
@@ -30,13 +30,14 @@ class NewModel(prediction.NewModel):
     forecasts : Forecaster, with this model as its only row
     parents : int (n_parents,), the evaluated parents as rows of the fit
     before : NewModel, optional, the same model before any update
-    known_scores : dict of position of a benchmark to its score, optional
+    known_scores : dict of benchmark to its score, optional
+    unscored : Forecaster, with this model as its only row and without the evidence of these scores
     """
 
-    def __init__(self, forecasts, parents=(), before=None, known_scores=None):
+    def __init__(self, forecasts, parents=(), before=None, known_scores=None, unscored=None):
         super().__init__(forecasts)
         self.parents, self._before = np.asarray(parents, int), before
-        self.known_scores = known_scores or {}
+        self.known_scores, self._unscored = known_scores or {}, unscored or forecasts
 
     @property
     def notes(self):
@@ -73,7 +74,8 @@ class NewModel(prediction.NewModel):
             share = fit.scores_.open_share(given)
             deviation = fit._calibrated(score, deviation, self._row, given, share)
         # A known score has no uncertainty.
-        for column, known in self.known_scores.items():
+        for name, known in self.known_scores.items():
+            column = fit.scores_.number(name)
             score[0, column], deviation[0, column] = known, 0.0
         return score[0], deviation[0], fit.scores_.n_observed(given)[0]
 
@@ -94,8 +96,7 @@ class NewModel(prediction.NewModel):
             (whether the score is above all scores of the fit, or the model far from all evaluated
             models)
         """
-        if not 0 < level < 1:
-            raise ValueError(f"level must be between 0 and 1, got {level!r}")
+        check_level(level)
         fit = self.forecasts
         score, deviation, n_observed = self._forecast
         lower, upper = interval(score, deviation, level)
@@ -116,6 +117,7 @@ class NewModel(prediction.NewModel):
 
         The correlations between benchmarks are those that the state implies.
         """
+        check_level(level)
         mean, covariance = self._forecast[0].mean(), self._joint().covariance()
         return mean, *interval(mean, self._mean_deviation(covariance), level)
 
@@ -152,10 +154,13 @@ class NewModel(prediction.NewModel):
         -------
         NewModel : a new object, computed in milliseconds
         """
-        new = copy.copy(self.forecasts)
-        answers_row = revealed_row(answers, new.columns_, new.responses_.dtype)
-        new.responses_ = np.where(observed(answers_row), answers_row, new.responses_)
-        return NewModel(new, self.parents, self._before or self, self.known_scores)
+        given = self.answers[None]
+        row = revealed_row(answers, self.forecasts.columns_, given.dtype)
+        given = np.where(observed(row), row, given)
+        self._check_known(self.known_scores, given)
+        new, unscored = copy.copy(self.forecasts), copy.copy(self._unscored)
+        new.responses_ = unscored.responses_ = given
+        return NewModel(new, self.parents, self._before or self, self.known_scores, unscored)
 
     def with_scores(self, scores):
         """The forecast given scores of whole benchmarks, but not their answers.
@@ -167,6 +172,7 @@ class NewModel(prediction.NewModel):
         Parameters
         ----------
         scores : mapping of benchmark to score in [0, 1]
+            A benchmark that has a score already gets this one instead.
 
         Returns
         -------
@@ -175,9 +181,10 @@ class NewModel(prediction.NewModel):
         Raises
         ------
         ValueError
-            If a benchmark is unknown or a score is out of range.
+            If a benchmark is unknown, a score is out of range, or a benchmark has answers as well.
         """
-        fit = self.forecasts
+        fit = self._unscored
+        scores = dict(scores)
         for name, score in scores.items():
             if not 0 <= score <= 1:
                 raise ValueError(f"the score of {name} must be within [0, 1], got {score!r}")
@@ -187,6 +194,10 @@ class NewModel(prediction.NewModel):
         if fit.kind_ is PROPORTIONS and all(part.size == 1 for part in items):
             ids = [fit.item_ids_[part[0]] for part in items]
             return self.update(dict(zip(ids, scores.values(), strict=True)))
+        self._check_known(scores, self.answers[None])
+        # All known scores from the prior without any, so that none counts twice.
+        scores = self.known_scores | scores
+        columns = [fit.scores_.number(name) for name in scores]
         # Shares of the items in these scores, and the variance that states do not explain.
         new = copy.copy(fit)
         prior = fit._prior_of(self._row)
@@ -209,8 +220,14 @@ class NewModel(prediction.NewModel):
                 target = actual - to_arcsine(score) + slope @ mean[0]
                 states = prior * Gaussians((gain @ slope)[None], (gain @ target)[None])
         new._cached_priors = states.shift(-fit._drift_shift(self._row))
-        known = self.known_scores | dict(zip(columns, scores.values(), strict=True))
-        return NewModel(new, self.parents, self._before or self, known)
+        return NewModel(new, self.parents, self._before or self, scores, fit)
+
+    def _check_known(self, scores, given):
+        """Raise a ValueError if a benchmark has both a score and answers, `given` (1, n_items)."""
+        fit = self.forecasts
+        for name in scores:
+            if fit.scores_.n_observed(given)[0, fit.scores_.number(name)]:
+                raise ValueError(f"{name} has both a score and answers; give one of them")
 
     def next_items(self, n, *, benchmarks=None, cost=None):
         """Ids of the items whose responses reduce the variance of the scores most.
@@ -231,8 +248,10 @@ class NewModel(prediction.NewModel):
         """
         if not n >= 0:
             raise ValueError(f"n must be at least 0, got {n!r}")
-        if isinstance(benchmarks, str):
-            benchmarks = [benchmarks]
+        if benchmarks is not None:
+            benchmarks = [benchmarks] if isinstance(benchmarks, str) else list(benchmarks)
+            if not benchmarks:
+                raise ValueError("benchmarks is empty; name some, or None for all")
         chosen, _ = self._choose(n, benchmarks=benchmarks, cost=cost)
         return [self.forecasts.item_ids_[column] for column in chosen]
 
@@ -251,14 +270,17 @@ class NewModel(prediction.NewModel):
         -------
         list of item_id, as in `next_items`
         """
+        if not half_width >= 0:
+            raise ValueError(f"half_width must be at least 0, got {half_width!r}")
         chosen, _ = self._choose(
-            most or np.inf, cost=cost,
+            np.inf if most is None else most, cost=cost,
             until=lambda covariance: self.half_width_after(covariance, level=level) <= half_width,
         )  # fmt: skip
         return [self.forecasts.item_ids_[column] for column in chosen]
 
     def half_width_after(self, covariance, *, level=0.9):
         """Half-width of the mean score's interval if the scores have this covariance."""
+        check_level(level)
         mean = self._forecast[0].mean()
         lower, upper = interval(mean, self._mean_deviation(covariance), level)
         return (upper - lower) / 2
@@ -301,7 +323,7 @@ class NewModel(prediction.NewModel):
             weights = weights[:, [fit.scores_.number(name) for name in benchmarks]]
         weights = np.where(observed(self.answers)[:, None], 0, weights)
         if benchmarks is None:
-            weights[:, list(self.known_scores)] = 0
+            weights[:, [fit.scores_.number(name) for name in self.known_scores]] = 0
         mixture = None
         if fit.near_duplicates_ is not None:
             candidates = fit._candidate_weights(self._row, self._states, fit.responses_)
@@ -323,7 +345,7 @@ class NewModel(prediction.NewModel):
             raise ValueError(f"cost of {wrong[0]!r} must be above 0, got {cost[wrong[0]]!r}")
         benchmarks = names * len(self.answers) if items is None else items["benchmark"]
         pairs = zip(self.forecasts.item_ids_, benchmarks, strict=False)
-        return np.array([cost.get(item, cost.get(name, 1.0)) for item, name in pairs], np.float32)
+        return np.array([cost.get(item, cost.get(name, 1.0)) for item, name in pairs], float)
 
 
 def _best(scores):

@@ -6,6 +6,7 @@ import numpy as np
 
 _MIN_WEIGHT = 1e-3  # of a candidate of the near-duplicate mixture with a separate factor
 _MIN_VARIANCE = 1e-9  # of a response; below it the response counts as known
+_ROUNDING = 1e-9  # of a budget: ten costs of 0.1 are 1
 
 
 @dataclass(frozen=True)
@@ -100,16 +101,17 @@ class JointResponses:
         # Cov(z_i, score_b) and Var z_i.
         shared = loadings @ (loadings.T @ weights) + self.noise[:, None] * weights
         variance = np.sum(loadings**2, axis=1) + self.noise
-        price = np.ones(len(loadings), np.float32) if cost is None else cost
+        price = np.ones(len(loadings)) if cost is None else cost
         score_covariance = self.covariance()
         open_items = np.ones(len(loadings), bool) if allowed is None else allowed.copy()
         chosen, budget = [], n
         while True:
-            eligible = open_items & (price <= budget) & (variance > _MIN_VARIANCE)
+            gain = np.sum(shared**2, axis=1) / np.maximum(variance, _MIN_VARIANCE)
+            eligible = open_items & (variance > _MIN_VARIANCE) & (gain > 0)
+            eligible &= price <= budget * (1 + _ROUNDING)
             if not eligible.any() or (until is not None and until(score_covariance)):
                 return np.array(chosen, int), score_covariance
             # The largest reduction of variance for its cost.
-            gain = np.sum(shared**2, axis=1) / np.maximum(variance, _MIN_VARIANCE)
             best = int(np.argmax(np.where(eligible, gain / price, -1)))
             chosen.append(best)
             open_items[best], budget = False, budget - price[best]

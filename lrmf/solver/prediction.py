@@ -76,8 +76,7 @@ class Forecasts:
             If rows, revealed, target or level are not valid.
         """
         rows = self._check_request(rows, revealed=revealed, target=target)
-        if not 0 < level < 1:
-            raise ValueError(f"level must be between 0 and 1, got {level!r}")
+        check_level(level)
         return Forecast(self, rows, revealed, target, level)
 
     def predict_scores(self, rows=None, **options):
@@ -176,9 +175,20 @@ class Forecast:
         Returns
         -------
         DataFrame : row, score, lower, upper, deviation
+
+        Raises
+        ------
+        ValueError
+            If a benchmark is unknown, or only target cells are scored.
         """
         fit, names = self.fit, self.fit.scores_.names
-        chosen = np.isin(names, names if benchmarks is None else benchmarks)
+        if self.target is not None:
+            raise ValueError("the average is over whole benchmarks; forecast without target")
+        benchmarks = names if benchmarks is None else list(benchmarks)
+        if not benchmarks:
+            raise ValueError("benchmarks is empty; name some, or None for all")
+        chosen = np.zeros(len(names), bool)
+        chosen[[fit.scores_.number(name) for name in benchmarks]] = True
         parts = [np.empty((2, 0))]  # score and deviation of each block
         with threads(fit.n_threads):
             for block, revealed in fit._blocks(self.rows, self.revealed):
@@ -261,6 +271,12 @@ class NewModel:
     def predict_scores(self, *, level=0.9):
         """The same as `scores`, by the name that fitted models have for it."""
         return self.scores(level=level)
+
+
+def check_level(level):
+    """Raise a ValueError unless this is the nominal coverage of an interval."""
+    if not 0 < level < 1:
+        raise ValueError(f"level must be between 0 and 1, got {level!r}")
 
 
 def read_parents(parents):
