@@ -47,7 +47,7 @@ def publish(executed, snapshot, out):
         ids = model_ids(load_snapshot(snapshot))
         notebooks = {
             path.name: published(path, snapshot, ids)
-            for path in sorted(executed.glob("0*.ipynb"))
+            for path in sorted(executed.glob("0[1-9]*.ipynb"))  # 00 makes data of its own
             if not path.name.endswith(".failed.ipynb")
         }
     except ValueError as error:

@@ -84,7 +84,8 @@ def findings(root: Path = ROOT) -> str:
         f"base model, {v1.r('within_families', family='mean')} on v1 ({_families(v1)}) and "
         f"{v2.r('within_families', family='mean')} on v2 ({_families(v2)}). For models better than "
         f"every training model, the errors are {_best(v1)} and {_best(v2)} points. Where a random "
-        f"2% of all cells is observed, 90% intervals cover only {covered[0]} and {covered[1]}.",
+        f"2% of all cells is observed, 90% intervals cover {covered[0]} on v1 and {covered[1]} on "
+        "v2.",
         "**Tree, card and name are largely redundant, and a few dozen answers are worth as much as "
         f"all three.** Leaving out the tree costs {added['tree']} points of r on v1 and v2, the "
         f"card {added['card']}, the name {added['name']}. Lineage changes the r of a factorization "
