@@ -63,6 +63,90 @@ class TestScoresOfLmEval(ImporterContract):
         scores = {(model, "arc_easy"): round(0.1 * n, 6) for n, model in enumerate(MODELS)}
         return scores | {(model, "gsm8k"): 0.5 for model in MODELS}
 
+    @pytest.fixture
+    def run_all(self, run, tmp_path):
+        """Import results of one task, each file with its own arguments of the model and fields."""
+
+        def run_all(*files):
+            for day, (arguments, row, fields) in enumerate(files, 1):
+                content = results_file("", {"arc": row}, day=day, **fields)
+                content["config"]["model_args"] = arguments
+                write(tmp_path / f"files/{day}/results.json", content)
+            return run(tmp_path / "files")[1:]
+
+        return run_all
+
+    @pytest.mark.parametrize(
+        "arguments, model_ids",
+        [
+            (
+                ["org/a", "org/a,revision=main", "org/a,revision=refs/pr/1", "org/a,revision=b"],
+                ["org/a", "org/a@b", "org/a@refs-pr-1"],
+            ),
+            (
+                ["/me/one/run/final", "/me/two/run/final", "/me/other"],
+                ["me/other", "one/run/final", "two/run/final"],
+            ),
+            (
+                ["org/a,gguf_file=a.Q2.gguf", "org/a,gguf_file=a.Q8.gguf"],
+                ["org/a@a.Q2.gguf", "org/a@a.Q8.gguf"],
+            ),
+            (
+                ["org/a,lora_local_path=/me/lora", "org/a,load_in_4bit=True", "org/a"],
+                ["me/lora", "org/a", "org/a@load_in_4bit"],
+            ),
+        ],
+    )
+    def test_weights_that_differ_are_models_of_their_own(self, run_all, arguments, model_ids):
+        files = [(f"pretrained={text}", {"acc,none": 0.5}, {}) for text in arguments]
+        snapshot, messages = run_all(*files)
+        assert snapshot.models["model_id"].tolist() == model_ids
+        assert messages == ""
+        edges = dict(zip(snapshot.lineage["child"], snapshot.lineage["relation"], strict=True))
+        assert edges.get("me/lora", "adapter") == "adapter"
+        assert edges.get("org/a@load_in_4bit", "quantized") == "quantized"
+        if "me/lora" in model_ids:
+            assert edges.keys() == {"me/lora", "org/a@load_in_4bit"}
+
+    def test_all_models_are_compared_by_one_number_of_shots(self, run_all):
+        snapshot, messages = run_all(
+            ("pretrained=org/a", {"acc,none": 0.3}, {"n-shot": {"arc": 25}}),
+            ("pretrained=org/a", {"acc,none": 0.1}, {"n-shot": {"arc": 0}}),
+            ("pretrained=org/b", {"acc,none": 0.4}, {"n-shot": {"arc": 25}}),
+            ("pretrained=org/c", {"acc,none": 0.2}, {"n-shot": {"arc": 0}}),
+        )
+        # With as many models each, the first by name counts.
+        assert cells(snapshot) == {("org/a", "arc"): 0.1, ("org/c", "arc"): 0.2}
+        assert messages.count("25-shot, others by") == 2
+
+    def test_all_models_are_compared_by_one_filter(self, run_all):
+        both = {"exact_match,strict": 0.2, "exact_match,flexible": 0.4}
+        snapshot, messages = run_all(
+            ("pretrained=org/a", both, {}),
+            ("pretrained=org/b", {"exact_match,strict": 0.1}, {}),
+            ("pretrained=org/c", {"exact_match,other": 0.9}, {}),
+        )
+        assert cells(snapshot) == {("org/a", "arc"): 0.2, ("org/b", "arc"): 0.1}
+        assert snapshot.items["metric"].tolist() == ["exact_match:strict"]
+        assert messages.count("arc:") == 1
+
+    @pytest.mark.parametrize("metric", ["bits_per_byte", "brier_score", "acc_stderr"])
+    def test_what_falls_as_models_get_better_is_no_score(self, run_all, metric):
+        row = {f"{metric},none": 0.9}
+        snapshot, messages = run_all(
+            ("pretrained=org/a", {"acc,none": 0.5} | row, {}), ("pretrained=org/b", row, {})
+        )
+        assert cells(snapshot) == {("org/a", "arc"): 0.5}
+        assert messages.count("arc:") == 1
+
+    def test_groups_that_contain_each_other_are_tasks(self, run_all):
+        scores = {task: {"acc,none": 0.5} for task in ("x", "y", "arc")}
+        groups = {"x": ["y"], "y": ["x"], "arc": ["arc"]}
+        fields = {"results": scores, "group_subtasks": groups}
+        snapshot, messages = run_all(("pretrained=org/a", {}, fields))
+        assert list(cells(snapshot)) == [("org/a", task) for task in ("arc", "x", "y")]
+        assert messages == ""
+
     def test_groups_are_not_counted_beside_their_tasks(self, run, tmp_path):
         scores = {
             "mmlu": {"acc,none": 0.5},
@@ -210,11 +294,32 @@ class TestAnswersOfLmEval(ImporterContract):
         write(path, rows)
         return list(cells(run(path)[1]).values())
 
-    def test_one_filter_counts_for_each_question(self, run, tmp_path):
-        rows = sample_lines([0, 0], name="strict") + sample_lines([1, 0], name="flexible")
-        rows += [sample_lines([0, 0, 1], name="strict")[2]]
-        path = tmp_path / "org__a/samples_gsm8k_2025-01-01T10-00-00.0.jsonl"
-        assert self.answers_of(run, path, rows) == [1, 0, 1]
+    def test_one_filter_counts_for_all_models(self, run, tmp_path):
+        strict = sample_lines([0, 0, 1], name="strict")
+        name = f"samples_gsm8k_{TIME.format(1)}.jsonl"
+        path = tmp_path / f"files/org__a/{name}"
+        assert self.answers_of(run, path, sample_lines([1, 0], name="flexible") + strict) == [1, 0]
+        write(tmp_path / f"files/org__b/{name}", strict)
+        write(tmp_path / f"files/org__c/{name}", sample_lines([1, 1, 1], name="other"))
+        _, snapshot, messages = run(tmp_path / "files", out="several")
+        assert snapshot.responses.tolist() == [[0, 0, 1], [0, 0, 1]]
+        assert messages.count("org__c") == messages.count("gsm8k:") == 1
+
+    def test_answers_are_of_the_model_with_results_of_their_time_or_of_the_only_one(
+        self, run, tmp_path
+    ):
+        for folder, days in [("one", [1, 2]), ("two", [1, 2, 3])]:
+            for day in days:
+                model = f"org/{folder}{day}" if folder == "two" else "org/one"
+                content = results_file(model, {"arc": {"acc,none": 0.5}})
+                write(tmp_path / f"files/{folder}/results_{TIME.format(day)}.json", content)
+            for day in (2, 9):
+                name = f"files/{folder}/samples_arc_{TIME.format(day)}.jsonl"
+                write(tmp_path / name, sample_lines([1, day == 9]))
+        _, snapshot, messages = run(tmp_path / "files")
+        assert snapshot.models["model_id"].tolist() == ["org/one", "org/two2"]
+        assert snapshot.responses.tolist() == [[1, 1], [1, 0]]
+        assert f"two/samples_arc_{LATE}.jsonl" in messages
 
     def test_questions_without_hashes_are_numbered_as_in_other_files(self, run, tmp_path):
         named = sample_lines([1, 0])

@@ -75,8 +75,8 @@ class Runs:
     ) -> None:
         """Add answers (uint8), or a proportion (float32) of ``n_trials`` questions.
 
-        ``variant`` names the metric (and after a colon the filter); ``order`` tells earlier runs
-        from later ones.
+        ``variant`` names the metric (and after colons filter and number of shots); ``order`` tells
+        earlier runs from later ones.
         """
         rank = metric_rank(variant.partition(":")[0], task[0])
         run = Run(model_id, task, place, items, values, n_trials, variant, rank, order)
@@ -116,20 +116,21 @@ class Runs:
         return ids, items, responses, spelling
 
     def _chosen(self, runs: list[Run], spelling: dict) -> dict[tuple, Run]:
-        """By model and task the run that counts, all by the metric that most models have."""
+        """By model and task the run that counts, all by the variant that most models have."""
         runs = [run._replace(model_id=spelling[run.model_id.casefold()]) for run in runs]
         models: dict[tuple, set] = defaultdict(set)
         for run in runs:
             models[run.task, run.rank, run.variant].add(run.model_id)
         order = sorted(models, key=lambda key: (-len(models[key]), *key[1:]))
         usual = {task: variant for task, _, variant in reversed(order)}
-        chosen: dict[tuple, Run] = {}
+        chosen, usable = {}, set()
         for run in sorted(runs, key=lambda run: (*run.task, run.merit)):
             if run.variant == usual[run.task]:
                 self.n_repeated += (run.model_id, run.task) in chosen
                 chosen[run.model_id, run.task] = run
+                usable.add((run.place, run.model_id, run.task))
         for run in runs:
-            if (run.model_id, run.task) not in chosen:
+            if (run.place, run.model_id, run.task) not in usable:
                 reason = f"measured by {run.variant}, others by {usual[run.task]}"
                 self.leave_out(run.place, f"{run.task[1]}: {reason}")
         return chosen

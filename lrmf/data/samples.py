@@ -6,7 +6,7 @@ from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple
 
-from .benchmarks import METRICS, metric_rank
+from .benchmarks import LOWER_IS_BETTER, METRICS, metric_rank
 
 _WRITTEN = {"true": 1, "true_": 1, "false": 0, "false_": 0}
 
@@ -14,24 +14,29 @@ _WRITTEN = {"true": 1, "true_": 1, "false": 0, "false_": 0}
 class Samples(NamedTuple):
     """Answers of one file, sorted by doc_id, and how many lines were left out.
 
-    ``keys`` holds ``[doc_id, hash]`` of each answer.
+    ``keys`` holds ``[doc_id, hash]`` of each answer, ``filters`` the names of all filters that
+    answers went through, "" for ``none``.
     """
 
     keys: list[list]
     values: list[bool]
     n_repeated: int
     n_unusable: int
+    filters: list[str]
 
 
-def read_samples(lines: Iterable[bytes], metric: str, *, strict: bool = False) -> Samples:
+def read_samples(
+    lines: Iterable[bytes], metric: str, *, strict: bool = False, only: str | None = None
+) -> Samples:
     """Read a samples file, of which id, hash and metric are kept: JSON Lines, or one JSON array.
 
     Where a question was scored through several filters, the filter ``none`` counts, or the first by
-    name. Lines that repeat a question are counted and left out; so are lines that are no JSON
-    object, have no id, or no 0/1 value of the metric. If ``strict``, text that is no JSON raises
-    ValueError.
+    name; or ``only`` this filter, if one is given. Lines that repeat a question are counted and
+    left out; so are lines that are no JSON object, have no id, or no 0/1 value of the metric. If
+    ``strict``, text that is no JSON raises ValueError.
     """
     chosen: dict[int, tuple[str, bool, str]] = {}
+    filters = set()
     n_repeated = n_unusable = 0
     for row in _rows(lines, strict=strict):
         doc_id, value = row.get("doc_id"), _truth(row.get(metric))
@@ -40,6 +45,9 @@ def read_samples(lines: Iterable[bytes], metric: str, *, strict: bool = False) -
             continue
         name, doc_hash = row.get("filter"), row.get("doc_hash")
         rank = "" if name in (None, "none") else str(name)
+        filters.add(rank)
+        if only not in (None, rank):
+            continue
         n_repeated += doc_id in chosen and chosen[doc_id][0] == rank
         if doc_id not in chosen or rank < chosen[doc_id][0]:
             is_hash = isinstance(doc_hash, str) and doc_hash.isascii() and doc_hash.isalnum()
@@ -47,15 +55,19 @@ def read_samples(lines: Iterable[bytes], metric: str, *, strict: bool = False) -
             chosen[doc_id] = (rank, value, doc_hash)
     ordered = sorted(chosen.items())
     keys = [[doc_id, doc_hash] for doc_id, (_, _, doc_hash) in ordered]
-    return Samples(keys, [value for _, (_, value, _) in ordered], n_repeated, n_unusable)
+    values = [value for _, (_, value, _) in ordered]
+    return Samples(keys, values, n_repeated, n_unusable, sorted(filters))
 
 
-def read_samples_file(path, task: str, *, strict: bool = False) -> tuple[Samples, str | None]:
-    """The answers in a file, and the metric of its task by which they are right."""
+def read_samples_file(path, task: str, **options) -> tuple[Samples, str | None]:
+    """The answers in a file, and the metric of its task by which they are right.
+
+    ``options`` are those of `read_samples`.
+    """
     with path.open("rb") as file:
         metric = metric_of(file, task)
     with path.open("rb") as file:
-        return read_samples(file, metric, strict=strict), metric
+        return read_samples(file, metric, **options), metric
 
 
 def metric_of(lines: Iterable[bytes], task: str) -> str | None:
@@ -63,7 +75,8 @@ def metric_of(lines: Iterable[bytes], task: str) -> str | None:
     for row in _rows(lines):
         listed = row.get("metrics")
         names = [*METRICS, *(listed if isinstance(listed, list) else [])]
-        if names := [name for name in names if isinstance(name, str) and name in row]:
+        names = {name for name in names if isinstance(name, str) and name in row}
+        if names := names - LOWER_IS_BETTER:
             return min(names, key=lambda name: (metric_rank(name, task), name))
     return None
 

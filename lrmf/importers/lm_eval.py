@@ -4,17 +4,18 @@ Source: `lm_eval.loggers.EvaluationTracker` and `lm_eval.evaluator` of version 0
 """
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import PurePath
+from typing import NamedTuple
 
 import networkx as nx
 
-from ..data.benchmarks import TASKS
-from ..data.metadata import EARLIEST, day, text
-from ..data.samples import Samples, name_questions, read_samples_file
+from ..data.benchmarks import LOWER_IS_BETTER, TASKS
+from ..data.metadata import EARLIEST, count, day, text
+from ..data.samples import name_questions, read_samples_file
 from .results import Results, Unreadable, known_id, load_json, mapping, number
 
 LICENSE = ""
@@ -23,63 +24,109 @@ NOTE = "Results of lm-evaluation-harness."
 _FILE = re.compile(
     r"(?:samples_(?P<task>.+?)|.*?)(?:_(?P<time>\d{4}-\d\d-\d\dT[\d\-:.]+?))?\.jsonl?"
 )
-_NAMES = ("peft", "delta", "pretrained", "model", "path", "engine")  # as lm-eval looks for them
+_ADAPTERS = ("peft", "lora_local_path")
+_NAMES = (*_ADAPTERS, "delta", "pretrained", "model", "path", "engine")  # as lm-eval looks for them
+# Settings that make another model of the same weights, and what means that they are not used.
+_SETTINGS = ("revision", "subfolder", "gguf_file", "quantization", "load_in_4bit", "load_in_8bit")
+_UNUSED = {"", "main", "none", "false", "0"}
 _LABELS = {"alias", "name", " ", "sample_len", "sample_count"}  # of a group without a score
 _PACKED = re.compile(r"load_in_[48]bit|gptq|awq|gguf|uint8", re.IGNORECASE)  # no sizes of models
 
 
+class _Model(NamedTuple):
+    """A model as its arguments tell it: what it is called, its settings, parent, and facts."""
+
+    name: str
+    settings: str
+    parent: tuple[object, str] | None  # and the relation
+    facts: dict
+
+
+class _File(NamedTuple):
+    """A results file: the scores are task, value, and options of `Results.add`."""
+
+    file: object
+    time: str
+    model: _Model
+    shots: dict
+    scores: list[tuple[str, float, dict]]
+
+
 def read(files: Iterable, results: Results) -> None:
     """Read results first: they name the models and the groups of the samples beside them."""
-    models, groups, scores, answers = {}, nx.DiGraph(), [], defaultdict(list)
-    samples = []
+    found, samples, groups = [], [], nx.DiGraph()
     for file in files:
         match = _FILE.fullmatch(file.name)
         if match and match["task"]:
             samples.append((file, match["task"], match["time"] or ""))
         else:
             with results.reading(file):
-                scores += _read_scores(file, match and match["time"], results, models, groups)
-    for file, model_id, task, value, options in scores:
+                found.append(_read_results(file, match and match["time"], results, groups))
+    paths = {_parts(each.model.name) for each in found}
+    ends = Counter(parts[-n:] for parts in paths for n in range(1, len(parts) + 1))
+    beside = defaultdict(list)
+    for file, time, model, shots, scores in found:
         with results.reading(file):
-            results.add(file, model_id, _place_of(task, groups), value, **options)
+            model_id = _named(model.name, ends) + model.settings
+            beside[str(file.parent)].append((time, model_id, shots))
+            results.add_model(model_id, order=(time,), **model.facts)
+            if model.parent:
+                results.add_edge(model.parent[0], model_id, model.parent[1], "model_args")
+            for task, value, options in scores:
+                with results.reading(file):
+                    place = _place_of(task, groups)
+                    results.add(file, model_id, place, value, order=(time,), **options)
+    _add_answers(samples, beside, groups, results)
+
+
+def _add_answers(samples: list[tuple], beside: dict, groups: nx.DiGraph, results: Results) -> None:
+    """Add the answers of samples files, of each filter as a run of its own."""
+    answers = defaultdict(list)
     for file, task, time in samples:
         with results.reading(file):
-            folder = str(file.parent)
-            model_id = models.get((folder, time)) or models.get((folder, ""))
-            found, metric = _read_samples(file, task, results)
-            options = {"variant": metric, "order": (time,)}
-            answers[task].append((file, model_id or _named(file.parent.name), found, options))
+            known = beside[str(file.parent)]
+            known = [run for run in known if run[0] == time] or known
+            ids = {model_id for _, model_id, _ in known} or {_named(file.parent.name)}
+            if len(ids) > 1:
+                raise Unreadable("the results beside it do not say which model it is of")
+            shots = {run_shots.get(task) for *_, run_shots in known}
+            n_shots = shots.pop() if len(shots) == 1 else None
+            for metric, name, found in _read_samples(file, task, results):
+                options = {"variant": _variant(metric, name, n_shots), "order": (time,)}
+                answers[task].append((file, *ids, found, options))
     for task, runs in answers.items():
         place = _place_of(task, groups)
-        lists = {str(file): found.keys for file, _, found, _ in runs}
+        lists = {at: found.keys for at, (_, _, found, _) in enumerate(runs)}
         names = name_questions(lists, dict.fromkeys(lists, 1))
-        for file, model_id, found, options in runs:
-            questions = [f"{place[1]}/{name}" for name in names[str(file)]]
+        for at, (file, model_id, found, options) in enumerate(runs):
+            questions = [f"{place[1]}/{name}" for name in names[at]]
             with results.reading(file):
                 known = dict(zip(questions, map(int, found.values), strict=True))
                 results.add(file, model_id, place, known, **options)
 
 
-def _read_samples(file, task: str, results: Results) -> tuple[Samples, str]:
-    """Answers of 0 or 1 in a samples file, and their metric."""
+def _read_samples(file, task: str, results: Results) -> list[tuple]:
+    """Metric, filter, and answers of 0 or 1 of each filter in a samples file."""
     found, metric = read_samples_file(file, task)
     if not found.keys:
         raise Unreadable(f"has no answer of 0 or 1 by {metric or 'any metric'}")
     if found.n_unusable:
         results.leave_out(file, f"{found.n_unusable} lines without 0 or 1 by {metric}")
-    return found, metric
+    if len(found.filters) == 1:
+        return [(metric, found.filters[0], found)]
+    names = found.filters
+    return [(metric, name, read_samples_file(file, task, only=name)[0]) for name in names]
 
 
-def _read_scores(file, time: str | None, results: Results, models: dict, groups) -> list[tuple]:
-    """Scores of a results file: arguments of `Results.add`, with the task's own name."""
+def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) -> _File:
     content = load_json(file)
     if not isinstance(rows := content.get("results"), dict):
         raise Unreadable("is no results file of lm-eval: it has no 'results'")
     if not time and (date := number(content.get("date"))):
         with suppress(ValueError, OverflowError, OSError):  # seconds
             time = datetime.fromtimestamp(date, UTC).strftime("%Y-%m-%dT%H-%M-%S")
-    model_id = _read_model(content, file, time or "", results)
-    models[str(file.parent), time or ""] = models[str(file.parent), ""] = model_id
+    model, shots = _read_model(content, file, time or ""), mapping(content, "n-shot")
+    results.versions.add(str(content.get("lm_eval_version", "unknown")))
     rising = mapping(content, "higher_is_better")
     values = {task: _values(row, mapping(rising, task)) for task, row in rows.items()}
     # A group with a score of its own is the mean of its tasks, one without is a list of benchmarks.
@@ -88,39 +135,55 @@ def _read_scores(file, time: str | None, results: Results, models: dict, groups)
     groups.update(own)
     scores = []
     for task, found in values.items():
-        if task in own and not nx.descendants(own, task).isdisjoint(rows):
-            continue
+        # Of groups that contain each other neither is the mean of the other.
+        if task in own:
+            below = nx.descendants(own, task) - nx.ancestors(own, task)
+            if not below.isdisjoint(rows):
+                continue
         if not found and set(rows[task]) - _LABELS:
             results.leave_out(file, f"{task}: has no score from 0 to 1, the higher the better")
         n_trials = mapping(mapping(content, "n-samples"), task).get("effective")
-        for metric, (_, value) in found.items():
-            options = {"n_trials": n_trials, "variant": metric, "order": (time or "",)}
-            scores.append((file, model_id, task, value, options))
-    return scores
+        for (metric, name), value in found.items():
+            variant = _variant(metric, name, shots.get(task))
+            scores.append((task, value, {"n_trials": n_trials, "variant": variant}))
+    return _File(file, time or "", model, shots, scores)
 
 
-def _values(row: dict, rising: dict) -> dict[str, tuple[str, float]]:
-    """Filter and score by metric: of several filters ``none``, or the first by name."""
-    values: dict[str, tuple[str, float]] = {}
+def _values(row: dict, rising: dict) -> dict[tuple[str, str], float]:
+    """Scores by metric and filter, of metrics that rise as models get better."""
+    values = {}
     for key, value in row.items():
         metric, _, name = key.partition(",")
-        value = None if metric.endswith("_stderr") or metric in _LABELS else number(value)
-        if value is not None and 0 <= value <= 1 and rising.get(metric) is not False:
-            choice = ("" if name == "none" else name, value)
-            values[metric] = min(values.get(metric, choice), choice)
+        rises = rising.get(metric, metric not in LOWER_IS_BETTER) is not False
+        is_score = rises and not metric.endswith("_stderr") and metric not in _LABELS
+        if is_score and (value := number(value)) is not None and 0 <= value <= 1:
+            values[metric, name] = value
     return values
 
 
-def _read_model(content: dict, file, time: str, results: Results) -> str:
-    """Id of the model, from the arguments of the harness; what else they tell goes to results."""
+def _variant(metric: str, name: str, n_shots: object) -> str:
+    """Metric, filter and number of shots: scores are comparable if they agree in all three."""
+    shots = "" if count(n_shots) is None else f"{n_shots}-shot"
+    return ":".join(filter(None, (metric, name.removeprefix("none"), shots)))
+
+
+def _read_model(content: dict, file, time: str) -> _Model:
     config = mapping(content, "config")
     stated = config.get("model_args") or {}
     if isinstance(stated, str):
         stated = dict(pair.strip().partition("=")[::2] for pair in stated.split(","))
     named = next((stated[name] for name in _NAMES if stated.get(name)), content.get("model_name"))
-    model_id = _named(named or file.parent.name)
-    if stated.get("peft"):
-        results.add_edge(stated.get("pretrained"), model_id, "adapter", "model_args")
+    named = str(named or file.parent.name)
+    used = {name: str(stated[name]) for name in _SETTINGS if name in stated}
+    used = {name: value for name, value in used.items() if value.lower() not in _UNUSED}
+    parts = [name if name.startswith("load_in") else value for name, value in used.items()]
+    # The Hub has no id with @, so none is mistaken for another model.
+    settings = "".join("@" + re.sub(r"[^\w.\-]+", "-", part, flags=re.ASCII) for part in parts)
+    parent = None
+    if any(stated.get(name) for name in _ADAPTERS):
+        parent = stated.get("pretrained"), "adapter"
+    elif used.keys() - {"revision", "subfolder"}:
+        parent = named, "quantized"
     dtype = (text(config.get("model_dtype")) or "").removeprefix("torch.")
     facts = {"revision": text(config.get("model_sha")) or None, "precision": dtype or None}
     facts["evaluated_at"] = day(time, after=EARLIEST)
@@ -128,18 +191,26 @@ def _read_model(content: dict, file, time: str, results: Results) -> str:
         facts["n_parameters"] = config.get("model_num_parameters")
     if "chat_template" in content:
         facts["chat_template"] = bool(content["chat_template"])
-    results.add_model(model_id, order=(time,), **facts)
-    results.versions.add(str(content.get("lm_eval_version", "unknown")))
-    return model_id
+    return _Model(named, settings, parent, facts)
 
 
-def _named(name: object) -> str:
-    """An id; of a local path its last two parts; of a folder ``org__name`` or its details."""
-    name = str(name).removesuffix("-details")
+def _named(name: str, ends: Counter | None = None) -> str:
+    """An id; of a folder ``org__name`` or its details; of a local path the last two parts, or more.
+
+    As many as no other path ends with: ``ends`` counts the paths by their ends.
+    """
+    name = name.removesuffix("-details")
     try:
         return known_id(name if "/" in name else name.replace("__", "/", 1))
     except Unreadable:
-        return known_id("/".join(PurePath(name.strip("~./\\")).parts[-2:]))
+        parts = _parts(name)
+        lengths = range(2, len(parts))
+        n = next((n for n in lengths if not ends or ends[parts[-n:]] < 2), len(parts))
+        return known_id("/".join(parts[-n:]))
+
+
+def _parts(path: str) -> tuple[str, ...]:
+    return PurePath(path.strip("~./\\")).parts
 
 
 def _place_of(task: str, groups: nx.DiGraph) -> tuple[str, str]:
