@@ -1,6 +1,7 @@
 """Importers: what they read of each format, and what they say of the rest."""
 
 import json
+import os
 import zipfile
 
 import numpy as np
@@ -168,6 +169,15 @@ class TestScoresOfLmEval(ImporterContract):
             "mmlu/mmlu_physics": 0.3,
         }
         assert snapshot.benchmarks == ["lonely", "mmlu"]
+
+    def test_a_number_of_questions_that_cannot_be(self, run_all):
+        fields = {"n-samples": {"arc": {"effective": 10**30}}}
+        snapshot, messages = run_all(
+            ("pretrained=org/a", {"acc,none": 0.5}, {}),
+            ("pretrained=org/b", {"acc,none": 0.5}, fields),
+        )
+        assert cells(snapshot) == {("org/a", "arc"): 0.5}
+        assert "2/results.json" in messages
 
     def test_a_group_counts_where_its_tasks_are_not_told(self, run, tmp_path):
         content = results_file("org/a", {"mmlu": {"acc,none": 0.5}})
@@ -425,6 +435,8 @@ class TestScoresOfEveryEvalEver(ImporterContract):
             self.row("proportion", 0.5, low=None, high=None, metric_unit="proportion"),
             self.row("shifted", 3.0, low=1.0, high=5.0),
             self.row("zero", 0.0),
+            self.row("unsaid", 0.5, lower_is_better=None),
+            self.row("loss", 0.5, lower_is_better=None, metric_id="brier_score"),
             self.row("elo", 1200.0, low="-Infinity", high="Infinity"),
             self.row("error", 0.2, lower_is_better=True),
             self.row("unknown", -1, has_unknown_level=True),
@@ -436,10 +448,11 @@ class TestScoresOfEveryEvalEver(ImporterContract):
             "bench/percent": 0.25,
             "bench/proportion": 0.5,
             "bench/shifted": 0.5,
+            "bench/unsaid": 0.5,
             "bench/zero": 0.0,
         }
-        assert snapshot.items["n_trials"].tolist() == [20] * 4
-        assert all(f"{name}:" in messages for name in ("elo", "error", "unknown", "beyond"))
+        assert snapshot.items["n_trials"].tolist() == [20] * 5
+        assert all(f"{name}:" in messages for name in ("elo", "error", "loss", "unknown", "beyond"))
 
     def test_metrics_and_filters_of_one_evaluation_are_not_counted_twice(self, run, tmp_path):
         rows = [
@@ -575,6 +588,13 @@ c = TaskMetadata(name="Bitext", eval_splits=["test"], dataset={"path": "x"})
         assert snapshot.items.set_index("item_id").loc["Bitext", "n_trials"] == 70
         assert "odd.py" in messages
 
+    def test_the_latest_version_counts(self, run, tmp_path):
+        for score, version in [(0.1, None), (0.2, "1.12.75"), (0.3, "1.9.0")]:
+            path = tmp_path / f"files/org__a/rev{score}/STS.json"
+            content = self.result("STS", {"test": [("default", score)]}, mteb_version=version)
+            write(path, content)
+        assert cells(run(tmp_path / "files")[1]) == {("org/a", "STS"): 0.2}
+
     def test_a_model_without_a_usual_subset_has_no_score(self, run, tmp_path):
         self.write_files(tmp_path / "files")
         path = tmp_path / "files/results/org__few/rev/Bitext.json"
@@ -636,6 +656,17 @@ def test_the_command_line_offers_every_importer(tmp_path):
     assert list(argument.type.choices) == list(IMPORTERS)
     with pytest.raises(ValueError, match="helm"):
         import_files("helm", [], tmp_path / "out")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_links_to_folders_above_end_and_pipes_are_refused(tmp_path):
+    results = Results()
+    file = write(tmp_path / "files/run/results.json", {})
+    for name in ("a", "current", "latest"):
+        (file.parent / name).symlink_to(tmp_path / "files", target_is_directory=True)
+    os.mkfifo(tmp_path / "pipe")
+    assert files_in([tmp_path / "files", tmp_path / "pipe"], results) == [file]
+    assert [place for place, _ in results.left_out] == [str(tmp_path / "pipe")]
 
 
 def test_a_broken_archive_is_named(tmp_path):

@@ -9,6 +9,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable
 
+from ..data.benchmarks import LOWER_IS_BETTER
 from .results import Results, Unreadable, known_id, load_json, mapping, number
 
 LICENSE = ""  # that of each evaluation's source
@@ -46,9 +47,9 @@ def _read_scores(file, results: Results) -> None:
         try:
             if several and _plain(name) in _MEANS | {_plain(benchmark)}:
                 raise Unreadable("the mean of the other rows")
-            value = _proportion(row, metric)
-            n_trials = mapping(mapping(row, "score_details"), "uncertainty").get("num_samples")
             variant = variant or str(metric.get("metric_id") or metric.get("metric_name") or "")
+            value = _proportion(row, metric, variant.partition(":")[0])
+            n_trials = mapping(mapping(row, "score_details"), "uncertainty").get("num_samples")
             options = {"n_trials": n_trials, "variant": variant, "order": time}
             results.add(file, model_id, (benchmark, name), value, **options)
         except Unreadable as error:
@@ -62,7 +63,7 @@ def _named(row: dict) -> tuple[str, str]:
     return name.removesuffix(f"/{filtered}") if colon else name, metric
 
 
-def _proportion(row: dict, metric: dict) -> float:
+def _proportion(row: dict, metric: dict, name: str) -> float:
     """The score on a scale from 0 (worst) to 1 (best); raises Unreadable where that is unknown."""
     score = number(mapping(row, "score_details").get("score"))
     low, high = number(metric.get("min_score")), number(metric.get("max_score"))
@@ -73,7 +74,8 @@ def _proportion(row: dict, metric: dict) -> float:
         low, high = unit or (None, None)
     if score is None or (metric.get("has_unknown_level") and score == -1):
         raise Unreadable("the score is not known")
-    if metric.get("lower_is_better") is not False:
+    falls = metric.get("lower_is_better")
+    if falls or (falls is None and name in LOWER_IS_BETTER):
         raise Unreadable("lower is better")
     if low is None or high is None or not low < high:
         raise Unreadable("the scale has no bounds")

@@ -6,12 +6,13 @@ task count, and how many samples they have. Source: `mteb.TaskResult.get_score` 
 """
 
 import ast
+import re
 import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from ..data.metadata import EARLIEST, day
-from .results import Results, Unreadable, known_id, load_json, mapping, number
+from ..data.metadata import EARLIEST, count, day
+from .results import MOST_TRIALS, Results, Unreadable, known_id, load_json, mapping, number
 
 LICENSE = "CC0-1.0"
 CITATION = "Muennighoff et al. (2023), MTEB, arXiv:2210.07316; Enevoldsen et al. (2025), MMTEB"
@@ -47,7 +48,8 @@ def read(files: Iterable, results: Results) -> None:
                 continue
             task = content.get("task_name") or file.name.removesuffix(".json")
             scores = _main_scores(content, splits.get(task))
-            version = str(content.get("mteb_version"))
+            # 1.12 is later than 1.9, and whatever is stated later than nothing.
+            version = [*map(int, re.findall(r"\d+", str(content.get("mteb_version"))))]
             usual = file.parent.name == models.get(model_id, {}).get("revision")
             found[task].append((file, model_id, scores, (usual, version, file.parent.name)))
     for task, runs in found.items():
@@ -85,7 +87,10 @@ def _main_scores(content: dict, wanted: list | None) -> dict[tuple[str, str], fl
 
 def _sizes(content: dict) -> dict[str, int]:
     """Queries, or else samples, of each split."""
-    return {split: row.get("num_queries") or row["num_samples"] for split, row in content.items()}
+    found = {split: row.get("num_queries") or row["num_samples"] for split, row in content.items()}
+    if any(count(size, MOST_TRIALS) is None for size in found.values()):
+        raise Unreadable("has sizes that are no numbers of samples")
+    return found
 
 
 def _facts(stated: dict) -> dict:

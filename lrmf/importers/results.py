@@ -14,13 +14,14 @@ import numpy as np
 import pandas as pd
 
 from ..data.ids import normalised_id
-from ..data.metadata import MOST_PARAMETERS, mapping, number
+from ..data.metadata import MOST_PARAMETERS, count, mapping, number
 from ..data.runs import Runs
 from ..data.schema import is_id, quote
 
 __all__ = ["Results", "Unreadable", "files_in", "known_id", "load_json", "mapping", "number"]
 
 ARCHIVES = (".zip", ".whl")
+MOST_TRIALS = 10**9  # questions of a task
 _FACTS = "model_id revision params_b precision license created_at evaluated_at".split()
 
 
@@ -29,20 +30,33 @@ class Unreadable(ValueError):
 
 
 def files_in(paths: Iterable[str | os.PathLike], results: "Results") -> list:
-    """All files in files, folders and archives, sorted, without hidden ones; each once."""
-    found, pending = {}, [Path(path) for path in paths]
+    """All files in files, folders and archives, sorted, without hidden ones; each once.
+
+    Links come after what is beside them, so that a file or folder keeps its own name.
+    """
+    found, visited, pending = {}, set(), sorted(map(Path, paths), key=_links_last, reverse=True)
     while pending:
         path = pending.pop()
+        if (key := os.path.realpath(str(path))) in visited:
+            continue
+        visited.add(key)
         with results.reading(path):
             if path.is_dir():
-                pending += [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+                entries = [entry for entry in path.iterdir() if not entry.name.startswith(".")]
+                pending += sorted(entries, key=_links_last, reverse=True)
             elif not path.exists():
                 raise Unreadable("does not exist")
+            elif not path.is_file():
+                raise Unreadable("is neither a file nor a folder")
             elif isinstance(path, Path) and path.suffix in ARCHIVES:
                 pending += zipfile.Path(path).iterdir()
             else:
-                found[os.path.realpath(str(path))] = path
+                found[key] = path
     return [found[key] for key in sorted(found)]
+
+
+def _links_last(path) -> tuple[bool, str]:
+    return os.path.islink(str(path)), str(path)
 
 
 def load_json(file) -> dict:
@@ -117,7 +131,8 @@ class Results(Runs):
         Raises
         ------
         Unreadable
-            If a proportion is not within [0, 1], or a name cannot be that of an item.
+            If a proportion is not within [0, 1], there cannot be so many questions, or a name
+            cannot be that of an item.
         """
         dtype, (benchmark, subtask) = np.uint8, task
         if not isinstance(values, Mapping):
@@ -128,7 +143,9 @@ class Results(Runs):
             if not all(map(is_id, (*task, f"{benchmark}/{name}".rstrip("/")))):
                 raise Unreadable(f"{quote(f'{benchmark}/{name}')} cannot be an item")
         items, cells = self.places(task, values), np.array(list(values.values()), dtype)
-        n_trials = n_trials if isinstance(n_trials, int) and n_trials > 0 else 0
+        if isinstance(n_trials, int) and n_trials > MOST_TRIALS:
+            raise Unreadable("states more questions than there can be")
+        n_trials = count(n_trials) or 0
         self.add_run(model_id, task, items, cells, place=str(file), n_trials=n_trials, **merits)
 
     def snapshot_tables(self, *, proportions: bool = False) -> dict:
