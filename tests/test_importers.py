@@ -93,7 +93,11 @@ class TestScoresOfLmEval(ImporterContract):
                 ["org/a@a.Q2.gguf", "org/a@a.Q8.gguf"],
             ),
             (
-                ["org/a,lora_local_path=/me/lora", "org/a,load_in_4bit=True", "org/a"],
+                [
+                    "org/a,lora_local_path=/me/lora",
+                    "org/a,load_in_4bit=True",
+                    "org/a,quantization=awq",
+                ],
                 ["me/lora", "org/a", "org/a@load_in_4bit"],
             ),
         ],

@@ -10,8 +10,8 @@ PREFIX = "leaderboard_"  # of the tasks of these benchmarks
 METRICS = "prompt_level_strict_acc acc_norm exact_match acc accuracy mc2 mc1 pass@1 em f1".split()
 # Metrics of the harness that fall as models get better, also where a file does not say so.
 LOWER_IS_BETTER = frozenset(
-    "bits_per_byte brier_score byte_perplexity cer ece likelihood_diff loss mae mse pct_stereotype"
-    " perplexity ppl rmse ter wer word_perplexity".split()
+    "bits_per_byte brier brier_score byte_perplexity cer ece likelihood_diff loss mae mse "
+    "pct_stereotype perplexity ppl rmse ter wer word_perplexity".split()
 )
 
 

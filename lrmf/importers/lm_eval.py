@@ -26,30 +26,26 @@ _FILE = re.compile(
 )
 _ADAPTERS = ("peft", "lora_local_path")
 _NAMES = (*_ADAPTERS, "delta", "pretrained", "model", "path", "engine")  # as lm-eval looks for them
-# Settings that make another model of the same weights, and what means that they are not used.
+# Settings that make another model of the same name, and values that do not: the last five read
+# weights that are quantized already.
 _SETTINGS = ("revision", "subfolder", "gguf_file", "quantization", "load_in_4bit", "load_in_8bit")
 _UNUSED = {"", "main", "none", "false", "0"}
+_UNUSED |= {"awq", "awq_marlin", "gptq", "gptq_marlin", "compressed-tensors"}
 _LABELS = {"alias", "name", " ", "sample_len", "sample_count"}  # of a group without a score
 _PACKED = re.compile(r"load_in_[48]bit|gptq|awq|gguf|uint8", re.IGNORECASE)  # no sizes of models
 
 
-class _Model(NamedTuple):
-    """A model as its arguments tell it: what it is called, its settings, parent, and facts."""
+class _File(NamedTuple):
+    """What a results file says of a model (as its arguments name it) and of its scores."""
 
+    file: object
+    time: str
     name: str
     settings: str
     parent: tuple[object, str] | None  # and the relation
     facts: dict
-
-
-class _File(NamedTuple):
-    """A results file: the scores are task, value, and options of `Results.add`."""
-
-    file: object
-    time: str
-    model: _Model
-    shots: dict
-    scores: list[tuple[str, float, dict]]
+    shots: dict  # by task
+    scores: list[tuple[str, float, dict]]  # task, value, options of `Results.add`
 
 
 def read(files: Iterable, results: Results) -> None:
@@ -62,16 +58,16 @@ def read(files: Iterable, results: Results) -> None:
         else:
             with results.reading(file):
                 found.append(_read_results(file, match and match["time"], results, groups))
-    paths = {_parts(each.model.name) for each in found}
+    paths = {_parts(each.name) for each in found}
     ends = Counter(parts[-n:] for parts in paths for n in range(1, len(parts) + 1))
     beside = defaultdict(list)
-    for file, time, model, shots, scores in found:
+    for file, time, name, settings, parent, facts, shots, scores in found:
         with results.reading(file):
-            model_id = _named(model.name, ends) + model.settings
+            model_id = _named(name, ends) + settings
             beside[str(file.parent)].append((time, model_id, shots))
-            results.add_model(model_id, order=(time,), **model.facts)
-            if model.parent:
-                results.add_edge(model.parent[0], model_id, model.parent[1], "model_args")
+            results.add_model(model_id, order=(time,), **facts)
+            if parent:
+                results.add_edge(parent[0], model_id, parent[1], "model_args")
             for task, value, options in scores:
                 with results.reading(file):
                     place = _place_of(task, groups)
@@ -108,13 +104,13 @@ def _add_answers(samples: list[tuple], beside: dict, groups: nx.DiGraph, results
 def _read_samples(file, task: str, results: Results) -> list[tuple]:
     """Metric, filter, and answers of 0 or 1 of each filter in a samples file."""
     found, metric = read_samples_file(file, task)
+    names = found.filters
     if not found.keys:
         raise Unreadable(f"has no answer of 0 or 1 by {metric or 'any metric'}")
     if found.n_unusable:
         results.leave_out(file, f"{found.n_unusable} lines without 0 or 1 by {metric}")
-    if len(found.filters) == 1:
-        return [(metric, found.filters[0], found)]
-    names = found.filters
+    if len(names) == 1:
+        return [(metric, *names, found)]
     return [(metric, name, read_samples_file(file, task, only=name)[0]) for name in names]
 
 
@@ -146,7 +142,7 @@ def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) 
         for (metric, name), value in found.items():
             variant = _variant(metric, name, shots.get(task))
             scores.append((task, value, {"n_trials": n_trials, "variant": variant}))
-    return _File(file, time or "", model, shots, scores)
+    return _File(file, time or "", *model, shots, scores)
 
 
 def _values(row: dict, rising: dict) -> dict[tuple[str, str], float]:
@@ -164,16 +160,17 @@ def _values(row: dict, rising: dict) -> dict[tuple[str, str], float]:
 def _variant(metric: str, name: str, n_shots: object) -> str:
     """Metric, filter and number of shots: scores are comparable if they agree in all three."""
     shots = "" if count(n_shots) is None else f"{n_shots}-shot"
-    return ":".join(filter(None, (metric, name.removeprefix("none"), shots)))
+    return ":".join(part for part in (metric, name, shots) if part not in ("", "none"))
 
 
-def _read_model(content: dict, file, time: str) -> _Model:
+def _read_model(content: dict, file, time: str) -> tuple:
+    """Name, settings, parent and facts of a model, from the arguments of the harness."""
     config = mapping(content, "config")
     stated = config.get("model_args") or {}
     if isinstance(stated, str):
         stated = dict(pair.strip().partition("=")[::2] for pair in stated.split(","))
     named = next((stated[name] for name in _NAMES if stated.get(name)), content.get("model_name"))
-    named = str(named or file.parent.name)
+    named = str(named or file.parent.name).removesuffix("-details")
     used = {name: str(stated[name]) for name in _SETTINGS if name in stated}
     used = {name: value for name, value in used.items() if value.lower() not in _UNUSED}
     parts = [name if name.startswith("load_in") else value for name, value in used.items()]
@@ -191,7 +188,7 @@ def _read_model(content: dict, file, time: str) -> _Model:
         facts["n_parameters"] = config.get("model_num_parameters")
     if "chat_template" in content:
         facts["chat_template"] = bool(content["chat_template"])
-    return _Model(named, settings, parent, facts)
+    return named, settings, parent, facts
 
 
 def _named(name: str, ends: Counter | None = None) -> str:
