@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from lrmf import Forecaster
-from lrmf.decide.valid import draw, estimate, intervals, probabilities
+from lrmf.decide.answers import AnswersError
+from lrmf.decide.valid import draw, estimate, intervals, probabilities, read_draw
 
 
 @pytest.fixture(scope="session")
@@ -78,6 +79,42 @@ def test_all_answers_give_the_score_itself(new):
     found = intervals(drawn, answered)
     actual = answered.scores()["score"]
     np.testing.assert_allclose(found["score"][:-1], actual, atol=1e-5)
+    assert (found["lower"] == found["score"]).all() and (found["upper"] == found["score"]).all()
+
+
+def test_a_benchmark_drawn_as_a_whole_is_exact_and_the_others_are_not(new):
+    scores = new.forecasts.scores_
+    whole = scores.weights[:, 0] > 0
+    items = np.array(new.forecasts.item_ids_, dtype=object)
+    drawn = pd.DataFrame({"item_id": items[whole], "probability": 1.0, "forecast": 0.5})
+    found = intervals(drawn, new.update(dict.fromkeys(drawn["item_id"], 1)))
+    np.testing.assert_allclose(found.loc[0, ["score", "lower", "upper"]].astype(float), 1)
+    assert found["lower"][1:].isna().all()
+
+
+@pytest.mark.parametrize("column", ["probability", "forecast"])
+@pytest.mark.parametrize("value", [np.nan, -0.1, 1.5, np.inf, "often"])
+def test_a_draw_with_impossible_numbers_is_refused_by_file_and_item(new, tmp_path, column, value):
+    path = tmp_path / "draw.csv"
+    drawn = draw(new, 40).astype({column: object})
+    drawn.loc[1, column] = value
+    drawn.to_csv(path, index=False)
+    with pytest.raises(AnswersError, match=rf"draw\.csv.*{drawn['item_id'][1]}"):
+        read_draw(path, new)
+
+
+def test_a_draw_of_probability_zero_without_rows_or_with_repeated_rows_is_refused(new, tmp_path):
+    path, drawn = tmp_path / "draw.csv", draw(new, 40)
+    faulty = {
+        "zero": drawn.assign(probability=0.0), "empty": drawn[:0],
+        "repeated": pd.concat([drawn, drawn[:1]]),
+    }  # fmt: skip
+    for frame in faulty.values():
+        frame.to_csv(path, index=False)
+        with pytest.raises(AnswersError, match=r"draw\.csv"):
+            read_draw(path, new)
+    drawn.to_csv(path, index=False)
+    pd.testing.assert_frame_equal(read_draw(path, new), drawn)
 
 
 def test_the_command_draws_and_reads_the_draw_back(command, saved_fit, new, tmp_path):

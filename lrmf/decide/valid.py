@@ -137,6 +137,7 @@ def intervals(drawn, new, *, level=LEVEL):
     Returns
     -------
     DataFrame : benchmark, score, lower, upper, n_drawn; the last row is the mean of all
+        A score all of whose items are drawn is exact: lower and upper equal it.
 
     Raises
     ------
@@ -155,6 +156,9 @@ def intervals(drawn, new, *, level=LEVEL):
     weights = np.column_stack([weights, weights.mean(axis=1)])
     numbers = drawn[["forecast", "probability"]].to_numpy(float).T
     estimates = estimate(before @ weights, weights[columns], *numbers, answers, level=level)
+    # A score all of whose items are drawn is known: estimate and bounds are the score itself.
+    is_known = (weights[columns] > 0).sum(axis=0) == (weights > 0).sum(axis=0)
+    estimates = np.where(is_known, answers @ weights[columns], estimates)
     frame = pd.DataFrame(dict(zip(("score", "lower", "upper"), estimates, strict=True)))
     frame.insert(0, "benchmark", [*fit.scores_.names, "average"])
     return frame.assign(n_drawn=(weights[columns] > 0).sum(axis=0))
@@ -171,7 +175,8 @@ def read_draw(path, new):
     Raises
     ------
     AnswersError
-        If the file cannot be read, or is a draw for another model or fit.
+        If the file cannot be read, holds no draw or values that no draw has, or is a draw for
+        another model or fit.
     """
     try:
         drawn = pd.read_csv(path)
@@ -183,12 +188,32 @@ def read_draw(path, new):
                            "<out>.draw.csv of next --valid")  # fmt: skip
     if unknown := [item for item in drawn["item_id"] if item not in new.forecasts.columns_]:
         raise AnswersError(f"{path}: {unknown[0]} is not an item of the fit")
+    _check_draw(path, drawn)
     columns = [new.forecasts.columns_[item] for item in drawn["item_id"]]
     # The forecasts of the draw identify model and fit.
     if not np.allclose(new.before.predict_proba()[columns], drawn["forecast"], atol=1e-4):
         raise AnswersError(f"{path}: was drawn for another model or fit; give the same --parents, "
                            "--name and --size")  # fmt: skip
     return drawn
+
+
+def _check_draw(path, drawn):
+    """AnswersError for a draw without rows, with repeated items or with impossible numbers."""
+    if drawn.empty:
+        raise AnswersError(f"{path}: has no rows, as nothing was drawn; draw anew with a larger "
+                           "--budget")  # fmt: skip
+    if (repeated := drawn["item_id"].duplicated()).any():
+        raise AnswersError(f"{path}: {drawn['item_id'][repeated].iloc[0]} appears more than once; "
+                           "keep one row of each item")  # fmt: skip
+    # Texts become NaN, which is in no range.
+    probability, forecast = (
+        pd.to_numeric(drawn[name], errors="coerce") for name in ("probability", "forecast")
+    )
+    is_legal = probability.gt(0) & probability.le(1) & forecast.between(0, 1)
+    if not is_legal.all():
+        item = drawn["item_id"][~is_legal].iloc[0]
+        raise AnswersError(f"{path}: {item} needs a probability in (0, 1] and a forecast in "
+                           "[0, 1]; give the file as next --valid wrote it")  # fmt: skip
 
 
 def as_text(drawn, new):
