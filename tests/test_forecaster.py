@@ -9,6 +9,7 @@ import pytest
 from builders import missing
 from draws import draw_answers, draw_proportions, random_lineage
 from predictor_contract import PredictorContract
+from scipy import sparse
 
 from lrmf import LRMF, Forecaster, Lineage
 from lrmf.data.responses import MISSING, benchmark_scores, observed, without
@@ -480,6 +481,42 @@ def test_bad_input_is_refused_before_anything_is_fitted(problem):
         Forecaster().fit(train[:5], lineage, items=items)
     with pytest.raises(ValueError, match="no response is observed"):
         Forecaster().fit(np.full_like(train, missing(train)), lineage, items=items)
+
+
+@pytest.mark.parametrize(
+    ("values", "culprit"),
+    [({"n_trials": 0}, "n_trials"), ({"n_trials": np.nan}, "n_trials"),
+     ({"n_trials": 2**40}, "n_trials"), ({"item_id": "i0"}, "'i0'"), ({"item_id": None}, "item_id"),
+     ({"benchmark": None}, "benchmark")],
+)  # fmt: skip
+@pytest.mark.parametrize("estimator", [Forecaster, LRMF])
+def test_items_that_give_no_scores_are_refused(problem, estimator, values, culprit):
+    lineage, _, train, _, items, _ = problem
+    with pytest.raises(ValueError, match=f"items: .*{culprit}"):
+        estimator().fit(train, lineage, items=items.assign(**values))
+
+
+def test_a_models_table_of_other_models_is_refused(problem, fitted):
+    lineage, _, train, _, items, models = problem
+    tables = {
+        "row 1 ": models.iloc[[0, 2, 1, *range(3, N_MODELS)]],
+        f"'org/x'.*{models['model_id'][0]}": models.assign(model_id="org/x"),
+        "rows": models[:12],
+        "lacks column 'model_id'": models.drop(columns="model_id"),
+        "params_b.*'70B' in row 0": models.assign(params_b="70B"),
+    }
+    for culprit, table in tables.items():
+        with pytest.raises(ValueError, match=culprit):
+            Forecaster().fit(train, lineage, items=items, models=table)
+        with pytest.raises(ValueError, match=culprit):
+            fitted.adapt(train, lineage, models=table)
+
+
+@pytest.mark.parametrize("estimator", [Forecaster, LRMF])
+def test_sparse_responses_are_refused(problem, estimator):
+    lineage, _, train, *_ = problem
+    with pytest.raises(ValueError, match="sparse"):
+        estimator().fit(sparse.csr_array(np.nan_to_num(train)), lineage)
 
 
 def test_widths_between_calibrated_numbers_of_responses_are_interpolated():

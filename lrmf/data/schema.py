@@ -15,6 +15,7 @@ from .response_kinds import ANSWERS, kind_of
 from .responses import MISSING, observed, row_blocks
 
 SCHEMA_VERSION = 1
+MOST_TRIALS = 2**31  # questions behind a score; the sum over all items is then a 64-bit integer
 UNKNOWN_TRIALS = 1000  # questions behind a score where nobody states them, as the solver assumes
 RELATIONS = ("finetune", "merge", "adapter", "quantized")
 
@@ -83,7 +84,10 @@ _COLUMNS = {
     "items": {
         "item_id": _ID,
         **dict.fromkeys(("benchmark", "subtask"), _LABEL),
-        "n_trials": ((lambda value: is_count(value) and value > 0, _TRIALS),),
+        "n_trials": (
+            (lambda value: is_count(value) and value > 0, _TRIALS),
+            (lambda value: value <= MOST_TRIALS, f"above {MOST_TRIALS} (count the questions)"),
+        ),
     },
     "lineage": {
         **dict.fromkeys(("parent", "child"), _ID),
@@ -178,6 +182,16 @@ def check_card(card) -> None:
         for holds, fault in () if is_null else _COLUMNS["models"].get(field, ()):
             if not holds(value):
                 raise ValueError(f"card: {field} is {fault}: {value!r}")
+
+
+def check_cards(models: pd.DataFrame) -> None:
+    """Raise a ValueError for the first column of a models table that breaks a rule of snapshots.
+
+    The ids are not checked.
+    """
+    for column in (name for name in _COLUMNS["models"] if name in models and name != "model_id"):
+        if problems := _column_problems("models", models, column):
+            raise ValueError(problems[0].replace(TABLE_FILES["models"], "models", 1))
 
 
 def _column_problems(table: str, frame: pd.DataFrame, column: str) -> list[str]:

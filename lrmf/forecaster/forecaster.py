@@ -34,6 +34,7 @@ from ..solver.prediction import (
     revealed_row,
 )
 from ..solver.scores import coverage_scale
+from ..solver.validation import check_models
 from ..threads import threads
 from .drift import DriftConfig, TemporalDrift, late_models, shrunken_mean
 from .explanation import explain
@@ -159,7 +160,10 @@ class Forecaster(Forecasts, Estimator):
 
         Parameters
         ----------
-        responses, lineage, items, models : as in `LRMF.fit`
+        responses, lineage, items : as in `LRMF.fit`
+            The responses are not copied: to change them in place changes the forecasts.
+        models : DataFrame, optional
+            The models table, with the ids of the lineage in the same order.
 
         Returns
         -------
@@ -173,6 +177,7 @@ class Forecaster(Forecasts, Estimator):
         # Check all input before the first stage is fitted.
         responses = unmasked(responses)
         LRMF(seed=self.seed, n_threads=self.n_threads).check(responses, lineage, items)
+        check_models(models, lineage)
         lineage = self._used_lineage(lineage)
         rng = np.random.default_rng([self.seed, 11])
         evaluated = has_responses(responses)
@@ -225,6 +230,7 @@ class Forecaster(Forecasts, Estimator):
         check_is_fitted(self)
         responses = unmasked(responses)
         LRMF().check(responses, lineage, None)
+        check_models(models, lineage)
         kind, n_items = kind_of(responses), responses.shape[1]
         if (n_items, kind) != (self.responses_.shape[1], self.kind_):
             raise ValueError(

@@ -3,10 +3,13 @@
 from numbers import Integral
 
 import numpy as np
+import pandas as pd
+from scipy import sparse
 
 from ..data.lineage import Lineage
 from ..data.response_kinds import ANSWERS, kind_of
 from ..data.responses import observed
+from ..data.schema import MOST_TRIALS, check_cards, quote
 from ..data.statistics import count_answers
 
 
@@ -32,6 +35,11 @@ def check_responses(responses, lineage, items) -> None:
     ----------
     responses, lineage, items : as in `LRMF.fit`
     """
+    if sparse.issparse(responses):
+        raise ValueError(
+            f"responses is a sparse {type(responses).__name__}, whose empty cells are zeros; pass "
+            "an array in which missing responses are 255 (answers) or NaN (proportions)"
+        )
     # Type and shape of the responses, then agreement of lineage and items with them.
     dtype = getattr(responses, "dtype", None)
     is_known = dtype == np.uint8 or getattr(dtype, "kind", None) == "f"
@@ -50,14 +58,56 @@ def check_responses(responses, lineage, items) -> None:
     if lineage.n_models != n_models:
         raise ValueError(f"the lineage has {lineage.n_models} models, responses {n_models} rows")
     if items is not None:
-        missing = [c for c in ("item_id", "benchmark", "n_trials") if c not in items]
-        if missing:
-            raise ValueError(f"items lacks column {missing[0]!r}")
-        if len(items) != n_items:
-            raise ValueError(f"items has {len(items)} rows, responses {n_items} columns")
+        _check_items(items, n_items)
     # The pass that counts observed responses also checks every value.
     if not count_observed(responses, "responses"):
         raise ValueError("no response is observed: there is nothing to fit")
+
+
+def _check_items(items, n_items):
+    """ValueError for an items table of another length, or with values that give no scores."""
+    missing = [c for c in ("item_id", "benchmark", "n_trials") if c not in items]
+    if missing:
+        raise ValueError(f"items lacks column {missing[0]!r}")
+    if len(items) != n_items:
+        raise ValueError(f"items has {len(items)} rows, responses {n_items} columns")
+    n_trials = pd.to_numeric(items["n_trials"], errors="coerce").to_numpy(float, na_value=np.nan)
+    is_count = (n_trials > 0) & (n_trials <= MOST_TRIALS)
+    faults = [
+        ("item_id", items["item_id"].isna(), "name every item"),
+        ("item_id", items["item_id"].duplicated(), "an earlier row has this id, keep one"),
+        ("benchmark", items["benchmark"].isna(), "name the benchmark of every item"),
+        ("n_trials", ~is_count, f"give the number of questions, at most {MOST_TRIALS}"),
+    ]
+    for column, is_wrong, remedy in faults:
+        if is_wrong.any():
+            row = int(np.argmax(is_wrong))
+            raise ValueError(f"items: {column} of row {row} is {quote(items[column].iloc[row])}; "
+                             f"{remedy}")  # fmt: skip
+
+
+def check_models(models, lineage) -> None:
+    """Raise a ValueError for a models table that is not about the models of the lineage.
+
+    Parameters
+    ----------
+    models : DataFrame or None
+    lineage : Lineage
+    """
+    if models is None:
+        return
+    if "model_id" not in models:
+        raise ValueError("models lacks column 'model_id'; add the ids as a column")
+    ids = lineage.node_ids[: lineage.n_models]
+    if len(models) != len(ids):
+        raise ValueError(f"models has {len(models)} rows, the lineage {len(ids)} models")
+    for row, (own, expected) in enumerate(zip(models["model_id"], ids, strict=True)):
+        if not isinstance(own, str) or own != expected:
+            raise ValueError(
+                f"models: model_id of row {row} is {own!r}, and the lineage has {expected!r} "
+                "there; use the same models in the same order"
+            )
+    check_cards(models)
 
 
 def count_observed(responses, name):
