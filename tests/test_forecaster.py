@@ -1,6 +1,8 @@
 """The forecaster: what its ingredients may and may not do, over answers and proportions."""
 
+import copy
 import json
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ from builders import missing
 from draws import draw_answers, draw_proportions, random_lineage
 from predictor_contract import PredictorContract
 from scipy import sparse
+from sklearn.base import clone
 
 from lrmf import LRMF, Forecaster, Lineage
 from lrmf.data.responses import MISSING, benchmark_scores, observed, without
@@ -385,6 +388,55 @@ class TestFoldIn:
             fitted.fold_in(answers={"i0": 7})
         with pytest.raises(ValueError, match="relation"):
             fitted.fold_in(parents=[("lab/m003", "friendship")])
+
+    def test_nobody_as_parent_and_no_id_are_allowed(self, fitted):
+        expected = fitted.fold_in().predict_proba()
+        for new in (fitted.fold_in(parents=None), fitted.fold_in(card={"model_id": None})):
+            np.testing.assert_array_equal(new.predict_proba(), expected)
+
+
+class TestFoldInEach:
+    def test_equals_fold_in_with_and_without_ids(self, fitted):
+        parents, sizes = [["lab/m003"], None], [{"params_b": 7.0}, {"params_b": 70.0}]
+        for named in ([{}, {}], [{"model_id": "me/a"}, {"model_id": "me/b"}]):
+            cards = [card | size for card, size in zip(named, sizes, strict=True)]
+            found = fitted.fold_in_each(parents, cards).predict_proba()
+            for row, (names, card) in enumerate(zip(parents, cards, strict=True)):
+                alone = fitted.fold_in(parents=names, card=card).predict_proba()
+                np.testing.assert_allclose(found[row], alone, atol=1e-5)
+
+    def test_models_that_cannot_be_told_apart_are_refused(self, fitted):
+        with pytest.raises(ValueError, match="'me/x'"):
+            fitted.fold_in_each([["lab/m003"], []], [{"model_id": "me/x"}] * 2)
+        for parents, cards in (([], None), ([[]], []), ([[], []], [{"model_id": "me/x"}])):
+            with pytest.raises(ValueError, match="cards of"):
+                fitted.fold_in_each(parents, cards)
+        with pytest.raises(ValueError, match="'70B'"):
+            fitted.fold_in_each([[]], [{"params_b": "70B"}])
+
+
+def test_no_rows_are_explained_by_an_empty_frame(fitted):
+    frame = fitted.explain([])
+    assert not len(frame) and list(frame) == list(fitted.explain([0]))
+
+
+@pytest.mark.parametrize("size", [-8, 0, np.nan, "8"])
+def test_merges_of_an_impossible_size_are_refused(fitted, size):
+    with pytest.raises(ValueError, match="size"):
+        fitted.plan_merges(size=size)
+
+
+def test_a_fit_is_copied_but_not_pickled(fitted):
+    new = fitted.fold_in()
+    np.testing.assert_array_equal(copy.deepcopy(new).predict_proba(), new.predict_proba())
+    expected = fitted.predict_proba([0])
+    for copied in (copy.copy(fitted), copy.deepcopy(fitted)):
+        np.testing.assert_array_equal(copied.predict_proba([0]), expected)
+    for whole in (fitted, new):
+        with pytest.raises(TypeError, match="save"):
+            pickle.dumps(whole)
+    unfitted = clone(fitted)
+    assert pickle.loads(pickle.dumps(unfitted)).get_params() == fitted.get_params()
 
 
 def hidden_errors(hub, n_revealed, **options):

@@ -265,9 +265,7 @@ class Forecaster(Forecasts, Estimator):
             card of another type than in a models table, or the model its own ancestor.
         """
         check_is_fitted(self)
-        parents = read_parents(parents)
-        card = {"model_id": ""} | dict({} if card is None else card)
-        check_card(card)
+        parents, card = read_parents(() if parents is None else parents), _named(card, "")
         new = copy.copy(self)
         answers = {} if answers is None else answers
         new.responses_ = revealed_row(answers, self.columns_, self.responses_.dtype)
@@ -289,15 +287,29 @@ class Forecaster(Forecasts, Estimator):
         Returns
         -------
         Forecasts : a row for each model
+
+        Raises
+        ------
+        ValueError
+            As by `fold_in`; also without any model, or if cards repeat a model_id or are fewer or
+            more than the models.
         """
         check_is_fitted(self)
-        parents = [read_parents(model_parents) for model_parents in parents]
+        parents = [read_parents(() if pairs is None else pairs) for pairs in parents]
+        cards = [None] * len(parents) if cards is None else list(cards)
+        if not parents or len(cards) != len(parents):
+            raise ValueError(f"parents is of {len(parents)} models and cards of {len(cards)}; give "
+                             "both of the same models, at least one")  # fmt: skip
+        # Distinct ids, whose organization is that of no model, and whose names are empty.
+        cards = [_named(card, f"new model {n}/") for n, card in enumerate(cards)]
+        ids = pd.Index([card["model_id"] for card in cards])
+        if ids.has_duplicates:
+            raise ValueError(f"cards repeat the model_id {ids[ids.duplicated()][0]!r}; give every "
+                             "model its own, or none")  # fmt: skip
         new = copy.copy(self)
         kind = kind_of(self.responses_)
         shape = len(parents), self.responses_.shape[1]
         new.responses_ = np.full(shape, kind.missing, self.responses_.dtype)
-        # Distinct ids, whose organization is that of no model, and whose names are empty.
-        cards = cards or [{"model_id": f"new model {n}/"} for n in range(len(parents))]
         with threads(self.n_threads):
             new._set_new_rows(cards, parents if self.use_lineage else [[] for _ in parents])
         return new
@@ -320,8 +332,10 @@ class Forecaster(Forecasts, Estimator):
             `lrmf.forecaster.explanation.explain`), extrapolates (far from all evaluated models, or
             a forecast above every score of the fit)
         """
-        # Forecasts without responses that are above the best score of the fit.
         rows = self._check_request(rows)
+        if not rows.size:
+            return self.explain([0])[:0]
+        # Forecasts without responses that are above the best score of the fit.
         blank = reveal(self.responses_[rows], False)
         scores = self.predict(rows, revealed=blank).scores["score"].to_numpy()
         above = (scores.reshape(len(rows), -1) > np.nanmax(self.trained_scores_, axis=0)).any(1)
@@ -355,6 +369,25 @@ class Forecaster(Forecasts, Estimator):
             If the file is damaged, of another version, or not a fit.
         """
         return load_fit(path, cls)
+
+    def __reduce_ex__(self, protocol):
+        """The parameters for pickle; a fit is a file of `save`, from which `load` runs no code."""
+        if hasattr(self, "prior_"):
+            raise TypeError(
+                "a fitted Forecaster is not pickled; write it with save(path) and read it with "
+                "Forecaster.load(path)"
+            )
+        return super().__reduce_ex__(protocol)
+
+    def __copy__(self):
+        new = type(self).__new__(type(self))
+        new.__dict__ |= self.__dict__
+        return new
+
+    def __deepcopy__(self, memo):
+        memo[id(self)] = new = copy.copy(self)
+        new.__dict__ = copy.deepcopy(self.__dict__, memo)
+        return new
 
     @property
     def reads_cards(self):
@@ -720,3 +753,11 @@ class Forecaster(Forecasts, Estimator):
             score, deviation, observed_counts(given), lacks_relatives, share
         )
         return deviation * np.where(self.later_[rows][:, None], self.drift_.widening, 1.0)
+
+
+def _named(card, name):
+    """A card, checked, with this model_id if it has none."""
+    card = {} if card is None else dict(card)
+    check_card(card)
+    given = card.get("model_id")
+    return card | {"model_id": given if isinstance(given, str) and given else name}

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import chain, combinations
 from math import comb
+from numbers import Real
 
 import numpy as np
 import pandas as pd
@@ -212,10 +213,12 @@ class EvaluatedModels:
         Raises
         ------
         ValueError
-            If a named candidate is not an evaluated model.
+            If a named candidate is not an evaluated model, or the size no positive number.
         """
         is_near = np.ones(len(self.ids), bool)
         if size is not None:
+            if not isinstance(size, Real) or not size > 0:
+                raise ValueError(f"size must be billions of parameters above 0, got {size!r}")
             is_near = np.maximum(self.size / size, size / self.size) <= config.same_size
         if isinstance(candidates, int | np.integer):
             order = np.argsort(-np.nan_to_num(self.scores), kind="stable")
