@@ -204,6 +204,15 @@ class TestTree:
         np.testing.assert_allclose(of_tree(nodes, describer.change), expected, atol=1e-6)
         np.testing.assert_allclose(nodes.variance, np.diag(expected), atol=1e-6)
 
+    def test_a_long_chain_of_ancestors_adds_up_all_their_changes(self):
+        names = [f"base/{number}" for number in range(300)] + ["lab/a"]
+        edges = [(*pair, "finetune") for pair in zip(names, names[1:], strict=False)]
+        edges.append(("base/0", "lab/a", "merge"))
+        lineage = Lineage.from_edges(edges, ["lab/a"])
+        describer = Describer(None, lineage, np.ones(1, bool))
+        expected = by_hand(describer.ids, edges)
+        np.testing.assert_allclose(of_tree(describer.nodes, describer.change), expected, rtol=1e-12)
+
     def test_new_models_are_described_as_if_they_were_nodes(self):
         """A grandchild and its parent, of which no one has heard, and a merge of old and new."""
         new = [

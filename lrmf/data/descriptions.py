@@ -388,10 +388,13 @@ def _ancestry(parents, order, above):
     step = sparse.csr_array((shares, tuple(np.array(places, int))), shape=(n, n))
     known = sparse.block_diag([above, sparse.eye_array(len(order))], format="csr")
     # Generation by generation: A = (I + S + S^2 + ...) of what is known.
-    total, more = known, step @ known
-    while more.nnz:
-        total, more = total + more, step @ more
-    return sparse.csr_array(total), change
+    generations = [known.tocoo()]
+    while generations[-1].nnz:
+        generations.append((step @ generations[-1].tocsr()).tocoo())
+    # Add them up at once: a sum of two for each generation is slow for a long chain of ancestors.
+    shares = np.concatenate([part.data for part in generations])
+    places = [np.concatenate([part.coords[axis] for part in generations]) for axis in (0, 1)]
+    return sparse.csr_array((shares, tuple(places)), shape=known.shape), change
 
 
 def _size_in_name(name):
