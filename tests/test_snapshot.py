@@ -208,6 +208,11 @@ FAULTS = {
     "duplicate item": (set_value("items", "item_id", 1, "arc/arc/0"), "items.parquet", "arc/arc/0"),
     "null benchmark": (set_value("items", "benchmark", 1, None), "'benchmark'", "row 1"),
     "zero trials": (replace("items", lambda t: t.assign(n_trials=[0] + 39 * [1])), "'arc/arc/0'"),
+    "too many trials": (replace("items", lambda t: t.assign(n_trials=2**62)), "'arc/arc/0'"),
+    "lone surrogate": (
+        replace("models", lambda t: t.astype({"model_id": object}).replace("gpt2", "\udcff")),
+        "'\\udcff' in row",
+    ),
     "float trials": (
         replace("items", lambda t: t.assign(n_trials=1.0)),
         "'n_trials'",
@@ -252,6 +257,15 @@ def test_each_fault_is_found_and_nothing_is_written(tmp_path, fault):
     with pytest.raises(SnapshotError) as caught:
         save_snapshot(tmp_path / "tiny", **tables)
     assert caught.value.problems == problems
+    assert not list(tmp_path.iterdir())
+
+
+def test_periods_are_refused_rather_than_stored_as_integers(tmp_path):
+    tables = tiny_tables()
+    months = pd.period_range("2024-01", periods=len(tables["models"]), freq="M")
+    tables["models"] = tables["models"].assign(created_at=months)
+    with pytest.raises(SnapshotError, match="'created_at'.*periods"):
+        save_snapshot(tmp_path / "tiny", **tables)
     assert not list(tmp_path.iterdir())
 
 

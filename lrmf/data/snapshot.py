@@ -570,6 +570,8 @@ def _write_table(path: Path, frame: pd.DataFrame) -> None:
     columns = {}
     for name in frame:
         try:
+            if isinstance(frame[name].dtype, pd.PeriodDtype):
+                raise TypeError("periods would become integers; convert them to texts or dates")
             array = pa.array(frame[name], from_pandas=True)
             if isinstance(array, pa.ChunkedArray):
                 array = array.combine_chunks()
