@@ -82,8 +82,8 @@ def _check_items(items, n_items):
     for column, is_wrong, remedy in faults:
         if is_wrong.any():
             row = int(np.argmax(is_wrong))
-            raise ValueError(f"items: {column} of row {row} is {quote(items[column].iloc[row])}; "
-                             f"{remedy}")  # fmt: skip
+            value = quote(items[column].tolist()[row])
+            raise ValueError(f"items: {column} of row {row} is {value}; {remedy}")
 
 
 def check_models(models, lineage) -> None:
