@@ -184,16 +184,6 @@ def check_card(card) -> None:
                 raise ValueError(f"card: {field} is {fault}: {value!r}")
 
 
-def check_cards(models: pd.DataFrame) -> None:
-    """Raise a ValueError for the first column of a models table that breaks a rule of snapshots.
-
-    The ids are not checked.
-    """
-    for column in (name for name in _COLUMNS["models"] if name in models and name != "model_id"):
-        if problems := _column_problems("models", models, column):
-            raise ValueError(problems[0].replace(TABLE_FILES["models"], "models", 1))
-
-
 def _column_problems(table: str, frame: pd.DataFrame, column: str) -> list[str]:
     """Values that break a rule of their column, gathered by fault; repeated ids."""
     values, keys = frame[column], KEYS[table]

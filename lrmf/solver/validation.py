@@ -9,7 +9,7 @@ from scipy import sparse
 from ..data.lineage import Lineage
 from ..data.response_kinds import ANSWERS, kind_of
 from ..data.responses import observed
-from ..data.schema import MOST_TRIALS, check_cards, quote
+from ..data.schema import MOST_TRIALS, check_card, quote
 from ..data.statistics import count_answers
 
 
@@ -107,7 +107,9 @@ def check_models(models, lineage) -> None:
                 f"models: model_id of row {row} is {own!r}, and the lineage has {expected!r} "
                 "there; use the same models in the same order"
             )
-    check_cards(models)
+    for size in models.get("params_b", ()):
+        if isinstance(size, str):  # "70B" would be an unknown size
+            check_card({"params_b": size})
 
 
 def count_observed(responses, name):
