@@ -208,8 +208,9 @@ lint: $(installed)
 	$(python) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache --no-logo
 	@if [ -x node_modules/.bin/eslint ] && command -v node >/dev/null; then npm run --silent lint; fi
 
-# Notebooks run side by side as far as they do not need each other, those that lead to the longest
-# first; the unit tests take the time that they leave on two cores.
+# Notebooks run side by side as far as they do not need each other. Those of the longest chain come
+# first; the other ones and the unit tests take the time that these leave on two cores.
+chain := 01_crawl 04_baselines 05_cold_start 06_figures
 side-by-side: compare-05_cold_start unit-tests $(NOTEBOOKS:%=compare-%)
 
 unit-tests: $(installed) build/kernels
@@ -228,7 +229,8 @@ compare-06_figures: compare-05_cold_start compare-02_lineage compare-03_fit
 compare-07_decisions: compare-01_crawl
 
 $(NOTEBOOKS:%=compare-%): compare-%: $(installed)
-	$(python) -m pytest --quiet -p no:cacheprovider --nbval --nbval-current-env notebooks/$*.ipynb
+	$(if $(filter $*,$(chain)),,nice -n 10) $(python) -m pytest --quiet -p no:cacheprovider --nbval \
+	    --nbval-current-env notebooks/$*.ipynb
 
 test-all: test
 	LRMF_EXAMPLES=100 $(python) -m pytest --quiet -p no:nbval tests/test_lineage.py
