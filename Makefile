@@ -208,9 +208,8 @@ lint: $(installed)
 	$(python) -c "from importlinter.cli import lint_imports_command as lint; lint()" --no-cache --no-logo
 	@if [ -x node_modules/.bin/eslint ] && command -v node >/dev/null; then npm run --silent lint; fi
 
-# Notebooks run side by side as far as they do not need each other. Those of the longest chain come
-# first; the other ones and the unit tests take the time that these leave on two cores.
-chain := 01_crawl 04_baselines 05_cold_start 06_figures
+# The notebooks of the longest chain (01, 04, 05, 06) come first, with the unit tests beside them. The
+# others wait for 04: kernels have sessions of their own, among which niceness does not count.
 side-by-side: compare-05_cold_start unit-tests $(NOTEBOOKS:%=compare-%)
 
 unit-tests: $(installed) build/kernels
@@ -227,10 +226,10 @@ compare-02_lineage compare-03_fit compare-04_baselines: compare-01_crawl
 compare-05_cold_start: compare-04_baselines
 compare-06_figures: compare-05_cold_start compare-02_lineage compare-03_fit
 compare-07_decisions: compare-01_crawl
+compare-00_quickstart compare-02_lineage compare-03_fit compare-07_decisions: | compare-04_baselines
 
 $(NOTEBOOKS:%=compare-%): compare-%: $(installed)
-	$(if $(filter $*,$(chain)),,nice -n 10) $(python) -m pytest --quiet -p no:cacheprovider --nbval \
-	    --nbval-current-env notebooks/$*.ipynb
+	$(python) -m pytest --quiet -p no:cacheprovider --nbval --nbval-current-env notebooks/$*.ipynb
 
 test-all: test
 	LRMF_EXAMPLES=100 $(python) -m pytest --quiet -p no:nbval tests/test_lineage.py
