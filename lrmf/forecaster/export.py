@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from ..data.lineage import Lineage
 
-_BLOCK = 256  # models forecast between two steps of the progress bar
+_BLOCK = 1024  # models at once, of which `predict` forecasts parts in threads
 _N_SPELLINGS = 20  # unknown parents at most whose spelling is checked
 
 
@@ -35,9 +35,10 @@ def forecast_snapshot(model, snapshot, matrix_file=None) -> pd.DataFrame:
     starts = range(0, snapshot.n_models, _BLOCK)
     for start in tqdm(starts, desc="forecasting", unit="block", disable=None, leave=False):
         rows = np.arange(start, min(start + _BLOCK, snapshot.n_models))
-        blocks.append(model.predict(rows).scores)
+        forecast = model.predict(rows)
         if matrix_file:
-            matrix_file.write(np.ascontiguousarray(model.predict_proba(rows), "<f4").data)
+            matrix_file.write(np.ascontiguousarray(forecast.items, "<f4").data)
+        blocks.append(forecast.scores)
     scores = pd.concat(blocks, ignore_index=True)
     model_ids = snapshot.models["model_id"].to_numpy()
     scores.insert(0, "model_id", model_ids[scores.pop("row")])
