@@ -183,6 +183,14 @@ class TestCommand:
         code, _, err = command("next", "--model", saved_fit, "--name", "x", "--out", saved_fit)
         assert code == 2 and "--out" in err and Path(saved_fit).read_bytes() == before
 
+    @pytest.mark.parametrize("text", ["bbh,1\nbbh,2\n", "bbh,0\n", 'bbh,"' + "1" * 200_000])
+    def test_costs_that_cannot_be_name_the_file(self, command, saved_fit, tmp_path, text):
+        path = tmp_path / "costs.csv"
+        path.write_text(f"item_id,cost\n{text}")
+        options = ("--name", "x", "--budget", "3", "--cost", path)
+        code, out, err = command("next", "--model", saved_fit, *options)
+        assert code == 1 and out == "" and err.count("\n") == 1 and "costs.csv" in err
+
     def test_costs_by_task(self, command, saved_fit, tmp_path):
         path, out = tmp_path / "costs.csv", tmp_path / "samples.json"
         path.write_text("task,cost\nleaderboard_ifeval,1000\n")

@@ -15,7 +15,7 @@ from .response_kinds import ANSWERS, kind_of
 from .responses import MISSING, observed, row_blocks
 
 SCHEMA_VERSION = 1
-MOST_TRIALS = 2**31  # questions behind a score; the sum over all items is then a 64-bit integer
+MOST_TRIALS = 10**9  # questions behind a score; the sum over all items is then a 64-bit integer
 UNKNOWN_TRIALS = 1000  # questions behind a score where nobody states them, as the solver assumes
 RELATIONS = ("finetune", "merge", "adapter", "quantized")
 

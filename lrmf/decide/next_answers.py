@@ -70,21 +70,20 @@ def read_costs(path):
             keys = {"item_id", "task"} & set(reader.fieldnames or ())
             if len(keys) != 1 or "cost" not in reader.fieldnames:
                 raise AnswersError(f"{path}: the first line must be item_id,cost or task,cost")
-            key, costs, seen = keys.pop(), {}, {}
+            key, costs = keys.pop(), {}
             for row in reader:
                 try:
-                    costs[row[key]] = float(row["cost"])
+                    cost = float(row["cost"])
                 except (TypeError, ValueError):
-                    costs[row[key]] = np.nan
-                if seen.get(row[key], costs[row[key]]) != costs[row[key]]:
-                    raise AnswersError(
-                        f"{path}, line {reader.line_num}: {row[key]} has two different costs"
-                    )
-                seen[row[key]] = costs[row[key]]
-                if not costs[row[key]] > 0:
+                    cost = np.nan
+                if not cost > 0:
                     raise AnswersError(
                         f"{path}, line {reader.line_num}: the cost of {row[key]} must be a number "
                         f"above 0, got {row['cost']!r}"
+                    )
+                if costs.setdefault(row[key], cost) != cost:
+                    raise AnswersError(
+                        f"{path}, line {reader.line_num}: {row[key]} has two different costs"
                     )
     except OSError as error:
         raise AnswersError(f"{path}: cannot be read ({error.strerror})") from error

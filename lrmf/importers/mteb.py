@@ -12,7 +12,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 from ..data.metadata import EARLIEST, count, day
-from .results import MOST_TRIALS, Results, Unreadable, known_id, load_json, mapping, number
+from ..data.schema import MOST_TRIALS
+from .results import Results, Unreadable, known_id, load_json, mapping, number
 
 LICENSE = "CC0-1.0"
 CITATION = "Muennighoff et al. (2023), MTEB, arXiv:2210.07316; Enevoldsen et al. (2025), MMTEB"

@@ -16,12 +16,11 @@ import pandas as pd
 from ..data.ids import normalised_id
 from ..data.metadata import MOST_PARAMETERS, count, mapping, number
 from ..data.runs import Runs
-from ..data.schema import is_id, quote
+from ..data.schema import MOST_TRIALS, is_id, quote
 
 __all__ = ["Results", "Unreadable", "files_in", "known_id", "load_json", "mapping", "number"]
 
 ARCHIVES = (".zip", ".whl")
-MOST_TRIALS = 10**9  # questions of a task
 _FACTS = "model_id revision params_b precision license created_at evaluated_at".split()
 
 
