@@ -1,7 +1,11 @@
 """Conjugate gradients: the one iterative solver for symmetric positive definite systems."""
 
+import ctypes
+from functools import cache
+
 import numpy as np
 from scipy import linalg
+from scipy.linalg import cython_lapack
 
 _BLOCK = 256  # columns copied at once
 
@@ -76,22 +80,50 @@ def inverse(matrix):
     """
     # Cholesky factor, with the least jitter on the diagonal at which it exists.
     jitter = 0.0
-    while True:
-        try:
-            lower = linalg.cholesky(matrix, lower=True, check_finite=False)
-            break
-        except linalg.LinAlgError:
-            if not np.isfinite(matrix).all():
-                raise
-            increment = max(9 * jitter, 1e-6 * np.trace(matrix) / len(matrix))
-            matrix = matrix + increment * np.eye(len(matrix))
-            jitter += increment
+    while _lapack("dpotrf", lower := np.array(matrix, np.float64)):
+        if not np.isfinite(matrix).all():
+            raise linalg.LinAlgError("the matrix has entries that are not finite")
+        increment = max(9 * jitter, 1e-6 * np.trace(matrix) / len(matrix))
+        matrix = matrix + increment * np.eye(len(matrix))
+        jitter += increment
     # The log determinant from the factor, and the inverse, whose lower half LAPACK fills.
     log_det = 2 * np.log(np.diagonal(lower)).sum()
-    precision, _ = linalg.lapack.get_lapack_funcs("potri", (lower,))(lower, lower=1)
+    _lapack("dpotri", precision := lower)
     for start in range(0, len(precision), _BLOCK):
         block = slice(start, start + _BLOCK)
         square = precision[block, block]
         square[:] = np.tril(square) + np.tril(square, -1).T
         precision[block, start + _BLOCK :] = precision[start + _BLOCK :, block].T
     return precision, log_det
+
+
+def _lapack(name, matrix):
+    """Replace the lower half of a float64 matrix (n, n) by that of LAPACK's result.
+
+    The functions of `scipy.linalg.lapack` keep other threads waiting; called by address, they run
+    in several threads at once.
+
+    Returns
+    -------
+    int : 0, or the order of the leading minor that is not positive definite
+    """
+    n, stride, info = ctypes.c_int(len(matrix)), ctypes.c_int(max(len(matrix), 1)), ctypes.c_int()
+    # What is the lower half by rows is the upper half by columns, as Fortran has it.
+    _function(name)(b"U", n, matrix.ctypes.data, stride, info)
+    return info.value
+
+
+@cache
+def _function(name):
+    """A function of LAPACK with the parameters of POTRF: half, order, matrix, stride, info."""
+    get_name = ctypes.pythonapi.PyCapsule_GetName
+    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
+    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+    get_pointer.restype = ctypes.c_void_p
+    get_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+    capsule = cython_lapack.__pyx_capi__[name]
+    integer = ctypes.POINTER(ctypes.c_int)
+    prototype = ctypes.CFUNCTYPE(
+        None, ctypes.c_char_p, integer, ctypes.c_void_p, integer, integer
+    )
+    return prototype(get_pointer(capsule, get_name(capsule)))
