@@ -42,9 +42,9 @@ class StatePrior:
 
         m += 1/2 (p - m) / (1 + (d / reach)^2),
 
-    with the largest reach of at most 1 that raises the absolute errors of leave-one-out forecasts by
-    no more than 5%. Children that are submitted to a leaderboard differ more from their parents than
-    other children do: on models that were evaluated later, reach 1 is better than smaller ones.
+    with the largest reach of at most 1 that raises the absolute errors of leave-one-out forecasts
+    by no more than 5%. Children that were submitted to a leaderboard differ more from their parents
+    than other children: on models that others evaluated later, reach 1 is better than smaller ones.
 
     A forecast with mean m_u and variances v_u of the outputs becomes the Gaussian
     N(m_u, v_u^1/2 S v_u^1/2), with S the scatter of the standardised leave-one-out errors.
