@@ -123,7 +123,5 @@ def _function(name):
     get_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
     capsule = cython_lapack.__pyx_capi__[name]
     integer = ctypes.POINTER(ctypes.c_int)
-    prototype = ctypes.CFUNCTYPE(
-        None, ctypes.c_char_p, integer, ctypes.c_void_p, integer, integer
-    )
+    prototype = ctypes.CFUNCTYPE(None, ctypes.c_char_p, integer, ctypes.c_void_p, integer, integer)
     return prototype(get_pointer(capsule, get_name(capsule)))
