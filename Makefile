@@ -112,7 +112,7 @@ environment:
 	    || { printf 'PYTHON=%s lacks packages; create its environment from environment.yml or %s\n' \
 	    $(python) "requirements.lock, or drop PYTHON= to let make create .venv" >&2; exit 1; }
 
-# ---- reproduce: every notebook depends on the one before, on the module and on its parameters
+# ---- reproduce: a notebook depends on those that it reads from, on the module and on its parameters
 
 # A run of a snapshot has the name of its folder; what make itself builds of it stands in build/$(slug),
 # which is the same unless the name holds characters that make cannot take.
@@ -153,15 +153,18 @@ parameters := $(firstword $(wildcard params/$(slug).yaml) params/$(RUN).yaml)
 variables := build/$(slug)/variables
 values := seed=$(SEED) snapshot=$(data)
 
-reproduce: $(NOTEBOOKS:%=$(executed)/%.ipynb)
+# Two notebooks at a time, those of the longest chain (01, 04, 05, 06) first.
+ifeq ($(MAKECMDGOALS),reproduce)
+MAKEFLAGS += -j2
+endif
+
+reproduce: $(executed)/06_figures.ipynb $(NOTEBOOKS:%=$(executed)/%.ipynb)
 	@printf 'Up to date: figures/%s (executed notebooks: %s)\n' $(call quote,$(run)) $(executed)
 
-$(executed)/02_lineage.ipynb: $(executed)/01_crawl.ipynb
-$(executed)/03_fit.ipynb: $(executed)/02_lineage.ipynb
-$(executed)/04_baselines.ipynb: $(executed)/03_fit.ipynb
-$(executed)/05_cold_start.ipynb: $(executed)/04_baselines.ipynb
-$(executed)/06_figures.ipynb: $(executed)/05_cold_start.ipynb
-$(executed)/07_decisions.ipynb: $(executed)/06_figures.ipynb
+run-after = $(1:%=$(executed)/%.ipynb): $(2:%=$(executed)/%.ipynb)
+$(call run-after,02_lineage 03_fit 04_baselines 07_decisions,01_crawl)
+$(call run-after,05_cold_start,04_baselines)
+$(call run-after,06_figures,05_cold_start 02_lineage 03_fit)
 
 $(NOTEBOOKS:%=$(executed)/%.ipynb): $(executed)/%.ipynb: notebooks/%.ipynb $(parameters) \
     $(variables) $(wildcard lrmf/*.py lrmf/*/*.py lrmf/*/*.mplstyle notebooks/*.py) | $(installed)

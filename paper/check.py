@@ -8,6 +8,7 @@ at any deviation.
 
 import sys
 import tempfile
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -46,7 +47,10 @@ def recomputed(folder: Path) -> pd.DataFrame:
     predictors["LRMF"] = LRMF(settings["rank"], settings["lineage_strength"])
     results, _ = evaluate(
         predictors,
-        splits.zero_shot(data.responses, lineage, n_folds=settings["n_folds"]),
+        islice(
+            splits.zero_shot(data.responses, lineage, n_folds=settings["n_folds"]),
+            settings["max_folds"],
+        ),
         lineage, items=data.items, truth=data.responses, models=data.models,
     )  # fmt: skip
     return results[results["benchmark"] == "all"]

@@ -16,6 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 NAMES = ["00_quickstart", "01_crawl", "02_lineage", "03_fit", "04_baselines", "05_cold_start",
          "06_figures", "07_decisions"]  # fmt: skip
 FROM_DATA = NAMES[1:]  # the first one needs none
+NEEDS = [("01_crawl", "02_lineage"), ("01_crawl", "03_fit"), ("01_crawl", "04_baselines"),
+         ("04_baselines", "05_cold_start"), ("05_cold_start", "06_figures"),
+         ("01_crawl", "07_decisions")]  # fmt: skip
 PARAMETERS = 'run = "simulated"\nsnapshot = "data/simulated"\nseed = 0\nrank = 16  # factors'
 SAVE_SNAPSHOT = """
 import os, pathlib
@@ -147,10 +150,12 @@ def test_snapshot_run_is_named_after_its_directory(checkout):
     assert "-p run 'mine' -p snapshot 'elsewhere/mine/'" in done.stdout
 
 
-# An interpreter that notes what it is asked, a line an argument, and leaves empty outputs.
+# An interpreter that notes what it is asked of a notebook, a line an argument, and leaves an empty
+# output. Calls stand in `order` as they begin.
 NOTING = """[ "$1" = notebooks/run.py ] || exit 0
-for argument; do printf '%s\\n' "$argument"; done >> asked
-mkdir -p "$(dirname "$3")"; touch "$3\""""
+mkdir -p asked "$(dirname "$3")"; echo "$2" >> order
+for argument; do printf '%s\\n' "$argument"; done > asked/"$(basename "$2")"
+touch "$3\""""
 ODD_NAMES = ["My Papers", "it's", "run[1]", "a&b", "100%", "$HOME", "a$$b", "#1", "café 中", "-p"]
 ODD_NAMES += ["$(shell touch pwned)", '"quoted"', "back\\slash", "a,b(c", "`date`", "star*?", "a;b"]
 
@@ -176,9 +181,12 @@ def test_checkouts_and_snapshots_may_have_any_name(tmp_path, odd):
     arguments = ("reproduce", "PYTHON=./python", "RUN=snapshot", f"SNAPSHOT={snapshot.parent}/")
     done = run(checkout, "make", *arguments)
     assert (done.returncode, done.stderr) == (0, "")
-    asked = (checkout / "asked").read_text().split("notebooks/run.py\n")[1:]
-    assert [call.split("\n", 1)[0] for call in asked] == [f"notebooks/{n}.ipynb" for n in NAMES]
-    for call in asked:
+    order = [Path(line).stem for line in (checkout / "order").read_text().splitlines()]
+    assert sorted(order) == NAMES
+    for earlier, later in NEEDS:
+        assert order.index(earlier) < order.index(later)
+    for name in NAMES:
+        call = (checkout / "asked" / f"{name}.ipynb").read_text()
         assert call.endswith(f"\n-p\nrun\n{odd}\n-p\nsnapshot\n{snapshot.parent}/\n")
     assert f"figures/{odd} " in done.stdout
     assert not list(tmp_path.rglob("pwned"))
@@ -219,12 +227,12 @@ def test_reproduce_runs_what_is_out_of_date(checkout):
     assert planned(checkout, *smoke) == FROM_DATA
     (checkout / "figures" / "other").rename(checkout / "figures" / "smoke")
     touch(checkout / "notebooks" / "05_cold_start.ipynb")
-    assert planned(checkout, *smoke) == NAMES[5:]
+    assert planned(checkout, *smoke) == NAMES[5:7]  # and what reads from it
     shutil.rmtree(checkout / "data")
     assert planned(checkout, *smoke) == FROM_DATA
     (checkout / "data" / "smoke").mkdir(parents=True)
     (checkout / "data" / "smoke" / "snapshot.json").touch()
-    assert planned(checkout, *smoke) == NAMES[5:]
+    assert planned(checkout, *smoke) == NAMES[5:7]
     touch(checkout / "lrmf" / "__init__.py")
     assert planned(checkout, *smoke) == NAMES
 
@@ -280,7 +288,7 @@ def test_reproduce_stops_at_a_failing_notebook(checkout):
     executed = checkout / "build" / "simulated" / "notebooks"
     found = {p.name for p in executed.iterdir()}
     assert {"01_crawl.ipynb", "02_lineage.failed.ipynb"} <= found
-    assert found.isdisjoint(["02_lineage.ipynb", "03_fit.ipynb"])
+    assert found.isdisjoint(["02_lineage.ipynb", "06_figures.ipynb"])
 
 
 def fake_python(folder, name, script):
