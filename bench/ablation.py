@@ -4,10 +4,13 @@ Zero-shot forecasts by cross-validation and, where the snapshot has dates, of mo
 three cutoffs, each ingredient left out in turn (everything is learned anew), or boosted trees
 averaged in. The differences to the whole Forecaster are paired, their 95% intervals resample
 families. Tables go to ``bench/results/ablation_<name of the snapshot>.csv``.
+
+Where a second evaluator has added models to a leaderboard (the column evaluated_by), these are
+forecast from the models of the first, and nothing else is measured.
 """
 
 import argparse
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import islice
 from pathlib import Path
 from unittest.mock import patch
@@ -18,10 +21,10 @@ from lrmf import Forecaster, Lineage, load_snapshot
 from lrmf.baselines.boosting import BoostedTrees
 from lrmf.data.features import model_dates
 from lrmf.data.response_kinds import ANSWERS, kind_of
-from lrmf.data.responses import observed
+from lrmf.data.responses import benchmark_scores, observed
 from lrmf.evaluation import splits
 from lrmf.evaluation.bootstrap import bootstrap
-from lrmf.evaluation.evaluate import evaluate
+from lrmf.evaluation.evaluate import evaluate, parents_mean
 from lrmf.forecaster import covariance, state_prior
 
 RESULTS = Path(__file__).parent / "results"
@@ -65,6 +68,9 @@ class Without(Forecaster):
 
 def protocols(snapshot, lineage, n_folds):
     """Name and splits of each protocol."""
+    with suppress(ValueError):  # no second evaluator
+        yield "evaluated by others", splits.evaluated_by_others(snapshot.responses, snapshot.models)
+        return
     yield "cross-validation", islice(splits.zero_shot(snapshot.responses, lineage), n_folds)
     dates = model_dates(snapshot.models, observed(snapshot.responses).any(axis=1))
     if dates.notna().sum() < 100:
@@ -108,6 +114,10 @@ def main(arguments=None):
         )  # fmt: skip
         if not options.no_trees:
             forecasts = with_trees(forecasts)
+        if "fold" in forecasts:
+            whole = forecasts[forecasts["predictor"] == WHOLE]
+            scores = benchmark_scores(snapshot.responses, snapshot.items)
+            forecasts = pd.concat([forecasts, parents_mean(whole, lineage, scores)])
         table = bootstrap(forecasts, reference=WHOLE).assign(protocol=name)
         tables.append(table[["protocol", *table.columns[:-1]]])
         print(tables[-1].round(4).to_string(index=False), flush=True)

@@ -293,6 +293,21 @@ def test_date_split_trains_before_the_cutoff():
     assert not related.lineage.edges["parent"].isin(models["model_id"][related.rows]).any()
 
 
+def test_models_of_a_second_evaluator_are_forecast_from_those_of_the_first():
+    snapshot = tiny_snapshot()
+    models = snapshot.models.assign(evaluated_by="leaderboard")
+    models.loc[[1, 3], "evaluated_by"] = "somebody"
+    (split,) = splits_module.evaluated_by_others(snapshot.responses, models)
+    assert split.rows.tolist() == [1, 3]
+    assert not observed(split.train[[1, 3]]).any()
+    others = np.setdiff1d(np.arange(len(models)), [1, 3])
+    np.testing.assert_array_equal(split.train[others], snapshot.responses[others])
+    np.testing.assert_array_equal(split.target, observed(snapshot.responses[[1, 3]]))
+    for alone in (snapshot.models, models.assign(evaluated_by="leaderboard")):
+        with pytest.raises(ValueError, match="second evaluator"):
+            splits_module.evaluated_by_others(snapshot.responses, alone)
+
+
 def test_date_split_has_a_split_for_each_cutoff():
     snapshot = tiny_snapshot()
     quantiles = (0.3, 0.6)

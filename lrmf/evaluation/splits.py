@@ -230,6 +230,26 @@ def date_split(
     return found
 
 
+def evaluated_by_others(responses: np.ndarray, models: pd.DataFrame) -> list[Split]:
+    """Train on the models of the evaluator with the most models, and forecast those of the others.
+
+    The evaluator is the column `evaluated_by`. Models that were not submitted to a leaderboard are
+    not selected by how they do there.
+
+    Raises
+    ------
+    ValueError
+        If there are no models of a second evaluator.
+    """
+    evaluator = models.get("evaluated_by", pd.Series(index=models.index, dtype=object))
+    evaluator = evaluator.where(_scored(responses))
+    others = (evaluator.notna() & (evaluator != evaluator.mode().get(0))).to_numpy()
+    if not others.any():
+        raise ValueError("the column evaluated_by of models has no second evaluator")
+    rows = np.flatnonzero(others)
+    return [_hold_out("evaluated_by_others", 0, responses, rows, {"fold": 0})]
+
+
 def extrapolation(
     responses: np.ndarray,
     items: pd.DataFrame,
