@@ -82,7 +82,8 @@ def findings(root: Path = ROOT) -> str:
         f"{_released(v1)} on v1 and {_released(v2)} on v2. For models evaluated later than all "
         f"training models, it is {v2.r('later_models')} on v2; within a family, where one picks a "
         f"base model, {v1.r('within_families', family='mean')} on v1 ({_families(v1)}) and "
-        f"{v2.r('within_families', family='mean')} on v2 ({_families(v2)}). For models better than "
+        f"{v2.r('within_families', family='mean')} on v2 ({_families(v2)}). "
+        f"{_by_others(root)} For models better than "
         f"every training model, the errors are {_best(v1)} and {_best(v2)} points. Where a random "
         f"2% of all cells is observed, 90% intervals cover {covered[0]} on v1 and {covered[1]} on "
         "v2.",
@@ -138,6 +139,21 @@ def _points(run, frame, predictor) -> str:
     row = run.value(frame, predictor=predictor)
     bounds = row[["difference", "difference_lower", "difference_upper"]]
     return interval(*(100 * bounds), 0)
+
+
+def _by_others(root) -> str:
+    """Forecasts of models that a second evaluator added to v2, and the scores of their parents."""
+    table = pd.read_csv(root / "bench" / "results" / "ablation_openllm-v2-derived.csv")
+    table = table[table["benchmark"] == "all"].set_index(["predictor", "metric"])
+    own, parents = (
+        [number(table["value"][name, metric], n) for metric, n in (("pearson", 2), ("mae", 1))]
+        for name in (FORECASTER.label, "parents' mean")
+    )
+    return (
+        f"For {table['n_models'].max():,} models that others evaluated later, r is {own[0]} and the "
+        f"error {own[1]} points; the scores of their parents are about as close, with {parents[0]} and "
+        f"{parents[1]}."
+    )
 
 
 def _best(run) -> str:
