@@ -8,7 +8,6 @@ at any deviation.
 
 import sys
 import tempfile
-from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -47,10 +46,7 @@ def recomputed(folder: Path) -> pd.DataFrame:
     predictors["LRMF"] = LRMF(settings["rank"], settings["lineage_strength"])
     results, _ = evaluate(
         predictors,
-        islice(
-            splits.zero_shot(data.responses, lineage, n_folds=settings["n_folds"]),
-            settings["max_folds"],
-        ),
+        splits.zero_shot(data.responses, lineage, n_folds=settings["n_folds"]),
         lineage, items=data.items, truth=data.responses, models=data.models,
     )  # fmt: skip
     return results[results["benchmark"] == "all"]
