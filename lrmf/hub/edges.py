@@ -35,9 +35,10 @@ SOURCES = (*DECLARED, *FILES, "leaderboard")
 UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MERGE_TAGS = {"merge", "mergekit", "lazymergekit", "moerge", "mergekit-moe"}
 _QUANTIZED_TAGS = {"gguf", "gptq", "awq", "exl2", "bitsandbytes-quantized"}
-_NAME_KEYS = ("name", "id", "model", "model_name", "base_model", "path", "repo_id", "source_model")
+_NAME_KEYS = "model source_model model_id model_name base_model repo_id id path name".split()
 _NESTED = "models slices sources modules experts shared_experts genome merge".split()
 _KEYS = {*_NAME_KEYS, *_NESTED}
+_SPACES = re.compile("[\u00a0\u3000]|(?<=\\S)\t")  # which PyYAML takes for something else
 _MAX_DEPTH, _MAX_NODES, _MAX_NAMES = 12, 5000, 200
 _MAX_YAML, _MAX_README, _MAX_LINE = 2**18, 2**18, 10_000  # characters; pictures are longer lines
 
@@ -114,7 +115,9 @@ def read_file(name: str, content: bytes) -> tuple[list[Claim], str]:
     text = content.decode(json.detect_encoding(content), errors="replace").removeprefix("\ufeff")
     if name == ADAPTER_FILE:
         try:
-            named = mapping({"": json.loads(text)}, "").get("base_model_name_or_path")
+            found = mapping({"": json.loads(text)}, "")
+            # PEFT's key, or that of the library `adapters`.
+            named = found.get("base_model_name_or_path") or found.get("model_name")
         except UNREADABLE as error:
             return [], f"is no valid JSON ({type(error).__name__})"
         return [Claim(parent, "adapter", name) for parent in _ids(named)], ""
@@ -152,10 +155,11 @@ def _code_blocks(text: str) -> Iterator[tuple[str, bool]]:
     for token in _markdown().parse(text):
         if token.type in ("fence", "code_block"):
             language = re.split(r"\W", token.info.strip(" {."), maxsplit=1)[0].lower()
-            if language in ("", "yaml", "yml", "json"):
-                yield token.content, bool(language)
+            if language in ("", "text", "txt", "yaml", "yml", "json"):
+                yield token.content, language not in ("", "text", "txt")
         elif token.type == "html_block":  # tags without an empty line between them and a fence
             if (inner := re.sub("<[^>]*>", "", token.content)) != token.content:
+                yield inner, False  # as in <pre>
                 yield from _code_blocks(inner)
 
 
@@ -164,12 +168,13 @@ def _merged_models(text: str) -> list[str]:
     if len(text) > _MAX_YAML:
         raise yaml.YAMLError("too long")
     merged, bases, stages = [], [], set()
-    for node in yaml.compose_all(text.replace("\u00a0", " "), Loader=yaml.SafeLoader):
-        document = _plain(node, {})
+    text = _SPACES.sub(" ", text.replace("\u200b", ""))
+    for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
+        document = mapping({"": _plain(node, {})}, "")
         for key, value in _naming(document, set()):
             (bases if key == "base_model" else merged).append(value)
         # Documents are stages, which name each other.
-        stages.update(_texts(mapping({"": document}, "").get("name")))
+        stages.update(_texts(document.get("name")))
     named = list(_texts(merged))
     names = [*named, *_texts(bases)] if named else []  # a base alone is no merge
     # Of `model+lora`, the model is the parent.
@@ -178,17 +183,18 @@ def _merged_models(text: str) -> list[str]:
 
 
 def _naming(config: object, seen: set[int]) -> Iterator[tuple[str, object]]:
-    """Keys and values that name models, at any depth of mappings and lists."""
+    """Keys and values that name models, at any depth of mappings and lists.
+
+    Merged are the entries of lists: a ``model`` elsewhere may be the donor of a token, or the one
+    that somebody asks a server for.
+    """
     if id(config) in seen or not isinstance(config, dict | list):
         return
     seen.add(id(config))
     for key, value in config.items() if isinstance(config, dict) else enumerate(config):
-        if key in ("model", "source_model", "base_model"):
+        if key == "base_model" or (key in _NESTED and isinstance(value, list)):
             yield key, value
-        else:
-            if key in _NESTED and isinstance(value, list):
-                yield key, [entry for entry in value if isinstance(entry, str)]
-            yield from _naming(value, seen)
+        yield from _naming(value, seen)
 
 
 def _plain(node: yaml.Node, known: dict[int, object]) -> object:
@@ -218,7 +224,9 @@ def _plain(node: yaml.Node, known: dict[int, object]) -> object:
 
 
 def _ids(value: object) -> Iterator[str]:
-    return filter(None, map(normalised_id, _texts(value)))
+    """Ids in a value of any shape, also several in one text between commas."""
+    texts = (part for text in _texts(value) for part in re.split(r"[,\n]", text[:10_000]))
+    return filter(None, map(normalised_id, texts))
 
 
 def _texts(value: object) -> Iterator[str]:
