@@ -8,7 +8,8 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import PurePath
+from itertools import chain
+from statistics import median
 from typing import NamedTuple
 
 import networkx as nx
@@ -52,15 +53,18 @@ def read(files: Iterable, results: Results) -> None:
     """Read results first: they name the models and the groups of the samples beside them."""
     found, samples, groups = [], [], nx.DiGraph()
     for file in files:
-        match = _FILE.fullmatch(file.name)
-        if match and match["task"]:
-            samples.append((file, match["task"], match["time"] or ""))
-        else:
-            with results.reading(file):
-                found.append(_read_results(file, match and match["time"], results, groups))
+        with results.reading(file):
+            if not (match := _FILE.fullmatch(file.name)):
+                raise Unreadable("is neither .json nor .jsonl")
+            if match["task"]:
+                samples.append((file, match["task"], match["time"] or ""))
+            else:
+                found.append(_read_results(file, match["time"], results, groups))
     paths = {_parts(each.name) for each in found}
     ends = Counter(parts[-n:] for parts in paths for n in range(1, len(parts) + 1))
-    beside = defaultdict(list)
+    beside, known = defaultdict(list), defaultdict(list)
+    for task, value, options in chain.from_iterable(each.scores for each in found):
+        known[task, options["variant"]].append(value)
     for file, time, name, settings, parent, facts, shots, scores in found:
         with results.reading(file):
             model_id = _named(name, ends) + settings
@@ -70,6 +74,9 @@ def read(files: Iterable, results: Results) -> None:
                 results.add_edge(parent[0], model_id, parent[1], "model_args")
             for task, value, options in scores:
                 with results.reading(file):
+                    # A percentage up to 1 is none either.
+                    if value > 1 or median(known[task, options["variant"]]) > 1:
+                        raise Unreadable(f"{task}: {options['variant']} is no score from 0 to 1")
                     place = _place_of(task, groups)
                     results.add(file, model_id, place, value, order=(time,), **options)
     _add_answers(samples, beside, groups, results)
@@ -118,11 +125,14 @@ def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) 
     content = load_json(file)
     if not isinstance(rows := content.get("results"), dict):
         raise Unreadable("is no results file of lm-eval: it has no 'results'")
+    if "config_general" in content:
+        raise Unreadable("is a results file of lighteval, not of lm-eval")
+    rows = {task: mapping(rows, task) or {task: None} for task in rows}
     if not time and (date := number(content.get("date"))):
         with suppress(ValueError, OverflowError, OSError):  # seconds
             time = datetime.fromtimestamp(date, UTC).strftime("%Y-%m-%dT%H-%M-%S")
     model, shots = _read_model(content, file, time or ""), mapping(content, "n-shot")
-    results.versions.add(str(content.get("lm_eval_version", "unknown")))
+    results.versions.add(text(content.get("lm_eval_version")) or "unknown")
     rising = mapping(content, "higher_is_better")
     values = {task: _values(row, mapping(rising, task)) for task, row in rows.items()}
     # A group with a score of its own is the mean of its tasks, one without is a list of benchmarks.
@@ -137,7 +147,7 @@ def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) 
             if not below.isdisjoint(rows):
                 continue
         if not found and set(rows[task]) - _LABELS:
-            results.leave_out(file, f"{task}: has no score from 0 to 1, the higher the better")
+            results.leave_out(file, f"{task}: has no score of which more is better")
         n_trials = mapping(mapping(content, "n-samples"), task).get("effective")
         for (metric, name), value in found.items():
             variant = _variant(metric, name, shots.get(task))
@@ -146,13 +156,13 @@ def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) 
 
 
 def _values(row: dict, rising: dict) -> dict[tuple[str, str], float]:
-    """Scores by metric and filter, of metrics that rise as models get better."""
+    """Scores by metric and filter, of metrics that rise as models get better; also percentages."""
     values = {}
     for key, value in row.items():
         metric, _, name = key.partition(",")
         rises = rising.get(metric, metric not in LOWER_IS_BETTER) is not False
         is_score = rises and not metric.endswith("_stderr") and metric not in _LABELS
-        if is_score and (value := number(value)) is not None and 0 <= value <= 1:
+        if is_score and (value := number(value)) is not None and value >= 0:
             values[metric, name] = value
     return values
 
@@ -166,18 +176,19 @@ def _variant(metric: str, name: str, n_shots: object) -> str:
 def _read_model(content: dict, file, time: str) -> tuple:
     """Name, settings, parent and facts of a model, from the arguments of the harness."""
     config = mapping(content, "config")
-    stated = config.get("model_args") or {}
+    stated = config.get("model_args")
     if isinstance(stated, str):
         stated = dict(pair.strip().partition("=")[::2] for pair in stated.split(","))
-    named = next((stated[name] for name in _NAMES if stated.get(name)), content.get("model_name"))
+    stated = mapping({"": stated}, "")
+    stated = {name: value for name, value in stated.items() if str(value).lower() not in _UNUSED}
+    named = next((stated[name] for name in _NAMES if name in stated), content.get("model_name"))
     named = str(named or file.parent.name).removesuffix("-details")
     used = {name: str(stated[name]) for name in _SETTINGS if name in stated}
-    used = {name: value for name, value in used.items() if value.lower() not in _UNUSED}
     parts = [name if name.startswith("load_in") else value for name, value in used.items()]
     # The Hub has no id with @, so none is mistaken for another model.
     settings = "".join("@" + re.sub(r"[^\w.\-]+", "-", part, flags=re.ASCII) for part in parts)
     parent = None
-    if any(stated.get(name) for name in _ADAPTERS):
+    if not stated.keys().isdisjoint(_ADAPTERS):
         parent = stated.get("pretrained"), "adapter"
     elif used.keys() - {"revision", "subfolder"}:
         parent = named, "quantized"
@@ -196,7 +207,7 @@ def _named(name: str, ends: Counter | None = None) -> str:
 
     As many as no other path ends with: ``ends`` counts the paths by their ends.
     """
-    name = name.removesuffix("-details")
+    name = name.removesuffix("-details").removeprefix("./")
     try:
         return known_id(name if "/" in name else name.replace("__", "/", 1))
     except Unreadable:
@@ -207,7 +218,7 @@ def _named(name: str, ends: Counter | None = None) -> str:
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    return PurePath(path.strip("~./\\")).parts
+    return tuple(re.split(r"[/\\]+", path.strip("~./\\")))
 
 
 def _place_of(task: str, groups: nx.DiGraph) -> tuple[str, str]:

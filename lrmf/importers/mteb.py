@@ -11,7 +11,7 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from ..data.metadata import EARLIEST, count, day
+from ..data.metadata import EARLIEST, count, day, text
 from ..data.schema import MOST_TRIALS
 from .results import Results, Unreadable, known_id, load_json, mapping, number
 
@@ -96,10 +96,8 @@ def _sizes(content: dict) -> dict[str, int]:
 
 def _facts(stated: dict) -> dict:
     numbers = {name: number(stated.get(name)) for name in ("n_parameters", "embed_dim")}
-    texts = {name: stated.get(name) for name in ("adapted_from", "revision", "license")}
-    texts["created_at"] = day(stated.get("release_date"), after=EARLIEST)
-    facts = {name: text if isinstance(text, str) else None for name, text in texts.items()}
-    return facts | numbers
+    texts = {name: text(stated.get(name)) for name in ("adapted_from", "revision", "license")}
+    return texts | numbers | {"created_at": day(stated.get("release_date"), after=EARLIEST)}
 
 
 def _read_code(file, models: dict, splits: dict) -> None:
