@@ -170,11 +170,11 @@ def _merged_models(text: str) -> list[str]:
     merged, bases, stages = [], [], set()
     text = _SPACES.sub(" ", text.replace("\u200b", ""))
     for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
-        document = mapping({"": _plain(node, {})}, "")
+        document = _plain(node, {})
         for key, value in _naming(document, set()):
             (bases if key == "base_model" else merged).append(value)
         # Documents are stages, which name each other.
-        stages.update(_texts(document.get("name")))
+        stages.update(_texts(mapping({"": document}, "").get("name")))
     named = list(_texts(merged))
     names = [*named, *_texts(bases)] if named else []  # a base alone is no merge
     # Of `model+lora`, the model is the parent.
