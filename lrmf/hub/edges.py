@@ -69,7 +69,8 @@ def declared_claims(answer: dict) -> list[Claim]:
             relations[parent] = relation or relations.get(parent)
     claims += [Claim(parent, relation, "tags") for parent, relation in relations.items()]
 
-    relation = normalised_relation(card.get("base_model_relation"))
+    stated = map(normalised_relation, _texts(card.get("base_model_relation")))
+    relation = next(filter(None, stated), None)
     return claims + [Claim(parent, relation, "card") for parent in _ids(card.get("base_model"))]
 
 
