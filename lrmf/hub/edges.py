@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 from typing import NamedTuple
 
 import pandas as pd
@@ -226,8 +227,8 @@ def _plain(node: yaml.Node, known: dict[int, object]) -> object:
 
 def _ids(value: object) -> Iterator[str]:
     """Ids in a value of any shape, also several in one text between commas."""
-    texts = (part for text in _texts(value) for part in re.split(r"[,\n]", text[:10_000]))
-    return filter(None, map(normalised_id, texts))
+    texts = (part for text in _texts(value) for part in re.split(r"[,\n]", text))
+    return islice(filter(None, map(normalised_id, texts)), _MAX_NAMES)
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -315,11 +316,8 @@ def establish_edges(visits: dict) -> tuple[pd.DataFrame, dict[str, list[dict]]]:
             for name in asked
             for claim in visits[name].claims
         )
-        claims = [
-            claim
-            for claim in claims
-            if claim.parent != child and ("/" in claim.parent or claim.parent in resolved)
-        ]
+        claims = [c for c in claims if c.parent in resolved or "/" in c.parent]
+        claims = [claim for claim in claims if claim.parent != child]
         found, rest = _decide(claims, visits[asked[0]].inferred, gone)
         edges += [(parent, child, relation, evidence) for parent, relation, evidence in found]
         if rest:

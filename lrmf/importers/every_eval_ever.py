@@ -10,9 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from ..data.benchmarks import LOWER_IS_BETTER
-from ..data.metadata import text
+from ..data.metadata import mapping, number, text
 from ..data.schema import is_id, is_text
-from .results import Results, Unreadable, known_id, load_json, mapping, number
+from .results import Results, Unreadable, known_id, load_json
 
 LICENSE = ""  # that of each evaluation's source
 CITATION = "Every Eval Ever (2026), arXiv:2606.14516"

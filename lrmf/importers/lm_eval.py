@@ -8,16 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from itertools import chain
 from statistics import median
-from typing import NamedTuple
 
 import networkx as nx
 
 from ..data.benchmarks import LOWER_IS_BETTER, TASKS
-from ..data.metadata import EARLIEST, count, day, text
+from ..data.metadata import EARLIEST, count, day, mapping, number, text
 from ..data.samples import name_questions, read_samples_file
-from .results import Results, Unreadable, known_id, load_json, mapping, number
+from .results import Results, Unreadable, known_id, load_json
 
 LICENSE = ""
 CITATION = "Gao et al. (2024), The Language Model Evaluation Harness, doi:10.5281/zenodo.12608602"
@@ -36,19 +34,6 @@ _LABELS = {"alias", "name", " ", "sample_len", "sample_count"}  # of a group wit
 _PACKED = re.compile(r"load_in_[48]bit|gptq|awq|gguf|uint8", re.IGNORECASE)  # no sizes of models
 
 
-class _File(NamedTuple):
-    """What a results file says of a model (as its arguments name it) and of its scores."""
-
-    file: object
-    time: str
-    name: str
-    settings: str
-    parent: tuple[object, str] | None  # and the relation
-    facts: dict
-    shots: dict  # by task
-    scores: list[tuple[str, float, dict]]  # task, value, options of `Results.add`
-
-
 def read(files: Iterable, results: Results) -> None:
     """Read results first: they name the models and the groups of the samples beside them."""
     found, samples, groups = [], [], nx.DiGraph()
@@ -60,11 +45,13 @@ def read(files: Iterable, results: Results) -> None:
                 samples.append((file, match["task"], match["time"] or ""))
             else:
                 found.append(_read_results(file, match["time"], results, groups))
-    paths = {_parts(each.name) for each in found}
+    paths = {_parts(name) for _, _, name, *_ in found}
     ends = Counter(parts[-n:] for parts in paths for n in range(1, len(parts) + 1))
     beside, known = defaultdict(list), defaultdict(list)
-    for task, value, options in chain.from_iterable(each.scores for each in found):
+    for task, value, options in (score for *_, scores in found for score in scores):
         known[task, options["variant"]].append(value)
+    # Of these a value up to 1 is no proportion either.
+    percentages = {metric for metric, values in known.items() if median(values) > 1}
     for file, time, name, settings, parent, facts, shots, scores in found:
         with results.reading(file):
             model_id = _named(name, ends) + settings
@@ -74,8 +61,7 @@ def read(files: Iterable, results: Results) -> None:
                 results.add_edge(parent[0], model_id, parent[1], "model_args")
             for task, value, options in scores:
                 with results.reading(file):
-                    # A percentage up to 1 is none either.
-                    if value > 1 or median(known[task, options["variant"]]) > 1:
+                    if value > 1 or (task, options["variant"]) in percentages:
                         raise Unreadable(f"{task}: {options['variant']} is no score from 0 to 1")
                     place = _place_of(task, groups)
                     results.add(file, model_id, place, value, order=(time,), **options)
@@ -121,7 +107,8 @@ def _read_samples(file, task: str, results: Results) -> list[tuple]:
     return [(metric, name, read_samples_file(file, task, only=name)[0]) for name in names]
 
 
-def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) -> _File:
+def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) -> tuple:
+    """File, time, what `_read_model` says, shots by task, scores: task, value, options of `add`."""
     content = load_json(file)
     if not isinstance(rows := content.get("results"), dict):
         raise Unreadable("is no results file of lm-eval: it has no 'results'")
@@ -152,7 +139,7 @@ def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) 
         for (metric, name), value in found.items():
             variant = _variant(metric, name, shots.get(task))
             scores.append((task, value, {"n_trials": n_trials, "variant": variant}))
-    return _File(file, time or "", *model, shots, scores)
+    return file, time or "", *model, shots, scores
 
 
 def _values(row: dict, rising: dict) -> dict[tuple[str, str], float]:
@@ -174,28 +161,28 @@ def _variant(metric: str, name: str, n_shots: object) -> str:
 
 
 def _read_model(content: dict, file, time: str) -> tuple:
-    """Name, settings, parent and facts of a model, from the arguments of the harness."""
+    """Name, settings, parent with its relation, and facts of a model, as its arguments say."""
     config = mapping(content, "config")
-    stated = config.get("model_args")
-    if isinstance(stated, str):
-        stated = dict(pair.strip().partition("=")[::2] for pair in stated.split(","))
-    stated = mapping({"": stated}, "")
-    stated = {name: value for name, value in stated.items() if str(value).lower() not in _UNUSED}
+    given = config.get("model_args")
+    if isinstance(given, str):
+        given = dict(pair.strip().partition("=")[::2] for pair in given.split(","))
+    stated = mapping({"": given}, "").items()
+    stated = {name: value for name, value in stated if str(value).lower() not in _UNUSED}
     named = next((stated[name] for name in _NAMES if name in stated), content.get("model_name"))
     named = str(named or file.parent.name).removesuffix("-details")
-    used = {name: str(stated[name]) for name in _SETTINGS if name in stated}
-    parts = [name if name.startswith("load_in") else value for name, value in used.items()]
+    used = [name for name in _SETTINGS if name in stated]
+    parts = [name if name.startswith("load_in") else str(stated[name]) for name in used]
     # The Hub has no id with @, so none is mistaken for another model.
     settings = "".join("@" + re.sub(r"[^\w.\-]+", "-", part, flags=re.ASCII) for part in parts)
     parent = None
     if not stated.keys().isdisjoint(_ADAPTERS):
         parent = stated.get("pretrained"), "adapter"
-    elif used.keys() - {"revision", "subfolder"}:
+    elif set(used) - {"revision", "subfolder"}:
         parent = named, "quantized"
     dtype = (text(config.get("model_dtype")) or "").removeprefix("torch.")
     facts = {"revision": text(config.get("model_sha")) or None, "precision": dtype or None}
     facts["evaluated_at"] = day(time, after=EARLIEST)
-    if not _PACKED.search(f"{stated} {dtype}"):
+    if not _PACKED.search(f"{given} {dtype}"):
         facts["n_parameters"] = config.get("model_num_parameters")
     if "chat_template" in content:
         facts["chat_template"] = bool(content["chat_template"])

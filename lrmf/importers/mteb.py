@@ -11,9 +11,9 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from ..data.metadata import EARLIEST, count, day, text
+from ..data.metadata import EARLIEST, count, day, mapping, number, text
 from ..data.schema import MOST_TRIALS
-from .results import Results, Unreadable, known_id, load_json, mapping, number
+from .results import Results, Unreadable, known_id, load_json
 
 LICENSE = "CC0-1.0"
 CITATION = "Muennighoff et al. (2023), MTEB, arXiv:2210.07316; Enevoldsen et al. (2025), MMTEB"

@@ -14,11 +14,9 @@ import numpy as np
 import pandas as pd
 
 from ..data.ids import normalised_id
-from ..data.metadata import MOST_PARAMETERS, count, mapping, number
+from ..data.metadata import MOST_PARAMETERS, count, number
 from ..data.runs import Runs
 from ..data.schema import MOST_TRIALS, is_id, quote
-
-__all__ = ["Results", "Unreadable", "files_in", "known_id", "load_json", "mapping", "number"]
 
 ARCHIVES = (".zip", ".whl")
 _FEWEST_PARAMETERS = 1000  # smaller numbers are billions, or a mistake
