@@ -417,6 +417,7 @@ class TestScoresOfEveryEvalEver(ImporterContract):
     bad = {
         "data/bench/broken.json": "{",
         "data/bench/other.json": {"schema_version": "0.3.0"},
+        "data/bench/unnamed.json": {"model_info": {"id": "org/x"}, "evaluation_results": []},
         "data/bench/rows.jsonl": [{"sample_id": "1"}],
         "data/bench/paper.pdf": b"%PDF",
     }
@@ -504,10 +505,12 @@ class TestScoresOfEveryEvalEver(ImporterContract):
 
     def test_rows_without_a_name_are_left_out_alone(self, run, tmp_path):
         nameless = {key: value for key, value in self.row("x", 0.5).items() if "name" not in key}
-        rows = [7, nameless, self.row("law", 0.5)]
+        rows = [7, nameless, self.row(["x"], 0.5), self.row("law", 0.5)]
+        rows += [self.row("odd", 0.5, low=None, metric_unit=["percent"])]
         _, snapshot, messages = run(write(tmp_path / "a.json", self.evaluation("org/a", rows)))
         assert cells(snapshot) == {("org/a", "bench/law"): 0.5}
-        assert messages.count("a.json: None") == 2
+        assert messages.count("a.json: None") == 3
+        assert "odd:" in messages
 
     def test_the_latest_of_several_evaluations_counts(self, run, tmp_path):
         for time, score in [(10, 0.1), (9, 0.2)]:
@@ -612,10 +615,10 @@ c = TaskMetadata(name="Bitext", eval_splits=["test"], dataset={"path": "x"})
     def test_parents_that_differ_in_case_are_one_model(self, run, tmp_path):
         self.write_files(tmp_path / "files")
         first = next((tmp_path / "files").rglob("model_meta.json"))
-        write(first, json.loads(first.read_text()) | {"adapted_from": "Org/Base", "revision": "\n"})
+        write(first, json.loads(first.read_text()) | {"adapted_from": "Org/Base", "revision": "r"})
         snapshot = run(tmp_path / "files")[1]
         assert set(snapshot.lineage["parent"]) == {"Org/Base"}
-        assert snapshot.models.reindex(columns=["revision"]).isna().all(axis=None)
+        assert snapshot.models["revision"].count() == 1
 
     def test_the_package_knows_parents_sizes_and_splits(self, run, tmp_path):
         self.write_files(tmp_path / "files")

@@ -185,11 +185,7 @@ def _merged_models(text: str) -> list[str]:
 
 
 def _naming(config: object, seen: set[int]) -> Iterator[tuple[str, object]]:
-    """Keys and values that name models, at any depth of mappings and lists.
-
-    Merged are the entries of lists: a ``model`` elsewhere may be the donor of a token, or the one
-    that somebody asks a server for.
-    """
+    """Bases and lists of what is merged, at any depth; a ``model`` elsewhere may donate a token."""
     if id(config) in seen or not isinstance(config, dict | list):
         return
     seen.add(id(config))

@@ -35,14 +35,14 @@ def read(files: Iterable, results: Results) -> None:
 def _read_scores(file, results: Results) -> None:
     content = load_json(file)
     rows, info = content.get("evaluation_results"), mapping(content, "model_info")
-    if not isinstance(rows, list) or not info:
-        raise Unreadable("is no evaluation: it has no evaluation_results or no model_info")
-    model_id, time = known_id(info.get("id")), _time(content.get("evaluation_id"))
+    if not isinstance(rows, list) or not info or not is_text(whole := content.get("evaluation_id")):
+        raise Unreadable("is no evaluation: it lacks evaluation_results, model_info or its id")
+    model_id, time = known_id(info.get("id")), _time(whole)
     size = str(mapping(info, "additional_details").get("num_parameters"))
     size = int(size) if re.fullmatch(r"[0-9]{1,20}", size) else None
     results.add_model(model_id, order=time, n_parameters=size)
     results.versions.add(text(content.get("schema_version")) or "unknown")
-    benchmark = str(content.get("evaluation_id")).partition("/")[0]  # benchmark/model/time
+    benchmark = whole.partition("/")[0]  # benchmark/model/time
     rows = [mapping({"": row}, "") for row in rows]
     several = len({_named(row)[0] for row in rows}) > 1
     for row in rows:
@@ -55,7 +55,7 @@ def _read_scores(file, results: Results) -> None:
             n_trials = mapping(mapping(row, "score_details"), "uncertainty").get("num_samples")
             options = {"n_trials": n_trials, "variant": variant, "order": time}
             results.add(file, model_id, (benchmark, name), value, **options)
-        except Unreadable as error:
+        except (Unreadable, TypeError) as error:
             results.leave_out(file, f"{name}: {error}")
 
 
@@ -63,7 +63,8 @@ def _named(row: dict) -> tuple[str, str]:
     """Name of an evaluation and its metric; a filter of lm-eval belongs to the metric."""
     name, metric = row.get("evaluation_name"), str(row.get("evaluation_result_id") or "")
     _, colon, filtered = metric.partition(":")
-    return name.removesuffix(f"/{filtered}") if colon and is_text(name) else name, metric
+    name = name if is_text(name) else None
+    return name.removesuffix(f"/{filtered}") if colon and name else name, metric
 
 
 def _proportion(row: dict, metric: dict, name: str) -> float:

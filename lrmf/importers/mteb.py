@@ -45,7 +45,7 @@ def read(files: Iterable, results: Results) -> None:
             if file.name == "model_meta.json":
                 facts = _facts(content)
                 results.add_edge(facts.pop("adapted_from"), model_id, "finetune", "adapted_from")
-                results.add_model(model_id, order=(0, facts["revision"]), **facts)
+                results.add_model(model_id, order=(0, facts["revision"] or ""), **facts)
                 continue
             task = content.get("task_name") or file.name.removesuffix(".json")
             scores = _main_scores(content, splits.get(task))
