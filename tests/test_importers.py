@@ -509,7 +509,7 @@ class TestScoresOfEveryEvalEver(ImporterContract):
         rows += [self.row("odd", 0.5, low=None, metric_unit=["percent"])]
         _, snapshot, messages = run(write(tmp_path / "a.json", self.evaluation("org/a", rows)))
         assert cells(snapshot) == {("org/a", "bench/law"): 0.5}
-        assert messages.count("a.json: None") == 3
+        assert messages.count("a.json: None") == 2 and "['x']" in messages
         assert "odd:" in messages
 
     def test_the_latest_of_several_evaluations_counts(self, run, tmp_path):

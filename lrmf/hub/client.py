@@ -209,10 +209,8 @@ class Client:
         return f"{self.endpoint}/{quote(path)}" + (f"?{query}" if query else "")
 
     def _is_given_up(self, state: RetryCallState) -> bool:
-        is_known = self._reached or state.outcome.exception().reached
-        return state.attempt_number >= (
-            self.limits.tries if is_known else self.limits.connect_tries
-        )
+        known = self._reached or state.outcome.exception().reached
+        return state.attempt_number >= (self.limits.tries if known else self.limits.connect_tries)
 
     def _sleep(self, seconds: float) -> None:
         if self.stopped.wait(seconds):

@@ -44,7 +44,7 @@ def _read_scores(file, results: Results) -> None:
     results.versions.add(text(content.get("schema_version")) or "unknown")
     benchmark = whole.partition("/")[0]  # benchmark/model/time
     rows = [mapping({"": row}, "") for row in rows]
-    several = len({_named(row)[0] for row in rows}) > 1
+    several = len({str(_named(row)[0]) for row in rows}) > 1
     for row in rows:
         (name, variant), metric = _named(row), mapping(row, "metric_config")
         try:
@@ -63,8 +63,7 @@ def _named(row: dict) -> tuple[str, str]:
     """Name of an evaluation and its metric; a filter of lm-eval belongs to the metric."""
     name, metric = row.get("evaluation_name"), str(row.get("evaluation_result_id") or "")
     _, colon, filtered = metric.partition(":")
-    name = name if is_text(name) else None
-    return name.removesuffix(f"/{filtered}") if colon and name else name, metric
+    return name.removesuffix(f"/{filtered}") if colon and is_text(name) else name, metric
 
 
 def _proportion(row: dict, metric: dict, name: str) -> float:

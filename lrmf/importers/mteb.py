@@ -66,10 +66,8 @@ def _add_task(task: str, runs: list, sizes: dict, results: Results) -> None:
         with results.reading(file):
             if missing := [key for key in usual if key not in scores]:
                 raise Unreadable(f"lacks {len(missing)} of the {len(usual)} usual subsets")
-            mean = sum(scores[key] for key in usual) / len(usual)
-            results.add(
-                file, model_id, (task, task), max(mean, 0.0), n_trials=n_trials, order=order
-            )
+            mean = max(0.0, sum(scores[key] for key in usual) / len(usual))
+            results.add(file, model_id, (task, task), mean, n_trials=n_trials, order=order)
 
 
 def _main_scores(content: dict, wanted: list | None) -> dict[tuple[str, str], float]:
