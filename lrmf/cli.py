@@ -304,7 +304,11 @@ def simulate_hub(out: Path, **sizes) -> None:
 @click.option("--workers", type=click.IntRange(1, 64), default=8, help="requests at a time")
 def crawl(out: Path, resume: bool, dry_run: bool, workers: int, **options) -> None:
     """Collect scores and lineage, or the lineage of a snapshot, from the Hugging Face Hub."""
-    from . import hub
+    try:
+        from . import hub
+    except ValueError as error:  # the client reads its settings as it is imported
+        given = " or ".join(sorted(name for name in os.environ if name.startswith("HF_")))
+        raise ValueError(f"{given} cannot be read ({error}); correct or unset it") from error
 
     options["datasets"] = list(options["datasets"]) or None
     _check_source(dry_run=dry_run, **options)

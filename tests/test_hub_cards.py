@@ -33,6 +33,12 @@ IDS = [
     ("org/name@main", "org/name"),
     ("[org/name](https://huggingface.co/org/name)", "org/name"),
     ("org/na.me-7B_v0.1", "org/na.me-7B_v0.1"),
+    ("<https://huggingface.co/org/name>", "org/name"),
+    ("\u201corg/name\u201d", "org/name"),
+    ("**org/name**", "org/name"),
+    ("org/name,", "org/name"),
+    ("git@hf.co:org/name", "org/name"),
+    ("https://me:hf_token@huggingface.co/org/name", "org/name"),
 ]
 NO_IDS = [
     "",
@@ -58,6 +64,8 @@ NO_IDS = [
     "org/ñame",
     "-org/name",
     "org/name?x",
+    "N/A",
+    "none",
     "x" * 600,
     None,
     7,
@@ -96,6 +104,9 @@ WALL = [  # kind, card data, parents
     ("long", {"base_model": "o/" + "x" * 10**5}, []),
     ("many", {"base_model": [f"org/m{n}" for n in range(10**5)]}, None),
     ("deep", {"base_model": __import__("json").loads("[" * 900 + "]" * 900)}, []),
+    ("between commas", {"base_model": f"{P}, org/b"}, [P, "org/b"]),
+    ("on lines", {"base_model": [f"{P}\norg/b\n"]}, [P, "org/b"]),
+    ("no parent", {"base_model": ["N/A", "None", "unknown"]}, []),
     ("relation is a list", {"base_model": P, "base_model_relation": ["merge"]}, [P]),
     ("relation unknown", {"base_model": P, "base_model_relation": "cousin"}, [P]),
     ("relation in capitals", {"base_model": P, "base_model_relation": " Merge "}, [P]),
@@ -159,6 +170,10 @@ MERGEKIT = {
     "slices": "slices:\n - sources:\n   - model: org/a\n     layer_range: [0, 8]\n"
     "   - model: org/b\n - sources:\n   - model: org/c\n",
     "experts": "base_model: org/a\nexperts:\n - source_model: org/b\n - source_model: org/c\n",
+    "tabs": "models:\n - model: org/a\t# the first\n - model: org/b\t\nbase_model: org/c\n",
+    "further names": "experts: [{name: x, model_id: org/a}, {path: org/b}, {name: org/c}]\n",
+    "donors of tokens": "models: [org/a, org/b, org/c]\n"
+    "tokenizer: {source: {model: org/t}, tokens: {x: {source: {model: org/u}}}}\n",
     "lora": "models:\n - model: org/a+org/lora\n - model: org/b\n"
     " - model: {model: {path: org/c}}\n",
 }
@@ -216,6 +231,7 @@ def test_hostile_yaml_names_no_parents(text, tmp_path, monkeypatch):
         ('{"base_model_name_or_path": "org/a"}', ["org/a"]),
         ('{"base_model_name_or_path": "/data/llama"}', []),
         ('{"base_model_name_or_path": null}', []),
+        ('{"model_name": "org/a", "config": {}}', ["org/a"]),
         ("[]", []),
         ("[" * 10**5, []),
         ("{", []),
@@ -224,6 +240,17 @@ def test_hostile_yaml_names_no_parents(text, tmp_path, monkeypatch):
 def test_adapter_file(text, expected):
     claims = file_claims("adapter_config.json", text.encode())
     assert [claim.parent for claim in claims] == expected
+
+
+def test_what_somebody_asks_a_server_for_is_no_parent():
+    text = '```json\n{"model": "org/a", "messages": [{"content": "model: org/b"}]}\n```\n'
+    assert file_claims("README.md", text.encode()) == []
+
+
+def test_a_relation_in_a_list_counts():
+    card = {"base_model": P, "base_model_relation": ["Quantized"]}
+    (claim,) = declared_claims({"id": "org/child", "cardData": card})
+    assert claim.relation == "quantized"
 
 
 def test_files_are_read_only_where_parents_are_missing():

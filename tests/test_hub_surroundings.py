@@ -1,6 +1,9 @@
 """Refusals name their cause, metadata is checked, and what cannot be read is listed."""
 
 import json
+import os
+import subprocess
+import sys
 import time
 
 import hub_server
@@ -57,6 +60,8 @@ FENCES = {
     + "> ```",
     "not closed": f"```yaml\n{MERGE}",
     "no language": f"```\n{MERGE}```",
+    "plain text": f"```text\n{MERGE}```",
+    "preformatted": f"<pre><code class='language-yaml'>\n{MERGE}</code></pre>",
     "indented code": "text\n\n" + "".join(f"    {line}\n" for line in MERGE.splitlines()),
 }
 
@@ -86,7 +91,7 @@ def test_marks_of_byte_order(codec):
 
 
 @pytest.mark.parametrize(
-    "mark", ["\u200b", "\u200d", "\ufeff", "\u00ad", "\u2060", "\ufe0f", "\u3164"]
+    "mark", ["\u200b", "\u200d", "\ufeff", "\u00ad", "\u2060", "\ufe0f", "\u3164", "\U000e0100"]
 )
 def test_ids_copied_from_a_web_page(mark):
     assert normalised_id(f"{mark}alpha/{mark}a-7b\u00a0") == A
@@ -226,10 +231,25 @@ def test_surroundings_that_prevent_a_crawl_are_named(session, environment, named
     assert named in str(caught.value) and "s3cr3t" not in str(caught.value)
 
 
-@pytest.mark.parametrize("endpoint", ["hub.example", "localhost:8080", "", "ftp://x", "https://"])
-def test_an_endpoint_without_scheme(endpoint):
-    with pytest.raises(CrawlError, match="HF_ENDPOINT.*https://"):
+@pytest.mark.parametrize(
+    "endpoint",
+    ["hub.example", "localhost:8080", "", "ftp://x", "https://", "https://me:s3cr3t@hub.example"],
+)
+def test_an_endpoint_that_is_none_or_holds_a_password(endpoint):
+    with pytest.raises(CrawlError, match="HF_ENDPOINT.*https://") as caught:
         Client(endpoint)
+    assert "s3cr3t" not in str(caught.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "value"), [("HF_ENDPOINT", "http://hub.example:99999"), ("HF_HUB_ETAG_TIMEOUT", "x")]
+)
+def test_a_setting_that_cannot_be_read_is_named(tmp_path, name, value):
+    command = [sys.executable, "-m", "lrmf", "crawl", str(tmp_path / "hub")]
+    done = subprocess.run(command, env=os.environ | {name: value}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert name in done.stderr and "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("name", ["HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"])

@@ -208,6 +208,30 @@ class TestScoresOfLmEval(ImporterContract):
         assert cells(snapshot) == {("org/a", "a"): 0.0}
         assert all(f"{task}: has no score" in messages for task in "bcd")
 
+    def test_what_is_no_row_or_no_name_is_left_out_alone(self, run_all):
+        bad = {"x": 0.5, "y": None, "z": {"acc\ud800,none": 0.5}}
+        fields = {"results": bad | {"arc": {"acc,none": 0.5}}, "lm_eval_version": "\ud800"}
+        snapshot, messages = run_all(("pretrained=org/a", {}, fields))
+        assert cells(snapshot) == {("org/a", "arc"): 0.5}
+        assert "x:" in messages and "y:" in messages and "ud800" in messages
+
+    def test_a_percentage_up_to_one_is_no_proportion(self, run_all):
+        files = [(f"pretrained=org/{n}", {"bleu,none": n}, {}) for n in (0.8, 25.0, 30.0)]
+        files.append(("pretrained=org/a", {"acc,none": 0.5}, {}))
+        snapshot, messages = run_all(*files)
+        assert cells(snapshot) == {("org/a", "arc"): 0.5}
+        assert messages.count("bleu") == 3
+
+    def test_results_of_another_program_and_other_encodings(self, run, tmp_path):
+        content = results_file("org/a", {"arc": {"acc,none": 0.5}})
+        other = {"config_general": {"model_name": "org/b"}, "results": {"all": {"acc": 0.5}}}
+        write(tmp_path / "files/other/results.json", other)
+        write(tmp_path / "files/results.json", json.dumps(content).encode("utf-16"))
+        write(tmp_path / "files/results.json.gz", b"\x1f\x8b\x08")
+        _, snapshot, messages = run(tmp_path / "files")
+        assert cells(snapshot) == {("org/a", "arc"): 0.5}
+        assert "other/results.json" in messages and "results.json.gz" in messages
+
     def test_the_most_complete_run_counts_then_the_latest(self, run, tmp_path):
         for day, effective, score in [(1, 50, 0.1), (2, 50, 0.2), (3, 10, 0.3)]:
             content = results_file("org/a", {"arc": {"acc,none": score}}, day=day)
@@ -237,6 +261,10 @@ class TestScoresOfLmEval(ImporterContract):
             ("dtype=auto,pretrained=https://huggingface.co/org/a", "org/a"),
             ("pretrained=org/base,peft=org/a", "org/a"),
             ("pretrained=/home/me/runs/llama/step-10", "llama/step-10"),
+            ("pretrained=./runs/llama", "runs/llama"),
+            (r"pretrained=C:\runs\llama\step-10", "llama/step-10"),
+            ("pretrained=org/a,peft=None", "org/a"),
+            (["pretrained=org/a"], "org/named"),
             ("model=gpt-4o", "gpt-4o"),
             ("", "org/named"),
             (None, "org/named"),
@@ -247,7 +275,8 @@ class TestScoresOfLmEval(ImporterContract):
         content["config"]["model_args"] = arguments
         snapshot = run(write(tmp_path / "x__y/results.json", content))[1]
         assert list(snapshot.models["model_id"]) == [model_id]
-        if "peft" in str(arguments):
+        assert snapshot.n_edges == ("peft=org" in str(arguments))
+        if snapshot.n_edges:
             assert snapshot.lineage.iloc[0, :3].tolist() == ["org/base", "org/a", "adapter"]
 
     @pytest.mark.parametrize(
@@ -271,7 +300,7 @@ class TestScoresOfLmEval(ImporterContract):
             content = results_file(name, {"arc": {"acc,none": 0.5}}, chat_template="{{x}}")
             content["config"] |= {"model_num_parameters": 7 * 10**9, "model_dtype": dtype}
             write(tmp_path / f"files/{name}/results.json", content)
-        for number, size in enumerate(["7B", 0, -7, True, 10**30, float("inf")]):
+        for number, size in enumerate(["7B", 0, -7, 7, True, 10**30, float("inf")]):
             content = results_file(f"odd/{number}", {"arc": {"acc,none": 0.5}})
             content["config"] |= {"model_num_parameters": size, "model_sha": size}
             write(tmp_path / f"files/odd{number}/results.json", content)
@@ -388,6 +417,7 @@ class TestScoresOfEveryEvalEver(ImporterContract):
     bad = {
         "data/bench/broken.json": "{",
         "data/bench/other.json": {"schema_version": "0.3.0"},
+        "data/bench/unnamed.json": {"model_info": {"id": "org/x"}, "evaluation_results": []},
         "data/bench/rows.jsonl": [{"sample_id": "1"}],
         "data/bench/paper.pdf": b"%PDF",
     }
@@ -473,6 +503,15 @@ class TestScoresOfEveryEvalEver(ImporterContract):
         assert cells(snapshot) == {("org/a", "bench"): 0.6, ("org/a", "gen"): 0.2}
         assert messages == ""
 
+    def test_rows_without_a_name_are_left_out_alone(self, run, tmp_path):
+        nameless = {key: value for key, value in self.row("x", 0.5).items() if "name" not in key}
+        rows = [7, nameless, self.row(["x"], 0.5), self.row("law", 0.5)]
+        rows += [self.row("odd", 0.5, low=None, metric_unit=["percent"])]
+        _, snapshot, messages = run(write(tmp_path / "a.json", self.evaluation("org/a", rows)))
+        assert cells(snapshot) == {("org/a", "bench/law"): 0.5}
+        assert messages.count("a.json: None") == 2 and "['x']" in messages
+        assert "odd:" in messages
+
     def test_the_latest_of_several_evaluations_counts(self, run, tmp_path):
         for time, score in [(10, 0.1), (9, 0.2)]:
             rows = [self.row("law", score)]
@@ -509,9 +548,10 @@ class TestAnswersOfEveryEvalEver(ImporterContract):
     def test_lines_that_repeat_or_miss_an_answer(self, run, tmp_path):
         rows = [self.answer("org/a", 1, True), self.answer("org/a", 1, False)]
         rows += [self.answer("org/a", 2, False), self.answer("org/a", 3, None)]
+        rows += [self.answer("org/a", 4, True, sample_id=name) for name in (None, "", "../x", "\n")]
         _, snapshot, messages = run(write(tmp_path / "rows.jsonl", rows))
         assert list(cells(snapshot).values()) == [1.0, 0.0]
-        assert "1 lines" in messages
+        assert "5 lines" in messages
 
 
 class TestMteb(ImporterContract):
@@ -571,6 +611,14 @@ c = TaskMetadata(name="Bitext", eval_splits=["test"], dataset={"path": "x"})
         assert edges == {("org/base", model, "finetune") for model in MODELS}
         assert set(snapshot.models["created_at"]) == {"2024-05-01"}
         assert snapshot.models["params_b"].tolist() == pytest.approx([0.033] * len(MODELS))
+
+    def test_parents_that_differ_in_case_are_one_model(self, run, tmp_path):
+        self.write_files(tmp_path / "files")
+        first = next((tmp_path / "files").rglob("model_meta.json"))
+        write(first, json.loads(first.read_text()) | {"adapted_from": "Org/Base", "revision": "r"})
+        snapshot = run(tmp_path / "files")[1]
+        assert set(snapshot.lineage["parent"]) == {"Org/Base"}
+        assert snapshot.models["revision"].count() == 1
 
     def test_the_package_knows_parents_sizes_and_splits(self, run, tmp_path):
         self.write_files(tmp_path / "files")

@@ -32,7 +32,7 @@ DATA_FILES = (*TABLE_FILES.values(), RESPONSES_FILE)
 _N_EXAMPLES = 3
 # Marks that are letters to Unicode but show nothing, beside what `str.isprintable` finds.
 INVISIBLE = re.compile(
-    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0]"
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 _JOINERS = str.maketrans("", "", "\u200c\u200d\ufe0f")  # of Persian words and of emoji
 _ABSOLUTE = re.compile(r"[/\\~]|[A-Za-z]:[/\\]")

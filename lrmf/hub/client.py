@@ -31,6 +31,7 @@ PROJECT = "lineage-regularized matrix factorization, research crawler"
 _TOKEN = re.compile(r"[A-Za-z0-9_.~+/=\-]*")  # RFC 6750
 _RETRIED = (408, 425, 429, 500, 502, 503, 504)
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
+_CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
 _UNREACHABLE = httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError
 
 
@@ -208,10 +209,8 @@ class Client:
         return f"{self.endpoint}/{quote(path)}" + (f"?{query}" if query else "")
 
     def _is_given_up(self, state: RetryCallState) -> bool:
-        is_known = self._reached or state.outcome.exception().reached
-        return state.attempt_number >= (
-            self.limits.tries if is_known else self.limits.connect_tries
-        )
+        known = self._reached or state.outcome.exception().reached
+        return state.attempt_number >= (self.limits.tries if known else self.limits.connect_tries)
 
     def _sleep(self, seconds: float) -> None:
         if self.stopped.wait(seconds):
@@ -353,12 +352,11 @@ def _check_endpoint(endpoint: str) -> None:
     """Refuse an address that leads nowhere; raises CrawlError."""
     with suppress(httpx2.InvalidURL):
         url = httpx2.URL(endpoint)
-        if url.scheme in ("http", "https") and url.host:
+        if url.scheme in ("http", "https") and url.host and not url.userinfo:
             return
-    host = endpoint.rpartition("://")[2] or "huggingface.co"
-    raise CrawlError(
-        f"HF_ENDPOINT={endpoint!r} is not the address of a Hub; write https://{host}, or unset it "
-        "for https://huggingface.co"
+    raise CrawlError(  # with a password, which is kept out of messages and snapshots
+        "HF_ENDPOINT is not the address of a Hub; write https://host[:port] without a password, or "
+        "unset it for https://huggingface.co"
     )
 
 
@@ -367,7 +365,7 @@ def _session() -> httpx2.Client:
     try:
         return get_session()
     except (ssl.SSLError, OSError) as error:
-        names = [name for name in ("SSL_CERT_FILE", "SSL_CERT_DIR") if os.environ.get(name)]
+        names = [name for name in _CERTIFICATES if os.environ.get(name)]
         given = " and ".join(f"{name}={os.environ[name]}" for name in names) or "the system's"
         raise CrawlError(
             f"certificates cannot be read from {given} ({error.strerror or error}); name a file "

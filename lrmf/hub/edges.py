@@ -17,6 +17,7 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from functools import cache
+from itertools import islice
 from typing import NamedTuple
 
 import pandas as pd
@@ -35,9 +36,10 @@ SOURCES = (*DECLARED, *FILES, "leaderboard")
 UNREADABLE = (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _MERGE_TAGS = {"merge", "mergekit", "lazymergekit", "moerge", "mergekit-moe"}
 _QUANTIZED_TAGS = {"gguf", "gptq", "awq", "exl2", "bitsandbytes-quantized"}
-_NAME_KEYS = ("name", "id", "model", "model_name", "base_model", "path", "repo_id", "source_model")
+_NAME_KEYS = "model source_model model_id model_name base_model repo_id id path name".split()
 _NESTED = "models slices sources modules experts shared_experts genome merge".split()
 _KEYS = {*_NAME_KEYS, *_NESTED}
+_SPACES = re.compile("[\u00a0\u3000]|(?<=\\S)\t")  # which PyYAML takes for something else
 _MAX_DEPTH, _MAX_NODES, _MAX_NAMES = 12, 5000, 200
 _MAX_YAML, _MAX_README, _MAX_LINE = 2**18, 2**18, 10_000  # characters; pictures are longer lines
 
@@ -68,7 +70,8 @@ def declared_claims(answer: dict) -> list[Claim]:
             relations[parent] = relation or relations.get(parent)
     claims += [Claim(parent, relation, "tags") for parent, relation in relations.items()]
 
-    relation = normalised_relation(card.get("base_model_relation"))
+    stated = map(normalised_relation, _texts(card.get("base_model_relation")))
+    relation = next(filter(None, stated), None)
     return claims + [Claim(parent, relation, "card") for parent in _ids(card.get("base_model"))]
 
 
@@ -114,7 +117,9 @@ def read_file(name: str, content: bytes) -> tuple[list[Claim], str]:
     text = content.decode(json.detect_encoding(content), errors="replace").removeprefix("\ufeff")
     if name == ADAPTER_FILE:
         try:
-            named = mapping({"": json.loads(text)}, "").get("base_model_name_or_path")
+            found = mapping({"": json.loads(text)}, "")
+            # PEFT's key, or that of the library `adapters`.
+            named = found.get("base_model_name_or_path") or found.get("model_name")
         except UNREADABLE as error:
             return [], f"is no valid JSON ({type(error).__name__})"
         return [Claim(parent, "adapter", name) for parent in _ids(named)], ""
@@ -152,10 +157,11 @@ def _code_blocks(text: str) -> Iterator[tuple[str, bool]]:
     for token in _markdown().parse(text):
         if token.type in ("fence", "code_block"):
             language = re.split(r"\W", token.info.strip(" {."), maxsplit=1)[0].lower()
-            if language in ("", "yaml", "yml", "json"):
-                yield token.content, bool(language)
+            if language in ("", "text", "txt", "yaml", "yml", "json"):
+                yield token.content, language not in ("", "text", "txt")
         elif token.type == "html_block":  # tags without an empty line between them and a fence
             if (inner := re.sub("<[^>]*>", "", token.content)) != token.content:
+                yield inner, False  # as in <pre>
                 yield from _code_blocks(inner)
 
 
@@ -164,7 +170,8 @@ def _merged_models(text: str) -> list[str]:
     if len(text) > _MAX_YAML:
         raise yaml.YAMLError("too long")
     merged, bases, stages = [], [], set()
-    for node in yaml.compose_all(text.replace("\u00a0", " "), Loader=yaml.SafeLoader):
+    text = _SPACES.sub(" ", text.replace("\u200b", ""))
+    for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
         document = _plain(node, {})
         for key, value in _naming(document, set()):
             (bases if key == "base_model" else merged).append(value)
@@ -178,17 +185,14 @@ def _merged_models(text: str) -> list[str]:
 
 
 def _naming(config: object, seen: set[int]) -> Iterator[tuple[str, object]]:
-    """Keys and values that name models, at any depth of mappings and lists."""
+    """Bases and lists of what is merged, at any depth; a ``model`` elsewhere may donate a token."""
     if id(config) in seen or not isinstance(config, dict | list):
         return
     seen.add(id(config))
     for key, value in config.items() if isinstance(config, dict) else enumerate(config):
-        if key in ("model", "source_model", "base_model"):
+        if key == "base_model" or (key in _NESTED and isinstance(value, list)):
             yield key, value
-        else:
-            if key in _NESTED and isinstance(value, list):
-                yield key, [entry for entry in value if isinstance(entry, str)]
-            yield from _naming(value, seen)
+        yield from _naming(value, seen)
 
 
 def _plain(node: yaml.Node, known: dict[int, object]) -> object:
@@ -218,7 +222,9 @@ def _plain(node: yaml.Node, known: dict[int, object]) -> object:
 
 
 def _ids(value: object) -> Iterator[str]:
-    return filter(None, map(normalised_id, _texts(value)))
+    """Ids in a value of any shape, also several in one text between commas."""
+    texts = (part for text in _texts(value) for part in re.split(r"[,\n]", text))
+    return islice(filter(None, map(normalised_id, texts)), _MAX_NAMES)
 
 
 def _texts(value: object) -> Iterator[str]:
@@ -306,11 +312,8 @@ def establish_edges(visits: dict) -> tuple[pd.DataFrame, dict[str, list[dict]]]:
             for name in asked
             for claim in visits[name].claims
         )
-        claims = [
-            claim
-            for claim in claims
-            if claim.parent != child and ("/" in claim.parent or claim.parent in resolved)
-        ]
+        claims = [c for c in claims if c.parent in resolved or "/" in c.parent]
+        claims = [claim for claim in claims if claim.parent != child]
         found, rest = _decide(claims, visits[asked[0]].inferred, gone)
         edges += [(parent, child, relation, evidence) for parent, relation, evidence in found]
         if rest:

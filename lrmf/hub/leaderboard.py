@@ -165,9 +165,8 @@ class Leaderboard(Source):
         # Others that were not evaluated have a row without scores, if the Hub has them.
         there = visits_by_id(visits)
         others = sorted(others.intersection(there).difference(frame["model_id"]))
-        rows = [
-            {"model_id": name, "revision": there[name].sha, **there[name].facts} for name in others
-        ]
+        found = [(name, there[name]) for name in others]
+        rows = [{"model_id": name, "revision": one.sha, **one.facts} for name, one in found]
         if rows:
             more = pd.DataFrame(rows).reindex(columns=columns).astype(frame.dtypes.to_dict())
             frame = pd.concat([frame, more])

@@ -10,7 +10,9 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from ..data.benchmarks import LOWER_IS_BETTER
-from .results import Results, Unreadable, known_id, load_json, mapping, number
+from ..data.metadata import mapping, number, text
+from ..data.schema import is_id, is_text
+from .results import Results, Unreadable, known_id, load_json
 
 LICENSE = ""  # that of each evaluation's source
 CITATION = "Every Eval Ever (2026), arXiv:2606.14516"
@@ -33,15 +35,16 @@ def read(files: Iterable, results: Results) -> None:
 def _read_scores(file, results: Results) -> None:
     content = load_json(file)
     rows, info = content.get("evaluation_results"), mapping(content, "model_info")
-    if not isinstance(rows, list) or not info:
-        raise Unreadable("is no evaluation: it has no evaluation_results or no model_info")
-    model_id, time = known_id(info.get("id")), _time(content.get("evaluation_id"))
+    if not isinstance(rows, list) or not info or not is_text(whole := content.get("evaluation_id")):
+        raise Unreadable("is no evaluation: it lacks evaluation_results, model_info or its id")
+    model_id, time = known_id(info.get("id")), _time(whole)
     size = str(mapping(info, "additional_details").get("num_parameters"))
     size = int(size) if re.fullmatch(r"[0-9]{1,20}", size) else None
     results.add_model(model_id, order=time, n_parameters=size)
-    results.versions.add(str(content.get("schema_version")))
-    benchmark = str(content.get("evaluation_id")).partition("/")[0]  # benchmark/model/time
-    several = len({_named(row)[0] for row in rows}) > 1
+    results.versions.add(text(content.get("schema_version")) or "unknown")
+    benchmark = whole.partition("/")[0]  # benchmark/model/time
+    rows = [mapping({"": row}, "") for row in rows]
+    several = len({str(_named(row)[0]) for row in rows}) > 1
     for row in rows:
         (name, variant), metric = _named(row), mapping(row, "metric_config")
         try:
@@ -52,15 +55,15 @@ def _read_scores(file, results: Results) -> None:
             n_trials = mapping(mapping(row, "score_details"), "uncertainty").get("num_samples")
             options = {"n_trials": n_trials, "variant": variant, "order": time}
             results.add(file, model_id, (benchmark, name), value, **options)
-        except Unreadable as error:
+        except (Unreadable, TypeError) as error:
             results.leave_out(file, f"{name}: {error}")
 
 
 def _named(row: dict) -> tuple[str, str]:
     """Name of an evaluation and its metric; a filter of lm-eval belongs to the metric."""
-    name, metric = row["evaluation_name"], str(row.get("evaluation_result_id") or "")
+    name, metric = row.get("evaluation_name"), str(row.get("evaluation_result_id") or "")
     _, colon, filtered = metric.partition(":")
-    return name.removesuffix(f"/{filtered}") if colon else name, metric
+    return name.removesuffix(f"/{filtered}") if colon and is_text(name) else name, metric
 
 
 def _proportion(row: dict, metric: dict, name: str) -> float:
@@ -90,11 +93,12 @@ def _read_answers(file, results: Results) -> None:
             try:
                 row = json.loads(line)
                 known, whole = row["evaluation"]["is_correct"], row["evaluation_id"]
-                if not isinstance(known, bool):
-                    raise ValueError("is_correct is neither true nor false")
                 name, metric = _named(row)
                 key = (known_id(row["model_id"]), whole, name, metric)
-                runs[key].setdefault(f"{name}/{row['sample_id']}", int(known))
+                question = f"{name}/{row['sample_id'] or ''}"
+                if not isinstance(known, bool) or not is_id(question) or question.endswith("/"):
+                    raise ValueError("is_correct is neither true nor false, or no name of a sample")
+                runs[key].setdefault(question, int(known))
             except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
                 n_unusable += 1
     if not runs:

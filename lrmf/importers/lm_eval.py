@@ -8,15 +8,14 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import PurePath
-from typing import NamedTuple
+from statistics import median
 
 import networkx as nx
 
 from ..data.benchmarks import LOWER_IS_BETTER, TASKS
-from ..data.metadata import EARLIEST, count, day, text
+from ..data.metadata import EARLIEST, count, day, mapping, number, text
 from ..data.samples import name_questions, read_samples_file
-from .results import Results, Unreadable, known_id, load_json, mapping, number
+from .results import Results, Unreadable, known_id, load_json
 
 LICENSE = ""
 CITATION = "Gao et al. (2024), The Language Model Evaluation Harness, doi:10.5281/zenodo.12608602"
@@ -35,32 +34,24 @@ _LABELS = {"alias", "name", " ", "sample_len", "sample_count"}  # of a group wit
 _PACKED = re.compile(r"load_in_[48]bit|gptq|awq|gguf|uint8", re.IGNORECASE)  # no sizes of models
 
 
-class _File(NamedTuple):
-    """What a results file says of a model (as its arguments name it) and of its scores."""
-
-    file: object
-    time: str
-    name: str
-    settings: str
-    parent: tuple[object, str] | None  # and the relation
-    facts: dict
-    shots: dict  # by task
-    scores: list[tuple[str, float, dict]]  # task, value, options of `Results.add`
-
-
 def read(files: Iterable, results: Results) -> None:
     """Read results first: they name the models and the groups of the samples beside them."""
     found, samples, groups = [], [], nx.DiGraph()
     for file in files:
-        match = _FILE.fullmatch(file.name)
-        if match and match["task"]:
-            samples.append((file, match["task"], match["time"] or ""))
-        else:
-            with results.reading(file):
-                found.append(_read_results(file, match and match["time"], results, groups))
-    paths = {_parts(each.name) for each in found}
+        with results.reading(file):
+            if not (match := _FILE.fullmatch(file.name)):
+                raise Unreadable("is neither .json nor .jsonl")
+            if match["task"]:
+                samples.append((file, match["task"], match["time"] or ""))
+            else:
+                found.append(_read_results(file, match["time"], results, groups))
+    paths = {_parts(name) for _, _, name, *_ in found}
     ends = Counter(parts[-n:] for parts in paths for n in range(1, len(parts) + 1))
-    beside = defaultdict(list)
+    beside, known = defaultdict(list), defaultdict(list)
+    for task, value, options in (score for *_, scores in found for score in scores):
+        known[task, options["variant"]].append(value)
+    # Of these a value up to 1 is no proportion either.
+    percentages = {metric for metric, values in known.items() if median(values) > 1}
     for file, time, name, settings, parent, facts, shots, scores in found:
         with results.reading(file):
             model_id = _named(name, ends) + settings
@@ -70,6 +61,8 @@ def read(files: Iterable, results: Results) -> None:
                 results.add_edge(parent[0], model_id, parent[1], "model_args")
             for task, value, options in scores:
                 with results.reading(file):
+                    if value > 1 or (task, options["variant"]) in percentages:
+                        raise Unreadable(f"{task}: {options['variant']} is no score from 0 to 1")
                     place = _place_of(task, groups)
                     results.add(file, model_id, place, value, order=(time,), **options)
     _add_answers(samples, beside, groups, results)
@@ -114,15 +107,19 @@ def _read_samples(file, task: str, results: Results) -> list[tuple]:
     return [(metric, name, read_samples_file(file, task, only=name)[0]) for name in names]
 
 
-def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) -> _File:
+def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) -> tuple:
+    """File, time, what `_read_model` says, shots by task, scores: task, value, options of `add`."""
     content = load_json(file)
     if not isinstance(rows := content.get("results"), dict):
         raise Unreadable("is no results file of lm-eval: it has no 'results'")
+    if "config_general" in content:
+        raise Unreadable("is a results file of lighteval, not of lm-eval")
+    rows = {task: mapping(rows, task) or {task: None} for task in rows}
     if not time and (date := number(content.get("date"))):
         with suppress(ValueError, OverflowError, OSError):  # seconds
             time = datetime.fromtimestamp(date, UTC).strftime("%Y-%m-%dT%H-%M-%S")
     model, shots = _read_model(content, file, time or ""), mapping(content, "n-shot")
-    results.versions.add(str(content.get("lm_eval_version", "unknown")))
+    results.versions.add(text(content.get("lm_eval_version")) or "unknown")
     rising = mapping(content, "higher_is_better")
     values = {task: _values(row, mapping(rising, task)) for task, row in rows.items()}
     # A group with a score of its own is the mean of its tasks, one without is a list of benchmarks.
@@ -137,22 +134,22 @@ def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) 
             if not below.isdisjoint(rows):
                 continue
         if not found and set(rows[task]) - _LABELS:
-            results.leave_out(file, f"{task}: has no score from 0 to 1, the higher the better")
+            results.leave_out(file, f"{task}: has no score of which more is better")
         n_trials = mapping(mapping(content, "n-samples"), task).get("effective")
         for (metric, name), value in found.items():
             variant = _variant(metric, name, shots.get(task))
             scores.append((task, value, {"n_trials": n_trials, "variant": variant}))
-    return _File(file, time or "", *model, shots, scores)
+    return file, time or "", *model, shots, scores
 
 
 def _values(row: dict, rising: dict) -> dict[tuple[str, str], float]:
-    """Scores by metric and filter, of metrics that rise as models get better."""
+    """Scores by metric and filter, of metrics that rise as models get better; also percentages."""
     values = {}
     for key, value in row.items():
         metric, _, name = key.partition(",")
         rises = rising.get(metric, metric not in LOWER_IS_BETTER) is not False
         is_score = rises and not metric.endswith("_stderr") and metric not in _LABELS
-        if is_score and (value := number(value)) is not None and 0 <= value <= 1:
+        if is_score and (value := number(value)) is not None and value >= 0:
             values[metric, name] = value
     return values
 
@@ -164,27 +161,28 @@ def _variant(metric: str, name: str, n_shots: object) -> str:
 
 
 def _read_model(content: dict, file, time: str) -> tuple:
-    """Name, settings, parent and facts of a model, from the arguments of the harness."""
+    """Name, settings, parent with its relation, and facts of a model, as its arguments say."""
     config = mapping(content, "config")
-    stated = config.get("model_args") or {}
-    if isinstance(stated, str):
-        stated = dict(pair.strip().partition("=")[::2] for pair in stated.split(","))
-    named = next((stated[name] for name in _NAMES if stated.get(name)), content.get("model_name"))
+    given = config.get("model_args")
+    if isinstance(given, str):
+        given = dict(pair.strip().partition("=")[::2] for pair in given.split(","))
+    stated = mapping({"": given}, "").items()
+    stated = {name: value for name, value in stated if str(value).lower() not in _UNUSED}
+    named = next((stated[name] for name in _NAMES if name in stated), content.get("model_name"))
     named = str(named or file.parent.name).removesuffix("-details")
-    used = {name: str(stated[name]) for name in _SETTINGS if name in stated}
-    used = {name: value for name, value in used.items() if value.lower() not in _UNUSED}
-    parts = [name if name.startswith("load_in") else value for name, value in used.items()]
+    used = [name for name in _SETTINGS if name in stated]
+    parts = [name if name.startswith("load_in") else str(stated[name]) for name in used]
     # The Hub has no id with @, so none is mistaken for another model.
     settings = "".join("@" + re.sub(r"[^\w.\-]+", "-", part, flags=re.ASCII) for part in parts)
     parent = None
-    if any(stated.get(name) for name in _ADAPTERS):
+    if not stated.keys().isdisjoint(_ADAPTERS):
         parent = stated.get("pretrained"), "adapter"
-    elif used.keys() - {"revision", "subfolder"}:
+    elif set(used) - {"revision", "subfolder"}:
         parent = named, "quantized"
     dtype = (text(config.get("model_dtype")) or "").removeprefix("torch.")
     facts = {"revision": text(config.get("model_sha")) or None, "precision": dtype or None}
     facts["evaluated_at"] = day(time, after=EARLIEST)
-    if not _PACKED.search(f"{stated} {dtype}"):
+    if not _PACKED.search(f"{given} {dtype}"):
         facts["n_parameters"] = config.get("model_num_parameters")
     if "chat_template" in content:
         facts["chat_template"] = bool(content["chat_template"])
@@ -196,7 +194,7 @@ def _named(name: str, ends: Counter | None = None) -> str:
 
     As many as no other path ends with: ``ends`` counts the paths by their ends.
     """
-    name = name.removesuffix("-details")
+    name = name.removesuffix("-details").removeprefix("./")
     try:
         return known_id(name if "/" in name else name.replace("__", "/", 1))
     except Unreadable:
@@ -207,7 +205,7 @@ def _named(name: str, ends: Counter | None = None) -> str:
 
 
 def _parts(path: str) -> tuple[str, ...]:
-    return PurePath(path.strip("~./\\")).parts
+    return tuple(re.split(r"[/\\]+", path.strip("~./\\")))
 
 
 def _place_of(task: str, groups: nx.DiGraph) -> tuple[str, str]:

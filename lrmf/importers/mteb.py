@@ -11,9 +11,9 @@ import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from ..data.metadata import EARLIEST, count, day
+from ..data.metadata import EARLIEST, count, day, mapping, number, text
 from ..data.schema import MOST_TRIALS
-from .results import Results, Unreadable, known_id, load_json, mapping, number
+from .results import Results, Unreadable, known_id, load_json
 
 LICENSE = "CC0-1.0"
 CITATION = "Muennighoff et al. (2023), MTEB, arXiv:2210.07316; Enevoldsen et al. (2025), MMTEB"
@@ -45,7 +45,7 @@ def read(files: Iterable, results: Results) -> None:
             if file.name == "model_meta.json":
                 facts = _facts(content)
                 results.add_edge(facts.pop("adapted_from"), model_id, "finetune", "adapted_from")
-                results.add_model(model_id, order=(0, facts["revision"]), **facts)
+                results.add_model(model_id, order=(0, facts["revision"] or ""), **facts)
                 continue
             task = content.get("task_name") or file.name.removesuffix(".json")
             scores = _main_scores(content, splits.get(task))
@@ -66,10 +66,8 @@ def _add_task(task: str, runs: list, sizes: dict, results: Results) -> None:
         with results.reading(file):
             if missing := [key for key in usual if key not in scores]:
                 raise Unreadable(f"lacks {len(missing)} of the {len(usual)} usual subsets")
-            mean = sum(scores[key] for key in usual) / len(usual)
-            results.add(
-                file, model_id, (task, task), max(mean, 0.0), n_trials=n_trials, order=order
-            )
+            mean = max(0.0, sum(scores[key] for key in usual) / len(usual))
+            results.add(file, model_id, (task, task), mean, n_trials=n_trials, order=order)
 
 
 def _main_scores(content: dict, wanted: list | None) -> dict[tuple[str, str], float]:
@@ -96,10 +94,8 @@ def _sizes(content: dict) -> dict[str, int]:
 
 def _facts(stated: dict) -> dict:
     numbers = {name: number(stated.get(name)) for name in ("n_parameters", "embed_dim")}
-    texts = {name: stated.get(name) for name in ("adapted_from", "revision", "license")}
-    texts["created_at"] = day(stated.get("release_date"), after=EARLIEST)
-    facts = {name: text if isinstance(text, str) else None for name, text in texts.items()}
-    return facts | numbers
+    texts = {name: text(stated.get(name)) for name in ("adapted_from", "revision", "license")}
+    return texts | numbers | {"created_at": day(stated.get("release_date"), after=EARLIEST)}
 
 
 def _read_code(file, models: dict, splits: dict) -> None:

@@ -14,13 +14,12 @@ import numpy as np
 import pandas as pd
 
 from ..data.ids import normalised_id
-from ..data.metadata import MOST_PARAMETERS, count, mapping, number
+from ..data.metadata import MOST_PARAMETERS, count, number
 from ..data.runs import Runs
 from ..data.schema import MOST_TRIALS, is_id, quote
 
-__all__ = ["Results", "Unreadable", "files_in", "known_id", "load_json", "mapping", "number"]
-
 ARCHIVES = (".zip", ".whl")
+_FEWEST_PARAMETERS = 1000  # smaller numbers are billions, or a mistake
 _FACTS = "model_id revision params_b precision license created_at evaluated_at".split()
 
 
@@ -61,7 +60,7 @@ def _links_last(path) -> tuple[bool, str]:
 def load_json(file) -> dict:
     """The JSON object in a file; raises Unreadable."""
     try:
-        content = json.loads(file.read_bytes().decode("utf-8-sig"))
+        content = json.loads(file.read_bytes())  # in any encoding of JSON
     except (ValueError, RecursionError) as error:
         raise Unreadable(f"is not valid JSON ({error})") from error
     if not isinstance(content, dict):
@@ -104,7 +103,7 @@ class Results(Runs):
     ) -> None:
         """Note what is known of a model; where files disagree, the last in ``order`` counts."""
         size = number(n_parameters) or 0
-        facts["params_b"] = size / 1e9 if 0 < size <= MOST_PARAMETERS else None
+        facts["params_b"] = size / 1e9 if _FEWEST_PARAMETERS <= size <= MOST_PARAMETERS else None
         known = {name: value for name, value in facts.items() if value is not None}
         self._facts.append((order, repr(known), model_id, known))
 
@@ -131,16 +130,17 @@ class Results(Runs):
         ------
         Unreadable
             If a proportion is not within [0, 1], there cannot be so many questions, or a name
-            cannot be that of an item.
+            cannot be that of an item or of a metric.
         """
         dtype, (benchmark, subtask) = np.uint8, task
         if not isinstance(values, Mapping):
             if number(values) is None or not 0 <= values <= 1:
                 raise Unreadable(f"{quote(values)} is not within 0 and 1")
             values, dtype = {"" if subtask == benchmark else subtask: values}, np.float32
-        for name in values:
-            if not all(map(is_id, (*task, f"{benchmark}/{name}".rstrip("/")))):
-                raise Unreadable(f"{quote(f'{benchmark}/{name}')} cannot be an item")
+        names = [f"{benchmark}/{name}".rstrip("/") for name in values]
+        for name in (*task, *names, merits.get("variant") or benchmark):
+            if not is_id(name):
+                raise Unreadable(f"{quote(name)} cannot be the name of an item or of a metric")
         items, cells = self.places(task, values), np.array(list(values.values()), dtype)
         if isinstance(n_trials, int) and n_trials > MOST_TRIALS:
             raise Unreadable("states more questions than there can be")
@@ -174,6 +174,8 @@ class Results(Runs):
 
     def _lineage(self, ids: list[str], spelling: dict) -> pd.DataFrame:
         """Edges of the models and of their ancestors."""
+        for name in sorted(edge[0] for edge in self._edges):
+            spelling.setdefault(name.casefold(), name)
         edges = {
             (*(spelling.get(name.casefold(), name) for name in edge[:2]), *edge[2:])
             for edge in self._edges
