@@ -150,9 +150,9 @@ def _by_others(root) -> str:
         for name in (FORECASTER.label, "parents' mean")
     )
     return (
-        f"For {table['n_models'].max():,} models that others evaluated later, r is {own[0]} and the "
-        f"error {own[1]} points; the scores of their parents are about as close, with {parents[0]} and "
-        f"{parents[1]}."
+        f"For {table['n_models'].max():,} models that others evaluated later, r is {own[0]} and "
+        f"the error {own[1]} points; the scores of their parents are about as close, with "
+        f"{parents[0]} and {parents[1]}."
     )
 
 
