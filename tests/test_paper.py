@@ -222,7 +222,8 @@ def test_a_constant_that_is_gone_is_named(monkeypatch):
 def test_constants_that_the_text_says_in_words_are_those_of_the_code():
     text = " ".join(source(PAPER / "sections" / "appendix.tex").split())
     said = {
-        r"reach $r \in \{0, 1/4, 1/2\}$": state_prior._REACHES == (0, 1 / 4, 1 / 2),
+        r"reach $r \in \{0, 1/4, 1/2, 1\}$": state_prior._REACHES == (0, 1 / 4, 1 / 2, 1),
+        r"leave-one-out errors of children by at most 5\%": state_prior._REACH_COST == 1.05,
         "with four degrees of freedom": state_prior._DEGREES == 4,
         "sixteen quantiles": covariance._ATOMS == 16,
         "less than a third of the variance are left out": covariance.LearningConfig.least_share
