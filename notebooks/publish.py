@@ -28,6 +28,7 @@ from lrmf.files import output_folder
 TAG = "single-models"
 LEFT_OUT = "Left out here: it shows single models.\n"
 INJECTED = "injected-parameters"
+PUBLISHED = "0[1-9]*.ipynb"  # 00 makes data of its own
 TELLING = 8  # characters of a model's name that no other text has by chance
 SHOWN = ("image/png", "text/html", "text/markdown", "text/plain")  # the first that there is
 
@@ -47,7 +48,7 @@ def publish(executed, snapshot, out):
         ids = model_ids(load_snapshot(snapshot))
         notebooks = {
             path.name: published(path, snapshot, ids)
-            for path in sorted(executed.glob("0[1-9]*.ipynb"))  # 00 makes data of its own
+            for path in sorted(executed.glob(PUBLISHED))
             if not path.name.endswith(".failed.ipynb")
         }
     except ValueError as error:
@@ -131,7 +132,8 @@ def _moved(text, executed) -> str:
     """Markdown two folders further down: links lead up, but for those to notebooks of this run."""
 
     def lead(link):
-        return link[0] if (executed / link[1]).exists() else f"](../../{link[1]})"
+        other = executed / link[1]
+        return link[0] if other.match(PUBLISHED) and other.exists() else f"](../../{link[1]})"
 
     return re.sub(r"\]\((?!\w+:|#)([^)\s]+)\)", lead, text)
 
