@@ -57,9 +57,8 @@ def run_publish(folder, snapshot, out):
 
 def test_single_models_are_left_out_and_the_rest_is_kept(tmp_path, checkout, snapshot):
     cells = [code("count()", "n = 12\n"), code("family()", f"{MODELS[0][0]} 0.5\n")]
-    link = new_markdown_cell(
-        "[code](../lrmf/cli.py) [this](01_a.ipynb) [next](02_b.ipynb) [](00.ipynb)"
-    )
+    links = "[code](../lrmf/cli.py) [this](01_a.ipynb) [next](02_b.ipynb) [start](00.ipynb)"
+    link = new_markdown_cell(links)
     folder = execute(tmp_path, snapshot, link, *cells)
     (folder / "00.ipynb").touch()  # is not published
     done = run_publish(folder, snapshot, tmp_path / "out")
@@ -69,7 +68,8 @@ def test_single_models_are_left_out_and_the_rest_is_kept(tmp_path, checkout, sna
     parameters, link, count, family = nbformat.reads(text, as_version=4).cells
     assert parameters.source == PARAMETERS.format("data/mine")
     assert link.source == (
-        "[code](../../../lrmf/cli.py) [this](01_a.ipynb) [next](../../02_b.ipynb) [](../../00.ipynb)"
+        "[code](../../../lrmf/cli.py) [this](01_a.ipynb) [next](../../02_b.ipynb) "
+        "[start](../../00.ipynb)"
     )
     assert [count.outputs[0].text, family.outputs[0].text] == ["n = 12\n", publish.LEFT_OUT]
     again = run_publish(folder, snapshot, tmp_path / "again")
