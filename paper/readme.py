@@ -151,7 +151,7 @@ def _by_others(root) -> str:
     )
     return (
         f"For {table['n_models'].max():,} models that others evaluated later, r is {own[0]} and "
-        f"the error {own[1]} points; the scores of their parents are about as close, with "
+        f"the error {own[1]} points; the scores of their parents, taken as the forecast, give "
         f"{parents[0]} and {parents[1]}."
     )
 

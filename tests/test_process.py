@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from lrmf.solver.linear import inverse
 from lrmf.solver.process import Process
 
 N = 60
@@ -143,3 +144,31 @@ def test_what_was_saved_gives_the_same_process(points, noise):
     )
     rows = np.array([1, 2, 3])
     assert_same(again.leave_set_out(rows), whole.leave_set_out(rows), tolerance=0)
+
+
+@pytest.mark.parametrize("n", [0, 1, 5, 300])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_inverse_and_log_determinant_are_those_of_numpy(n, order):
+    root = np.random.default_rng(n).standard_normal((n, n + 2))
+    matrix = np.asarray(root @ root.T + np.eye(n), order=order)
+    before = matrix.copy()
+    precision, log_det = inverse(matrix)
+    np.testing.assert_allclose(precision, np.linalg.inv(matrix), rtol=1e-8, atol=1e-10)
+    assert log_det == pytest.approx(np.linalg.slogdet(matrix)[1])
+    np.testing.assert_array_equal(precision, precision.T)
+    np.testing.assert_array_equal(matrix, before)
+
+
+def test_a_singular_matrix_is_inverted_with_the_least_jitter():
+    precision, _ = inverse(np.ones((4, 4)))
+    np.testing.assert_allclose(
+        precision @ (np.ones((4, 4)) + 1e-6 * np.eye(4)), np.eye(4), atol=1e-3
+    )
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_matrix_that_is_not_finite_has_no_inverse(value):
+    matrix = np.eye(3)
+    matrix[2, 1] = matrix[1, 2] = value
+    with pytest.raises(np.linalg.LinAlgError, match="not finite"):
+        inverse(matrix)

@@ -44,7 +44,7 @@ class StatePrior:
 
     with the largest reach of at most 1 that raises the absolute errors of leave-one-out forecasts
     by no more than 5%. Children that were submitted to a leaderboard differ more from their parents
-    than other children: on models that others evaluated later, reach 1 is better than smaller ones.
+    than models that others evaluated later, whose errors fall (`bench/ablation.py`).
 
     A forecast with mean m_u and variances v_u of the outputs becomes the Gaussian
     N(m_u, v_u^1/2 S v_u^1/2), with S the scatter of the standardised leave-one-out errors.

@@ -4,8 +4,8 @@ import ctypes
 from functools import cache
 
 import numpy as np
+from numba.extending import get_cython_function_address
 from scipy import linalg
-from scipy.linalg import cython_lapack
 
 _BLOCK = 256  # columns copied at once
 
@@ -78,11 +78,11 @@ def inverse(matrix):
     LinAlgError
         If the matrix has entries that are not finite.
     """
+    if not np.isfinite(matrix).all():
+        raise linalg.LinAlgError("the matrix has entries that are not finite")
     # Cholesky factor, with the least jitter on the diagonal at which it exists.
     jitter = 0.0
-    while _lapack("dpotrf", lower := np.array(matrix, np.float64)):
-        if not np.isfinite(matrix).all():
-            raise linalg.LinAlgError("the matrix has entries that are not finite")
+    while _lapack("dpotrf", lower := np.array(matrix, np.float64, order="C")):
         increment = max(9 * jitter, 1e-6 * np.trace(matrix) / len(matrix))
         matrix = matrix + increment * np.eye(len(matrix))
         jitter += increment
@@ -116,12 +116,6 @@ def _lapack(name, matrix):
 @cache
 def _function(name):
     """A function of LAPACK with the parameters of POTRF: half, order, matrix, stride, info."""
-    get_name = ctypes.pythonapi.PyCapsule_GetName
-    get_name.restype, get_name.argtypes = ctypes.c_char_p, [ctypes.py_object]
-    get_pointer = ctypes.pythonapi.PyCapsule_GetPointer
-    get_pointer.restype = ctypes.c_void_p
-    get_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
-    capsule = cython_lapack.__pyx_capi__[name]
     integer = ctypes.POINTER(ctypes.c_int)
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_char_p, integer, ctypes.c_void_p, integer, integer)
-    return prototype(get_pointer(capsule, get_name(capsule)))
+    return prototype(get_cython_function_address("scipy.linalg.cython_lapack", name))
