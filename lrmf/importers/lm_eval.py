@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from statistics import median
+from typing import NamedTuple
 
 import networkx as nx
 
@@ -34,6 +35,19 @@ _LABELS = {"alias", "name", " ", "sample_len", "sample_count"}  # of a group wit
 _PACKED = re.compile(r"load_in_[48]bit|gptq|awq|gguf|uint8", re.IGNORECASE)  # no sizes of models
 
 
+class _File(NamedTuple):
+    """What a results file says of a model (as its arguments name it) and of its scores."""
+
+    file: object
+    time: str
+    name: str
+    settings: str
+    parent: tuple[object, str] | None  # and the relation
+    facts: dict
+    shots: dict  # by task
+    scores: list[tuple[str, float, dict]]  # task, value, options of `Results.add`
+
+
 def read(files: Iterable, results: Results) -> None:
     """Read results first: they name the models and the groups of the samples beside them."""
     found, samples, groups = [], [], nx.DiGraph()
@@ -45,10 +59,10 @@ def read(files: Iterable, results: Results) -> None:
                 samples.append((file, match["task"], match["time"] or ""))
             else:
                 found.append(_read_results(file, match["time"], results, groups))
-    paths = {_parts(name) for _, _, name, *_ in found}
+    paths = {_parts(each.name) for each in found}
     ends = Counter(parts[-n:] for parts in paths for n in range(1, len(parts) + 1))
     beside, known = defaultdict(list), defaultdict(list)
-    for task, value, options in (score for *_, scores in found for score in scores):
+    for task, value, options in (score for each in found for score in each.scores):
         known[task, options["variant"]].append(value)
     # Of these a value up to 1 is no proportion either.
     percentages = {metric for metric, values in known.items() if median(values) > 1}
@@ -107,8 +121,7 @@ def _read_samples(file, task: str, results: Results) -> list[tuple]:
     return [(metric, name, read_samples_file(file, task, only=name)[0]) for name in names]
 
 
-def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) -> tuple:
-    """File, time, what `_read_model` says, shots by task, scores: task, value, options of `add`."""
+def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) -> _File:
     content = load_json(file)
     if not isinstance(rows := content.get("results"), dict):
         raise Unreadable("is no results file of lm-eval: it has no 'results'")
@@ -139,7 +152,7 @@ def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) 
         for (metric, name), value in found.items():
             variant = _variant(metric, name, shots.get(task))
             scores.append((task, value, {"n_trials": n_trials, "variant": variant}))
-    return file, time or "", *model, shots, scores
+    return _File(file, time or "", *model, shots, scores)
 
 
 def _values(row: dict, rising: dict) -> dict[tuple[str, str], float]:
