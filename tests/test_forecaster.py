@@ -610,7 +610,7 @@ def test_intervals_allow_for_what_the_states_of_a_model_leave_out():
 
 def sparse_problem(monkeypatch, *, n_models=600, n_items=200):
     """8 answers an item, and few enough models to calibrate on that the others can do without."""
-    monkeypatch.setattr(Forecaster, "_config", CrossFitConfig(most_cells=40 * n_items))
+    monkeypatch.setattr(Forecaster, "_config", CrossFitConfig(most_cells_if_few=40 * n_items))
     lineage = random_lineage(n_models, seed=7, n_unscored=5, n_loops=5)
     answers, _ = draw_answers(lineage, n_items, seed=7, density=1.0, ridge=0.2, strength=3.0)
     given = np.random.default_rng(8).random(answers.shape) < 8 / n_models

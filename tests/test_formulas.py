@@ -17,7 +17,12 @@ from lrmf.solver.answers import lay_out
 from lrmf.solver.arcsine import ArcsineGaussian
 from lrmf.solver.newton import AlternatingNewton
 from lrmf.solver.prior import LineagePrior
-from lrmf.solver.scores import coverage_scale, unexplained_variance, widened
+from lrmf.solver.scores import (
+    coverage_scale,
+    unexplained_by_pairs,
+    unexplained_variance,
+    widened,
+)
 
 
 class Coarse(BaseEstimator):
@@ -131,30 +136,59 @@ def test_variance_beyond_chance_is_told_from_chance():
         assert np.var((actual - score) / spread) == pytest.approx(1, abs=0.1)
 
 
-def test_variance_beyond_chance_from_few_answers():
-    """Scores of 3 answers show two thirds of the variance of their chances, of one answer none."""
+def pairs(answers, probability, expected):
+    """Arguments of `unexplained_by_pairs` for scores of n answers with these expectations."""
+    n = answers.shape[-1]
+    score, actual = expected.mean(axis=-1), answers.mean(axis=-1)
+    noise = (expected * (1 - expected)).sum(axis=-1) / n**2
+    excess = ((answers - expected) ** 2).sum(axis=-1) / n**2 - noise
+    return score, np.sqrt(noise), (actual - score) ** 2 - excess, np.full(score.shape, n)
+
+
+@pytest.mark.parametrize("n", [2, 3, 40])
+def test_variance_beyond_chance_from_single_answers(n):
+    """Of one answer nothing can be told, of two as much as their product says."""
     rng = np.random.default_rng(1)
-    score = rng.uniform(0.3, 0.7, (400_000, 1))
-    y = 2 * np.arcsin(np.sqrt(score)) + 0.2 * rng.standard_normal(score.shape)
-    probability = np.sin(np.clip(y, 0, np.pi) / 2) ** 2
-    for n in (1, 3):
-        actual = rng.binomial(n, probability) / n
-        found = unexplained_variance(
-            score, np.sqrt(score * (1 - score) / n), actual, np.full(score.shape, 1 - 1 / n)
-        )
-        assert found[0] == pytest.approx(0.2**2 if n > 1 else 0, abs=0.004)
+    expected = np.broadcast_to(rng.uniform(0.3, 0.7, (400_000 // n, 1, 1)), (400_000 // n, 1, n))
+    y = 2 * np.arcsin(np.sqrt(expected)) + 0.2 * rng.standard_normal((len(expected), 1, 1))
+    answers = rng.random(expected.shape) < np.sin(np.clip(y, 0, np.pi) / 2) ** 2
+    found = unexplained_by_pairs(*pairs(answers, y, expected))
+    assert found[0] == pytest.approx(0.2**2, abs=0.006)
+    score, deviation, squared, n_target = pairs(answers[..., :1], y, expected[..., :1])
+    assert unexplained_by_pairs(score, deviation, squared, n_target) == 0
 
 
-def test_variance_beyond_chance_of_a_benchmark_with_little_to_say_is_that_of_all():
-    """Of two benchmarks, one with 2 answers a model: its own moment is worth little."""
+def test_variance_beyond_chance_does_not_count_overfitted_answers():
+    """Residuals that items learned by heart are small one by one: no variance is hidden by that."""
+    rng = np.random.default_rng(3)
+    expected = np.full((20_000, 1, 10), 0.5)
+    y = np.pi / 2 + 0.3 * rng.standard_normal((20_000, 1, 1))
+    answers = rng.random(expected.shape) < np.sin(y / 2) ** 2
+    learned = expected + 0.3 * (answers - np.sin(y / 2) ** 2)
+    score, deviation, _, n = pairs(answers, y, learned)
+    actual = answers.mean(axis=-1)
+    total = unexplained_variance(score, deviation, actual)
+    by_pairs = unexplained_by_pairs(*pairs(answers, y, learned))
+    assert by_pairs[0] == pytest.approx(0.3**2, rel=0.2)
+    assert total[0] < by_pairs[0] - 0.01
+
+
+def test_variance_beyond_chance_of_a_benchmark_with_little_to_say_is_near_the_mean():
+    """Of three benchmarks, one with 2 answers a model: its own moment is worth little."""
     rng = np.random.default_rng(2)
     found = []
-    for _ in range(20):
-        score = np.full((60, 2), 0.5)
-        y = np.pi / 2 + np.sqrt(0.02) * rng.standard_normal(score.shape)
-        n = np.array([500, 2])
-        actual = rng.binomial(n, np.sin(y / 2) ** 2) / n
-        chance = np.broadcast_to(np.sqrt(0.25 / n), score.shape)
-        found.append(unexplained_variance(score, chance, actual, np.full(score.shape, 1 - 1 / n)))
-    assert np.mean(found, axis=0) == pytest.approx(0.02, abs=0.007)
-    assert np.std(found, axis=0).max() < 0.01
+    for _ in range(40):
+        y = np.pi / 2 + np.sqrt(0.02) * rng.standard_normal((100, 3, 1))
+        columns = []
+        for b, n in enumerate((500, 500, 2)):
+            expected = np.full((100, 1, n), 0.5)
+            answers = rng.random(expected.shape) < np.sin(y[:, [b]] / 2) ** 2
+            columns.append(pairs(answers, y, expected))
+        found.append(
+            unexplained_by_pairs(*(np.hstack(part) for part in zip(*columns, strict=True)))
+        )
+    means, spread = np.mean(found, axis=0), np.std(found, axis=0)
+    assert means[:2] == pytest.approx(0.02, abs=0.005)
+    assert 0.01 < means[2] < 0.06
+    # Alone, 100 products of two answers would say the variance only to within 0.1.
+    assert spread[2] < 0.06

@@ -229,7 +229,8 @@ def test_constants_that_the_text_says_in_words_are_those_of_the_code():
         "less than a third of the variance are left out": covariance.LearningConfig.least_share
         == 1 / 3,
         "The latest fifth of the training models": drift.DriftConfig.late_share == 0.2,
-        "Scores of fewer than ten answers": IntervalCalibration.fit.__kwdefaults__["fewest"] == 10,
+        "Scores of fewer than twenty answers": IntervalCalibration.fit.__kwdefaults__["fewest"]
+        == 20,
         "fewer than fifty answers a parameter": forecaster.CrossFitConfig.enough_answers == 50,
         "Eight minor factors": simulated_items.ItemConfig().n_minor == 8,
     }

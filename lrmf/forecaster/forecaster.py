@@ -64,16 +64,18 @@ class CrossFitConfig:
         Minimum number of models with more responses than are revealed, for each number revealed.
     most : int
         Maximum number of models with evaluated relatives, and of models without, in the sample.
-    most_cells : int
-        Maximum number of cells of either group.
+    most_cells, most_cells_if_few : int
+        Maximum number of cells of either group; the second where answers are few.
     enough_answers : int
-        Answers per item parameter below which item parameters overfit, so that residuals of models
-        used in the fit are too small. A second fit then leaves the sampled models out.
+        Answers per item parameter below which answers are few and item parameters overfit, so that
+        residuals of models used in the fit are too small. A second fit then leaves the sampled
+        models out, and calibration is by half of each model's answers.
     """
 
     min_models: int = 40
     most: int = 400
     most_cells: int = 2_000_000
+    most_cells_if_few: int = 6_000_000
     enough_answers: int = 50
 
 
@@ -573,9 +575,17 @@ class Forecaster(Forecasts, Estimator):
         rows = np.arange(len(self.responses_))
         # Up to `most` of either group, fewer if there are many items.
         groups = [rng.permutation(rows[self.lacks_relatives_ == group]) for group in (False, True)]
-        size = self._config.most_cells // self.responses_.shape[1]
+        config = self._config
+        size = config.most_cells_if_few if self._answers_are_few() else config.most_cells
+        size = size // self.responses_.shape[1]
         size = np.clip(size, self._config.min_models, self._config.most)
         return np.sort(np.concatenate([group[:size] for group in groups]))
+
+    def _answers_are_few(self):
+        """Whether there are too few answers per item parameter to neglect overfitting."""
+        n_parameters = self.likelihood_.loadings.size
+        n_answers = observed_counts(self.responses_).sum()
+        return self.kind_ is ANSWERS and n_answers < self._config.enough_answers * n_parameters
 
     def _cross_fitted(self, rows, model, describer):
         """A forecaster whose items were fitted without these models' answers (cross-fitting).
@@ -584,10 +594,7 @@ class Forecaster(Forecasts, Estimator):
         are too small. With many answers the effect is small, and `self` is returned; so it is if no
         more than half of the models would remain to fit the items to.
         """
-        # The number of answers per item parameter decides whether overfitting matters.
-        n_answers = observed_counts(self.responses_).sum() / self.responses_.shape[1]
-        is_few = n_answers < self._config.enough_answers * (model.rank + 1)
-        if not (self.kind_ is ANSWERS and is_few and 2 * rows.size < len(self.responses_)):
+        if not (self._answers_are_few() and 2 * rows.size < len(self.responses_)):
             return self
         # Fit items without these models' answers, then states of all models given these items.
         among = model.lineage_
@@ -630,25 +637,33 @@ class Forecaster(Forecasts, Estimator):
                         expected,
                         answers,
                     )
+        if self._answers_are_few():
+            # Half of each model's answers, so that enough of them are left to be forecast.
+            half = n_observed // 2
+            revealed = {max(1, round(half.mean())): reveal(given, order < half[:, None])}
         # Calibration from forecasts of the responses that are not revealed, k = 0 included.
         revealed = {0: reveal(given, False)} | revealed
         forecasts = {k: self._scored(chosen, given, part) for k, part in revealed.items()}
-        self.calibration_ = IntervalCalibration.fit(forecasts, single=self.kind_ is ANSWERS)
+        self.calibration_ = IntervalCalibration.fit(forecasts)
 
     def _scored(self, rows, given, revealed):
         """`ScoredForecasts` of training models with only some of their responses revealed."""
         target = observed(given) & ~observed(revealed)
-        score, deviation = (np.full((rows.size, len(self.scores_.names)), np.nan) for _ in "ab")
+        shape = rows.size, len(self.scores_.names)
+        score, deviation, excess = (np.full(shape, np.nan) for _ in range(3))
         for block, part in self._blocks(rows, revealed):
-            _, score[block], deviation[block] = self._moments(
+            expected, score[block], deviation[block] = self._moments(
                 rows[block], part, part, target[block]
             )
+            if self.kind_ is ANSWERS:
+                excess[block] = self.scores_.answer_excess(expected, given[block], target[block])
         return ScoredForecasts(
             score,
             deviation,
             self.scores_.actual(given, target),
             self.scores_.n_observed(reveal(given, target)),
             self.lacks_relatives_[rows],
+            excess if self.kind_ is ANSWERS else None,
         )
 
     def _learn_drift(self, models):

@@ -5,7 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .scores import coverage_scale, standardised_error, unexplained_variance, widened
+from .scores import (
+    coverage_scale,
+    standardised_error,
+    unexplained_by_pairs,
+    unexplained_variance,
+    widened,
+)
 
 
 class ScoredForecasts(NamedTuple):
@@ -19,6 +25,10 @@ class ScoredForecasts(NamedTuple):
         Number of responses in each actual score.
     lacks_relatives : bool (n,)
         Models without evaluated relatives.
+    answer_excess : (n, n_benchmarks), optional
+        For single answers z with forecasts p, in excess of its expectation, the part of the squared
+        error of a score that each answer has alone, sum_i w_i^2 ((z_i - p_i)^2 - p_i (1 - p_i)),
+        divided by the squared sum of the weights.
     """
 
     score: np.ndarray
@@ -26,6 +36,7 @@ class ScoredForecasts(NamedTuple):
     actual: np.ndarray
     n_target: np.ndarray
     lacks_relatives: np.ndarray
+    answer_excess: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -53,18 +64,16 @@ class IntervalCalibration:
     scale: np.ndarray
 
     @classmethod
-    def fit(cls, forecasts, *, single=False, explain=True, fewest=10):
+    def fit(cls, forecasts, *, explain=True, fewest=20):
         """Learn the tables from forecasts of training models with some responses revealed.
 
         Parameters
         ----------
         forecasts : dict of n_revealed to ScoredForecasts
-        single : bool
-            Whether responses are single answers, so that a score of few answers is discrete.
         explain : bool
             Whether to estimate `unexplained`; it is 0 otherwise.
         fewest : int
-            Scores of fewer answers do not count for `scale`.
+            Scores of fewer answers do not count for `scale`, as they are discrete.
 
         Returns
         -------
@@ -80,16 +89,17 @@ class IntervalCalibration:
                 if not in_group.any():
                     continue
                 score, deviation, actual, n_target = (part[in_group] for part in scored[:4])
-                at = level, int(group)
-                # First the variance that the states do not explain. A mean of n binary answers
-                # shows 1 - 1/n of it, as a single answer has variance p (1 - p) in any case.
-                if explain:
-                    share = 1 - 1 / np.maximum(n_target, 1) if single else None
-                    unexplained[at] = unexplained_variance(score, deviation, actual, share)
+                at, single = (level, int(group)), scored.answer_excess is not None
+                # First the variance that the states do not explain.
+                if single:
+                    squared = (actual - score) ** 2 - scored.answer_excess[in_group]
+                    unexplained[at] = unexplained_by_pairs(score, deviation, squared, n_target)
+                elif explain:
+                    unexplained[at] = unexplained_variance(score, deviation, actual)
                 # Then the factor at which the nominal share of errors is covered.
                 total_deviation = widened(score, deviation, unexplained[at])
                 errors = standardised_error(score, total_deviation, actual)
-                if single and explain:
+                if single:
                     errors[n_target < fewest] = np.nan
                 scale[at] = coverage_scale(errors)
         return cls(np.array(list(forecasts)), unexplained, scale)

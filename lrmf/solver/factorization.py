@@ -513,11 +513,11 @@ class LRMF(Forecasts, Estimator):
         return IntervalCalibration.fit({0: ScoredForecasts(*columns)}, explain=False)
 
     def _leave_one_out_scores(self, rows):
-        """`ScoredForecasts` of training models from their leave-one-out priors."""
+        """Fields of `ScoredForecasts` of training models from their leave-one-out priors."""
         given, states = self.responses_[rows], self.leave_one_out(rows)
         target = observed(given)
         forecast = self.likelihood_.forecast(states.mean, states.covariance)
-        return ScoredForecasts(
+        return (
             self.scores_.expected(forecast[0], given, target),
             self.scores_.deviation(self.likelihood_, states, given, target, forecast=forecast),
             self.scores_.actual(given, target),

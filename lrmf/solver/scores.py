@@ -170,6 +170,19 @@ class BenchmarkScores:
         deviation = widened(score, deviation, unexplained)
         return standardised_error(score, deviation, self.actual(given, target))
 
+    def answer_excess(self, expected, given, target):
+        """`answer_excess` of `ScoredForecasts` (n, n_benchmarks) over the target answers.
+
+        Parameters
+        ----------
+        expected : (n, n_items), forecasts of the answers
+        given, target : as in `actual`
+        """
+        total = target.astype(np.float32) @ self.weights
+        excess = (given - expected) ** 2 - expected * (1 - expected)
+        total = np.where(total > 0, total, np.nan)
+        return np.where(target, excess, 0) @ self.weights**2 / total**2
+
     def open_share(self, given):
         """Share of each score that is not observed (n, n_benchmarks)."""
         return (~observed(given)).astype(np.float32) @ self.weights / self.weights.sum(axis=0)
@@ -208,26 +221,17 @@ def standardised_error(score, deviation, actual):
     return error / np.maximum(arcsine_deviation(score, deviation), 1e-12)
 
 
-def unexplained_variance(score, deviation, actual, shown=None):
+def unexplained_variance(score, deviation, actual):
     r"""Variance of scores that neither sampling noise nor the states' uncertainty explains.
 
     On the arcsine scale, v >= 0 such that E (actual - score)^2 = deviation^2 + v u, with
-    u = score (1 - score) shown. It is estimated by least squares, weighted by the inverse variance
-    of the squared error. A moment estimate, unlike one from quantiles, separates v from sampling
-    noise even where a score has few answers. For answers the solution s_b of each benchmark, whose
-    variance is 2 / I_b, is shrunk towards the common v, as by a prior N(v, v^2):
-
-        v_b = (s_b I_b / 2 + 1 / v) / (I_b / 2 + 1 / v^2).
-
-    It is 0 for a benchmark with fewer than 20 models.
+    u = score (1 - score). It is estimated by least squares, weighted by the inverse variance of the
+    squared error. A moment estimate, unlike one from quantiles, separates v from sampling noise
+    even where a score has few questions. It is 0 for a benchmark with fewer than 20 models.
 
     Parameters
     ----------
     score, deviation, actual : (n, n_benchmarks), NaN where there is none
-    shown : (n, n_benchmarks), optional
-        Share of the unexplained variance that is visible in a score of n answers: 1 - 1/n, as the
-        variance of a single answer does not depend on how well its probability is known. None for
-        proportions.
 
     Returns
     -------
@@ -237,20 +241,59 @@ def unexplained_variance(score, deviation, actual, shown=None):
     excess = (actual - score) ** 2 - deviation**2
     known = np.isfinite(excess)
     excess, explained = np.where(known, excess, 0.0), np.where(known, deviation**2, 1.0)
-    unit = np.where(known, _unit(score) * (1.0 if shown is None else shown), 0.0)
+    unit = np.where(known, _unit(score), 0.0)
     variances = np.zeros(score.shape[1])
     # Iteratively reweighted least squares, as the weights depend on v.
     for _ in range(_N_ROUNDS):
         weight = unit / (explained + variances * unit + _MIN_VARIANCE) ** 2
-        moment = np.sum(weight * excess, axis=0)
         information = np.maximum(np.sum(weight * unit, axis=0), 1e-30)
-        variances = np.maximum(moment / information, 0)
-        if shown is not None:
-            # Scores of few answers: shrink each benchmark towards the common estimate.
-            common = max(0.0, moment.sum() / information.sum())
-            variances = np.maximum(moment * common**2 / 2 + common, 0)
-            variances /= information * common**2 / 2 + 1
+        variances = np.maximum(np.sum(weight * excess, axis=0) / information, 0)
     return np.where(known.sum(axis=0) >= _MIN_ERRORS, variances, 0)
+
+
+def unexplained_by_pairs(score, deviation, squared, n_target):
+    r"""`unexplained_variance` of scores that are means of single answers.
+
+    Answers are noisy, and models that items were fitted to have smaller residuals than p (1 - p).
+    What two different answers of a model have in common shows neither. So `squared` leaves out what
+    each answer has alone, and for a mean of n answers
+
+        E squared = deviation^2 + v u,    u = score (1 - score) (1 - 1/n).
+
+    The sums over models, of squared - deviation^2 and of u, are weighted by n^2, so that all pairs
+    of answers count alike. The ratio s_b of each benchmark, with sampling variance e_b^2, is shrunk
+    towards the mean c of their positive parts, as by a prior N(c, c^2):
+
+        v_b = (s_b / e_b^2 + 1 / c) / (1 / e_b^2 + 1 / c^2),    at least 0.
+
+    It is 0 for a benchmark with fewer than 20 models.
+
+    Parameters
+    ----------
+    score, deviation : (n, n_benchmarks), NaN where there is none
+    squared : (n, n_benchmarks)
+        (actual - score)^2 less the `answer_excess` of `ScoredForecasts`.
+    n_target : int (n, n_benchmarks)
+        Number of answers in each score.
+
+    Returns
+    -------
+    (n_benchmarks,)
+    """
+    excess, n_target = squared - deviation**2, n_target.astype(np.float64)
+    known = np.isfinite(excess) & (n_target > 1)
+    excess, weight = np.where(known, excess, 0.0), np.where(known, n_target**2, 0.0)
+    unit = np.where(known, _unit(score) * (1 - 1 / np.maximum(n_target, 1)), 0.0)
+    # Ratio of the weighted sums and its sampling variance.
+    information = np.maximum(np.sum(weight * unit, axis=0), 1e-30)
+    ratio = np.sum(weight * excess, axis=0) / information
+    noise = np.sum((weight * (excess - ratio * unit)) ** 2, axis=0) / information**2
+    # Shrink to the mean of the positive parts.
+    enough = known.sum(axis=0) >= _MIN_ERRORS
+    common = np.maximum(ratio, 0)[enough].mean() if enough.any() else 0.0
+    noise = np.maximum(noise, 1e-12)
+    shrunk = (ratio * common**2 + common * noise) / (common**2 + noise)
+    return np.where(enough, np.maximum(shrunk, 0), 0)
 
 
 def widened(score, deviation, unexplained):
