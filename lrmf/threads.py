@@ -1,11 +1,11 @@
 """Compilation of kernels, and the numbers of threads of kernels and BLAS."""
 
+import sys
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 
-import numba
 from threadpoolctl import ThreadpoolController
 
 
@@ -16,6 +16,7 @@ def njit(**options):
     ----------
     options : of `numba.njit`
     """
+    import numba
 
     def compile_lazily(function):
         try:
@@ -46,6 +47,13 @@ def threads(n_threads):
     n_threads : int or None
         None keeps the present number.
     """
+    # Without numba there are no kernels yet, and importing it takes a third of a second.
+    if n_threads == 1 and "numba" not in sys.modules:
+        with _blas().limit(limits=1, user_api="blas"):
+            yield
+        return
+    import numba
+
     before = numba.get_num_threads()
     numba.set_num_threads(min(n_threads or before, numba.config.NUMBA_NUM_THREADS))
     try:
@@ -69,6 +77,8 @@ def in_threads(work, parts):
     """
     if len(parts) < 2:
         return [work(part) for part in parts]
+    import numba
+
     # Threads do not inherit the number of threads of kernels.
     n_threads = numba.get_num_threads()
     with ThreadPoolExecutor(

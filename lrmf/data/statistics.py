@@ -5,31 +5,30 @@ Answers (``uint8``) are counted by compiled kernels over all threads, without a 
 
 import numpy as np
 import pandas as pd
-from numba import prange
 from scipy import sparse
 
-from ..threads import njit
 from .response_kinds import ANSWERS, kind_of
 from .responses import MISSING, observed, row_blocks
 
 MIN_VALUES = 3  # below that a correlation means nothing
 SAME_VALUE = 1e-5  # values closer than 0.001 points count as equal
-TILE_COLUMNS = 256  # columns that one thread counts at a time
-
-_OPTIONS = {"error_model": "numpy"}
 
 
 def count_answers(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Correct and observed answers by row; observed is -1 in a row with an illegal value."""
+    from . import counting  # with numba, which takes a third of a second to import
+
     correct, observed = np.empty((2, answers.shape[0]), np.int64)
-    _count_rows(read_only(answers), correct, observed)
+    counting.count_rows(read_only(answers), correct, observed)
     return correct, observed
 
 
 def count_columns(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Correct and observed answers by column."""
+    from . import counting
+
     correct, observed = np.empty((2, answers.shape[1]), np.int64)
-    _count_columns(read_only(answers), correct, observed)
+    counting.count_columns(read_only(answers), correct, observed)
     return correct, observed
 
 
@@ -39,9 +38,11 @@ def compress(answers: np.ndarray) -> sparse.csr_array:
         columns = np.flatnonzero(answers[0] != MISSING).astype(np.int32)
         pointers = np.array([0, columns.size])
         return sparse.csr_array((answers[0, columns], columns, pointers), shape=answers.shape)
+    from . import counting
+
     pointers = np.concatenate([[0], np.cumsum(count_answers(answers)[1])])
     columns, values = np.empty(pointers[-1], np.int32), np.empty(pointers[-1], np.uint8)
-    _compress(read_only(answers), pointers, columns, values)
+    counting.compress(read_only(answers), pointers, columns, values)
     return sparse.csr_array((values, columns, pointers), shape=answers.shape)
 
 
@@ -98,44 +99,6 @@ def _column_sums(responses):
         total += np.where(seen, block, 0).sum(axis=0, dtype=np.float64)
         count += seen.sum(axis=0)
     return total, count
-
-
-@njit(parallel=True, **_OPTIONS)
-def _count_rows(answers, correct, observed):
-    for i in prange(answers.shape[0]):
-        ones, missing, other = 0, 0, 0
-        for j in range(answers.shape[1]):
-            ones += answers[i, j] == 1
-            missing += answers[i, j] == MISSING
-            other += answers[i, j] > 1
-        correct[i] = ones
-        observed[i] = answers.shape[1] - missing if other == missing else -1
-
-
-@njit(parallel=True, **_OPTIONS)
-def _count_columns(answers, correct, observed):
-    for tile in prange(-(-answers.shape[1] // TILE_COLUMNS)):
-        left = tile * TILE_COLUMNS
-        right = min(left + TILE_COLUMNS, answers.shape[1])
-        ones, known = np.zeros((2, TILE_COLUMNS), np.int32)
-        for i in range(answers.shape[0]):
-            row = answers[i, left:right]
-            for j in range(row.shape[0]):
-                ones[j] += np.int32(row[j] == 1)
-                known[j] += np.int32(row[j] != MISSING)
-        correct[left:right] = ones[: right - left]
-        observed[left:right] = known[: right - left]
-
-
-@njit(parallel=True, **_OPTIONS)
-def _compress(answers, pointers, columns, values):
-    for i in prange(answers.shape[0]):
-        position = pointers[i]
-        for j in range(answers.shape[1]):
-            if answers[i, j] != MISSING:
-                columns[position] = j
-                values[position] = answers[i, j]
-                position += 1
 
 
 def pearson(x, y, weights=None):

@@ -4,7 +4,6 @@ import ctypes
 from functools import cache
 
 import numpy as np
-from numba.extending import get_cython_function_address
 from scipy import linalg
 
 _BLOCK = 256  # columns copied at once
@@ -116,6 +115,8 @@ def _lapack(name, matrix):
 @cache
 def _function(name):
     """A function of LAPACK with the parameters of POTRF: half, order, matrix, stride, info."""
+    from numba.extending import get_cython_function_address
+
     integer = ctypes.POINTER(ctypes.c_int)
     prototype = ctypes.CFUNCTYPE(None, ctypes.c_char_p, integer, ctypes.c_void_p, integer, integer)
     return prototype(get_cython_function_address("scipy.linalg.cython_lapack", name))

@@ -74,8 +74,10 @@ class Process:
         self.neighbours = neighbours
         # One precision matrix for each group of outputs with the same noise.
         rows, groups = np.arange(len(prior_variance)), _equal_noise(self.noise)
-        if solved is None:
-            matrix = between(rows, rows) if len(prior_variance) <= exact else None
+        if solved is None and len(rows) > exact:
+            solved = [(None, None)] * len(groups)
+        elif solved is None:
+            matrix = between(rows, rows)
             precisions = in_threads(lambda group: self._precision(matrix, group), groups)
             solved = [
                 (precision, self._solved(precision, group))
@@ -88,16 +90,12 @@ class Process:
 
     def _precision(self, matrix, outputs):
         """P = (K + N)^-1 of a group, float32 (n, n)."""
-        if matrix is None:
-            return None
         full = matrix.astype(np.float64)
         np.fill_diagonal(full, self.prior_variance + self.noise[:, outputs[0]])
         return inverse(full)[0].astype(np.float32)
 
     def _solved(self, precision, outputs):
         """P y of a group, a product in double precision, block by block."""
-        if precision is None:
-            return None
         y = self.outputs[:, outputs]
         starts = range(0, len(precision), _BLOCK)
         return np.concatenate([precision[i : i + _BLOCK].astype(np.float64) @ y for i in starts])
