@@ -171,6 +171,12 @@ MERGEKIT = {
     "   - model: org/b\n - sources:\n   - model: org/c\n",
     "experts": "base_model: org/a\nexperts:\n - source_model: org/b\n - source_model: org/c\n",
     "tabs": "models:\n - model: org/a\t# the first\n - model: org/b\t\nbase_model: org/c\n",
+    "tabs as indentation": "models:\n\t- model: org/a\n\t\tparameters:\n\t\t\tweight: 1\n"
+    "\t- model: org/b\nbase_model: org/c\n",
+    "JSON with a comma at the end": '{\n\t"models": [{"model": "org/a"}, {"model": "org/b"},],\n'
+    '\t"base_model": "org/c",\n}',
+    "JSON with comments": '{\n// first\n"models": [{"model": "org/a"}, // second\n'
+    '{"model": "org/b"}],\n/* third */ "base_model": "org/c"}',
     "further names": "experts: [{name: x, model_id: org/a}, {path: org/b}, {name: org/c}]\n",
     "donors of tokens": "models: [org/a, org/b, org/c]\n"
     "tokenizer: {source: {model: org/t}, tokens: {x: {source: {model: org/u}}}}\n",
@@ -206,7 +212,6 @@ HOSTILE = {
     "aliases": BOMB + "models:\n - model: *u\n",
     "merge keys": MERGE_KEYS + "models:\n - model: *b11\n",
     "self-reference": "models: &m\n - model: *m\n",
-    "tab": "models:\n\t- model: org/a\n",
     "list": "- models\n",
     "nothing": "",
     "text": "hello",
@@ -232,6 +237,8 @@ def test_hostile_yaml_names_no_parents(text, tmp_path, monkeypatch):
         ('{"base_model_name_or_path": "/data/llama"}', []),
         ('{"base_model_name_or_path": null}', []),
         ('{"model_name": "org/a", "config": {}}', ["org/a"]),
+        ('{\n\t"r": 8,\n\t"base_model_name_or_path": "org/a",\n}', ["org/a"]),
+        ('{// base\n"base_model_name_or_path": "org/a" /* of 2024 */}', ["org/a"]),
         ("[]", []),
         ("[" * 10**5, []),
         ("{", []),

@@ -102,12 +102,19 @@ def test_ids_copied_from_a_web_page(mark):
     [
         ("merge.yml", "models: ["),
         ("README.md", "```yaml\na: b: c\n```"),
+        ("merge.yml", "hello"),
         ("adapter_config.json", "{"),
+        ("adapter_config.json", '{"base_model_name_or_path": null}'),
     ],
 )
 def test_what_cannot_be_read_is_said(name, text):
     claims, problem = read_file(name, text.encode())
     assert claims == [] and problem
+
+
+def test_a_local_parent_among_those_of_the_hub_is_said():
+    claims, problem = read_file("merge.yml", MERGE.replace(B, "./out/b").encode())
+    assert [claim.parent for claim in claims] == [A] and "./out/b" in problem
 
 
 def safetensors(total=7_000_000_000, **parameters):
@@ -386,7 +393,30 @@ def test_files_that_cannot_be_read_are_listed(tmp_path, monkeypatch, capsys):
         monkeypatch.undo()
         snapshot = crawl(tmp_path / "whole", client=Client(served.url))
     assert set(snapshot.lineage["parent"]) == {A, B}
-    assert len(unread_files(tmp_path / "whole")) == 1
+    assert [line.split(":")[0] for line in unread_files(tmp_path / "whole")] == ["org/a", "org/b"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "named"),
+    [
+        ("merge.yml", 'models: ["/home/me/a", ./out/b, "C:\\\\models\\\\c"]', "only local paths"),
+        ("README.md", "```yaml\nmodels:\n\t- model: ~/a\n\t- model: ../b\n```", "only local paths"),
+        ("adapter_config.json", '{"base_model_name_or_path": "/data/a"}', "only local paths"),
+        ("merge.yml", "models:\n\t  - model: [", "YAML"),
+        ("adapter_config.json", '{"base_model_name_or_path": "org/a"', "JSON"),
+    ],
+)
+def test_files_that_give_no_parent_are_listed_with_the_reason(
+    tmp_path, monkeypatch, capsys, name, content, named
+):
+    world = small_world("org/a")
+    world.hub.models["org/a"]["tags"] = ["merge"]
+    world.hub.add_file("org/a", name, content.encode())
+    with serve(world.hub) as served:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
+        assert cli.main(["crawl", str(tmp_path / "out")]) == 0
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "not read" in line]
+    assert f"org/a: {name}" in line and named in line
 
 
 def test_unusable_samples_are_listed(tmp_path):

@@ -16,15 +16,18 @@ repository is left out.
 import json
 import re
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import cache
 from itertools import islice
 from typing import NamedTuple
 
+import json5
 import pandas as pd
 import yaml
 
 from ..data.ids import normalised_id, normalised_relation
 from ..data.metadata import ADAPTER_FILES, files_of, is_adapter, mapping, tags_of
+from ..data.schema import some
 
 MERGE_FILES = ("mergekit_config.yml", "mergekit_moe_config.yml", "merge.yml", "README.md")
 ADAPTER_FILE = ADAPTER_FILES[0]
@@ -39,9 +42,10 @@ _QUANTIZED_TAGS = {"gguf", "gptq", "awq", "exl2", "bitsandbytes-quantized"}
 _NAME_KEYS = "model source_model model_id model_name base_model repo_id id path name".split()
 _NESTED = "models slices sources modules experts shared_experts genome merge".split()
 _KEYS = {*_NAME_KEYS, *_NESTED}
-_SPACES = re.compile("[\u00a0\u3000]|(?<=\\S)\t")  # which PyYAML takes for something else
+_SPACES = str.maketrans("\u00a0\u3000", "  ", "\u200b")  # which PyYAML takes for something else
 _MAX_DEPTH, _MAX_NODES, _MAX_NAMES = 12, 5000, 200
 _MAX_YAML, _MAX_README, _MAX_LINE = 2**18, 2**18, 10_000  # characters; pictures are longer lines
+_MAX_JSON5 = 2**14  # characters, which take up to a second
 
 
 class Claim(NamedTuple):
@@ -115,14 +119,6 @@ def file_claims(name: str, content: bytes) -> list[Claim]:
 def read_file(name: str, content: bytes) -> tuple[list[Claim], str]:
     """Parents that a file names, and why it could not be read (or nothing)."""
     text = content.decode(json.detect_encoding(content), errors="replace").removeprefix("\ufeff")
-    if name == ADAPTER_FILE:
-        try:
-            found = mapping({"": json.loads(text)}, "")
-            # PEFT's key, or that of the library `adapters`.
-            named = found.get("base_model_name_or_path") or found.get("model_name")
-        except UNREADABLE as error:
-            return [], f"is no valid JSON ({type(error).__name__})"
-        return [Claim(parent, "adapter", name) for parent in _ids(named)], ""
     blocks, problem = [(text, True)], ""
     if name == "README.md":
         text = "".join(line for line in text.splitlines(keepends=True) if len(line) < _MAX_LINE)
@@ -130,17 +126,25 @@ def read_file(name: str, content: bytes) -> tuple[list[Claim], str]:
             problem = f"is longer than {_MAX_README} characters; its middle was not read"
             text = f"{text[: _MAX_README // 2]}\n\n{text[-_MAX_README // 2 :]}"
         blocks = _code_blocks(text)
-    parents: dict[str, None] = {}
-    for block, is_yaml in blocks:
+    names: dict[str, None] = {}
+    of_adapter = name == ADAPTER_FILE
+    for block, is_config in blocks:
         try:
-            parents |= dict.fromkeys(_merged_models(block))
+            names |= dict.fromkeys(_adapted(block) if of_adapter else _merged(block))
         except (yaml.YAMLError, *UNREADABLE) as error:
             place = f", line {mark.line + 1}" if (mark := getattr(error, "problem_mark", 0)) else ""
-            if is_yaml:
-                problem = f"is no valid YAML ({type(error).__name__}{place})"
+            if is_config:
+                kind = "JSON" if of_adapter else "YAML"
+                problem = f"is no valid {kind} ({type(error).__name__}{place})"
+    parents = dict.fromkeys(filter(None, map(normalised_id, names)))
     if name == "README.md" and parents:
         problem = ""  # its other examples may be anything
-    return [Claim(parent, "merge", name) for parent in parents], problem
+    elif lost := [text for text in names if not normalised_id(text)]:
+        problem = f"names {'' if parents else 'only '}local paths or other places: {some(lost)}"
+    elif not (parents or problem or name == "README.md"):
+        problem = "names no model"
+    relation = "adapter" if of_adapter else "merge"
+    return [Claim(parent, relation, name) for parent in parents], problem
 
 
 @cache
@@ -165,14 +169,27 @@ def _code_blocks(text: str) -> Iterator[tuple[str, bool]]:
                 yield from _code_blocks(inner)
 
 
-def _merged_models(text: str) -> list[str]:
-    """Ids of everything that was merged, and of what it was merged into; raises YAMLError."""
+def _documents(text: str) -> list:
+    """Documents of YAML or JSON, also with tabs, comments and commas at the end; or YAMLError."""
     if len(text) > _MAX_YAML:
         raise yaml.YAMLError("too long")
+    for load in (json.loads, json5.loads)[: 1 + (len(text) < _MAX_JSON5)]:
+        with suppress(ValueError):
+            return [load(text)]
+    text = text.translate(_SPACES).expandtabs(2)
+    return [_plain(node, {}) for node in yaml.compose_all(text, Loader=yaml.SafeLoader)]
+
+
+def _adapted(text: str) -> Iterator[str]:
+    """What was adapted, by PEFT's key or that of the library `adapters`."""
+    found = mapping(dict(enumerate(_documents(text))), 0)
+    return _texts(found.get("base_model_name_or_path") or found.get("model_name"))
+
+
+def _merged(text: str) -> list[str]:
+    """Everything that was merged, and what it was merged into."""
     merged, bases, stages = [], [], set()
-    text = _SPACES.sub(" ", text.replace("\u200b", ""))
-    for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
-        document = _plain(node, {})
+    for document in _documents(text):
         for key, value in _naming(document, set()):
             (bases if key == "base_model" else merged).append(value)
         # Documents are stages, which name each other.
@@ -180,8 +197,7 @@ def _merged_models(text: str) -> list[str]:
     named = list(_texts(merged))
     names = [*named, *_texts(bases)] if named else []  # a base alone is no merge
     # Of `model+lora`, the model is the parent.
-    names = [name.split("+")[0] for name in names if name not in stages]
-    return list(filter(None, map(normalised_id, names)))
+    return [name.split("+")[0] for name in names if name not in stages]
 
 
 def _naming(config: object, seen: set[int]) -> Iterator[tuple[str, object]]:
