@@ -449,7 +449,11 @@ def predict(snapshot: Path, out: Path, item_probabilities, model, **parameters) 
 @program.command()
 @_saved_fit
 @click.option(
-    "--from", "candidates", callback=_ids, metavar="ID,ID,...", help="evaluated models to merge"
+    "--from",
+    "candidates",
+    callback=_ids,
+    metavar="ID,ID,...",
+    help="evaluated models to merge, by id or URL",
 )
 @click.option(
     "--top", type=click.IntRange(2, 2000), show_default="200", help="or so many of the best ones"
@@ -491,7 +495,7 @@ def explore(snapshot: Path, out: Path, model: Path | None) -> None:
 
 _NEW_MODEL_OPTIONS = (
     _saved_fit,
-    click.option("--parents", callback=_ids, help="ids of the parents: org/a,org/b"),
+    click.option("--parents", callback=_ids, help="ids or URLs of the parents: org/a,org/b"),
     click.option(
         "--relation",
         type=click.Choice(["finetune", "merge", "quantized", "adapter"]),

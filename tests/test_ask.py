@@ -197,6 +197,19 @@ class TestAsk:
         (note,) = [note for note in json.loads(out)["notes"] if f"{parents[0]}x" in note]
         assert code == 0 and parents[0] in note.replace(f"{parents[0]}x", "")
 
+    def test_urls_and_revisions_name_parents_too(self, command, saved_fit, parents):
+        urls = f"https://huggingface.co/{parents[0]}", f"hf.co/{parents[0]}/tree/main"
+        for verb in ("ask", "next"):
+            outputs = [
+                command(verb, "--model", saved_fit, "--parents", f"{first},{second}")
+                for first, second in (
+                    parents, (urls[0], f"{parents[1]}@main"), (urls[1], parents[1])
+                )
+            ]  # fmt: skip
+            assert outputs[0] == outputs[1] == outputs[2] and outputs[0][0] == 0
+        twice = command("ask", "--model", saved_fit, "--parents", f"{urls[0]},{parents[0]}")
+        assert twice[0] == 1 and parents[0] in twice[2]
+
     def test_known_scores_are_in_points(self, command, saved_fit, parents, new):
         name = new.scores()["benchmark"][0]
         options = ("--parents", parents[0], "--score", f"{name}=48.1", "--json")

@@ -163,6 +163,21 @@ def test_an_unknown_id_names_the_way_out():
             tiny_lineage().index_of(unknown)
 
 
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("org/a", "org/a"),
+        ("org/a@main", "org/a"),
+        ("https://huggingface.co/org/a/tree/main", "org/a"),
+        ("org/a@awq", "org/a@awq"),  # as imported models are called
+        ("hf.co/org/b", "org/b"),
+        ("./local", "./local"),
+    ],
+)
+def test_the_node_that_a_text_names(text, expected):
+    assert Lineage.from_edges([], ["org/a", "org/a@awq"]).id_of(text) == expected
+
+
 def test_self_loops_duplicates_and_cycles_are_reported():
     edges = [
         ("a", "b", "merge"),

@@ -309,6 +309,16 @@ def test_named_models_are_planned_with(fit_file, plans):
     assert len(lines) == 3 and all(name in lines[1] for name in names)
 
 
+def test_urls_and_revisions_name_models_too(fit_file, plans):
+    first, second = plans["parents"][0]
+    names = f"https://huggingface.co/{first}/tree/main,{second}@main"
+    outputs = [
+        CliRunner().invoke(program, ["plan", "--model", fit_file, "--from", given]).output
+        for given in (f"{first},{second}", names)
+    ]
+    assert outputs[0] == outputs[1]
+
+
 def test_models_and_their_number_cannot_both_be_given(fit_file):
     arguments = ["plan", "--model", fit_file, "--from", "a,b", "--top", "9"]
     assert CliRunner().invoke(program, arguments).exit_code == 2

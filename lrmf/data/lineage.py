@@ -15,6 +15,7 @@ import pandas as pd
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components, dijkstra
 
+from .ids import normalised_id
 from .schema import RELATIONS
 
 if TYPE_CHECKING:
@@ -210,6 +211,10 @@ class Lineage:
                 f"{node_id!r} is not a node of the lineage; add it as an unscored model or drop "
                 "the edge"
             ) from None
+
+    def id_of(self, text: str) -> str:
+        """The id of the node that a text names, else the id in the text, as in `normalised_id`."""
+        return text if text in self._positions else normalised_id(text) or text
 
     def parents(self, node_id: str) -> list[str]:
         """Ids of the parents, sorted."""

@@ -26,7 +26,7 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
     Parameters
     ----------
     forecaster : Forecaster
-    parents : sequence of ids
+    parents : sequence of ids, also as URLs of the Hub
     relation : str, optional
         The default is merge for several parents and finetune for one.
     size : float, optional, billions of parameters
@@ -45,7 +45,8 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
         If a benchmark is unknown, or options contradict each other.
     """
     # Relation and benchmarks must be valid before files are read.
-    scores, parents = dict(scores or {}), list(parents)
+    scores = dict(scores or {})
+    parents = list(map(forecaster._relatedness.lineage.id_of, parents))
     relation = relation_of(parents, relation)
     benchmarks = forecaster.scores_.names
     for benchmark in scores:
@@ -110,6 +111,7 @@ def answer(new, *, name=None, parents=(), relation=None, notes=(), level=0.9):
     fit, frame = new.forecasts, new.scores(level=level)
     mean, lower, upper = new.mean_score(level=level)
     evaluated, basis = list(fit.trained_ids_), new.explanation
+    parents = list(map(fit._relatedness.lineage.id_of, parents))
     rows = {parent: evaluated.index(parent) for parent in parents if parent in set(evaluated)}
     relatedness = fit._relatedness_to(np.zeros(1, int))[0]
     nearest = [

@@ -249,7 +249,7 @@ class Forecaster(Forecasts, Estimator):
 
         Parameters
         ----------
-        parents : sequence of ids or (id, relation)
+        parents : sequence of ids, also as URLs of the Hub, or (id, relation)
             Evaluated or not. A parent that is not in the lineage is ignored, with a note.
         card : mapping, optional
             Columns of a models table: model_id, params_b, architecture, created_at ...
@@ -267,7 +267,8 @@ class Forecaster(Forecasts, Estimator):
             card of another type than in a models table, or the model its own ancestor.
         """
         check_is_fitted(self)
-        parents, card = read_parents(() if parents is None else parents), _named(card, "")
+        parents = read_parents(() if parents is None else parents, self._relatedness.lineage)
+        card = _named(card, "")
         new = copy.copy(self)
         answers = {} if answers is None else answers
         new.responses_ = revealed_row(answers, self.columns_, self.responses_.dtype)
@@ -297,7 +298,8 @@ class Forecaster(Forecasts, Estimator):
             more than the models.
         """
         check_is_fitted(self)
-        parents = [read_parents(() if pairs is None else pairs) for pairs in parents]
+        lineage = self._relatedness.lineage
+        parents = [read_parents(() if pairs is None else pairs, lineage) for pairs in parents]
         cards = [None] * len(parents) if cards is None else list(cards)
         if not parents or len(cards) != len(parents):
             raise ValueError(f"parents is of {len(parents)} models and cards of {len(cards)}; give "

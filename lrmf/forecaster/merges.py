@@ -223,7 +223,8 @@ class EvaluatedModels:
         if isinstance(candidates, int | np.integer):
             order = np.argsort(-np.nan_to_num(self.scores), kind="stable")
             return order[is_near[order]][: max(candidates, 0)]
-        names = [candidates] if isinstance(candidates, str) else list(dict.fromkeys(candidates))
+        candidates = [candidates] if isinstance(candidates, str) else candidates
+        names = list(dict.fromkeys(map(self.forecaster._relatedness.lineage.id_of, candidates)))
         rows = pd.Index(self.ids).get_indexer(names)
         if (rows < 0).any():
             name = names[int(np.argmin(rows))]

@@ -548,7 +548,7 @@ class LRMF(Forecasts, Estimator):
             If a parent is not a node, an item not a column, or an answer out of range.
         """
         check_is_fitted(self)
-        parents = read_parents(parents)
+        parents = read_parents(parents, self.lineage_)
         # The parents of the new leaf and the weights of its edges.
         nodes = [self.lineage_.index_of(parent) for parent, _ in parents]
         weights = leaf_weights(self.lineage_, [relation for _, relation in parents])

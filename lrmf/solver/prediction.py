@@ -279,8 +279,10 @@ def check_level(level):
         raise ValueError(f"level must be between 0 and 1, got {level!r}")
 
 
-def read_parents(parents):
+def read_parents(parents, lineage):
     """Pairs (id, relation) from one id, several ids, or pairs; the default is "finetune".
+
+    Ids may be URLs of the Hub or have an ``@revision``, as `Lineage.id_of` reads them.
 
     Raises
     ------
@@ -289,7 +291,7 @@ def read_parents(parents):
     """
     parents = [parents] if isinstance(parents, str) else parents
     parents = [(p, None) if isinstance(p, str) else tuple(p) for p in parents]
-    parents = [(p, "finetune" if relation is None else relation) for p, relation in parents]
+    parents = [(lineage.id_of(p), "finetune" if how is None else how) for p, how in parents]
     if unknown := sorted({relation for _, relation in parents} - set(RELATIONS)):
         raise ValueError(f"unknown relation {unknown[0]!r}; use {', '.join(RELATIONS)}")
     return parents
