@@ -325,6 +325,17 @@ class TestAnswers:
         path.write_text(json.dumps([{"doc_id": 2, "acc_norm": "True"}], indent=1))
         assert self.read(path).answers == {"bbh/snarks/2": 1}
 
+    def test_numbers_of_questions_as_text(self, tmp_path):
+        path = tmp_path / "samples_leaderboard_bbh_snarks.jsonl"
+        ids = ["2", " 5 ", 0.0, "q7", None]
+        path.write_text("".join(json.dumps({"doc_id": n, "acc_norm": 1}) + "\n" for n in ids))
+        found = self.read(path)
+        assert found.answers == dict.fromkeys(self.items[:3], 1)
+        assert any("2" in note and "doc_id" in note for note in found.notes)
+        path.write_text(json.dumps({"doc_id": "q7", "acc_norm": 1}))
+        with pytest.raises(ValueError, match="doc_id"):
+            self.read(path)
+
     @pytest.mark.parametrize("tail", ["{torn", "\0", "\udcff", "[" * 10**5])
     def test_damaged_samples(self, tmp_path, tail):
         path = tmp_path / "samples_leaderboard_bbh_snarks.jsonl"

@@ -270,7 +270,7 @@ def test_lines_of_a_samples_file():
         line(1, False, "b"),  # again
         line(3, None),
         line(4, 0.5),
-        line("5", 1),
+        line("five", 1),
         line(True, 1),
         b"[1]",
         b"{",

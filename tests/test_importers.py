@@ -411,6 +411,18 @@ class TestAnswersOfLmEval(ImporterContract):
         assert snapshot.responses.tolist() == [[1, 0, 1]]
         assert "3 lines" in messages
 
+    def test_numbers_of_questions_as_text(self, run, tmp_path):
+        rows = sample_lines([1, 0, 1])
+        for number, row in enumerate(rows):
+            row["doc_id"] = str(number)
+        write(tmp_path / "files/org__a/samples_arc.jsonl", rows)
+        rows = [row | {"doc_id": f"q{row['doc_id']}"} for row in rows]
+        write(tmp_path / "files/org__b/samples_arc.jsonl", rows)
+        _, snapshot, messages = run(tmp_path / "files")
+        assert snapshot.responses.tolist() == [[1, 0, 1]]
+        (line,) = [line for line in messages.splitlines() if "org__b" in line]
+        assert "doc_id" in line and "0 or 1" not in line
+
 
 class TestScoresOfEveryEvalEver(ImporterContract):
     source = "every-eval-ever"

@@ -1,6 +1,7 @@
 """Answers to single questions as versions of lm-evaluation-harness write them."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
@@ -15,7 +16,7 @@ class Samples(NamedTuple):
     """Answers of one file, sorted by doc_id, and how many lines were left out.
 
     ``keys`` holds ``[doc_id, hash]`` of each answer, ``filters`` the names of all filters that
-    answers went through, "" for ``none``.
+    answers went through, "" for ``none``, and ``lacks`` what the unusable lines lack.
     """
 
     keys: list[list]
@@ -23,6 +24,7 @@ class Samples(NamedTuple):
     n_repeated: int
     n_unusable: int
     filters: list[str]
+    lacks: str
 
 
 def read_samples(
@@ -32,16 +34,18 @@ def read_samples(
 
     Where a question was scored through several filters, the filter ``none`` counts, or the first by
     name; or ``only`` this filter, if one is given. Lines that repeat a question are counted and
-    left out; so are lines that are no JSON object, have no id, or no 0/1 value of the metric. If
-    ``strict``, text that is no JSON raises ValueError.
+    left out; so are lines that are no JSON object, have no number as id, or no 0/1 value of the
+    metric. If ``strict``, text that is no JSON raises ValueError.
     """
     chosen: dict[int, tuple[str, bool, str]] = {}
-    filters = set()
+    filters, lacking = set(), set()
     n_repeated = n_unusable = 0
     for row in _rows(lines, strict=strict):
-        doc_id, value = row.get("doc_id"), _truth(row.get(metric))
-        if type(doc_id) is not int or value is None:
+        doc_id, value = _whole(row.get("doc_id")), _truth(row.get(metric))
+        if doc_id is None or value is None:
             n_unusable += 1
+            by = f"0 or 1 by {metric or 'any metric'}"
+            lacking.add(by if value is None else "a number as doc_id")
             continue
         name, doc_hash = row.get("filter"), row.get("doc_hash")
         rank = "" if name in (None, "none") else str(name)
@@ -56,7 +60,8 @@ def read_samples(
     ordered = sorted(chosen.items())
     keys = [[doc_id, doc_hash] for doc_id, (_, _, doc_hash) in ordered]
     values = [value for _, (_, value, _) in ordered]
-    return Samples(keys, values, n_repeated, n_unusable, sorted(filters))
+    lacks = " or ".join(sorted(lacking))
+    return Samples(keys, values, n_repeated, n_unusable, sorted(filters), lacks)
 
 
 def read_samples_file(path, task: str, **options) -> tuple[Samples, str | None]:
@@ -136,6 +141,13 @@ def _rows(lines: Iterable[bytes], *, strict: bool = False) -> Iterator[dict]:
         if strict:
             raise ValueError("the list of samples breaks off")
         yield {}
+
+
+def _whole(value: object) -> int | None:
+    """A whole number, also as 12.0 or "12", as data frames and databases write it; else None."""
+    if isinstance(value, str | float) and re.fullmatch(r"\d{1,9}(\.0)?", str(value).strip()):
+        return int(float(value))
+    return value if type(value) is int else None
 
 
 def _truth(value: object) -> bool | None:

@@ -178,8 +178,9 @@ def read_answers(path, questions: Questions, benchmarks) -> Found:
     except (ValueError, RecursionError, csv.Error) as error:
         raise AnswersError(f"{path}: is damaged ({' '.join(str(error).split())})") from error
     if not (found.answers or found.scores):
+        why = f" ({found.notes[0]})" if found.notes else ""
         raise AnswersError(f"{path}: has no answer to an item of the fit, such as "
-                           f"{', '.join(questions.item_ids[:2])}")  # fmt: skip
+                           f"{', '.join(questions.item_ids[:2])}{why}")  # fmt: skip
     return found
 
 
@@ -238,16 +239,17 @@ def _read_samples(path, questions, found):
     if task in questions.wholes:
         raise AnswersError(f"{path}: has single answers, and the fit the scores of whole "
                            "benchmarks; give the results_*.json of the same run")  # fmt: skip
-    unknown, (names,) = samples.n_unusable, name_questions({0: samples.keys}, {0: 1}).values()
+    unknown, (names,) = 0, name_questions({0: samples.keys}, {0: 1}).values()
     for (number, _), name, value in zip(samples.keys, names, samples.values, strict=True):
         # An item is identified by the hash of its question, or by its document number.
         item = questions.items.get((task, name)) or questions.items.get((task, number))
         unknown += item is None
         if item is not None:
             found.answers[item] = int(value)
+    if samples.n_unusable:
+        found.notes.append(f"{path.name}: {samples.n_unusable} lines without {samples.lacks}")
     if unknown:
-        found.notes.append(f"{path.name}: {unknown} lines are not right or wrong answers to items "
-                           "of the fit")  # fmt: skip
+        found.notes.append(f"{path.name}: {unknown} answers are not to items of the fit")
 
 
 def _read_results(path, questions, benchmarks, found):
@@ -277,7 +279,5 @@ def _read_results(path, questions, benchmarks, found):
             found.scores[name] = float(value)
         else:
             found.answers[questions.wholes[name]] = float(value)
-    if not (found.scores or found.answers) and found.notes:
-        raise AnswersError(found.notes[0])
-    if skipped and (found.scores or found.answers):
+    if skipped:
         found.notes.append(f"{path.name}: not a benchmark of the fit: {', '.join(skipped)}")

@@ -113,9 +113,9 @@ def _read_samples(file, task: str, results: Results) -> list[tuple]:
     found, metric = read_samples_file(file, task)
     names = found.filters
     if not found.keys:
-        raise Unreadable(f"has no answer of 0 or 1 by {metric or 'any metric'}")
+        raise Unreadable(f"has no line with {found.lacks or 'an answer'}")
     if found.n_unusable:
-        results.leave_out(file, f"{found.n_unusable} lines without 0 or 1 by {metric}")
+        results.leave_out(file, f"{found.n_unusable} lines without {found.lacks}")
     if len(names) == 1:
         return [(metric, *names, found)]
     return [(metric, name, read_samples_file(file, task, only=name)[0]) for name in names]
