@@ -371,6 +371,14 @@ class TestFoldIn:
         )
         np.testing.assert_allclose(one.predict_proba(), other.predict_proba(), atol=1e-6)
 
+    def test_items_are_numbers(self, fitted):
+        new = fitted.fold_in(parents=["lab/m003"])
+        np.testing.assert_allclose(new.predict_proba([2, 0]), new.predict_proba()[[2, 0]])
+        for wrong in (["i2", "i0"], "i2", [0.5], [True, False], [-1], [len(fitted.items_)]):
+            for forecasts in (new, fitted):
+                with pytest.raises(ValueError, match="items?"):
+                    forecasts.predict_proba(items=wrong)
+
     def test_answers_move_it_and_the_fit_stays(self, problem, fitted):
         before = fitted.predict_proba()
         scores = []
@@ -555,11 +563,14 @@ def test_a_models_table_of_other_models_is_refused(problem, fitted):
         f"'org/x'.*{models['model_id'][0]}": models.assign(model_id="org/x"),
         "rows": models[:12],
         "lacks column 'model_id'": models.drop(columns="model_id"),
-        "params_b.*'70B'": models.assign(params_b="70B"),
+        "row 0: params_b.*'70B'": models.assign(params_b="70B"),
+        "row 3: merged.*'yes'": models.assign(merged=[None] * 3 + ["yes"] * (N_MODELS - 3)),
+        "row 0: architecture.*7": models.assign(architecture=7),
     }
     for culprit, table in tables.items():
-        with pytest.raises(ValueError, match=culprit):
-            Forecaster().fit(train, lineage, items=items, models=table)
+        for estimator in (Forecaster, LRMF):
+            with pytest.raises(ValueError, match=culprit):
+                estimator().fit(train, lineage, items=items, models=table)
         with pytest.raises(ValueError, match=culprit):
             fitted.adapt(train, lineage, models=table)
 

@@ -169,19 +169,20 @@ def _table_problems(table: str, frame: pd.DataFrame) -> list[str]:
     return problems + [p for column in present for p in _column_problems(table, frame, column)]
 
 
-def check_card(card) -> None:
+def check_card(card, name="card") -> None:
     """Raise a ValueError that names the first field whose value a models table could not have.
 
     Parameters
     ----------
     card : mapping of field to value
         A model without a name has the id "". Fields that the table does not know may be anything.
+    name : str, of the card in the message
     """
     for field, value in card.items():
         is_null = pd.api.types.is_scalar(value) and pd.isna(value) or value in ("", None)
         for holds, fault in () if is_null else _COLUMNS["models"].get(field, ()):
             if not holds(value):
-                raise ValueError(f"card: {field} is {fault}: {value!r}")
+                raise ValueError(f"{name}: {field} is {fault}: {value!r}")
 
 
 def _column_problems(table: str, frame: pd.DataFrame, column: str) -> list[str]:

@@ -34,7 +34,6 @@ from ..solver.prediction import (
     revealed_row,
 )
 from ..solver.scores import coverage_scale
-from ..solver.validation import check_models
 from ..threads import threads
 from .drift import DriftConfig, TemporalDrift, late_models, shrunken_mean
 from .explanation import explain
@@ -178,8 +177,7 @@ class Forecaster(Forecasts, Estimator):
         """
         # Check all input before the first stage is fitted.
         responses = unmasked(responses)
-        LRMF(seed=self.seed, n_threads=self.n_threads).check(responses, lineage, items)
-        check_models(models, lineage)
+        LRMF(seed=self.seed, n_threads=self.n_threads).check(responses, lineage, items, models)
         lineage = self._used_lineage(lineage)
         rng = np.random.default_rng([self.seed, 11])
         evaluated = has_responses(responses)
@@ -231,8 +229,7 @@ class Forecaster(Forecasts, Estimator):
         """
         check_is_fitted(self)
         responses = unmasked(responses)
-        LRMF().check(responses, lineage, None)
-        check_models(models, lineage)
+        LRMF().check(responses, lineage, None, models)
         kind, n_items = kind_of(responses), responses.shape[1]
         if (n_items, kind) != (self.responses_.shape[1], self.kind_):
             raise ValueError(

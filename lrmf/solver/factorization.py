@@ -31,7 +31,7 @@ from .prediction import (
 )
 from .prior import LineagePrior, similar_items, solve
 from .scores import BenchmarkScores
-from .validation import check_parameters, check_responses
+from .validation import check_models, check_parameters, check_responses
 
 _N_CALIBRATION = 400  # leave-one-out forecasts of either group that calibrate the intervals
 LIKELIHOODS = {ANSWERS: Bernoulli, PROPORTIONS: ArcsineGaussian}
@@ -194,20 +194,21 @@ class LRMF(Forecasts, Estimator):
                 f"regularize must be 'both', 'bias' or 'factors', got {self.regularize!r}"
             )
 
-    def check(self, responses, lineage, items=None):
+    def check(self, responses, lineage, items=None, models=None):
         """Raise a ValueError for parameters or data that `fit` cannot use.
 
         Parameters
         ----------
-        responses, lineage, items : as in `fit`
+        responses, lineage, items, models : as in `fit`
         """
         self._check_parameters()
         check_responses(responses, lineage, items)
+        check_models(models, lineage)
 
     def _prepare(self, responses, lineage, items, models):
         """Check the data, store them, and compute the features."""
         responses = unmasked(responses)
-        self.check(responses, lineage, items)
+        self.check(responses, lineage, items, models)
         self.responses_, self.lineage_, self.items_ = responses, lineage, items
         self.kind_ = kind_of(responses)
         self.n_models_, self.n_items_ = responses.shape

@@ -32,7 +32,7 @@ class Forecasts:
         Parameters
         ----------
         rows, items : int arrays, optional
-            Models and items (all by default).
+            Models and items (all by default), by their places in the tables.
         revealed : (len(rows), n_items), optional
             The only responses of these models that the forecast uses (few-shot), each row by
             itself. By default all of their training responses.
@@ -43,9 +43,10 @@ class Forecasts:
         """
         # Blocks of models bound the memory: no array (n_models, n_items) is in double precision.
         rows = self._check_request(rows, revealed=revealed)
-        items = slice(None) if items is None else np.asarray(items)
-        n_columns = np.arange(self.responses_.shape[1])[items].size
-        out = np.empty((rows.size, n_columns), np.float32)
+        n_items = self.responses_.shape[1]
+        chosen = check_rows(items, n_items, name="item", table="items")
+        items = slice(None) if items is None else chosen
+        out = np.empty((rows.size, chosen.size), np.float32)
         with threads(self.n_threads):
             for block, revealed_block in self._blocks(rows, revealed):
                 states = self._states(rows[block], revealed_block)

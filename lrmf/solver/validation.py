@@ -87,7 +87,7 @@ def _check_items(items, n_items):
 
 
 def check_models(models, lineage) -> None:
-    """Raise a ValueError for a models table that is not about the models of the lineage.
+    """Raise a ValueError for a models table of other models, or with values of another type.
 
     Parameters
     ----------
@@ -107,9 +107,8 @@ def check_models(models, lineage) -> None:
                 f"models: model_id of row {row} is {own!r}, and the lineage has {expected!r} "
                 "there; use the same models in the same order"
             )
-    for size in models.get("params_b", ()):
-        if isinstance(size, str):  # "70B" would be an unknown size
-            check_card({"params_b": size})
+    for row, card in enumerate(models.drop(columns="model_id").to_dict("records")):
+        check_card(card, f"models, row {row}")
 
 
 def count_observed(responses, name):
@@ -133,17 +132,20 @@ def count_observed(responses, name):
     return counts.sum()
 
 
-def check_rows(rows, n_models: int):
-    """Row numbers as an integer array, all by default; ValueError if one is out of range."""
+def check_rows(rows, n: int, *, name="row", table="models"):
+    """Row numbers of a table as an integer array, all by default; ValueError for what is none."""
     if rows is None:
-        return np.arange(n_models)
+        return np.arange(n)
     rows = np.atleast_1d(np.asarray(rows))
     if rows.size and (rows.dtype.kind not in "iu" or rows.ndim != 1):
-        raise ValueError(f"rows must be integers, got {rows.dtype} of shape {rows.shape}")
+        raise ValueError(
+            f"{name}s must be integers, got {rows.dtype} of shape {rows.shape}; give the places of "
+            f"the ids in the {table} table"
+        )
     # Negative numbers are refused, as indexing would count them from the end.
-    wrong = rows[(rows < 0) | (rows >= n_models)]
+    wrong = rows[(rows < 0) | (rows >= n)]
     if wrong.size:
-        raise ValueError(f"row {wrong[0]} is not one of the {n_models} models")
+        raise ValueError(f"{name} {wrong[0]} is not one of the {n} {table}")
     return rows.astype(int)
 
 
