@@ -112,6 +112,8 @@ class _Command(click.Command):
 class _Number(click.FloatRange):
     """A number in a range, which NaN is not."""
 
+    name = "number"
+
     def convert(self, value, parameter, context):
         number = super().convert(value, parameter, context)
         if math.isnan(number):
@@ -146,12 +148,12 @@ def _ids_in(_, __, path: Path | None) -> list[str] | None:
 _POSITIVE = _Number(0, 1e9, min_open=True)
 
 
-def _ids(_, __, text: str | None) -> list[str]:
-    """Ids between commas."""
-    ids = [part.strip() for part in (text or "").split(",")]
-    if text is not None and not all(ids):
-        raise click.BadParameter(f"{text!r} names no model between two commas")
-    return [name for name in ids if name]
+def _ids(_, __, texts: tuple[str, ...]) -> list[str]:
+    """Ids between spaces or commas."""
+    ids = [part.strip() for text in texts for part in text.split(",")]
+    if not all(ids):
+        raise click.BadParameter(f"{','.join(texts)!r} names no model between two commas")
+    return ids
 
 
 def _known_scores(_, __, pairs: tuple) -> dict[str, float]:
@@ -165,6 +167,7 @@ def _known_scores(_, __, pairs: tuple) -> dict[str, float]:
             points = math.nan
         if not name or not 0 <= points <= 100:
             raise click.BadParameter(f"{pair!r} is no BENCHMARK=POINTS with 0 to 100 points")
+        name = name.strip()
         if scores.get(name, points / 100) != points / 100:
             raise click.BadParameter(f"{name} has two scores; give one")
         scores[name] = points / 100
@@ -451,6 +454,7 @@ def predict(snapshot: Path, out: Path, item_probabilities, model, **parameters) 
 @click.option(
     "--from",
     "candidates",
+    multiple=True,
     callback=_ids,
     metavar="ID,ID,...",
     help="evaluated models to merge, by id or URL",
@@ -495,7 +499,13 @@ def explore(snapshot: Path, out: Path, model: Path | None) -> None:
 
 _NEW_MODEL_OPTIONS = (
     _saved_fit,
-    click.option("--parents", callback=_ids, help="ids or URLs of the parents: org/a,org/b"),
+    click.option(
+        "--parents",
+        multiple=True,
+        callback=_ids,
+        metavar="ID,ID,...",
+        help="ids or URLs of the parents: org/a,org/b",
+    ),
     click.option(
         "--relation",
         type=click.Choice(["finetune", "merge", "quantized", "adapter"]),

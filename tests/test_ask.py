@@ -207,6 +207,10 @@ class TestAsk:
                 )
             ]  # fmt: skip
             assert outputs[0] == outputs[1] == outputs[2] and outputs[0][0] == 0
+        separate = command("ask", "--model", saved_fit, "--parents", parents[0], "--parents",
+                           parents[1])  # fmt: skip
+        assert separate == command("ask", "--model", saved_fit, "--parents", *parents)
+        assert separate == command("ask", "--model", saved_fit, "--parents", ",".join(parents))
         twice = command("ask", "--model", saved_fit, "--parents", f"{urls[0]},{parents[0]}")
         assert twice[0] == 1 and parents[0] in twice[2]
 
@@ -243,6 +247,7 @@ class TestAsk:
             (("--name", "x", "--score", "nothing=1"), "nothing"),
             (("--size", "0"), "0"),
             (("--size", "nan"), "nan"),
+            (("--size", "7B"), "number"),
             (("--name", "x", "--answers", "/nowhere"), "/nowhere"),
         ],
     )
@@ -321,9 +326,17 @@ class TestAnswers:
         assert any("1" in note for note in found.notes)
 
     def test_samples_as_one_array(self, tmp_path):
-        path = tmp_path / "samples_leaderboard_bbh_snarks.jsonl"
-        path.write_text(json.dumps([{"doc_id": 2, "acc_norm": "True"}], indent=1))
-        assert self.read(path).answers == {"bbh/snarks/2": 1}
+        for name in ("samples_leaderboard_bbh_snarks.jsonl", "samples_leaderboard_bbh_snarks.json"):
+            path = tmp_path / name.rpartition(".")[2] / name
+            path.parent.mkdir()
+            path.write_text(json.dumps([{"doc_id": 2, "acc_norm": "True"}], indent=1))
+            assert self.read(path).answers == self.read(path.parent).answers == {"bbh/snarks/2": 1}
+
+    def test_samples_that_do_not_name_their_task(self, tmp_path):
+        path = tmp_path / "snarks.jsonl"
+        path.write_text(json.dumps({"doc_id": 2, "acc_norm": 1}))
+        with pytest.raises(ValueError, match="task"):
+            self.read(path)
 
     def test_numbers_of_questions_as_text(self, tmp_path):
         path = tmp_path / "samples_leaderboard_bbh_snarks.jsonl"
@@ -353,6 +366,9 @@ class TestAnswers:
         path.write_text(json.dumps({"results": rows}))
         found = self.read(path)
         assert found.scores == {"bbh": 0.42} and "other" in found.notes[0]
+        path = tmp_path / "RESULTS.JSON"
+        path.write_bytes(json.dumps({"results": rows}).encode("utf-16"))
+        assert self.read(path).scores == found.scores
 
     @pytest.mark.parametrize("text", ["", "[]", '{"results": 3}', '{"results": {"x": {}}}', "\0"])
     def test_a_results_file_that_is_none(self, tmp_path, text):

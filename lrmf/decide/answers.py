@@ -12,7 +12,7 @@ import numpy as np
 from ..data.benchmarks import BENCHMARKS, METRICS, PREFIX, metric_rank
 from ..data.samples import name_questions, read_samples_file
 
-_SAMPLES = re.compile(r"samples_(.+?)(_\d{4}-\d\d-\d\dT[\d\-:.]+)?\.jsonl")
+_SAMPLES = re.compile(r"samples_(.+?)(_\d{4}-\d\d-\d\dT[\d\-:.]+)?\.jsonl?")
 _NUMBER = re.compile(r"(?:doc-)?(\d{1,9})")
 _HASH = re.compile(r"[0-9a-z]{16}(-\d+)?")  # of a question, as imported samples have it
 
@@ -165,9 +165,9 @@ def read_answers(path, questions: Questions, benchmarks) -> Found:
                 _read_samples(file, questions, found)
         elif not path.is_file() and path.exists():
             raise AnswersError(f"{path}: is neither a file nor a folder")
-        elif path.suffix == ".jsonl":
+        elif path.suffix == ".jsonl" or _SAMPLES.fullmatch(path.name):
             _read_samples(path, questions, found)
-        elif path.suffix == ".json":
+        elif path.suffix.lower() == ".json":
             _read_results(path, questions, benchmarks, found)
         else:
             _read_table(path, questions, found)
@@ -186,7 +186,8 @@ def read_answers(path, questions: Questions, benchmarks) -> Found:
 
 def _samples_in(folder):
     """The samples files in a folder with the output of one model, in order of time."""
-    files = [file for file in folder.rglob("samples_*.jsonl") if file.is_file()]
+    files = [file for file in folder.rglob("samples_*.json*")
+             if _SAMPLES.fullmatch(file.name) and file.is_file()]  # fmt: skip
     if not files:
         raise AnswersError(f"{folder}: has no samples_*.jsonl; run lm_eval --log_samples, or give "
                            "its results_*.json")  # fmt: skip
@@ -196,8 +197,8 @@ def _samples_in(folder):
         names = ", ".join(models[:3])
         raise AnswersError(f"{folder}: has samples of {len(models)} models ({names}); give the "
                            "folder of one of them")  # fmt: skip
-    times = {file: match[2] or "" for file in files if (match := _SAMPLES.fullmatch(file.name))}
-    return sorted(files, key=lambda file: (times.get(file, ""), file))
+    times = {file: _SAMPLES.fullmatch(file.name)[2] or "" for file in files}
+    return sorted(files, key=lambda file: (times[file], file))
 
 
 def _read_table(path, questions, found):
@@ -229,13 +230,14 @@ def _read_table(path, questions, found):
 
 def _read_samples(path, questions, found):
     """Add the answers of a file ``samples_<task>_<time>.jsonl`` to `found`."""
-    match = _SAMPLES.fullmatch(path.name)
-    task = match[1] if match else ""
+    if not (match := _SAMPLES.fullmatch(path.name)):
+        raise AnswersError(f"{path}: does not name its task; call it samples_<task>.jsonl, as "
+                           "lm-eval does")  # fmt: skip
     try:
-        samples, _ = read_samples_file(path, task, strict=True)
+        samples, _ = read_samples_file(path, match[1], strict=True)
     except ValueError as error:
         raise AnswersError(f"{path}: is damaged ({error})") from error
-    task = _plain(task)
+    task = _plain(match[1])
     if task in questions.wholes:
         raise AnswersError(f"{path}: has single answers, and the fit the scores of whole "
                            "benchmarks; give the results_*.json of the same run")  # fmt: skip
@@ -254,7 +256,7 @@ def _read_samples(path, questions, found):
 
 def _read_results(path, questions, benchmarks, found):
     """Add the scores of a results file of lm-eval to `found`."""
-    content = json.loads(path.read_text(encoding="utf-8-sig"))
+    content = json.loads(path.read_bytes())  # in any encoding of JSON
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
         raise AnswersError(f"{path}: is not a results file of lm-eval: it has no 'results'")

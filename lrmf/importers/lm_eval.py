@@ -147,7 +147,9 @@ def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) 
             if not below.isdisjoint(rows):
                 continue
         if not found and set(rows[task]) - _LABELS:
-            results.leave_out(file, f"{task}: has no score of which more is better")
+            results.leave_out(
+                file, f"{task}: has no score, a number from 0 of which more is better"
+            )
         n_trials = mapping(mapping(content, "n-samples"), task).get("effective")
         for (metric, name), value in found.items():
             variant = _variant(metric, name, shots.get(task))
