@@ -70,8 +70,8 @@ def output(path: Path | None) -> Iterator[io.FileIO | None]:
     check_place(path)
     path = path.resolve()
     partial = _beside(path, "partial")
-    file = _File(partial, path)
     try:
+        file = _File(partial, path)
         yield file
         with _naming(path):
             _sync(file.fileno())
@@ -79,8 +79,9 @@ def output(path: Path | None) -> Iterator[io.FileIO | None]:
             file.close()
             _move(partial, path)
     finally:
-        for clean_up in (file.close, partial.unlink):
-            with suppress(OSError):  # which must not mask the error that came first
+        # An interruption may come before `file` is set; nothing may mask the error that came first.
+        for clean_up in (lambda: file.close(), partial.unlink):
+            with suppress(OSError, NameError):
                 clean_up()
 
 
