@@ -13,6 +13,7 @@ import pytest
 from lrmf import Forecaster, Lineage
 from lrmf.data.responses import MISSING
 from lrmf.decide.answers import Questions, read_answers
+from lrmf.decide.ask import fold_in
 
 COLUMNS = ["benchmark", "score", "lower", "upper", "n_observed", "parents_best", "p_better",
            "relatives", "extrapolates"]  # fmt: skip
@@ -197,7 +198,7 @@ class TestAsk:
         (note,) = [note for note in json.loads(out)["notes"] if f"{parents[0]}x" in note]
         assert code == 0 and parents[0] in note.replace(f"{parents[0]}x", "")
 
-    def test_urls_and_revisions_name_parents_too(self, command, saved_fit, parents):
+    def test_urls_and_revisions_name_parents_too(self, command, saved_fit, forecaster, parents):
         urls = f"https://huggingface.co/{parents[0]}", f"hf.co/{parents[0]}/tree/main"
         for verb in ("ask", "next"):
             outputs = [
@@ -211,6 +212,8 @@ class TestAsk:
                            parents[1])  # fmt: skip
         assert separate == command("ask", "--model", saved_fit, "--parents", *parents)
         assert separate == command("ask", "--model", saved_fit, "--parents", ",".join(parents))
+        one, same = (fold_in(forecaster, given)[0] for given in (parents[:1], urls[0]))
+        pd.testing.assert_frame_equal(one.scores(), same.scores())
         twice = command("ask", "--model", saved_fit, "--parents", f"{urls[0]},{parents[0]}")
         assert twice[0] == 1 and parents[0] in twice[2]
 

@@ -7,6 +7,7 @@ import numpy as np
 from ..data.response_kinds import PROPORTIONS
 from ..data.responses import observed
 from ..forecaster.near_duplicates import RELATEDNESS
+from ..solver.prediction import read_parents
 from .answers import Questions, read_answers
 
 _N_PARENTS = 4  # parents at most that have a column in the table
@@ -45,8 +46,7 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
         If a benchmark is unknown, or options contradict each other.
     """
     # Relation and benchmarks must be valid before files are read.
-    scores = dict(scores or {})
-    parents = list(map(forecaster._relatedness.lineage.id_of, parents))
+    scores, parents = dict(scores or {}), _ids(forecaster, parents)
     relation = relation_of(parents, relation)
     benchmarks = forecaster.scores_.names
     for benchmark in scores:
@@ -111,7 +111,7 @@ def answer(new, *, name=None, parents=(), relation=None, notes=(), level=0.9):
     fit, frame = new.forecasts, new.scores(level=level)
     mean, lower, upper = new.mean_score(level=level)
     evaluated, basis = list(fit.trained_ids_), new.explanation
-    parents = list(map(fit._relatedness.lineage.id_of, parents))
+    parents = _ids(fit, parents)
     rows = {parent: evaluated.index(parent) for parent in parents if parent in set(evaluated)}
     relatedness = fit._relatedness_to(np.zeros(1, int))[0]
     nearest = [
@@ -138,6 +138,12 @@ def answer(new, *, name=None, parents=(), relation=None, notes=(), level=0.9):
     report["average"] = _plain(report["average"])
     report["basis"] |= _plain({key: basis[key] for key in ("lineage", "card_and_name")})
     return report
+
+
+def _ids(forecaster, parents):
+    """Ids of the parents, as `Forecaster.fold_in` reads them."""
+    pairs = read_parents(() if parents is None else parents, forecaster._relatedness.lineage)
+    return [name for name, _ in pairs]
 
 
 def _counts(new):
