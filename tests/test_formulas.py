@@ -136,7 +136,7 @@ def test_variance_beyond_chance_is_told_from_chance():
         assert np.var((actual - score) / spread) == pytest.approx(1, abs=0.1)
 
 
-def pairs(answers, probability, expected):
+def pairs(answers, expected):
     """Arguments of `unexplained_by_pairs` for scores of n answers with these expectations."""
     n = answers.shape[-1]
     score, actual = expected.mean(axis=-1), answers.mean(axis=-1)
@@ -152,9 +152,9 @@ def test_variance_beyond_chance_from_single_answers(n):
     expected = np.broadcast_to(rng.uniform(0.3, 0.7, (400_000 // n, 1, 1)), (400_000 // n, 1, n))
     y = 2 * np.arcsin(np.sqrt(expected)) + 0.2 * rng.standard_normal((len(expected), 1, 1))
     answers = rng.random(expected.shape) < np.sin(np.clip(y, 0, np.pi) / 2) ** 2
-    found = unexplained_by_pairs(*pairs(answers, y, expected))
+    found = unexplained_by_pairs(*pairs(answers, expected))
     assert found[0] == pytest.approx(0.2**2, abs=0.006)
-    score, deviation, squared, n_target = pairs(answers[..., :1], y, expected[..., :1])
+    score, deviation, squared, n_target = pairs(answers[..., :1], expected[..., :1])
     assert unexplained_by_pairs(score, deviation, squared, n_target) == 0
 
 
@@ -165,10 +165,10 @@ def test_variance_beyond_chance_does_not_count_overfitted_answers():
     y = np.pi / 2 + 0.3 * rng.standard_normal((20_000, 1, 1))
     answers = rng.random(expected.shape) < np.sin(y / 2) ** 2
     learned = expected + 0.3 * (answers - np.sin(y / 2) ** 2)
-    score, deviation, _, n = pairs(answers, y, learned)
+    score, deviation, *_ = pairs(answers, learned)
     actual = answers.mean(axis=-1)
     total = unexplained_variance(score, deviation, actual)
-    by_pairs = unexplained_by_pairs(*pairs(answers, y, learned))
+    by_pairs = unexplained_by_pairs(*pairs(answers, learned))
     assert by_pairs[0] == pytest.approx(0.3**2, rel=0.2)
     assert total[0] < by_pairs[0] - 0.01
 
@@ -183,7 +183,7 @@ def test_variance_beyond_chance_of_a_benchmark_with_little_to_say_is_near_the_me
         for b, n in enumerate((500, 500, 2)):
             expected = np.full((100, 1, n), 0.5)
             answers = rng.random(expected.shape) < np.sin(y[:, [b]] / 2) ** 2
-            columns.append(pairs(answers, y, expected))
+            columns.append(pairs(answers, expected))
         found.append(
             unexplained_by_pairs(*(np.hstack(part) for part in zip(*columns, strict=True)))
         )

@@ -91,7 +91,7 @@ class IntervalCalibration:
                 score, deviation, actual, n_target = (part[in_group] for part in scored[:4])
                 at, single = (level, int(group)), scored.answer_excess is not None
                 # First the variance that the states do not explain.
-                if single:
+                if explain and single:
                     squared = (actual - score) ** 2 - scored.answer_excess[in_group]
                     unexplained[at] = unexplained_by_pairs(score, deviation, squared, n_target)
                 elif explain:
