@@ -219,7 +219,7 @@ unit-tests: $(installed) build/kernels
 	nice -n 10 $(python) -m pytest --quiet -p no:nbval -n 2 --dist loadscope -m "not slow"
 
 # These tests compile nearly all kernels, once: processes that start together would all do so.
-build/kernels: $(wildcard lrmf/solver/kernels.py lrmf/data/statistics.py) | $(installed)
+build/kernels: $(wildcard lrmf/solver/compiled.py lrmf/data/counting.py) | $(installed)
 	@mkdir -p build
 	$(python) -m pytest --quiet -p no:nbval tests/test_kernels.py lrmf/forecaster/forecaster.py
 	@touch $@

@@ -32,6 +32,7 @@ UNSEEN = 1e6  # variance of a score nobody revealed
 KEPT_CORRELATION = 0.95
 MAX_LEAVES, MAX_FEATURES = 8, 0.3  # of a tree; share of the inputs that a split may choose from
 SHRINKAGE = 0.3  # of the lineage average behind item probabilities
+DECIMALS = 9  # kept of inputs and targets: ties must not depend on the last bits of a machine's sums
 
 
 class BoostedTrees(ForecastInBlocks):
@@ -109,7 +110,7 @@ class BoostedTrees(ForecastInBlocks):
             inputs.append(np.nan_to_num(relatives_scores(self.targets_, lineage), nan=NONE))
         if self.neighbours and self.use_names and models is not None:
             inputs.append(self._scores_by_name(models))
-        self.inputs_ = np.column_stack(inputs)
+        self.inputs_ = np.column_stack(inputs).round(DECIMALS)
         profile = LineageMean(None, SHRINKAGE) if self.neighbours else ItemMean()
         self.profile_ = profile.fit(responses, lineage, items=items) if is_answers else None
         self.trees_ = [self._grow(column) for column in self.targets_.T]
@@ -124,15 +125,16 @@ class BoostedTrees(ForecastInBlocks):
 
         Scores are shrunk as by `n_prior` more responses at the item mean.
         """
-        total, count = np.zeros((2, len(self.responses_), self.member_.shape[1]), np.float32)
+        total, count = np.zeros((2, len(self.responses_), self.member_.shape[1]))
+        member = self.member_.astype(np.float64)
         for start in range(0, len(self.responses_), BLOCK_MODELS):
             block = slice(start, start + BLOCK_MODELS)
             values, seen = residuals(self.responses_[block], self.item_means_)
-            total[block], count[block] = values @ self.member_, seen @ self.member_
-        self.benchmark_means_ = self.item_means_ @ self.member_ / self.member_.sum(axis=0)
+            total[block], count[block] = values @ member, seen @ member
+        self.benchmark_means_ = self.item_means_ @ member / member.sum(axis=0)
         residual = total / np.maximum(count + n_prior, 1)
         scores = np.where(count > 0, self.benchmark_means_ + residual, np.nan)
-        return to_arcsine(scores).astype(np.float64)
+        return to_arcsine(scores).round(DECIMALS)
 
     def _booster(self):
         return HistGradientBoostingRegressor(
@@ -203,7 +205,7 @@ class BoostedTrees(ForecastInBlocks):
 
     def _forecast_targets(self, rows) -> np.ndarray:
         """What the trees say of each benchmark or component; where there are none, its mean."""
-        means = to_arcsine(self.benchmark_means_).astype(np.float64)
+        means = to_arcsine(self.benchmark_means_)
         means = means if self.components_ is None else np.zeros(len(self.trees_))
         forecast = np.tile(means, (len(rows), 1))
         with threadpool_limits(1):

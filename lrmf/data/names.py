@@ -13,6 +13,7 @@ _POWER = 4  # of the similarity: near-duplicates of a name outweigh the many tha
 _SAME_ORGANIZATION = 4  # factor of the weight
 _PRIOR_WEIGHT = 0.01  # of the mean over all models
 _BLOCK = 512  # names compared with all others at a time
+_DECIMALS = 9  # of a cosine: which names are nearest must not depend on the last bits of its sum
 
 
 def similar_names(ids: Sequence[str], values: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -80,7 +81,7 @@ def _similarity(names: list[str]) -> sparse.csr_array:
     columns, n_kept = rows.T.tocsr(), min(_NEAREST, len(names))
     blocks = []
     for start in range(0, len(names), _BLOCK):
-        cosine = (rows[start : start + _BLOCK] @ columns).toarray()
+        cosine = (rows[start : start + _BLOCK] @ columns).toarray().round(_DECIMALS)
         block = np.arange(len(cosine))
         cosine[block, start + block] = 0
         nearest = np.argsort(-cosine, axis=1, kind="stable")[:, :n_kept]
