@@ -75,6 +75,22 @@ def test_item_probabilities_average_to_the_forecast_score(simulated_hub):
         np.testing.assert_allclose(means, wanted, atol=2e-3)
 
 
+def test_the_order_in_which_answers_are_added_changes_nothing(simulated_hub):
+    """As between processors: sums that are equal must stay equal, for trees split between others."""
+    snapshot, lineage = simulated_hub
+    cold = np.arange(0, 150, 5)
+    order = {name: i for i, name in enumerate(snapshot.items["benchmark"].unique())}
+    shuffled = snapshot.items.sample(frac=1, random_state=0)
+    shuffled = shuffled.sort_values("benchmark", kind="stable", key=lambda names: names.map(order))
+    forecasts = []
+    for items in (snapshot.items, shuffled):
+        model = BoostedTrees(max_iter=30)
+        responses = without(snapshot.responses[:, items.index], cold)
+        model.fit(responses, lineage, items=items, models=snapshot.models)
+        forecasts.append(model.forecast(cold))
+    np.testing.assert_allclose(*forecasts, atol=1e-6)
+
+
 def test_features_rank_cold_models_and_relatives_rank_them_better(simulated_hub):
     snapshot, lineage = simulated_hub
     families = lineage.families[:150]
