@@ -319,7 +319,7 @@ def run_protocol(
 
 
 def choices(forecasts: pd.DataFrame) -> pd.DataFrame:
-    """What each predictor chose or learned (`chosen_`), in each fit: one row a fit and parameter.
+    """What each predictor chose from a grid (`chosen_`), in each fit: one row a fit and parameter.
 
     Returns
     -------

@@ -397,14 +397,15 @@ class Forecaster(Forecasts, Estimator):
 
     @property
     def chosen_(self):
-        """The learned parameters of the covariance: weights, inverse lengths and noise."""
-        parameters = self.prior_.covariance_.parameters
-        return {name: float(f"{value:.3g}") for name, value in parameters.items()}
+        """The weight of lineage, the one parameter of the covariance that is chosen from a grid."""
+        return {"lineage": self.prior_.covariance_.parameters["lineage"]}
 
     @property
     def stats_(self):
         """Statistics of the fit of the items, and the learned parameters of the covariance."""
-        return self.model_.stats_ | {"covariance": self.chosen_}
+        parameters = self.prior_.covariance_.parameters
+        learned = {name: float(f"{value:.3g}") for name, value in parameters.items()}
+        return self.model_.stats_ | {"covariance": learned}
 
     def _parameters(self, responses):
         """Parameters of `LRMF`: the given ones, and the defaults for the kind of responses."""

@@ -292,8 +292,6 @@ def metric_table(results: pd.DataFrame, predictor: str, metrics) -> pd.DataFrame
 def choices_table(choices: pd.DataFrame) -> pd.DataFrame:
     """Values that predictors chose, the most frequent first, with the number of fits.
 
-    Of a number with more than three values, as of parameters that are learned, the range.
-
     Parameters
     ----------
     choices : of `evaluate.choices`
@@ -306,16 +304,16 @@ def choices_table(choices: pd.DataFrame) -> pd.DataFrame:
         for parameter, values in own.groupby("parameter", sort=False)["value"]:
             counts = values.value_counts(sort=False).sort_values(ascending=False, kind="stable")
             chosen = ", ".join(f"{value} ({n})" for value, n in counts.items())
-            numbers = pd.to_numeric(values, errors="coerce")
-            if len(counts) > 3 and numbers.notna().all():
-                chosen = f"{numbers.min():.3g} to {numbers.max():.3g} ({len(numbers)})"
             rows.append((name, parameter, chosen))
     frame = pd.DataFrame(rows, columns=["predictor", "parameter", "chosen (fits)"])
     return frame.set_index("predictor")
 
 
 def covariance_table(covariance: pd.DataFrame) -> pd.DataFrame:
-    """Parameters of the Forecaster's covariance before and after learning, to two digits.
+    """Parameters of the Forecaster's covariance before and after learning, to one digit.
+
+    Further digits depend on the machine: where the likelihood is flat, learning stops where rounding
+    errors lead it.
 
     Parameters
     ----------
@@ -324,7 +322,7 @@ def covariance_table(covariance: pd.DataFrame) -> pd.DataFrame:
     if covariance.empty:
         return pd.DataFrame()
     table = covariance.set_index("parameter")[["default", "learned"]]
-    return table.map(lambda value: f"{value:.2g}")
+    return table.map(lambda value: f"{value:.1g}")
 
 
 def card_table(summary: pd.DataFrame) -> pd.DataFrame:
