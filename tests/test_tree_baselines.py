@@ -76,7 +76,7 @@ def test_item_probabilities_average_to_the_forecast_score(simulated_hub):
 
 
 def test_the_order_in_which_answers_are_added_changes_nothing(simulated_hub):
-    """As between processors: sums that are equal must stay equal, for trees split between others."""
+    """Processors add in different orders; trees split between values that should be equal."""
     snapshot, lineage = simulated_hub
     cold = np.arange(0, 150, 5)
     order = {name: i for i, name in enumerate(snapshot.items["benchmark"].unique())}

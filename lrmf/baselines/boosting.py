@@ -32,7 +32,7 @@ UNSEEN = 1e6  # variance of a score nobody revealed
 KEPT_CORRELATION = 0.95
 MAX_LEAVES, MAX_FEATURES = 8, 0.3  # of a tree; share of the inputs that a split may choose from
 SHRINKAGE = 0.3  # of the lineage average behind item probabilities
-DECIMALS = 9  # kept of inputs and targets: ties must not depend on the last bits of a machine's sums
+DECIMALS = 9  # of inputs and targets: ties must not depend on the last bits of a sum
 
 
 class BoostedTrees(ForecastInBlocks):

@@ -312,8 +312,8 @@ def choices_table(choices: pd.DataFrame) -> pd.DataFrame:
 def covariance_table(covariance: pd.DataFrame) -> pd.DataFrame:
     """Parameters of the Forecaster's covariance before and after learning, to one digit.
 
-    Further digits depend on the machine: where the likelihood is flat, learning stops where rounding
-    errors lead it.
+    Further digits depend on the machine: where the likelihood is flat, rounding errors decide where
+    learning stops.
 
     Parameters
     ----------
