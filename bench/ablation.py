@@ -40,7 +40,6 @@ LEFT_OUT = {
     "same base": ({}, ("base",), {}),
     "linear terms": ({}, ("size, linear", "date, linear", "size and date, linear"), {}),
     "draw to the parents": ({}, (), {"_REACHES": (0.0,)}),
-    "lineage share by errors": ({}, (), {"choose_share": lambda found, *_, **__: found}),
 }
 WHOLE = "Forecaster"
 

@@ -305,8 +305,6 @@ CONSTANTS = {  # what the appendix quotes: words of the macro, module, name
     "trees hops": (tree_baselines, "MAX_HOPS"),
     "latest": (drift.DriftConfig, "later_than"),
     "learning models": (covariance.LearningConfig, "n_models"),
-    "learning linked": (covariance.LearningConfig, "n_linked"),
-    "lineage shares": (covariance.LearningConfig, "shares"),
     "exact models": (process, "EXACT"),
     "neighbours": (process, "NEIGHBOURS"),
     "smallest size": (descriptions, "SMALLEST"),
@@ -339,6 +337,7 @@ def constants() -> dict[str, str]:
         f"node variance {relation}": f"{variance:g}"
         for relation, variance in descriptions.NODE_VARIANCES.items()
     }
+    macros["lineage weight"] = f"{covariance.DEFAULTS['lineage']:g}"
     return {tables.macro_name(words): text for words, text in macros.items()}
 
 

@@ -91,8 +91,8 @@ def findings(root: Path = ROOT) -> str:
         f"7 to 10, then 15 to 30), and by {claimed['2% of cells']} with a random 2% of all cells. "
         "On v1, kNN, which reads none of the three, reaches r = "
         f"{_curve(v1, (50,), 'kNN')} from 50 answers of a model, the Forecaster "
-        f"{_curve(v1, (50,))}. With 20 answers chosen by `lrmf next` its error is "
-        f"{_chosen(v1, 'chosen')} points, with 20 random ones {_chosen(v1, 'random')} "
+        f"{_curve(v1, (50,))}. With 20 answers chosen one after another (`lrmf next`) its error "
+        f"is {_chosen(v1, 'chosen')} points, with 20 random ones {_chosen(v1, 'random')} "
         f"({_asked(v1)} models).",
     ]
     wrapped = [

@@ -132,6 +132,21 @@ class TestNextItems:
         rows = expected(new, coarse)
         assert rows[-1]["half_width"][1] <= 0.6 * rows[-1]["half_width"][0] * 1.001
 
+    def test_the_posterior_is_updated_after_each_batch(self, simulated_hub, forecaster):
+        """Of chosen answers only: random ones are the same however they come."""
+        snapshot, lineage = simulated_hub
+        by_batch = [
+            chosen.forecasts(
+                forecaster, snapshot.responses, lineage, [140, 141], models=snapshot.models,
+                numbers=(4, 12), strategies=(chosen.CHOSEN, chosen.RANDOM), batch=batch,
+            ).set_index(["strategy", "n_answers"])["score"]
+            for batch in (4, 12)
+        ]  # fmt: skip
+        one, other = by_batch
+        for same in ((chosen.RANDOM, 4), (chosen.RANDOM, 12), (chosen.CHOSEN, 4)):
+            np.testing.assert_array_equal(one.loc[same], other.loc[same])
+        assert (one.loc[chosen.CHOSEN, 12] != other.loc[chosen.CHOSEN, 12]).any()
+
     @pytest.mark.slow
     def test_chosen_answers_forecast_better_than_random_ones(self, simulated_hub, forecaster):
         snapshot, lineage = simulated_hub

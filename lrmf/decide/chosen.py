@@ -20,7 +20,7 @@ _N_UNUSED = 50  # minimum number of answers of a model beyond the largest number
 
 
 def chosen_answers(forecaster, responses, lineage, rows, *, models=None, numbers=NUMBERS,
-                   strategies=STRATEGIES, level=0.9, seed=0):  # fmt: skip
+                   strategies=STRATEGIES, batch=1, level=0.9, seed=0):  # fmt: skip
     """Errors of forecast scores of held-out models by strategy and number of answers.
 
     Parameters
@@ -33,6 +33,8 @@ def chosen_answers(forecaster, responses, lineage, rows, *, models=None, numbers
     models : DataFrame, optional, the models table
     numbers : sequence of int
     strategies : sequence of str, among `STRATEGIES`
+    batch : int
+        Number of answers that the Forecaster chooses at a time; the answers then update it.
     level : float, nominal coverage
     seed : int, of the random answers
 
@@ -48,7 +50,7 @@ def chosen_answers(forecaster, responses, lineage, rows, *, models=None, numbers
         If no held-out model has enough answers.
     """
     frame = forecasts(forecaster, responses, lineage, rows, models=models, numbers=numbers,
-                      strategies=strategies, level=level, seed=seed)  # fmt: skip
+                      strategies=strategies, batch=batch, level=level, seed=seed)  # fmt: skip
     return summarise(frame)
 
 
@@ -72,7 +74,7 @@ def summarise(frame):
 
 
 def forecasts(forecaster, responses, lineage, rows, *, models=None, numbers=NUMBERS,
-              strategies=STRATEGIES, level=0.9, seed=0):  # fmt: skip
+              strategies=STRATEGIES, batch=1, level=0.9, seed=0):  # fmt: skip
     """The forecasts that `chosen_answers` summarises, with the same parameters.
 
     Scores are over the items that the model has answered; revealed answers count as observed.
@@ -87,7 +89,9 @@ def forecasts(forecaster, responses, lineage, rows, *, models=None, numbers=NUMB
     rows, truth = rows[enough], truth[enough]
     if not rows.size:
         raise ValueError(f"no held-out model has {max(numbers) + _N_UNUSED} answers; use fewer")
-    task = _Task(forecaster, responses, lineage, rows, truth, models, tuple(numbers), level, seed)
+    task = _Task(
+        forecaster, responses, lineage, rows, truth, models, tuple(numbers), batch, level, seed
+    )
     return pd.concat([task.run(strategy) for strategy in strategies], ignore_index=True)
 
 
@@ -120,9 +124,11 @@ def _correlation(pair):
 class _Task:
     """One evaluation: the held-out models and the data that strategies use."""
 
-    def __init__(self, forecaster, responses, lineage, rows, truth, models, numbers, level, seed):
+    def __init__(
+        self, forecaster, responses, lineage, rows, truth, models, numbers, batch, level, seed
+    ):
         self.forecaster, self.rows, self.truth = forecaster, rows, truth
-        self.numbers, self.level = numbers, level
+        self.numbers, self.batch, self.level = numbers, batch, level
         # Actual scores over the observed answers, and the responses without held-out models.
         self.scores, self.is_observed = forecaster.scores_, observed(truth)
         self.train = without(responses, rows)
@@ -183,18 +189,23 @@ class _Task:
         return pd.concat(parts)
 
     def _forecaster(self, strategy):
-        """Forecasts by the Forecaster, model by model, updated at each number of answers."""
+        """Forecasts by the Forecaster, model by model, updated after each batch of answers."""
+        # Random answers are revealed all at once: the order does not matter.
+        steps = set(self.numbers)
+        if strategy != RANDOM:
+            steps |= set(range(self.batch, max(self.numbers), self.batch))
         bounds = {n: np.empty((3, *self.actual.shape)) for n in self.numbers}
         for place, (parents, card) in enumerate(zip(self.parents, self.cards, strict=True)):
             new = self.forecaster.fold_in(
                 parents=[] if strategy == CHOSEN_ALONE else parents, card=card
             )
-            for done, n in pairwise((0, *self.numbers)):
+            for done, n in pairwise((0, *sorted(steps))):
                 items = self._next(new, place, done, n, strategy)
                 answers = self.truth[place, items].tolist()
                 ids = [self.forecaster.item_ids_[item] for item in items]
                 new = new.update(dict(zip(ids, answers, strict=True)))
-                bounds[n][:, place] = self._with_interval(new, place)
+                if n in bounds:
+                    bounds[n][:, place] = self._with_interval(new, place)
         return self._frame(strategy, *({n: b[i] for n, b in bounds.items()} for i in range(3)))
 
     def _next(self, new, place, done, n, strategy):

@@ -22,11 +22,6 @@ class LearningConfig:
     ----------
     n_models : int
         Maximum number of evaluated models in the likelihood.
-    n_linked : int
-        Maximum number of models from which the weight of lineage is chosen, models with relatives
-        first.
-    min_children : int
-        Children among them below which the weight of lineage keeps its default.
     n_steps : int
         Maximum number of evaluations of the likelihood.
     least_share : float
@@ -35,22 +30,17 @@ class LearningConfig:
         Groups of outputs with common noise while parameters are learned.
     prior_std : float
         Standard deviation of the log parameters about their defaults, of the normal prior.
-    shares : tuple of float
-        Weights of lineage from which leave-one-out errors choose.
     """
 
     n_models: int = 800
-    n_linked: int = 1500
-    min_children: int = 20
     n_steps: int = 20
     least_share: float = 1 / 3
     n_groups: int = 2
     prior_std: float = 1.5
-    shares: tuple = (0.1, 0.2, 0.4, 0.8, 1.6, 3.2)
 
 
 DEFAULTS = {
-    "card and name": 1.0, "lineage": 0.3, "base": 0.1, "constant": 0.1, "size, linear": 0.1,
+    "card and name": 1.0, "lineage": 0.2, "base": 0.1, "constant": 0.1, "size, linear": 0.1,
     "date, linear": 0.1, "size and date, linear": 0.05, "noise": 0.1, "size": 1.0, "date": 0.3,
     "grams": 1.0, "tokens": 1.0, "organization": 0.5, "architecture": 0.5, "type": 0.3,
     "chat_template": 0.3,
@@ -290,7 +280,7 @@ def _averaged(rate, distance, *, axis):
 
 
 def learn(covariance, nodes, outputs, noise, *, seed, config=None):
-    r"""Maximise the marginal likelihood over all parameters except the weight of lineage.
+    r"""Maximise the marginal likelihood over all parameters.
 
     The outputs y_k ~ N(0, K + N), N = diag(noise_k), are independent and share K:
 
@@ -321,7 +311,7 @@ def learn(covariance, nodes, outputs, noise, *, seed, config=None):
     rows = np.sort(rows)
     groups = _groups(outputs[rows], noise[rows], config)
     distances = Distances(covariance, nodes[rows], nodes[rows])
-    names = [name for name in covariance.parameters if name != "lineage"]
+    names = list(covariance.parameters)
     start = np.log([covariance.parameters[name] for name in names])
 
     def objective(logs):
@@ -347,9 +337,12 @@ def learn(covariance, nodes, outputs, noise, *, seed, config=None):
         return (value + penalty) / n, (np.array(slope, np.float64) + prior_gradient) / n
 
     # Parameters are positive: minimise over their logarithms, within a factor e^6 of the defaults.
+    # Most children are close to their parents, and a few are far away. The few dominate a Gaussian
+    # likelihood and make the weight of lineage too small for the many: it does not fall.
+    least = [log if name == "lineage" else log - 6 for name, log in zip(names, start, strict=True)]
     optimum = minimize(
         objective, start, jac=True, method="L-BFGS-B",
-        bounds=[(log - 6, log + 6) for log in start],
+        bounds=list(zip(least, start + 6, strict=True)),
         options={"maxiter": config.n_steps, "maxfun": config.n_steps},
     )  # fmt: skip
     learned = dict(zip(names, np.exp(optimum.x).tolist(), strict=True))
@@ -383,54 +376,6 @@ def _marginal_likelihood(matrix, shared_noise, groups):
 
     values, slopes = zip(*in_threads(of_group, groups), strict=True)
     return sum(values), sum(slopes)
-
-
-def choose_share(covariance, nodes, outputs, noise, weights, *, seed, config=None):
-    """Choose the weight of lineage by absolute leave-one-out errors of children.
-
-    Most children are close to their parents, and a few are far away. The few dominate a Gaussian
-    likelihood, which makes the weight too small for the many. Absolute errors are robust to them.
-
-    Parameters
-    ----------
-    covariance, nodes, outputs, noise, seed : as in `learn`
-    weights : (q,), of the errors of each output
-    config : LearningConfig, optional
-
-    Returns
-    -------
-    Covariance
-    """
-    config = config or LearningConfig()
-    # A random sample of models: those that share an ancestor with another model first.
-    rng = np.random.default_rng([seed, 4])
-    shared = np.asarray(nodes.ancestry.sum(axis=0)).ravel()
-    has_relatives = (nodes.ancestry @ (shared > 1 + 1e-9)) > 0
-    order = rng.permutation(len(nodes))
-    rows = np.sort(order[np.argsort(~has_relatives[order], kind="stable")][: config.n_linked])
-    children = nodes.variance[rows] != 1
-    if children.sum() < config.min_children:
-        return covariance
-    # K = others + weight * tree, as only the weight of lineage varies.
-    terms = covariance.terms(nodes[rows], nodes[rows])
-    tree = terms.pop("lineage") / covariance.parameters["lineage"]
-    others = sum(terms.values()) + np.diag(
-        np.full(len(rows), covariance.parameters["noise"] + LEAST_NOISE, np.float32)
-    )
-    groups = _groups(outputs[rows], noise[rows], config)
-    # Leave-one-out errors (P y)_u / P_uu with P = (K + N)^-1; uncertain outputs count less.
-
-    def loss(weight):
-        matrix, total = (others + weight * tree).astype(np.float64), 0.0
-        for columns, y, group_noise in groups:
-            precision, _ = inverse(matrix + np.diag(group_noise))
-            errors = precision @ y / np.diagonal(precision)[:, None]
-            error_weights = (weights[columns] / (1 + group_noise[:, None]))[children]
-            total += np.sum(error_weights * np.abs(errors[children]))
-        return total
-
-    best = config.shares[int(np.argmin(in_threads(loss, config.shares)))]
-    return replace(covariance, parameters=covariance.parameters | {"lineage": best})
 
 
 def _groups(outputs, noise, config):

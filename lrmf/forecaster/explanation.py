@@ -23,7 +23,7 @@ def explain(prior, described, relatedness):
     list of dict
         nearest (the evaluated models of largest covariance, as rows of the fit), relatedness (of
         the closest evaluated relative), lineage and card_and_name (shares of the covariance with
-        the nearest models; the rest is that of base and constant terms), is_far (whether evaluated
+        the nearest models; the rest is that of the constant term), is_far (whether evaluated
         models explain less than a fifth of the variance of every output)
     """
     # Covariances with all evaluated models except the model itself, by term and in total.
@@ -47,7 +47,7 @@ def explain(prior, described, relatedness):
                 "nearest": near[:N_NEAREST],
                 "relatedness": RELATEDNESS[max(relatedness[row].max(initial=0), 0)],
                 "lineage": share["lineage"],
-                "card_and_name": share["card and name"],
+                "card_and_name": 1 - share["lineage"] - share["constant"],
                 "is_far": bool(remaining[row] > _FAR),
             }
         )

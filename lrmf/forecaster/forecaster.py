@@ -397,8 +397,8 @@ class Forecaster(Forecasts, Estimator):
 
     @property
     def chosen_(self):
-        """The weight of lineage, the one parameter of the covariance that is chosen from a grid."""
-        return {"lineage": self.prior_.covariance_.parameters["lineage"]}
+        """How near forecasts are drawn to the parents, the one parameter chosen from a grid."""
+        return {"reach": self.prior_.reach}
 
     @property
     def stats_(self):

@@ -7,7 +7,7 @@ from scipy import sparse
 from ..solver.gaussians import Gaussians
 from ..solver.process import EXACT, Process
 from ..solver.process_prior import ProcessPrior
-from .covariance import LEAST_NOISE, Covariance, choose_share, learn
+from .covariance import LEAST_NOISE, Covariance, learn
 
 _REACHES = (0.0, 0.25, 0.5, 1.0)
 _REACH_COST = 1.05  # ratio of errors to those of reach 0 that a larger reach may cost
@@ -89,7 +89,7 @@ class StatePrior:
         values, noise = self._outputs(evidence, gram)
         covariance = Covariance.default(self.nodes, describer.change)
         if self.covariance is None:
-            covariance = self._learn(covariance, values, noise)
+            covariance = learn(covariance, self.nodes, values, noise, seed=self.seed)
         else:
             covariance = covariance.with_parameters(self.covariance.parameters)
         self.condition(covariance, values, noise)
@@ -146,13 +146,6 @@ class StatePrior:
         posterior_variance = np.einsum("pk,npq,qk->nk", to_outputs, covariance, to_outputs)
         share = _averaged_shares(np.clip(1 - posterior_variance, 1e-3, 1 - 1e-6))
         return mean / share, (1 - share) / share
-
-    def _learn(self, covariance, values, noise):
-        """Learn all parameters by marginal likelihood, then the weight of lineage by errors."""
-        covariance = learn(covariance, self.nodes, values, noise, seed=self.seed)
-        return choose_share(
-            covariance, self.nodes, values, noise, np.sqrt(self.variances), seed=self.seed
-        )
 
     def of_nodes(self, lineage, p):
         """The learned covariance as the prior of p independent components, for `LRMF`.
