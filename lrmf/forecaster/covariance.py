@@ -287,7 +287,7 @@ def learn(covariance, nodes, outputs, noise, *, seed, config=None):
         log p = -1/2 sum_k [log |K + N| + y_k' (K + N)^-1 y_k]  (+ constant)
 
     (Rasmussen and Williams, 2006, 5.4.1). The prior of each log parameter is
-    N(log default, prior_std^2).
+    N(log default, prior_std^2). The weight of lineage does not fall below its default.
 
     Parameters
     ----------
