@@ -87,17 +87,6 @@ def test_the_best_candidate_is_chosen_and_fitted_on_everything():
     )
 
 
-def test_after_each_split_the_worse_half_of_the_candidates_is_dropped():
-    snapshot, lineage = tiny()
-    biases = [0.9, 0.2, 0.0, -0.9, 0.1, 0.8, -0.1, 0.7, -0.2]
-    model = Tuned(Biased(), {"bias": biases}, n_splits=3)
-    model.fit(snapshot.responses, lineage, items=snapshot.items)
-    rated = model.curve_.set_index("bias")["n_splits"]
-    assert sorted(rated) == [1, 1, 1, 1, 2, 2, 3, 3, 3]
-    assert rated[model.chosen_["bias"]] == 3
-    assert (rated[[0.9, 0.8, 0.7, -0.9]] == 1).all()
-
-
 def test_shrinkage_is_high_where_lineage_says_nothing_and_low_where_it_tells_all(simulated_hub):
     snapshot, lineage = simulated_hub
     grid = {"shrinkage": (0.1, 1.0, 10.0)}

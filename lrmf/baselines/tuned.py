@@ -17,7 +17,6 @@ from ..data.statistics import benchmark_codes, pearson
 HIDDEN_SHARE = 0.2  # of the related models, in each inner split
 MAX_HIDDEN = 200
 MAX_ITEMS = 1024
-MIN_CANDIDATES = 3  # number of candidates that are rated on every inner split
 SMALLEST_LOSS = 1e-9
 
 
@@ -85,9 +84,8 @@ class Tuned(BaseEstimator):
     with the log-loss of answers or the squared error of proportions, the models' means of their
     hidden cells by benchmark, and the correlation r of these over models; averaged over splits
     inside the logarithms. These are what evaluations report. The first alone would shrink scores
-    too much, the second cells too little, and neither minds ranks. After each split the worse half
-    of the candidates is dropped, down to three (successive halving: Jamieson and Talwalkar, 2016,
-    "Non-stochastic best arm identification"). The best candidate is refitted on everything.
+    too much, the second cells too little, and neither minds ranks. The best candidate is refitted
+    on everything.
 
     Parameters
     ----------
@@ -102,7 +100,7 @@ class Tuned(BaseEstimator):
     ----------
     estimator_ : the fitted estimator
     chosen_ : dict
-    curve_ : DataFrame, one row a candidate: its parameters, its mean loss, and over how many splits
+    curve_ : DataFrame, one row a candidate: its parameters and its loss
     """
 
     def __init__(self, estimator, grid, *, ks=None, n_splits=3, seed=0):
@@ -116,23 +114,17 @@ class Tuned(BaseEstimator):
         """Choose by inner splits, then fit on all of `responses` (n_models, n_items)."""
         ks = self.ks or kind_of(responses).n_revealed_tuning
         candidates = list(ParameterGrid(self.grid))
-        errors, seen = np.zeros((len(candidates), len(ks), 3)), np.zeros(len(candidates), int)
-        losses, left = np.zeros(len(candidates)), np.arange(len(candidates))
-        splits = inner_splits(responses, lineage, n_splits=self.n_splits, seed=self.seed)
-        for split in splits if len(candidates) > 1 else ():
-            some = None if items is None else items.iloc[split.columns].reset_index(drop=True)
-            for place in left:
-                fitted = self._with(candidates[place])
-                fitted.fit(split.train, lineage, items=some, models=models)
-                errors[place] += [_losses(fitted, split, some, k) for k in ks]
-            seen[left] += 1
-            mean = errors / np.maximum(seen, 1)[:, None, None]
-            losses = np.log(np.maximum(mean, SMALLEST_LOSS)).sum(axis=(1, 2))
-            # Successive halving: the worse half does not take part in the next split.
-            n_kept = max(MIN_CANDIDATES, -(-len(left) // 2))
-            left = left[np.argsort(losses[left], kind="stable")][:n_kept]
-        self.curve_ = pd.DataFrame(candidates).assign(loss=losses, n_splits=seen)
-        self.chosen_ = candidates[left[0]]
+        errors = np.zeros((len(candidates), len(ks), 3))
+        if len(candidates) > 1:
+            for split in inner_splits(responses, lineage, n_splits=self.n_splits, seed=self.seed):
+                some = None if items is None else items.iloc[split.columns].reset_index(drop=True)
+                for candidate, own in zip(candidates, errors, strict=True):
+                    fitted = self._with(candidate)
+                    fitted.fit(split.train, lineage, items=some, models=models)
+                    own += [_losses(fitted, split, some, k) for k in ks]
+        losses = np.log(np.maximum(errors, SMALLEST_LOSS)).sum(axis=(1, 2))
+        self.curve_ = pd.DataFrame(candidates).assign(loss=losses)
+        self.chosen_ = candidates[int(np.argmin(losses))]
         self.estimator_ = self._with(self.chosen_)
         self.estimator_.fit(responses, lineage, items=items, models=models)
         return self
