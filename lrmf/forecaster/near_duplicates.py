@@ -8,7 +8,6 @@ import pandas as pd
 from scipy import sparse
 
 from ..data.response_kinds import ANSWERS
-from ..data.statistics import compress
 from ..solver import kernels
 
 RELATEDNESS = ("other", "family", "two steps", "one step")  # of a candidate to the model forecast
@@ -94,7 +93,11 @@ class NearDuplicates:
     @cached_property
     def _by_item(self):
         """Answers of the candidates, uint8 (n_items, n_candidates)."""
-        return np.ascontiguousarray(self.answers.T)
+        by_item = np.empty(self.answers.shape[::-1], self.answers.dtype)
+        # Blocks of 64 candidates stay in cache, which makes the copy three times as fast.
+        for start in range(0, len(self.answers), 64):
+            by_item[:, start : start + 64] = self.answers[start : start + 64].T
+        return by_item
 
     @property
     def block(self) -> int:
@@ -197,16 +200,18 @@ class NearDuplicates:
         -------
         float32 (n, n_columns)
         """
-        # Read only candidates with weight in some row.
-        used, place = np.unique(weights.indices, return_inverse=True)
-        if not used.size:
+        if not weights.nnz:
             return forecast
-        answers = np.asarray(self.answers[used])[:, items]
         if len(forecast) == 1:  # compiled kernels take half a second to start
-            weight = weights.data
+            weight, answers = weights.data, self.answers[weights.indices][:, items]
             return weight @ (answers == 1) + (1 - weight @ (answers != ANSWERS.missing)) * forecast
+        answers, used = self.answers, weights.indices
+        if not (isinstance(items, slice) and items == slice(None)):
+            # Read only candidates with weight in some row.
+            rows, used = np.unique(used, return_inverse=True)
+            answers = answers[rows][:, items]
         mixed = np.empty_like(forecast)
-        kernels.mix_answers(weights.indptr, place.ravel(), weights.data, answers, forecast, mixed)
+        kernels.mix_answers(weights.indptr, used.ravel(), weights.data, answers, forecast, mixed)
         return mixed
 
     def _log_ratios(self, expected, revealed, block):
@@ -286,19 +291,18 @@ class RevealedAnswers:
     """
 
     def __init__(self, revealed):
-        known = compress(revealed)
-        self.n_revealed = np.diff(known.indptr)
-        # Keep k of the n answers of a row: the j-th where floor(j k / n) increases.
-        count = np.repeat(self.n_revealed, self.n_revealed)
-        rank = np.arange(known.nnz) - np.repeat(known.indptr[:-1], self.n_revealed)
-        n_kept = np.minimum(count, CONFIG.most_revealed)
-        kept = (rank + 1) * n_kept // count > rank * n_kept // count
-        pointers = np.concatenate(
-            [[0], np.cumsum(np.minimum(self.n_revealed, CONFIG.most_revealed))]
-        )
-        self.cells = sparse.csr_array(
-            (known.data[kept], known.indices[kept], pointers), shape=known.shape
-        )
+        # Of k equal parts of a row's answers keep the last answer of each.
+        places = [np.flatnonzero(row != ANSWERS.missing) for row in revealed]
+        self.n_revealed = np.array([row.size for row in places], dtype=int)
+        n_kept = np.minimum(self.n_revealed, CONFIG.most_revealed)
+        kept = [
+            row[-(-row.size * np.arange(1, k + 1) // max(k, 1)) - 1]
+            for row, k in zip(places, n_kept, strict=True)
+        ]
+        columns = np.concatenate([np.zeros(0, int), *kept])
+        pointers = np.concatenate([[0], np.cumsum(n_kept)])
+        values = revealed[np.repeat(np.arange(len(revealed)), n_kept), columns]
+        self.cells = sparse.csr_array((values, columns, pointers), shape=revealed.shape)
 
     def blocks(self, size):
         """Slices of at most `size` models."""
@@ -355,7 +359,8 @@ def _posterior_weights(ratio, relatedness, weights, base_weight):
     unsupported_share = is_unsupported.sum(axis=1) / number[0]
     base_weight = base_weight + unsupported_share * weights[:, 0].sum(axis=1)
     log_weight = ratio
-    log_weight += np.take_along_axis(log_prior, relatedness[:, None].astype(np.intp), axis=2)
+    for weight, prior, degree in zip(log_weight, log_prior, relatedness, strict=True):
+        weight += prior[:, degree]
     np.copyto(log_weight, -np.inf, where=is_unsupported[:, None])
     # Normalise together with the base weight; subtracting the maximum avoids overflow.
     maximum = np.maximum(log_weight.max(axis=(1, 2)), np.log(base_weight))
