@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import sparse
 
 from .response_kinds import ANSWERS, kind_of
-from .responses import MISSING, observed, row_blocks
+from .responses import observed, row_blocks
 
 MIN_VALUES = 3  # below that a correlation means nothing
 SAME_VALUE = 1e-5  # values closer than 0.001 points count as equal
@@ -34,10 +34,6 @@ def count_columns(answers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def compress(answers: np.ndarray) -> sparse.csr_array:
     """Observed answers as a sparse matrix; a wrong answer is an explicit zero."""
-    if len(answers) == 1:  # compiled kernels take half a second to start
-        columns = np.flatnonzero(answers[0] != MISSING).astype(np.int32)
-        pointers = np.array([0, columns.size])
-        return sparse.csr_array((answers[0, columns], columns, pointers), shape=answers.shape)
     from . import counting
 
     pointers = np.concatenate([[0], np.cumsum(count_answers(answers)[1])])
