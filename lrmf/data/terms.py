@@ -31,6 +31,9 @@ def grams(name: str) -> list[str]:
 class Terms:
     """Sublinear TF-IDF, rows of length 1: (1 + log tf) (1 + log((1 + n) / (1 + df))).
 
+    Terms of a single name do not count, as those that only a new name has cannot: a new name is as
+    close to the n names as if it were one of them.
+
     Parameters
     ----------
     split : function of a name, a list of terms
@@ -49,7 +52,7 @@ class Terms:
     def fit(cls, split, names):
         """Terms and weights of these names."""
         counts = Counter(term for name in names for term in set(split(name)))
-        vocabulary = np.array(sorted(counts), str)
+        vocabulary = np.array(sorted(term for term, df in counts.items() if df > 1), str)
         number = np.array([counts[term] for term in vocabulary.tolist()])
         weights = np.log((1 + len(names)) / (1 + number)) + 1
         return cls(split, vocabulary, weights.astype(np.float32))

@@ -14,24 +14,21 @@ const FAR = 0.8; // share of the prior variance that is left where nothing like 
 const LINEAR = ["size, linear", "date, linear", "size and date, linear"];
 const INHERITED = ["size", "architecture"];
 
-/** TF-IDF of texts with the terms of these; rows of length 1. */
+/** TF-IDF of texts with the terms that several of them have; rows of length 1. */
 class Terms {
   constructor(texts, split) {
     this.split = split;
-    this.vocabulary = new Map();
     const counts = texts.map((text) => this.count(text));
-    const frequency = [];
-    for (const found of counts) {
-      for (const term of found.keys()) {
-        if (!this.vocabulary.has(term)) this.vocabulary.set(term, this.vocabulary.size);
-        const code = this.vocabulary.get(term);
-        frequency[code] = (frequency[code] || 0) + 1;
-      }
+    const frequency = new Map();
+    for (const term of counts.flatMap((found) => [...found.keys()])) {
+      frequency.set(term, (frequency.get(term) || 0) + 1);
     }
-    this.weight = frequency.map((count) => Math.log((1 + texts.length) / (1 + count)) + 1);
+    const shared = [...frequency].filter(([, n]) => n > 1);
+    this.vocabulary = new Map(shared.map(([term], code) => [term, code]));
+    this.weight = shared.map(([, n]) => Math.log((1 + texts.length) / (1 + n)) + 1);
     this.rows = counts.map((found) => this.weigh(found));
     // Which texts have a term, and how much of it.
-    this.postings = frequency.map(() => [[], []]);
+    this.postings = shared.map(() => [[], []]);
     this.rows.forEach(([codes, values], row) => {
       codes.forEach((code, i) => {
         this.postings[code][0].push(row);
