@@ -650,7 +650,8 @@ def test_who_calibrates_is_unknown_to_the_items(monkeypatch):
     lineage, _, train, items = sparse_problem(monkeypatch)
     train[~observed(train).any(axis=1), 0] = 1  # the rows are then the models of the fit
     forecaster = Forecaster(rank=2, use_near_duplicates=False).fit(train, lineage, items=items)
-    rows = forecaster._choose(np.random.default_rng([0, 11]))
+    rows, zero_shot = forecaster._choose(np.random.default_rng([0, 11]))
+    np.testing.assert_array_equal(rows, zero_shot)
     cross_fitted = forecaster._cross_fitted(rows, forecaster.model_, forecaster.prior_.describer)
     flipped = train.copy()
     flipped[rows] = np.where(observed(train[rows]), 1 - train[rows], MISSING)
@@ -658,6 +659,20 @@ def test_who_calibrates_is_unknown_to_the_items(monkeypatch):
     again = other._cross_fitted(rows, other.model_, other.prior_.describer)
     np.testing.assert_array_equal(cross_fitted.model_.item_factors_, again.model_.item_factors_)
     assert not np.array_equal(forecaster.model_.item_factors_, other.model_.item_factors_)
+
+
+def test_zero_shot_intervals_are_calibrated_on_more_models(simulated_hub, monkeypatch):
+    """Many items leave few models whose answers are revealed; without answers more are cheap."""
+    snapshot, lineage = simulated_hub
+    config = CrossFitConfig(most_cells=50 * len(snapshot.items), enough_answers=0)
+    monkeypatch.setattr(Forecaster, "_config", config)
+    forecaster = Forecaster(rank=2).fit(snapshot.responses, lineage, items=snapshot.items)
+    rows, zero_shot = forecaster._choose(np.random.default_rng(0))
+    assert set(rows) < set(zero_shot)
+    for group in (False, True):
+        number = (forecaster.lacks_relatives_ == group).sum()
+        assert (forecaster.lacks_relatives_[rows] == group).sum() == min(50, number)
+        assert (forecaster.lacks_relatives_[zero_shot] == group).sum() == min(config.most, number)
 
 
 ARTEFACTS = ["moe", "merged", "chat_template", "flagged"]  # that a cast made of missing values

@@ -64,7 +64,8 @@ class CrossFitConfig:
     most : int
         Maximum number of models with evaluated relatives, and of models without, in the sample.
     most_cells, most_cells_if_few : int
-        Maximum number of cells of either group; the second where answers are few.
+        Maximum number of cells of either group where responses are revealed; the second where
+        answers are few.
     enough_answers : int
         Answers per item parameter below which answers are few and item parameters overfit, so that
         residuals of models used in the fit are too small. A second fit then leaves the sampled
@@ -560,10 +561,10 @@ class Forecaster(Forecasts, Estimator):
 
     def _learn_from_training_models(self, model, describer, rng, models):
         """Learn near-duplicates, interval calibration and temporal drift."""
-        rows = self._choose(rng)
+        rows, zero_shot = self._choose(rng)
         # The first two are learned from models that are forecast as if they were new.
         cross_fitted = self._cross_fitted(rows, model, describer)
-        cross_fitted._learn_from_revealed(rows, rng)
+        cross_fitted._learn_from_revealed(rows, zero_shot, rng)
         self.calibration_ = cross_fitted.calibration_
         if cross_fitted.near_duplicates_ is not None:
             weights = cross_fitted.near_duplicates_.mixture_weights
@@ -571,15 +572,27 @@ class Forecaster(Forecasts, Estimator):
         self._learn_drift(models)
 
     def _choose(self, rng):
-        """A sample of training models with and without evaluated relatives, for cross-fitting."""
-        rows = np.arange(len(self.responses_))
+        """Samples of training models with and without evaluated relatives, for cross-fitting.
+
+        Returns
+        -------
+        rows : int (n,), of which responses are revealed
+        zero_shot : int (m,), these and others, whose forecasts without responses cost less
+        """
         # Up to `most` of either group, fewer if there are many items.
-        groups = [rng.permutation(rows[self.lacks_relatives_ == group]) for group in (False, True)]
-        config = self._config
-        size = config.most_cells_if_few if self._answers_are_few() else config.most_cells
-        size = size // self.responses_.shape[1]
-        size = np.clip(size, self._config.min_models, self._config.most)
-        return np.sort(np.concatenate([group[:size] for group in groups]))
+        groups = [
+            rng.permutation(np.flatnonzero(self.lacks_relatives_ == group))
+            for group in (False, True)
+        ]
+        config, are_few = self._config, self._answers_are_few()
+        size = (config.most_cells_if_few if are_few else config.most_cells) // len(self.columns_)
+        size = np.clip(size, config.min_models, config.most)
+        rows, zero_shot = (
+            np.sort(np.concatenate([group[:most] for group in groups]))
+            for most in (size, config.most)
+        )
+        # Where answers are few, items are fitted without the sample, which has to be small.
+        return rows, rows if are_few else zero_shot
 
     def _answers_are_few(self):
         """Whether there are too few answers per item parameter to neglect overfitting."""
@@ -609,8 +622,14 @@ class Forecaster(Forecasts, Estimator):
         new._cached_priors = None
         return new
 
-    def _learn_from_revealed(self, chosen, rng):
-        """Learn near-duplicates and calibration with few of these models' responses revealed."""
+    def _learn_from_revealed(self, chosen, zero_shot, rng):
+        """Learn near-duplicates and calibration, as if models had few responses, or none.
+
+        Parameters
+        ----------
+        chosen, zero_shot : as `_choose` returns them
+        rng : numpy Generator, draws the responses that are revealed
+        """
         given = self.responses_[chosen]
         is_observed = observed(given)
         # A random order of each model's responses, of which the first k are revealed.
@@ -642,8 +661,9 @@ class Forecaster(Forecasts, Estimator):
             half = n_observed // 2
             revealed = {max(1, round(half.mean())): reveal(given, order < half[:, None])}
         # Calibration from forecasts of the responses that are not revealed, k = 0 included.
-        revealed = {0: reveal(given, False)} | revealed
-        forecasts = {k: self._scored(chosen, given, part) for k, part in revealed.items()}
+        others = self.responses_[zero_shot]
+        forecasts = {0: self._scored(zero_shot, others, reveal(others, False))}
+        forecasts |= {k: self._scored(chosen, given, part) for k, part in revealed.items()}
         self.calibration_ = IntervalCalibration.fit(forecasts)
 
     def _scored(self, rows, given, revealed):
