@@ -664,10 +664,19 @@ def test_who_calibrates_is_unknown_to_the_items(monkeypatch):
 def test_zero_shot_intervals_are_calibrated_on_more_models(simulated_hub, monkeypatch):
     """Many items leave few models whose answers are revealed; without answers more are cheap."""
     snapshot, lineage = simulated_hub
-    config = CrossFitConfig(most_cells=50 * len(snapshot.items), enough_answers=0)
+    config, fitted = CrossFitConfig(50, most_cells=0, enough_answers=0), IntervalCalibration.fit
     monkeypatch.setattr(Forecaster, "_config", config)
+    calibrated = {}
+    monkeypatch.setattr(
+        IntervalCalibration,
+        "fit",
+        lambda forecasts: calibrated.update(forecasts) or fitted(forecasts),
+    )
     forecaster = Forecaster(rank=2).fit(snapshot.responses, lineage, items=snapshot.items)
     rows, zero_shot = forecaster._choose(np.random.default_rng(0))
+    assert {k: len(scored.score) for k, scored in calibrated.items()} == {
+        k: len(rows if k else zero_shot) for k in calibrated
+    }
     assert set(rows) < set(zero_shot)
     for group in (False, True):
         number = (forecaster.lacks_relatives_ == group).sum()

@@ -122,9 +122,10 @@ class Tuned(BaseEstimator):
                     fitted = self._with(candidate)
                     fitted.fit(split.train, lineage, items=some, models=models)
                     own += [_losses(fitted, split, some, k) for k in ks]
-        losses = np.log(np.maximum(errors, SMALLEST_LOSS)).sum(axis=(1, 2))
+        losses = np.log(np.maximum(errors / self.n_splits, SMALLEST_LOSS)).sum(axis=(1, 2))
         self.curve_ = pd.DataFrame(candidates).assign(loss=losses)
-        self.chosen_ = candidates[int(np.argmin(losses))]
+        # A candidate without a loss, such as one that diverged, is not chosen.
+        self.chosen_ = candidates[int(np.nan_to_num(losses, nan=np.inf).argmin())]
         self.estimator_ = self._with(self.chosen_)
         self.estimator_.fit(responses, lineage, items=items, models=models)
         return self

@@ -31,8 +31,9 @@ def grams(name: str) -> list[str]:
 class Terms:
     """Sublinear TF-IDF, rows of length 1: (1 + log tf) (1 + log((1 + n) / (1 + df))).
 
-    Terms of a single name do not count, as those that only a new name has cannot: a new name is as
-    close to the n names as if it were one of them.
+    Terms of a single name are left out: a new name has none of its own either, so on average it is
+    about as close to the n names as these are to each other. What it shares with only one of them
+    is lost.
 
     Parameters
     ----------

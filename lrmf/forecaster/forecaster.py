@@ -579,11 +579,11 @@ class Forecaster(Forecasts, Estimator):
         rows : int (n,), of which responses are revealed
         zero_shot : int (m,), these and others, whose forecasts without responses cost less
         """
-        # Up to `most` of either group, fewer if there are many items.
         groups = [
             rng.permutation(np.flatnonzero(self.lacks_relatives_ == group))
             for group in (False, True)
         ]
+        # Up to `most` of either group; where responses are revealed, fewer if there are many items.
         config, are_few = self._config, self._answers_are_few()
         size = (config.most_cells_if_few if are_few else config.most_cells) // len(self.columns_)
         size = np.clip(size, config.min_models, config.most)
@@ -668,20 +668,22 @@ class Forecaster(Forecasts, Estimator):
 
     def _scored(self, rows, given, revealed):
         """`ScoredForecasts` of training models with only some of their responses revealed."""
-        target = observed(given) & ~observed(revealed)
         shape = rows.size, len(self.scores_.names)
-        score, deviation, excess = (np.full(shape, np.nan) for _ in range(3))
+        score, deviation, actual, n_target, excess = (np.full(shape, np.nan) for _ in range(5))
         for block, part in self._blocks(rows, revealed):
+            target = observed(given[block]) & ~observed(part)
             expected, score[block], deviation[block] = self._moments(
-                rows[block], part, part, target[block]
+                rows[block], part, part, target
             )
+            actual[block] = self.scores_.actual(given[block], target)
+            n_target[block] = self.scores_.n_observed(reveal(given[block], target))
             if self.kind_ is ANSWERS:
-                excess[block] = self.scores_.answer_excess(expected, given[block], target[block])
+                excess[block] = self.scores_.answer_excess(expected, given[block], target)
         return ScoredForecasts(
             score,
             deviation,
-            self.scores_.actual(given, target),
-            self.scores_.n_observed(reveal(given, target)),
+            actual,
+            n_target.astype(int),
             self.lacks_relatives_[rows],
             excess if self.kind_ is ANSWERS else None,
         )

@@ -8,6 +8,7 @@ import pandas as pd
 from scipy import sparse
 
 from ..data.response_kinds import ANSWERS
+from ..data.statistics import read_only
 from ..solver import kernels
 
 RELATEDNESS = ("other", "family", "two steps", "one step")  # of a candidate to the model forecast
@@ -210,8 +211,9 @@ class NearDuplicates:
             # Read only candidates with weight in some row.
             rows, used = np.unique(used, return_inverse=True)
             answers = answers[rows][:, items]
+        answers, used = read_only(answers), used.ravel().astype(np.int32)
         mixed = np.empty_like(forecast)
-        kernels.mix_answers(weights.indptr, used.ravel(), weights.data, answers, forecast, mixed)
+        kernels.mix_answers(weights.indptr, used, weights.data, answers, forecast, mixed)
         return mixed
 
     def _log_ratios(self, expected, revealed, block):

@@ -22,7 +22,7 @@ from .drift import TemporalDrift
 from .near_duplicates import NearDuplicates
 from .state_prior import StatePrior
 
-VERSION = 4
+VERSION = 5
 _HEADER = "header"
 
 
