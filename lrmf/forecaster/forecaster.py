@@ -34,7 +34,7 @@ from ..solver.prediction import (
     revealed_row,
 )
 from ..solver.scores import coverage_scale
-from ..threads import threads
+from ..threads import in_threads, threads
 from .drift import DriftConfig, TemporalDrift, late_models, shrunken_mean
 from .explanation import explain
 from .merges import plan_merges
@@ -662,15 +662,18 @@ class Forecaster(Forecasts, Estimator):
             revealed = {max(1, round(half.mean())): reveal(given, order < half[:, None])}
         # Calibration from forecasts of the responses that are not revealed, k = 0 included.
         others = self.responses_[zero_shot]
-        forecasts = {0: self._scored(zero_shot, others, reveal(others, False))}
-        forecasts |= {k: self._scored(chosen, given, part) for k, part in revealed.items()}
+        at_start = self._scored(zero_shot, others, reveal(others, False))
+        scored = in_threads(lambda part: self._scored(chosen, given, part), [*revealed.values()])
+        forecasts = {0: at_start} | dict(zip(revealed, scored, strict=True))
         self.calibration_ = IntervalCalibration.fit(forecasts)
 
     def _scored(self, rows, given, revealed):
         """`ScoredForecasts` of training models with only some of their responses revealed."""
         shape = rows.size, len(self.scores_.names)
         score, deviation, actual, n_target, excess = (np.full(shape, np.nan) for _ in range(5))
-        for block, part in self._blocks(rows, revealed):
+
+        def score_block(block_and_part):
+            block, part = block_and_part
             target = observed(given[block]) & ~observed(part)
             expected, score[block], deviation[block] = self._moments(
                 rows[block], part, part, target
@@ -679,6 +682,11 @@ class Forecaster(Forecasts, Estimator):
             n_target[block] = self.scores_.n_observed(reveal(given[block], target))
             if self.kind_ is ANSWERS:
                 excess[block] = self.scores_.answer_excess(expected, given[block], target)
+
+        # The first block fills the caches of the fit.
+        blocks = [*self._blocks(rows, revealed)]
+        in_threads(score_block, blocks[:1])
+        in_threads(score_block, blocks[1:])
         return ScoredForecasts(
             score,
             deviation,
