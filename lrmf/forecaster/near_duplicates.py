@@ -211,7 +211,7 @@ class NearDuplicates:
             # Read only candidates with weight in some row.
             rows, used = np.unique(used, return_inverse=True)
             answers = answers[rows][:, items]
-        answers, used = read_only(answers), used.ravel().astype(np.int32)
+        answers, used = read_only(answers), used.astype(np.int32)
         mixed = np.empty_like(forecast)
         kernels.mix_answers(weights.indptr, used, weights.data, answers, forecast, mixed)
         return mixed
