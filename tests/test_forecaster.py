@@ -465,6 +465,7 @@ def hidden_errors(hub, n_revealed, **options):
     return found
 
 
+@pytest.mark.slow  # three fits, and forecasts with five numbers of answers
 def test_errors_do_not_grow_with_what_is_revealed():
     """Of the same cells, averaged over 180 models of three hubs: 0.15 points are chance."""
     levels = (0, 1, 3, 10, 30)

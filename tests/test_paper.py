@@ -198,6 +198,7 @@ def test_every_predictor_of_the_results_is_described():
 # ---- what is generated
 
 
+@pytest.mark.slow  # reads the results of all runs twice
 def test_equal_results_give_equal_bytes(generated, tmp_path):
     names = generate.generate(results.ROOT, tmp_path / "again")
     assert names == sorted(path.name for path in generated.iterdir())
@@ -265,6 +266,7 @@ def test_predictors_that_tell_no_models_apart_are_left_out_of_a_table():
     ]  # fmt: skip
 
 
+@pytest.mark.slow  # draws a figure of four runs
 def test_the_knowledge_figure_reads_what_each_run_has(tmp_path):
     numbers = generate.draw_knowledge(results.ROOT, tmp_path)
     saved = pd.read_csv(tmp_path / "knowledge.csv")
