@@ -15,6 +15,7 @@ from ..data.features import model_dates
 from ..data.lineage import Lineage
 from ..data.responses import has_responses, observed
 from ..data.snapshot import Snapshot, load_snapshot
+from ..evaluation.bootstrap import verdict
 from ..evaluation.metrics import mean_of_finite
 from ..files import output
 from ..forecaster.forecaster import Forecaster
@@ -194,8 +195,9 @@ def plan_quality(tested: pd.DataFrame, *, n_boot=1000, seed=0) -> pd.DataFrame:
     for (planner, metric), values in draws.items():
         difference = draws[FORECAST, metric] - values
         bounds = _bounds(difference)
-        verdict = "" if planner == FORECAST else _verdict(metric, *bounds)
-        row = planner, metric, values[0], *_bounds(values), difference[0], *bounds, verdict
+        gain = bounds if metric in HIGHER_IS_BETTER else (-bounds[1], -bounds[0])
+        found = "" if planner == FORECAST else str(verdict(*gain))
+        row = planner, metric, values[0], *_bounds(values), difference[0], *bounds, found
         rows.append(row)
     columns = ["planner", "metric", "value", "lower", "upper", "difference"]
     columns += ["difference_lower", "difference_upper", "verdict"]
@@ -207,13 +209,6 @@ def _bounds(draws):
     """95% interval of the resamples with a value; NaN if there are none."""
     finite = draws[1:][np.isfinite(draws[1:])]
     return np.quantile(finite, [0.025, 0.975]) if finite.size else (np.nan, np.nan)
-
-
-def _verdict(metric, lower, upper):
-    """Whether the interval of a difference says better, worse, or neither."""
-    if lower > 0 or upper < 0:
-        return "better" if (lower > 0) == (metric in HIGHER_IS_BETTER) else "worse"
-    return "no clear difference"
 
 
 def _resamples(clusters, n_boot, seed):

@@ -10,7 +10,7 @@ __all__ = ["bake", "explore", "render", "show"]
 _N_PLANS = 200  # number of merge plans by default
 
 
-def explore(snapshot, forecaster, *, plans=None, introduction="") -> str:
+def explore(snapshot, forecaster, *, plans=None) -> str:
     """The page of a snapshot, as HTML.
 
     Parameters
@@ -18,7 +18,6 @@ def explore(snapshot, forecaster, *, plans=None, introduction="") -> str:
     snapshot, forecaster : as in `bake`
     plans : DataFrame, optional
         From `Forecaster.plan_merges`; the 200 best plans by default.
-    introduction : str, as in `render`
 
     Returns
     -------
@@ -26,16 +25,15 @@ def explore(snapshot, forecaster, *, plans=None, introduction="") -> str:
     """
     if plans is None and len(forecaster.trained_ids_) > 1:
         plans = forecaster.plan_merges(top=_N_PLANS)
-    return render(bake(snapshot, forecaster, plans=plans), introduction=introduction)
+    return render(bake(snapshot, forecaster, plans=plans))
 
 
-def show(snapshot, forecaster, *, plans=None, height=700):
+def show(snapshot, forecaster, *, plans=None):
     """The same page inside a notebook.
 
     Parameters
     ----------
     snapshot, forecaster, plans : as in `explore`
-    height : int, pixels
 
     Returns
     -------
@@ -47,7 +45,7 @@ def show(snapshot, forecaster, *, plans=None, height=700):
     allowed = "allow-scripts allow-popups allow-popups-to-escape-sandbox"
     # The text begins with a line break, as IPython warns of HTML that begins with an iframe.
     return HTML(
-        f'\n<iframe srcdoc="{page}" width="100%" height="{height}" style="border: 0" '
+        f'\n<iframe srcdoc="{page}" width="100%" height="700" style="border: 0" '
         f'title="Explorer of {html.escape(snapshot.name)}" sandbox="{allowed}">'
         "</iframe>"
     )

@@ -18,7 +18,6 @@ from ..report.family_tree import family_layout
 CARD = ("type", "architecture", "precision", "license", "created_at", "evaluated_at")
 _SCORE_SCALE = 10_000  # scores are stored as whole numbers of 1 / 10,000
 _MAX_ITEMS_16_BIT = 5000  # number of items up to which loadings have 16 bits rather than 8
-_EVIDENCE = ("evidence", "source", "field")  # columns of the lineage with the source of an edge
 
 
 def bake(snapshot, forecaster, *, plans=None) -> dict:
@@ -33,7 +32,7 @@ def bake(snapshot, forecaster, *, plans=None) -> dict:
     forecaster : Forecaster
         Fitted, over the same items.
     plans : DataFrame, optional
-        Merge plans: parents (a list of ids, or ids joined by commas) and any other columns.
+        Merge plans: parents (a sequence of ids) and any other columns.
 
     Returns
     -------
@@ -134,12 +133,11 @@ def _edges(lineage, table):
         "child": _array(lineage.child_index, "i4"),
         "relation": _array([RELATIONS.index(r) for r in lineage.edges["relation"]], "u1"),
     }
-    present = [column for column in _EVIDENCE if column in table]
-    if present:
+    if "evidence" in table:
         merged = lineage.edges.merge(
             table.drop_duplicates(list(EDGE_COLUMNS)), how="left", on=list(EDGE_COLUMNS)
         )
-        baked["evidence"] = _categories(merged[present[0]])
+        baked["evidence"] = _categories(merged["evidence"])
     return baked
 
 
@@ -150,9 +148,8 @@ def _plans(plans):
     table = plans.copy()
     parents = table.pop("parents")
     table = table.round(5).astype(object).where(table.notna(), None)
-    split = [p.split(",") if isinstance(p, str) else [str(one) for one in p] for p in parents]
     rows = table.to_dict("records")
-    return [{"parents": names} | row for names, row in zip(split, rows, strict=True)]
+    return [{"parents": list(names)} | row for names, row in zip(parents, rows, strict=True)]
 
 
 # What a forecast of a new model needs: the prior, the items, the calibration.

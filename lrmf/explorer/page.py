@@ -7,7 +7,7 @@ import json
 from importlib.resources import files
 
 
-def render(data, *, introduction="") -> str:
+def render(data) -> str:
     """The HTML page for the data of `bake`.
 
     The page loads nothing from elsewhere. Its content security policy forbids it, and allows only
@@ -16,8 +16,6 @@ def render(data, *, introduction="") -> str:
     Parameters
     ----------
     data : dict, from `bake`
-    introduction : str
-        Trusted HTML that is inserted above the families.
 
     Returns
     -------
@@ -39,7 +37,7 @@ def render(data, *, introduction="") -> str:
     title = html.escape(data["title"]).encode("ascii", "xmlcharrefreplace").decode()
     parts = {
         "policy": policy, "title": title, "style": style, "script": script,
-        "introduction": introduction, "data": text.replace("<", "\\u003c"),
+        "data": text.replace("<", "\\u003c"),
     }  # fmt: skip
     # Fill the fields {{ name }} of the template; inserted text is not searched for fields.
     page = (sources / "page.html").read_text(encoding="utf-8")
