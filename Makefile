@@ -19,7 +19,7 @@ Lineage-Regularized Matrix Factorization: the paper's results, regenerated.
 
 Variables of make reproduce and make publish:
   RUN=simulated     simulated Hub at paper scale (the default); figures go to figures/simulated
-      full          the same data, every predictor tuned, every fold and control: 45 minutes
+      full          the same data, every predictor tuned, every fold and control: over an hour
       smoke         the same in seconds, on a small simulated Hub
       hub           the snapshot that make crawl collected
       snapshot      any snapshot: RUN=snapshot SNAPSHOT=dir; figures go to figures/NAME of dir,

@@ -14,7 +14,7 @@ from notebooks.run import declared_parameters, resolve_parameters
 
 ROOT = Path(__file__).resolve().parents[1]
 PAPER = Path(__file__).resolve().parent
-RUNS = {"sim": "simulated", "v1": "openllm-v1-items", "v2": "openllm-v2", "mteb": "mteb"}
+RUNS = {"sim": "full", "v1": "openllm-v1-items", "v2": "openllm-v2", "mteb": "mteb"}
 # In the order of tables and figures.
 TITLES = {"v1": "v1", "v2": "v2", "mteb": "MTEB", "sim": "simulated"}
 BRIEF = {"mteb"}  # runs that may lack what notebook 05 measures
@@ -39,10 +39,10 @@ class Results:
             return pd.read_csv(path, **options)
         if optional or self.short in BRIEF:
             return None
-        how = "" if self.short == "sim" else f" RUN=snapshot SNAPSHOT=path/to/{self.run}"
+        run = "full" if self.short == "sim" else f"snapshot SNAPSHOT=path/to/{self.run}"
         raise PaperError(
-            f"figures/{self.run}/{name}.csv is missing; run `make reproduce{how}`, or restore it "
-            "with `git checkout figures`"
+            f"figures/{self.run}/{name}.csv is missing; run `make reproduce RUN={run}`, or "
+            "restore it with `git checkout figures`"
         )
 
     def table(self, name, **options) -> pd.DataFrame:
