@@ -4,7 +4,9 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 
+import numpy as np
 import pandas as pd
 import pytest
 from joblib import delayed
@@ -82,3 +84,15 @@ def test_a_scheduler_that_does_not_answer_is_named(monkeypatch):
 def test_a_single_task_runs_here_and_an_empty_list_is_none():
     assert parallel.run([delayed(os.getpid)()], 2) == [os.getpid()]
     assert parallel.run([], 2) == []
+
+
+@pytest.mark.slow  # processes have to fill 300 MB, and are looked at once a second
+def test_a_process_that_is_replaced_loses_nothing_and_warns_of_nothing(recwarn):
+    def hoard(number):
+        time.sleep(0.6)
+        sys.__dict__.setdefault("hoarded", []).append(np.ones(25_000_000))
+        return number, os.getpid()
+
+    numbers, processes = zip(*parallel.run([delayed(hoard)(n) for n in range(10)], 2), strict=True)
+    assert numbers == tuple(range(10)) and len(set(processes)) > 2
+    assert not recwarn.list
