@@ -162,7 +162,7 @@ class TestNewModel:
         ask(2)
         gc.collect()
         before, _ = tracemalloc.get_traced_memory()
-        ask(8)
+        ask(12)
         gc.collect()
         after, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()

@@ -515,7 +515,7 @@ def pristine(tmp_path_factory):
     return folder
 
 
-@fuzz(120)
+@fuzz(300)
 @given(spoil=damaged_snapshots(), refresh=st.booleans(), verify=st.booleans())
 def test_a_damaged_snapshot_ends_in_a_snapshot_error_or_is_valid(
     pristine, tmp_path, spoil, refresh, verify
