@@ -237,7 +237,8 @@ def test_calibration_bins_are_equally_large_and_average_to_the_mean():
     own = bins[bins["predictor"] == "MF"]
     total = forecasts[forecasts["predictor"] == "MF"]
     for column in ("predicted", "actual"):
-        assert np.average(own[column], weights=own["n"]) == pytest.approx(total[column].mean())
+        skill = (total[column] - total["expected"]).mean()
+        assert np.average(own[column], weights=own["n"]) == pytest.approx(skill)
     assert own["predicted"].is_monotonic_increasing
 
 

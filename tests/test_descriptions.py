@@ -284,7 +284,16 @@ def test_order_of_models_does_not_matter():
     )
 
 
-def test_without_names_nothing_is_read_from_them_but_sizes():
+def test_without_names_the_size_in_a_name_is_not_read():
+    cards = CARDS | {"solo/alone-13b": (None, None), "solo/tiny-7b": (0.01, None)}
+    assert size(one(described(cards), "solo/alone-13b")) == pytest.approx(13)
+    assert size(one(described(cards), "solo/tiny-7b")) == pytest.approx(7)
+    nameless = described(cards, use_names=False)
+    assert np.isnan(one(nameless, "solo/alone-13b").size[0])
+    assert size(one(nameless, "solo/tiny-7b")) == pytest.approx(0.01, rel=1e-3)
+
+
+def test_without_names_nothing_is_read_from_them():
     describer = described(use_names=False)
     assert not describer.nodes.grams.nnz and not describer.nodes.tokens.nnz
     assert (describer.nodes.organization < 0).all()

@@ -85,7 +85,7 @@ def test_zero_shot_comparison_draws_r_and_the_lead_by_falling_r():
 def test_title_does_not_flatter_the_forecaster():
     values = {"Forecaster": (0.6, 0.5, 0.7), "NCF": (0.65, 0.6, 0.7)}
     title = figures.zero_shot_comparison(compared(values)).get_suptitle()
-    assert re.search(r"NCF.* 0\.65.*Forecaster.* 0\.60", title)
+    assert re.search(r"NCF.* 0\.65.*Forecaster.* \(0\.60\)", title)
     close = {"Forecaster": (0.66, 0.5, 0.7), "NCF": (0.65, 0.5, 0.7)}
     assert "not surely ahead of NCF" in figures.zero_shot_comparison(compared(close)).get_suptitle()
 
@@ -285,7 +285,7 @@ def test_one_family_and_later_models():
     assert title == "LRMF: training on all families, not on one, changes r by -0.05 (50 models)"
     figure = figures.later_models(compared(ZERO_SHOT, cutoff="2024-11-09"))
     title = " ".join(figure.get_suptitle().split())
-    assert title == "Models from 2024-11-09 on (50): Forecaster is best (r = 0.76)"
+    assert title.startswith("Models from 2024-11-09 on (50): Forecaster is best (r = 0.76), ")
 
 
 def test_as_at_release_draws_both_values_of_each_predictor():

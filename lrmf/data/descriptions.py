@@ -287,15 +287,19 @@ class Describer:
                 if found.size:
                     self._average(values, known, node, found)
         for node in order:
-            named = _size_in_name(names[node])
+            named = self._size_in_name(names[node])
             if not known[node, 0] and named:
                 values[node, 0], known[node, 0] = np.log(named), True
         return values, known, notes
 
+    def _size_in_name(self, name):
+        """`size_in_name`; None if names are not to be used."""
+        return size_in_name(name) if self.use_names else None
+
     def _is_credible(self, name, values, known, node, relatives):
         """Whether a size is of the order of the relatives' sizes, or of the one in the name."""
         sizes = values[relatives[known[relatives, 0]], 0]
-        named = _size_in_name(name)
+        named = self._size_in_name(name)
         if not sizes.size and named:
             sizes = np.log([named])
         if sizes.size:
@@ -397,7 +401,7 @@ def _ancestry(parents, order, above):
     return sparse.csr_array((shares, tuple(places)), shape=known.shape), change
 
 
-def _size_in_name(name):
+def size_in_name(name):
     """Billions of parameters that a name like "llama-3-8b" or "bge-110m" tells; None if none."""
     found = _SIZE.findall(name.rpartition("/")[2].lower())
     return float(found[-1][0]) * {"b": 1, "m": 1e-3}[found[-1][1]] if len(found) == 1 else None

@@ -280,15 +280,20 @@ def interval_quality(forecasts: pd.DataFrame, *, predictor: str = FORECASTER.lab
 
 
 def calibration_bins(forecasts: pd.DataFrame, *, n_bins: int = 10) -> pd.DataFrame:
-    """Mean predicted and mean actual score of equally large groups of forecasts, by predictor.
+    """Mean predicted and actual skill of equally large groups of forecasts, by predictor.
+
+    Skill is the score less the expected one, the mean of the training models on the same items.
+    Pooled scores would show how far apart benchmarks are.
 
     Returns predictor, bin, predicted, actual, n.
     """
     columns = ["predictor", "bin", "predicted", "actual", "n"]
     if forecasts.empty:
         return pd.DataFrame(columns=columns)
-    rank = forecasts.groupby("predictor")["predicted"].rank(method="first", pct=True)
-    frame = forecasts.assign(bin=np.ceil(rank * n_bins).astype(int))
+    skill = {name: forecasts[name] - forecasts["expected"] for name in ("predicted", "actual")}
+    frame = forecasts.assign(**skill)
+    rank = frame.groupby("predictor")["predicted"].rank(method="first", pct=True)
+    frame["bin"] = np.ceil(rank * n_bins).astype(int)
     grouped = frame.groupby(["predictor", "bin"], sort=False)
     means = grouped[["predicted", "actual"]].mean().assign(n=grouped.size())
     return means.reset_index().sort_values(["predictor", "bin"], ignore_index=True)[columns]

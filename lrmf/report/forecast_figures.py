@@ -109,9 +109,9 @@ def predicted_against_actual(forecasts, results):
         end = ":\n" if len(benchmark_name(benchmark)) > LONGEST_NAME else ": "
         title = f"{benchmark_name(benchmark)}{end}r = {number(r[benchmark], 2)}"
         axes.set_title(f"{title}, {inside.mean():.0%} inside", fontweight="normal")
-    figure.supylabel(f"{FORECASTER.label} forecast, % correct", fontsize=8)
+    figure.supylabel(f"{FORECASTER.label} forecast, points", fontsize=8)
     for axes in panels[-1]:
-        axes.set_xlabel("actual score, % correct")
+        axes.set_xlabel("actual score, points")
     best, worst = r[benchmarks].idxmax(), r[benchmarks].idxmin()
     return headline(
         figure,
@@ -264,11 +264,10 @@ def calibration(bins, intervals):
     bins = rows_of(bins, predictor=FORECASTER.label)
     figure, panels = plt.subplots(1, 3, figsize=(PAGE, 2.35))
     color = predictor_style(FORECASTER.label)["color"]
-    low, high = percent_limits(bins[["predicted", "actual"]])
-    panels[0].plot([low, high], [low, high], color=GREY, lw=0.6)
+    panels[0].axline((0, 0), slope=1, color=GREY, lw=0.6)
     panels[0].plot(100 * bins["predicted"], 100 * bins["actual"], "o", color=color)
-    panels[0].set(xlabel="mean forecast, %", ylabel="mean actual score, %")
-    panels[0].set(xlim=(low, high), ylim=(low, high))
+    panels[0].set(xlabel="forecast less the\nmean of all models, points")
+    panels[0].set(ylabel="actual score less that, points")
     intervals = rows_of(intervals, predictor=FORECASTER.label)
     single = intervals[~intervals["benchmark"].isin(["all", "average"])]
     shown = most_evaluated(single.groupby("benchmark", sort=False)["n"].max())
@@ -322,7 +321,7 @@ def later_models(dates):
     return headline(
         figure,
         f"Models from {best['cutoff']} on ({best['n_models']:,}): {best['predictor']} is best "
-        f"(r = {number(best['value'], 2)})",
+        f"{_standing(frame.set_index('predictor'))}",
     )
 
 
@@ -453,17 +452,23 @@ def _lines_by_benchmark(axes, frame, scale, color):
 
 
 def _best_title(frame) -> str:
+    best = frame["value"].idxmax()
+    return f"{best} ranks held-out models best {_standing(frame)}"
+
+
+def _standing(frame) -> str:
+    """The highest r, and whether it is surely ahead of Forecaster, or of the best baseline."""
     best, own = frame["value"].idxmax(), FORECASTER.label
     r = {name: number(frame.loc[name, "value"], 2) for name in frame.index}
-    if best != own:
-        return f"Held-out models are ranked best by {best} (r = {r[best]}); {own} reaches {r[own]}"
-    baselines = frame["value"][baselines_among(frame.index)]
-    if baselines.empty:
-        return f"{own} ranks held-out models with r = {r[own]}"
-    baseline = baselines.idxmax()
-    sure = frame.loc[baseline, "difference_lower"] > 0
+    other, sure = own, frame.loc[best, "difference_upper"] < 0
+    if best == own:
+        baselines = frame["value"][baselines_among(frame.index)]
+        if baselines.empty:
+            return f"(r = {r[own]})"
+        other = baselines.idxmax()
+        sure = frame.loc[other, "difference_lower"] > 0
     verdict = "ahead of" if sure else "not surely ahead of"
-    return f"{own} ranks held-out models best (r = {r[own]}), {verdict} {baseline} ({r[baseline]})"
+    return f"(r = {r[best]}), {verdict} {other} ({r[other]})"
 
 
 def _without_lineage(names) -> list[str]:

@@ -96,7 +96,7 @@ def score_distributions(scores):
         for name, size in groups.size().items()
     ]
     axes.set_yticks(range(len(names)), names)
-    axes.set(xlabel="score of a model, % correct", ylabel="", xlim=(0, 100))
+    axes.set(xlabel="score of a model, points", ylabel="", xlim=(0, 100))
     axes.grid(axis="y", visible=False)
     spread = groups.std(ddof=0)
     widest, narrowest = spread.idxmax(), spread.idxmin()
@@ -566,6 +566,10 @@ def example_forecast(forecast):
     }
     for kind, (marker, color, shift, label) in looks.items():
         x = kinds[kind]["benchmark"].map(place) + shift
+        if kind == "parent":  # side by side, as their scores may be equal
+            x += 0.12 * (
+                pd.factorize(kinds[kind]["source"])[0] / n_parents - (1 - 1 / n_parents) / 2
+            )
         score, lower, upper = 100 * kinds[kind][["score", "lower", "upper"]].to_numpy(float).T
         edge = {"mec": color, "mew": 1.2} if marker == "_" else {"mec": "white", "mew": 0.4}
         axes.plot(x, score, marker, color=color, ms=4.5, label=label, **edge)
@@ -576,7 +580,7 @@ def example_forecast(forecast):
     if n_letters > 60:
         axes.tick_params(axis="x", labelrotation=90)
         figure.set_figheight(3.6)
-    axes.set(ylabel="score, % correct")
+    axes.set(ylabel="score, points")
     axes.grid(axis="x", visible=False)
     _legend_above(axes, ncols=2)
     actual, own = (kinds[kind].set_index("benchmark") for kind in ("actual", "forecast"))
