@@ -137,7 +137,7 @@ def test_few_shot_curve_draws_and_names_every_predictor():
 def test_curves_show_one_predictor_of_a_kind_and_whom_the_title_names():
     values = {"Forecaster": [0.7, 0.8], "2PL": [0.0, 0.75], "Rasch": [0.0, 0.6], "LRMF": [0.6, 0.7]}
     figure = figures.few_shot_curve(curve_at("k", [0, 10], values, unit="answers"))
-    assert "2PL, without lineage, needs 10 answers" in figure.get_suptitle()
+    assert "2PL with 10 answers" in figure.get_suptitle()
     assert set(texts_of(figure.axes[0])) == {"Forecaster", "2PL"}
 
 

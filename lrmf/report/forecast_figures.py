@@ -158,12 +158,12 @@ def few_shot_curve(comparison):
     for axes in panels:
         ticks_at(axes, comparison["k"], scale="symlog")
         axes.set(xlabel=f"{unit} revealed", xlim=(-0.1, 1.12 * comparison["k"].max()))
-    start = f"Before any answer, forecasts correlate {number(r[FORECASTER.label].iloc[0], 2)}"
+    start = f"Forecaster reaches r = {number(r[FORECASTER.label].iloc[0], 2)} before any answer"
     if baseline is None:
-        end = f"no predictor without lineage does so with {r.index.max():g} {unit}"
+        end = f"none without lineage with {r.index.max():g} {unit}"
     else:
-        end = f"{baseline}, without lineage, needs {enough:g} {unit} for that"
-    return headline(figure, f"{start}; {end}")
+        end = f"{baseline} with {enough:g} {unit}"
+    return headline(figure, f"{start}, {end}")
 
 
 def lineage_ablation(strength, variants):
