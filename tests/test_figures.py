@@ -128,7 +128,7 @@ def test_few_shot_curve_draws_and_names_every_predictor():
     assert set(texts_of(left)) == {"Forecaster", "kNN", "MF", "multi-hop average"}
     assert 0.65 in [line.get_ydata()[0] for line in left.lines]
     assert [label.get_text() for label in left.get_xticklabels()] == ["0", "1", "10"]
-    assert re.search(r"correlate 0\.70.*kNN.* 10 answers", figure.get_suptitle())
+    assert re.search(r"r = 0\.70 .*kNN.* 10 answers", figure.get_suptitle())
     weaker = frame[frame["predictor"] != "kNN"]
     title = figures.few_shot_curve(weaker).get_suptitle()
     assert "kNN" not in title and "10 answers" in title
