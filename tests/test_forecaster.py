@@ -354,6 +354,29 @@ class TestFoldIn:
         assert any("no/one" in note for note in stranger.forecasts.notes_)
         assert not known.forecasts.notes_ and not without.forecasts.notes_
 
+    @pytest.mark.parametrize("n_answers", [0, 2])
+    def test_a_model_of_the_fit_is_forecast_without_its_own_responses(
+        self, problem, fitted, n_answers
+    ):
+        lineage, truth, _, hidden, items, models = problem
+        # An evaluated child that has no children of its own, which only the fit would know.
+        is_candidate = ~np.isin(lineage.node_ids, lineage.edges["parent"])
+        is_candidate &= np.isin(lineage.node_ids, fitted.trained_ids_)
+        edges = lineage.edges[lineage.edges["child"].isin(lineage.node_ids[is_candidate])]
+        name = edges["child"].iloc[0]
+        edges, row = edges[edges["child"] == name], int(lineage.index_of(name))
+        revealed = truth[[row]].copy()
+        revealed[0, n_answers:] = missing(truth)
+        answers = dict(zip(items["item_id"][:n_answers], revealed[0, :n_answers], strict=True))
+        new = fitted.fold_in(
+            parents=list(zip(edges["parent"], edges["relation"], strict=True)),
+            card=models[models["model_id"] == name].iloc[0].dropna().to_dict(), answers=answers,
+        )  # fmt: skip
+        expected = fitted.predict_proba([row], revealed=revealed)[0]
+        np.testing.assert_allclose(new.predict_proba(), expected, atol=1e-3)
+        assert any(name in note for note in new.forecasts.notes_)
+        assert row not in hidden and name not in new.forecasts.explain()["nearest"].iloc[0]
+
     @pytest.mark.parametrize("wrong", [None, float("nan"), 7e6, 0.007, -1.0])
     def test_an_absurd_size_is_an_unknown_one(self, fitted, wrong):
         unknown, absurd = (

@@ -109,6 +109,17 @@ def test_all_models_as_neighbours_are_exact(points, noise):
     assert_same(near.forecast(cross, np.full(7, OWN)), exact.forecast(cross, np.full(7, OWN)))
 
 
+@pytest.mark.parametrize("options", [{}, {"exact": 0, "neighbours": N}], ids=["exact", "near"])
+def test_a_forecast_can_do_without_a_model(points, noise, options):
+    whole = process(points, noise=noise, **options)
+    new, left_out = np.arange(N, N + 3), np.array([7, -1, 31])
+    found = whole.forecast(kernel(points[new], points[:N]), np.full(3, OWN), left_out=left_out)
+    for row, model in enumerate(left_out):
+        others = np.delete(np.arange(N), model) if model >= 0 else np.arange(N)
+        expected = textbook(points, new[[row]], others, noise=noise)
+        assert_same([part[[row]] for part in found], expected)
+
+
 def test_fewer_neighbours_are_an_approximation_with_wider_variances(points, noise):
     new = np.arange(N, N + 7)
     cross, own = kernel(points[new], points[:N]), np.full(7, OWN)

@@ -243,7 +243,9 @@ class Forecaster(Forecasts, Estimator):
         return new
 
     def fold_in(self, *, parents=(), card=None, answers=None):
-        """Forecast a new model, as if it were a row of the snapshot.
+        """Forecast a new model, as if it were a row of the snapshot without responses.
+
+        A model of the fit, by its id, is forecast without its own responses, with a note.
 
         Parameters
         ----------
@@ -471,6 +473,7 @@ class Forecaster(Forecasts, Estimator):
             for row in np.flatnonzero(self._is_unchanged):
                 known = self.trained_responses_[self.place_[row]]
                 self._is_unchanged[row] = np.array_equal(responses[row], known, equal_nan=True)
+        self._itself = np.full(len(ids), -1)
         self._other_row = np.full(len(ids), -1)
         self._other_row[others] = np.arange(others.size)
         candidates = pd.Index(self.lineage_.node_ids).get_indexer(self.trained_ids_)
@@ -509,10 +512,18 @@ class Forecaster(Forecasts, Estimator):
             f"the parent {parent} is not known; the forecast goes on without it"
             for parent in dict.fromkeys(unknown)
         ]
-        # Relatedness to the training models, which replaces that of rows in the lineage.
+        # Relatedness to the training models, which replaces that of rows in the lineage. A model
+        # that is one of them is forecast without its own responses.
         relatedness = np.concatenate(
             [self._relatedness.of_leaf(found[found >= 0]) for found in nodes]
         )
+        self._itself = pd.Index(self.trained_ids_).get_indexer(table["model_id"])
+        evaluated = np.flatnonzero(self._itself >= 0)
+        relatedness[evaluated, self._itself[evaluated]] = -1
+        self.notes_ += [
+            f"{name} has been evaluated; the forecast does without its own scores"
+            for name in table["model_id"].iloc[evaluated]
+        ]
         self._relatedness_to = lambda rows: relatedness[rows]
         self.lacks_relatives_ = ~(relatedness > 0).any(axis=1)
 
@@ -543,7 +554,12 @@ class Forecaster(Forecasts, Estimator):
         return self._combined(
             len(rows),
             (is_trained, lambda: self.prior_.leave_one_out(place[is_trained])),
-            (~is_trained, lambda: self.prior_.forecast(self.other_[other_row[~is_trained]])),
+            (
+                ~is_trained,
+                lambda: self.prior_.forecast(
+                    self.other_[other_row[~is_trained]], left_out=self._itself[rows[~is_trained]]
+                ),
+            ),
         )
 
     def _combined(self, n, *parts):

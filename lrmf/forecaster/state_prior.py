@@ -286,12 +286,14 @@ class StatePrior:
             self._shrunk_to_parents(mean, variance, parents, self.reach), variance
         )
 
-    def forecast(self, described):
+    def forecast(self, described, *, left_out=None):
         """Priors of other models.
 
         Parameters
         ----------
         described : Descriptions (n)
+        left_out : int (n,), optional
+            The evaluated model that a prior does without, -1 for none.
 
         Returns
         -------
@@ -300,7 +302,9 @@ class StatePrior:
         covariance = self.covariance_
         described = self.filled(described)
         cross = covariance(described, self.nodes)
-        mean, variance = self.process_.forecast(cross, covariance.variance(described))
+        mean, variance = self.process_.forecast(
+            cross, covariance.variance(described), left_out=left_out
+        )
         return self._to_states(
             self._shrunk_to_parents(mean, variance, described.parents, self.reach), variance
         )

@@ -138,23 +138,34 @@ class Process:
             variance[:, group.outputs] = (np.diagonal(block) - group.noise[rows])[:, None]
         return mean, np.maximum(variance, 1e-6)
 
-    def forecast(self, cross, prior_variance):
+    def forecast(self, cross, prior_variance, *, left_out=None):
         """Mean and variance (m, q) of f for other models.
 
         With c the covariances of a model with those observed, mean = c P y and
-        variance = prior variance - c P c'.
+        variance = prior variance - c P c'. Lowering c_i by (c P)_i / P_ii gives model i no weight,
+        which is the forecast given all others.
 
         Parameters
         ----------
         cross : float32 (m, n), c
         prior_variance : (m,)
+        left_out : int (m,), optional
+            The observed model that a forecast does without, -1 for none.
         """
+        left_out = np.full(len(cross), -1) if left_out is None else left_out
+        rows = np.flatnonzero(left_out >= 0)
+        cells = rows, left_out[rows]
         if self.groups[0].precision is None:
+            cross = cross.copy()
+            cross[cells] = -np.inf
             return self._from_neighbours(cross, prior_variance)
         mean, variance = np.empty((2, len(cross), self.outputs.shape[1]))
         for group in self.groups:
-            mean[:, group.outputs] = cross @ group.solved
-            explained = np.einsum("mn,mn->m", cross @ group.precision, cross)
+            c = cross.copy() if rows.size else cross
+            weight = np.einsum("mn,nm->m", c[rows], group.precision[:, cells[1]])
+            c[cells] -= weight / np.diagonal(group.precision)[cells[1]]
+            mean[:, group.outputs] = c @ group.solved
+            explained = np.einsum("mn,mn->m", c @ group.precision, c)
             variance[:, group.outputs] = (prior_variance - explained)[:, None]
         return mean, np.maximum(variance, 1e-6)
 
