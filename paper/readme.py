@@ -65,7 +65,7 @@ def findings(root: Path = ROOT) -> str:
         for setting in ("zero-shot", "2% of cells", "10% of cells")
     }
     added = {
-        name: listed([_points(run, "ingredients", f"without {part}") for run in (v1, v2)])
+        name: listed([_points(run, "ingredients", f"without {part}") for run in runs])
         for name, part in {"tree": "lineage", "card": "cards", "name": "names"}.items()
     }
     texts = [
@@ -86,8 +86,8 @@ def findings(root: Path = ROOT) -> str:
         f"every training model, the errors are {_best(v1, 'MAE')} and {_best(v2, 'MAE')} points, "
         f"and 90% intervals cover {_best(v1, 'coverage')} and {_best(v2, 'coverage')}.",
         "**Tree, card and name are largely redundant, and on v1 a few dozen answers are worth as "
-        f"much as all three.** Leaving out the tree costs {added['tree']} points of r on v1 and v2, the "
-        f"card {added['card']}, the name {added['name']}. Lineage changes the r of a factorization "
+        f"much as all three.** Leaving out the tree costs {added['tree']} points of r on v1, v2 and "
+        f"MTEB, the card {added['card']}, the name {added['name']}. Lineage changes the r of a factorization "
         f"that reads cards by {claimed['zero-shot']} points zero-shot (the original authors report "
         f"7 to 10, then 15 to 30), by {claimed['2% of cells']} with a random 2% of all cells, and "
         f"by {claimed['10% of cells']} with 10%. On v1, kNN, which reads none of the three, reaches r = "

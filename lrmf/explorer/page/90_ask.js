@@ -103,6 +103,7 @@ class Ask {
     const notes = [...problems, ...answer.notes];
     const { parents, scores } = question;
     if (parents.some((node) => !this.forecaster.prior.place.has(node))) notes.push("A parent that the fit does not know is left out.");
+    if (world.nodeOf.has(question.card.name)) notes.push("A model of this name is in the fit: where it has been evaluated, its own scores are part of this forecast. lrmf ask leaves them out.");
     if (!parents.length) notes.push("Without parents the forecast rests on size and name alone.");
     if (answer.isFar) notes.push("Hardly anything like this model has been evaluated; the forecast is a guess with a wide interval.");
     const above = this.aboveAll(answer.rows);
