@@ -120,6 +120,12 @@ def test_nobody_there():
         quick("http://127.0.0.1:9").json("api/models/org/a")
 
 
+def test_the_host_that_cannot_be_reached_is_named(scripted):
+    url = scripted(lambda handler: reply(handler, 307, Location="http://localhost:9/api"))
+    with pytest.raises(CrawlError, match="http://localhost:9 cannot be reached"):
+        quick(url).json("api/models/org/a")
+
+
 def test_quota_exhausted(scripted):
     url = scripted(lambda handler: reply(handler, 429, Retry_After="3600"))
     with pytest.raises(CrawlError, match="quota is exhausted.*60 minutes.*--resume"):
@@ -149,11 +155,21 @@ def test_a_token_that_cannot_be_read(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "target", ["file:///etc/passwd", "ftp://x/y", "gopher://x", "http://", "//", "http://[::bad/"]
+    "target",
+    [
+        "file:///etc/passwd",
+        "ftp://x/y",
+        "gopher://x",
+        "http://",
+        "//",
+        "http://[bad",
+        "http://[::bad/",
+        "http://a..b",
+    ],
 )
 def test_redirects_to_nowhere_end(scripted, target):
     url = scripted(lambda handler: reply(handler, 302, b"", Location=target))
-    with pytest.raises((Refusal, CrawlError)):
+    with pytest.raises(Refusal):
         quick(url, tries=2).content("org/a/resolve/1/f", max_bytes=10)
 
 
