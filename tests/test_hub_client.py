@@ -76,7 +76,7 @@ def quick(url, **options):
 
 
 @pytest.mark.parametrize(
-    "kind", ["429", "500", "502", "503", "504", "reset", "truncated", "malformed", "html"]
+    "kind", ["429", "500", "502", "504", "520", "524", "reset", "truncated", "malformed", "html"]
 )
 def test_transient_failures_are_tried_again(served, kind):
     served.hub.faults, served.hub.fault_kinds, served.hub.most_faults = 1.0, (kind,), 3

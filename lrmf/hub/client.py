@@ -29,7 +29,7 @@ from .limiter import Limiter
 
 PROJECT = "lineage-regularized matrix factorization, research crawler"
 _TOKEN = re.compile(r"[A-Za-z0-9_.~+/=\-]*")  # RFC 6750
-_RETRIED = (408, 425, 429, 500, 502, 503, 504)
+_RETRIED = (408, 425, 429)  # and 5xx
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
 _NOWHERE = (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol, httpx2.InvalidURL, UnicodeError)
@@ -288,7 +288,7 @@ class Client:
     def _problem(self, response: httpx2.Response) -> Exception:
         """What a response without success means."""
         status, headers = response.status_code, response.headers
-        if status in _RETRIED:
+        if status in _RETRIED or status >= 500:
             end = "the quota is exhausted; what was fetched is kept: wait a few minutes"
             return _Transient(f"HTTP {status}", end=end if status == 429 else "")
         message = headers.get("X-Error-Message")
