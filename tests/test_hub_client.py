@@ -200,6 +200,31 @@ def test_pages_follow_links_and_rows_are_raw(served):
     assert len(served.record.requests) == 3
 
 
+@pytest.mark.parametrize(
+    "link",
+    ["?cursor=2", "models?cursor=2", "/hf/api/models?cursor=2", "/api/models?cursor=2"]
+    + ["https://hub.example/api/models?cursor=2", "//hub.example/hf/api/models?cursor=2"],
+)
+def test_the_next_page_of_a_mirror_below_a_path(scripted, link):
+    asked = []
+
+    def respond(handler):
+        asked.append(handler.path)
+        more = {"Link": f'<{link}>; rel="next"'} if len(asked) == 1 else {}
+        reply(handler, 200, b"[1]", **more)
+
+    client = quick(f"{scripted(respond)}/hf")
+    assert list(client.pages("api/models", limit=1)) == [[1], [1]]
+    assert asked == ["/hf/api/models?limit=1", "/hf/api/models?cursor=2"]
+
+
+def test_a_next_page_without_an_address(scripted):
+    link = '<http://[bad>; rel="next"'
+    client = quick(scripted(lambda handler: reply(handler, 200, b"[1]", Link=link)))
+    with pytest.raises(Refusal, match="next page"):
+        list(client.pages("api/models"))
+
+
 def test_endless_pages_end(scripted):
     def respond(handler):
         reply(handler, 200, b"[1]", Link=f'<http://x{handler.path}>; rel="next"')

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from itertools import chain
 from multiprocessing.pool import ThreadPool
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import httpx2
 import huggingface_hub
@@ -202,9 +202,14 @@ class Client:
             link = response.links.get("next", {}).get("url")
         if not link:
             return value, None
-        # The next page is always on the endpoint: the token goes nowhere else.
-        origin = urlsplit(self.endpoint)
-        return value, urlsplit(link)._replace(scheme=origin.scheme, netloc=origin.netloc).geturl()
+        # The next page is always on the endpoint: the token goes nowhere else. The link of a mirror
+        # below a path may be the Hub's, without that path.
+        try:
+            _, _, path, query, _ = urlsplit(urljoin(str(response.url), link))
+        except ValueError as error:
+            raise Refusal("error", f"the address of its next page is none ({error})") from error
+        path = path.removeprefix(f"{urlsplit(self.endpoint).path}/").lstrip("/")
+        return value, f"{self.endpoint}/{path}" + (f"?{query}" if query else "")
 
     def _url(self, path: str, parameters: dict | None = None) -> str:
         query = urlencode(parameters or {}, doseq=True)
