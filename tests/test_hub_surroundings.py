@@ -60,8 +60,11 @@ FENCES = {
     + "> ```",
     "not closed": f"```yaml\n{MERGE}",
     "no language": f"```\n{MERGE}```",
-    "plain text": f"```text\n{MERGE}```",
+    "text": f"```text\n{MERGE}```",
+    "plain text": f"```plaintext\n{MERGE}```",
     "preformatted": f"<pre><code class='language-yaml'>\n{MERGE}</code></pre>",
+    "preformatted with entities": "<pre>\n{&quot;models&quot;: [&#34;"
+    + f"{A}&#x22;, &#39;{B}&apos;]}}\n</pre>",
     "indented code": "text\n\n" + "".join(f"    {line}\n" for line in MERGE.splitlines()),
 }
 
