@@ -292,6 +292,26 @@ class TestCommunityEvals:
         reasons = pd.read_parquet(tmp_path / "odd/score_sources.parquet").set_index("model_id")
         assert reasons.loc[["org/a"], "reason"].notna().sum() >= len(odd) - 2
 
+    @pytest.mark.parametrize(
+        ("earlier", "later"),
+        [
+            ("2025-01-16T01:00:00Z", "2025-01-15T23:00:00-08:00"),
+            ("2025-01-16T08:00:00+09:00", "2025-01-16"),
+            ("last week", "2024-12-01"),
+            ("31.12.2025", "2025-01-16T00:00:00.5Z"),
+        ],
+    )
+    def test_the_later_of_two_scores_counts(self, hub, tmp_path, earlier, later):
+        dates = {0.1: earlier, 0.2: None, 0.05: later}
+        rows = [stated(self.GPQA, "diamond", value, date=date) for value, date in dates.items()]
+        hub.models["org/d"]["evalResults"] = rows
+        hub.leaderboards = {self.GPQA: [listed("org/d", 0.1)]}
+        with serve(hub) as served:
+            snapshot = crawl(tmp_path / "out", source="community", client=client(served))
+        assert cells(snapshot) == {("org/d", "lab/gpqa/diamond"): 0.05}
+        dates_kept = pd.read_parquet(tmp_path / "out/score_sources.parquet")["date"]
+        assert set(dates_kept.dropna()) == {earlier, later}
+
     def test_renamed_models_are_one(self, hub, tmp_path):
         hub.models["new/a"] = hub.models.pop("org/a") | {"id": "new/a"}
         hub.renamed["org/a"] = "new/a"
