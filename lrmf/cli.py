@@ -7,6 +7,7 @@ appear complete or not at all, and their places are tried before the long work.
 import json
 import math
 import os
+import re
 import signal
 import sys
 import warnings
@@ -131,16 +132,18 @@ def _show_version(context: click.Context, _, wanted: bool) -> None:
 
 
 def _ids_in(_, __, path: Path | None) -> list[str] | None:
-    """One id a line; empty lines and those that begin with # are skipped."""
+    """One id a line; empty lines and what follows # are skipped."""
     if path is None:
         return None
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").splitlines()]
+        content = path.read_bytes()
+        lines = content.decode(json.detect_encoding(content)).splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", "is not a text file, one id a line")
         raise click.BadParameter(f"{path}: {reason}") from error
-    ids = [line for line in lines if line and not line.startswith("#")]
-    if not ids:
+    # A # within an id is that of a link.
+    ids = [re.split(r"(?:^|\s)#", line, maxsplit=1)[0].strip() for line in lines]
+    if not (ids := list(filter(None, ids))):
         raise click.BadParameter(f"{path}: holds no id; write one org/name a line")
     return ids
 

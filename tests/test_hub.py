@@ -587,6 +587,19 @@ def test_two_crawls_at_once_are_refused(tmp_path):
         assert first.result().n_models == 20
 
 
+@pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_lists_of_models_as_people_write_them(tmp_path, monkeypatch, codec):
+    world, page = make_world(30), "https://huggingface.co/user2/Model-2#usage"
+    text = f"# mine\r\nuser1/Model-1  # the first\r\n\t# or\r\n\r\n{page}\t#2\r\n"
+    (tmp_path / "ids").write_bytes(text.encode(codec))
+    with serve(world.hub) as served:
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", served.url)
+        argv = ["crawl", str(tmp_path / "out"), "--models-from", str(tmp_path / "ids")]
+        assert cli.main(argv) == 0
+    models = load_snapshot(tmp_path / "out").models["model_id"]
+    assert models.tolist() == ["user1/Model-1", "user2/Model-2"]
+
+
 def test_a_dry_run_is_cheap_and_leaves_nothing(tmp_path, monkeypatch, capsys):
     world = make_world(100)
     with serve(world.hub) as served:

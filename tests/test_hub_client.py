@@ -76,7 +76,7 @@ def quick(url, **options):
 
 
 @pytest.mark.parametrize(
-    "kind", ["429", "500", "502", "503", "504", "reset", "truncated", "malformed", "html"]
+    "kind", ["429", "500", "502", "504", "520", "524", "reset", "truncated", "malformed", "html"]
 )
 def test_transient_failures_are_tried_again(served, kind):
     served.hub.faults, served.hub.fault_kinds, served.hub.most_faults = 1.0, (kind,), 3
@@ -120,6 +120,12 @@ def test_nobody_there():
         quick("http://127.0.0.1:9").json("api/models/org/a")
 
 
+def test_the_host_that_cannot_be_reached_is_named(scripted):
+    url = scripted(lambda handler: reply(handler, 307, Location="http://localhost:9/api"))
+    with pytest.raises(CrawlError, match="http://localhost:9 cannot be reached"):
+        quick(url).json("api/models/org/a")
+
+
 def test_quota_exhausted(scripted):
     url = scripted(lambda handler: reply(handler, 429, Retry_After="3600"))
     with pytest.raises(CrawlError, match="quota is exhausted.*60 minutes.*--resume"):
@@ -149,11 +155,21 @@ def test_a_token_that_cannot_be_read(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "target", ["file:///etc/passwd", "ftp://x/y", "gopher://x", "http://", "//", "http://[::bad/"]
+    "target",
+    [
+        "file:///etc/passwd",
+        "ftp://x/y",
+        "gopher://x",
+        "http://",
+        "//",
+        "http://[bad",
+        "http://[::bad/",
+        "http://a..b",
+    ],
 )
 def test_redirects_to_nowhere_end(scripted, target):
     url = scripted(lambda handler: reply(handler, 302, b"", Location=target))
-    with pytest.raises((Refusal, CrawlError)):
+    with pytest.raises(Refusal):
         quick(url, tries=2).content("org/a/resolve/1/f", max_bytes=10)
 
 
@@ -182,6 +198,31 @@ def test_pages_follow_links_and_rows_are_raw(served):
     rows = [row for page in quick(served.url).pages("api/models", author="lab") for row in page]
     assert len(rows) == 8 and ["not", "a", "row"] in rows
     assert len(served.record.requests) == 3
+
+
+@pytest.mark.parametrize(
+    "link",
+    ["?cursor=2", "models?cursor=2", "/hf/api/models?cursor=2", "/api/models?cursor=2"]
+    + ["https://hub.example/api/models?cursor=2", "//hub.example/hf/api/models?cursor=2"],
+)
+def test_the_next_page_of_a_mirror_below_a_path(scripted, link):
+    asked = []
+
+    def respond(handler):
+        asked.append(handler.path)
+        more = {"Link": f'<{link}>; rel="next"'} if len(asked) == 1 else {}
+        reply(handler, 200, b"[1]", **more)
+
+    client = quick(f"{scripted(respond)}/hf")
+    assert list(client.pages("api/models", limit=1)) == [[1], [1]]
+    assert asked == ["/hf/api/models?limit=1", "/hf/api/models?cursor=2"]
+
+
+def test_a_next_page_without_an_address(scripted):
+    link = '<http://[bad>; rel="next"'
+    client = quick(scripted(lambda handler: reply(handler, 200, b"[1]", Link=link)))
+    with pytest.raises(Refusal, match="next page"):
+        list(client.pages("api/models"))
 
 
 def test_endless_pages_end(scripted):

@@ -91,6 +91,45 @@ class TestLineageOf:
         assert ("new/gamma", "user/alpha-lora", "merge") in edges_of(found)
         assert found.n_models == 12
 
+    def test_revisions_and_quantizations_of_models(self, tmp_path, hub):
+        """A revision is the model, a quantization set in the arguments its child."""
+        tables = tiny_tables()
+        own = ["base/alpha@step1", "base/alpha@step2", "lab/alpha-chat@26a66f0@load_in_4bit"]
+        own += ["solo/gamma@26a66f0", "lab/nobody@main", "my runs/final"]
+        tables["models"] = tables["models"].iloc[:6].assign(model_id=own, license=pd.NA)
+        tables["responses"] = tables["responses"][:6]
+        made = [["lab/alpha-chat", own[2], "quantized"]]
+        tables["lineage"] = pd.DataFrame(made, columns=["parent", "child", "relation"])
+        save_snapshot(tmp_path / "known", **tables)
+        told = []
+        with serve(hub) as served:
+            options = {"lineage_of": tmp_path / "known", "client": client(served)}
+            found = crawl(tmp_path / "out", say=told.append, **options)
+        assert edges_of(found) == {
+            ("root/alpha", "base/alpha@step1", "finetune"),
+            ("root/alpha", "base/alpha@step2", "finetune"),
+            ("base/alpha@step2", "lab/alpha-chat", "finetune"),
+            ("lab/alpha-chat", own[2], "quantized"),
+        }
+        models = found.models.set_index("model_id")
+        assert models["license"].eq("mit").fillna(False).tolist() == [True] * 3 + [False] * 3
+        ids = ["base/alpha", "base/alpha", "lab/alpha-chat", "new/gamma", None, None]
+        assert models["hub_id"].fillna("").tolist() == [name or "" for name in ids]
+        (message,) = told
+        assert "1 of 7 models and relatives" in message and "'my runs/final'" in message
+
+    def test_a_row_of_the_model_itself_has_its_children(self, tmp_path, known, hub):
+        tables = tiny_tables()
+        names = {"gpt2": "base/alpha@step1", "user/beta-merge": "base/alpha"}
+        tables["models"]["model_id"] = tables["models"]["model_id"].replace(names)
+        save_snapshot(tmp_path / "pinned", **tables)
+        with serve(hub) as served:
+            options = {"lineage_of": tmp_path / "pinned", "client": client(served)}
+            found = edges_of(crawl(tmp_path / "out", **options))
+        assert ("base/alpha", "lab/alpha-chat", "finetune") in found
+        children = {child for parent, child, _ in found if parent == "root/alpha"}
+        assert children == {"base/alpha", "base/alpha@step1"}
+
     def test_an_interrupted_crawl_goes_on(self, tmp_path, known, hub, monkeypatch):
         monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
         with serve(hub) as served:
@@ -252,6 +291,26 @@ class TestCommunityEvals:
         assert cells(snapshot) == cells(found[0]) | {("org/e", "lab/gpqa/diamond"): 0.5}
         reasons = pd.read_parquet(tmp_path / "odd/score_sources.parquet").set_index("model_id")
         assert reasons.loc[["org/a"], "reason"].notna().sum() >= len(odd) - 2
+
+    @pytest.mark.parametrize(
+        ("earlier", "later"),
+        [
+            ("2025-01-16T01:00:00Z", "2025-01-15T23:00:00-08:00"),
+            ("2025-01-16T08:00:00+09:00", "2025-01-16"),
+            ("last week", "2024-12-01"),
+            ("31.12.2025", "2025-01-16T00:00:00.5Z"),
+        ],
+    )
+    def test_the_later_of_two_scores_counts(self, hub, tmp_path, earlier, later):
+        dates = {0.1: earlier, 0.2: None, 0.05: later}
+        rows = [stated(self.GPQA, "diamond", value, date=date) for value, date in dates.items()]
+        hub.models["org/d"]["evalResults"] = rows
+        hub.leaderboards = {self.GPQA: [listed("org/d", 0.1)]}
+        with serve(hub) as served:
+            snapshot = crawl(tmp_path / "out", source="community", client=client(served))
+        assert cells(snapshot) == {("org/d", "lab/gpqa/diamond"): 0.05}
+        dates_kept = pd.read_parquet(tmp_path / "out/score_sources.parquet")["date"]
+        assert set(dates_kept.dropna()) == {earlier, later}
 
     def test_renamed_models_are_one(self, hub, tmp_path):
         hub.models["new/a"] = hub.models.pop("org/a") | {"id": "new/a"}

@@ -60,8 +60,11 @@ FENCES = {
     + "> ```",
     "not closed": f"```yaml\n{MERGE}",
     "no language": f"```\n{MERGE}```",
-    "plain text": f"```text\n{MERGE}```",
+    "text": f"```text\n{MERGE}```",
+    "plain text": f"```plaintext\n{MERGE}```",
     "preformatted": f"<pre><code class='language-yaml'>\n{MERGE}</code></pre>",
+    "preformatted with entities": "<pre>\n{&quot;models&quot;: [&#34;"
+    + f"{A}&#x22;, &#39;{B}&apos;]}}\n</pre>",
     "indented code": "text\n\n" + "".join(f"    {line}\n" for line in MERGE.splitlines()),
 }
 
@@ -308,6 +311,44 @@ def test_a_refusal_by_the_storage_is_not_the_tokens_fault(tmp_path, monkeypatch,
         monkeypatch.setattr(hub_server._Api, "route", leading_away)
         with pytest.raises(Refusal, match=f"HTTP {status}"):
             Client(served.url).content("org/a/resolve/1/f", max_bytes=10)
+
+
+@pytest.mark.parametrize(
+    ("storage", "host"), [("http://localhost:9", "localhost:9"), ("http://[bad", "bad")]
+)
+def test_a_storage_that_cannot_be_reached_costs_its_files_alone(tmp_path, storage, host):
+    world = small_world("org/a", "org/b", "org/c")
+    world.hub.large = 50_000  # more than the table
+    for model_id, model in world.hub.models.items():
+        model["tags"] = ["merge"]
+        world.hub.add_file(model_id, "merge.yml", f"{MERGE}{'#' * 60_000}".encode())
+    options = {"backoff": 0.01, "failures": 2}
+    with serve(world.hub) as served:
+        working, served.storage_url = served.storage_url, storage
+        for resume in (False, True):
+            found = crawl(tmp_path / "out", client=Client(served.url, **options), resume=resume)
+            assert found.n_edges == 0 and found.provenance["n_failed_files"] == 3
+            reasons = unread_files(tmp_path / "out")
+            assert len(reasons) == 3
+            assert all(host in text and "cannot be reached" in text for text in reasons)
+        world.hub.large = 0
+        with pytest.raises(CrawlError, match=rf"contents: .*{host} cannot be reached"):
+            crawl(tmp_path / "other", client=Client(served.url, **options))
+        served.storage_url = working
+        found = crawl(tmp_path / "out", client=Client(served.url, **options), resume=True)
+    assert set(found.lineage["parent"]) == {A, B} and found.n_edges == 6
+
+
+def test_single_answers_whose_storage_cannot_be_reached(tmp_path):
+    world = small_world("org/a")
+    world.scores |= dict.fromkeys(world.hub.models)
+    add_details(world, {"leaderboard_ifeval": 541})
+    world.hub.large = 50_000
+    with serve(world.hub) as served:
+        served.storage_url = "http://localhost:9"
+        with pytest.raises(CrawlError, match="localhost:9 cannot be reached.*--resume"):
+            options = {"instances": True, "benchmarks": ["ifeval"]}
+            crawl(tmp_path / "out", client=Client(served.url, backoff=0.01), **options)
 
 
 @pytest.mark.parametrize(

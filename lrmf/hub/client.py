@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from importlib.metadata import distributions
 from itertools import chain
 from multiprocessing.pool import ThreadPool
-from urllib.parse import quote, urlencode, urlsplit
+from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import httpx2
 import huggingface_hub
@@ -24,14 +24,15 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type, wait_ran
 from tqdm import tqdm
 
 from ..data.schema import one_line
-from .errors import Corrupt, CrawlError, Refusal, Stopped
+from .errors import Corrupt, CrawlError, Refusal, Stopped, Unreachable
 from .limiter import Limiter
 
 PROJECT = "lineage-regularized matrix factorization, research crawler"
 _TOKEN = re.compile(r"[A-Za-z0-9_.~+/=\-]*")  # RFC 6750
-_RETRIED = (408, 425, 429, 500, 502, 503, 504)
+_RETRIED = (408, 425, 429)  # and 5xx
 _PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 _CERTIFICATES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "SSLKEYLOGFILE")
+_NOWHERE = (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol, httpx2.InvalidURL, UnicodeError)
 _UNREACHABLE = httpx2.ConnectError | httpx2.ConnectTimeout | httpx2.ProxyError
 
 
@@ -41,7 +42,7 @@ class Limits:
 
     timeout: float = 30.0  # seconds without any answer after which a request is tried again
     tries: int = 10  # attempts at one request
-    connect_tries: int = 4  # attempts to reach a Hub that has not answered yet
+    connect_tries: int = 4  # attempts to reach a host that has not answered yet
     backoff: float = 0.5  # seconds before the second attempt; pauses double from there
     longest_backoff: float = 20.0  # seconds
     failures: int = 20  # requests given up in a row, after which the Hub is taken to be down
@@ -53,11 +54,11 @@ class Limits:
 
 
 class _Transient(Exception):
-    """A failure that may pass; whether the Hub was reached, and whether it is of the quota."""
+    """A failure that may pass: which host cannot be reached, and why the crawl ends if it lasts."""
 
-    def __init__(self, reason: str, *, reached: bool = True, quota: bool = False):
+    def __init__(self, reason: str, *, host: bytes = b"", end: str = ""):
         super().__init__(reason)
-        self.reached, self.quota = reached, quota
+        self.host, self.end = host, end
 
 
 class Client:
@@ -83,7 +84,8 @@ class Client:
         self.limiter = Limiter(self.stopped, say=say)
         self.n_requests = self.n_bytes = 0
         self.limits = Limits(**limits)
-        self._reached, self._n_given_up = False, 0
+        self._reached: set[bytes] = set()  # hosts
+        self._n_given_up = 0
         self._retried = Retrying(
             retry=retry_if_exception_type(_Transient),
             stop=self._is_given_up,
@@ -200,16 +202,22 @@ class Client:
             link = response.links.get("next", {}).get("url")
         if not link:
             return value, None
-        # The next page is always on the endpoint: the token goes nowhere else.
-        origin = urlsplit(self.endpoint)
-        return value, urlsplit(link)._replace(scheme=origin.scheme, netloc=origin.netloc).geturl()
+        # The next page is always on the endpoint: the token goes nowhere else. The link of a mirror
+        # below a path may be the Hub's, without that path.
+        try:
+            _, _, path, query, _ = urlsplit(urljoin(str(response.url), link))
+        except ValueError as error:
+            raise Refusal("error", f"the address of its next page is none ({error})") from error
+        path = path.removeprefix(f"{urlsplit(self.endpoint).path}/").lstrip("/")
+        return value, f"{self.endpoint}/{path}" + (f"?{query}" if query else "")
 
     def _url(self, path: str, parameters: dict | None = None) -> str:
         query = urlencode(parameters or {}, doseq=True)
         return f"{self.endpoint}/{quote(path)}" + (f"?{query}" if query else "")
 
     def _is_given_up(self, state: RetryCallState) -> bool:
-        known = self._reached or state.outcome.exception().reached
+        host = state.outcome.exception().host
+        known = not host or host in self._reached
         return state.attempt_number >= (self.limits.tries if known else self.limits.connect_tries)
 
     def _sleep(self, seconds: float) -> None:
@@ -218,18 +226,15 @@ class Client:
 
     def _give_up(self, state: RetryCallState) -> None:
         """Raise what a failure means that did not pass."""
-        failure, reason = state.outcome.exception(), ""
-        self._n_given_up += failure.reached and not failure.quota
-        if not failure.reached:
-            way = f" through the proxy of {proxies}" if (proxies := _set_among(*_PROXIES)) else ""
-            reason = f"{self.endpoint} cannot be reached{way} ({failure}); check the connection"
-        elif failure.quota:
-            reason = "the quota is exhausted; what was fetched is kept: wait a few minutes"
-        elif self._n_given_up >= self.limits.failures:
-            reason = f"the Hub keeps failing ({failure}); what was fetched is kept: wait"
-        if reason:
-            raise CrawlError(f"{reason}, then continue with --resume") from failure
-        raise Refusal("error", f"{failure}, {state.attempt_number} times") from failure
+        failure = state.outcome.exception()
+        end, is_the_hubs = failure.end, not (failure.end or failure.host)
+        self._n_given_up += is_the_hubs
+        if is_the_hubs and self._n_given_up >= self.limits.failures:
+            end = f"the Hub keeps failing ({failure}); what was fetched is kept: wait"
+        if end:
+            raise CrawlError(f"{end}, then continue with --resume") from failure
+        kind = Unreachable if failure.host else Refusal
+        raise kind("error", f"{failure}, {state.attempt_number} times") from failure
 
     @contextmanager
     def _response(self, url: str, *, begin: int = 0) -> Iterator[httpx2.Response]:
@@ -247,7 +252,7 @@ class Client:
                 "GET", url, headers=headers, timeout=self.limits.timeout, follow_redirects=True
             ) as response:
                 answer = (response.headers, response.status_code)
-                self._reached = True
+                self._reached.update(each.url.netloc for each in (*response.history, response))
                 if response.status_code == 407:
                     raise httpx2.ProxyError("407")
                 if not response.is_success:
@@ -257,7 +262,7 @@ class Client:
         except OfflineModeIsEnabled as error:
             switch = _set_among("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") or "HF_HUB_OFFLINE"
             raise CrawlError(f"offline mode is on; unset {switch} to crawl") from error
-        except (httpx2.TooManyRedirects, httpx2.UnsupportedProtocol, httpx2.InvalidURL) as error:
+        except _NOWHERE as error:
             raise Refusal("error", f"leads nowhere ({type(error).__name__})") from error
         except (httpx2.RequestError, httpx2.StreamError) as error:
             reason = one_line(error)
@@ -266,20 +271,31 @@ class Client:
                     f"the proxy of {_set_among(*_PROXIES) or 'the system'} asks for a password "
                     "(HTTP 407); write http://user:password@host:port, then continue with --resume"
                 ) from error
-            if "CERTIFICATE_VERIFY_FAILED" in reason:
-                raise CrawlError(
-                    f"{self.endpoint}: its certificate is not trusted ({reason}); where a proxy "
-                    "signs with its own, set SSL_CERT_FILE to a file that holds its certificate"
-                ) from error
-            raise _Transient(reason, reached=not isinstance(error, _UNREACHABLE)) from error
+            if isinstance(error, _UNREACHABLE):
+                raise self._unreachable(error.request.url, reason, kind) from error
+            raise _Transient(reason) from error
         finally:
             self.limiter.leave(kind, entered, *answer)
+
+    def _unreachable(self, url: httpx2.URL, reason: str, kind: str) -> _Transient:
+        """What it means that an address cannot be reached, which may be that of a redirect.
+
+        Without the endpoint there is no crawl; a host that files lie on is the files' concern.
+        """
+        way = f" through the proxy of {proxies}" if (proxies := _set_among(*_PROXIES)) else ""
+        reason = f"{url.scheme}://{url.netloc.decode()} cannot be reached{way} ({reason})"
+        remedy = "check the connection"
+        if "CERTIFICATE_VERIFY_FAILED" in reason:
+            remedy = "where a proxy signs, set SSL_CERT_FILE to a file that holds its certificate"
+        is_needed = kind == "api" or url.netloc == httpx2.URL(self.endpoint).netloc
+        return _Transient(reason, host=url.netloc, end=f"{reason}; {remedy}" if is_needed else "")
 
     def _problem(self, response: httpx2.Response) -> Exception:
         """What a response without success means."""
         status, headers = response.status_code, response.headers
-        if status in _RETRIED:
-            return _Transient(f"HTTP {status}", quota=status == 429)
+        if status in _RETRIED or status >= 500:
+            end = "the quota is exhausted; what was fetched is kept: wait a few minutes"
+            return _Transient(f"HTTP {status}", end=end if status == 429 else "")
         message = headers.get("X-Error-Message")
         if not message:
             with suppress(ValueError, RecursionError, LookupError, TypeError):

@@ -129,7 +129,7 @@ class Community(Source):
         frame.insert(1, "item_id", frame["benchmark"] + "/" + frame["subtask"])
         frame["score"], frame["reason"] = _as_proportions(frame)
         order = ["model_id", "item_id", "verified", "date", "value"]
-        frame = frame.sort_values(order, na_position="first", ignore_index=True)
+        frame = frame.sort_values(order, na_position="first", ignore_index=True, key=_instants)
         used = frame.dropna(subset="score").drop_duplicates(order[:2], keep="last")
         if used.empty:
             raise CrawlError("none of the scores is a proportion or a percentage; name others")
@@ -170,6 +170,13 @@ def _further(listed: list[dict], stated: list[dict]) -> list[dict]:
             known = tasks[row["benchmark"]]
             further.append(row | {"subtask": next(iter(known)) if len(known) == 1 else "default"})
     return further
+
+
+def _instants(column: pd.Series) -> pd.Series:
+    """Dates as instants, null where they are none; other columns as they are."""
+    if column.name != "date":
+        return column
+    return pd.to_datetime(column, format="ISO8601", errors="coerce", utc=True)
 
 
 def _as_proportions(frame: pd.DataFrame) -> tuple[pd.Series, pd.Series]:

@@ -156,10 +156,8 @@ def _begin(log: CrawlLog, client: Client, options: dict, *, resume: bool, say: C
 def _run(work: Work, options: dict) -> tuple[dict, pd.DataFrame]:
     """Choose models, trace their lineage, collect what they scored: what `_write` takes."""
     client, log, *_ = work
-    if options["lineage_of"]:
-        source = KnownModels(options["lineage_of"])
-    else:
-        source = (Community if options["source"] == "community" else Leaderboard)(work, options)
+    scores = Community if options["source"] == "community" else Leaderboard
+    source = (KnownModels if options["lineage_of"] else scores)(work, options)
     crawler = Crawler(work, source)
     visits = crawler.visit_all(options["max_depth"])
     lineage, overruled = establish_edges(visits)

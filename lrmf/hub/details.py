@@ -18,7 +18,7 @@ from ..data.responses import MISSING
 from ..data.runs import Runs
 from ..data.samples import Samples, name_questions, read_samples
 from .ancestry import Work, count_statuses
-from .errors import Corrupt, CrawlError, Refusal
+from .errors import Corrupt, CrawlError, Refusal, Unreachable
 
 OWNER = "open-llm-leaderboard"
 LARGE = "mmlu_pro"  # nearly all of the bytes
@@ -173,6 +173,10 @@ class Details:
         def ask() -> dict:
             try:
                 samples = self._stream(repository, run)
+            except Unreachable as error:  # all answers are there
+                raise CrawlError(
+                    f"{error.reason}; check the connection, then continue with --resume"
+                ) from error
             except Refusal as refusal:
                 if refusal.status == "gated" and not self._client.has_token:
                     raise CrawlError(self._gated_message(repository.name)) from refusal

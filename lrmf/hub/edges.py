@@ -13,6 +13,7 @@ nothing here trusts a type, a spelling or a size, and whatever cannot be read as
 repository is left out.
 """
 
+import html
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -42,6 +43,7 @@ _QUANTIZED_TAGS = {"gguf", "gptq", "awq", "exl2", "bitsandbytes-quantized"}
 _NAME_KEYS = "model source_model model_id model_name base_model repo_id id path name".split()
 _NESTED = "models slices sources modules experts shared_experts genome merge".split()
 _KEYS = {*_NAME_KEYS, *_NESTED}
+_PLAIN = ("", "text", "txt", "plaintext", "plain")  # fences that do not say what is in them
 _SPACES = str.maketrans("\u00a0\u3000", "  ", "\u200b")  # which PyYAML takes for something else
 _MAX_DEPTH, _MAX_NODES, _MAX_NAMES = 12, 5000, 200
 _MAX_YAML, _MAX_README, _MAX_LINE = 2**18, 2**18, 10_000  # characters; pictures are longer lines
@@ -161,11 +163,11 @@ def _code_blocks(text: str) -> Iterator[tuple[str, bool]]:
     for token in _markdown().parse(text):
         if token.type in ("fence", "code_block"):
             language = re.split(r"\W", token.info.strip(" {."), maxsplit=1)[0].lower()
-            if language in ("", "text", "txt", "yaml", "yml", "json"):
-                yield token.content, language not in ("", "text", "txt")
+            if language in (*_PLAIN, "yaml", "yml", "json"):
+                yield token.content, language not in _PLAIN
         elif token.type == "html_block":  # tags without an empty line between them and a fence
             if (inner := re.sub("<[^>]*>", "", token.content)) != token.content:
-                yield inner, False  # as in <pre>
+                yield html.unescape(inner), False  # as in <pre>
                 yield from _code_blocks(inner)
 
 

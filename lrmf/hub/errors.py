@@ -17,6 +17,10 @@ class Refusal(Exception):
         self.status, self.reason = status, reason
 
 
+class Unreachable(Refusal):
+    """A file that lies on a host which cannot be reached."""
+
+
 class Corrupt(Refusal):
     """A file that differs from its checksum."""
 
