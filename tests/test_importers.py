@@ -652,6 +652,16 @@ c = TaskMetadata(name="Bitext", eval_splits=["test"], dataset={"path": "x"})
         assert snapshot.items.set_index("item_id").loc["Bitext", "n_trials"] == 70
         assert "odd.py" in messages
 
+    def test_experiments_are_no_models(self, run, tmp_path):
+        expected = self.write_files(tmp_path / "files")
+        place = tmp_path / "files/results/org__alpha-7b/rev1/experiments/embed_dim_64"
+        write(place / "Bitext.json", self.result("Bitext", {"test": [("de", 0.9), ("en", 0.9)]}))
+        write(place / "model_meta.json", {"name": "org/alpha-7b", "n_parameters": 10**9})
+        _, snapshot, messages = run(tmp_path / "files")
+        assert cells(snapshot) == expected
+        assert snapshot.models["params_b"].tolist() == pytest.approx([0.033] * len(MODELS))
+        assert messages.count("embed_dim_64/") == messages.count("is of an experiment") == 2
+
     def test_the_latest_version_counts(self, run, tmp_path):
         for score, version in [(0.1, None), (0.2, "1.12.75"), (0.3, "1.9.0")]:
             path = tmp_path / f"files/org__a/rev{score}/STS.json"

@@ -40,7 +40,10 @@ def read(files: Iterable, results: Results) -> None:
         results.add_model(model_id, order=(1,), **facts)
     for file in rest:
         with results.reading(file):
-            model_id = known_id(file.parent.parent.name.replace("__", "/", 1))
+            # <model>/<revision>/experiments/<settings>/<task>.json: mteb leaves these out, too.
+            if (name := file.parent.parent.name) == "experiments":
+                raise Unreadable("is of an experiment with other settings of the model")
+            model_id = known_id(name.replace("__", "/", 1))
             content = load_json(file)
             if file.name == "model_meta.json":
                 facts = _facts(content)
