@@ -500,20 +500,47 @@ class TestScoresOfEveryEvalEver(ImporterContract):
         assert snapshot.items["n_trials"].tolist() == [20] * 5
         assert all(f"{name}:" in messages for name in ("elo", "error", "loss", "unknown", "beyond"))
 
+    def by(self, metric, score, name="bench", **fields):
+        """A row as converters write it: only a description names the metric."""
+        return self.row(name, score, evaluation_description=metric) | fields
+
     def test_metrics_and_filters_of_one_evaluation_are_not_counted_twice(self, run, tmp_path):
-        rows = [
-            self.row("bench", 0.5) | {"evaluation_result_id": "acc"},
-            self.row("bench", 0.6) | {"evaluation_result_id": "acc_norm"},
-        ]
+        rows = [self.by("acc", 0.7), self.by("acc_norm", 0.6)]
         write(tmp_path / "files/a.json", self.evaluation("org/a", rows))
         rows = [
-            self.row(f"gen/{name}", score) | {"evaluation_result_id": f"exact_match:{name}"}
+            self.by(f"exact_match (filter: {name})", score, f"gen/{name}")
             for name, score in [("strict", 0.1), ("flexible", 0.2)]
         ]
         write(tmp_path / "files/b.json", self.evaluation("org/a", rows, benchmark="gen"))
         _, snapshot, messages = run(tmp_path / "files")
         assert cells(snapshot) == {("org/a", "bench"): 0.6, ("org/a", "gen"): 0.2}
+        assert snapshot.items["metric"].tolist() == ["acc_norm", "exact_match:flexible"]
         assert messages == ""
+
+    def test_all_models_are_compared_by_one_metric(self, run, tmp_path):
+        for model, scores in {"a": {"acc": 0.9}, "b": {"acc": 0.25, "acc_norm": 0.8}}.items():
+            rows = [self.by(metric, score) for metric, score in scores.items()]
+            write(tmp_path / f"files/{model}.json", self.evaluation(f"org/{model}", rows))
+        _, snapshot, messages = run(tmp_path / "files")
+        assert cells(snapshot) == {("org/a", "bench"): 0.9, ("org/b", "bench"): 0.25}
+        assert messages == ""
+
+    def test_the_result_without_a_filter_is_no_mean_of_those_with_one(self, run, tmp_path):
+        plain = self.by("exact_match", 0.4, "gsm")
+        strict = self.by("exact_match (filter: strict)", 0.2, "gsm/strict")
+        for model, rows in {"a": [plain, strict], "b": [plain]}.items():
+            content = self.evaluation(f"org/{model}", rows, benchmark="gsm")
+            write(tmp_path / f"files/{model}.json", content)
+        _, snapshot, messages = run(tmp_path / "files")
+        assert cells(snapshot) == {("org/a", "gsm"): 0.4, ("org/b", "gsm"): 0.4}
+        assert messages == ""
+
+    def test_rows_that_nothing_tells_apart_are_left_out(self, run, tmp_path):
+        rows = [self.by("acc", 0.2, "x"), self.by("acc", 0.4, "x"), self.row("y", 0.5)]
+        rows += [self.by("f1", 0.3, "z", evaluation_result_id=f"f1:{n}") for n in ("test", "valid")]
+        _, snapshot, messages = run(write(tmp_path / "a.json", self.evaluation("org/a", rows)))
+        assert cells(snapshot) == {("org/a", "bench/y"): 0.5, ("org/a", "bench/z"): 0.3}
+        assert messages.count("x: several rows of one metric") == messages.count("a.json") == 2
 
     def test_rows_without_a_name_are_left_out_alone(self, run, tmp_path):
         nameless = {key: value for key, value in self.row("x", 0.5).items() if "name" not in key}

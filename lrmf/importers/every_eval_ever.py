@@ -44,14 +44,15 @@ def _read_scores(file, results: Results) -> None:
     results.versions.add(text(content.get("schema_version")) or "unknown")
     benchmark = whole.partition("/")[0]  # benchmark/model/time
     rows = [mapping({"": row}, "") for row in rows]
-    several = len({str(_named(row)[0]) for row in rows}) > 1
-    for row in rows:
-        (name, variant), metric = _named(row), mapping(row, "metric_config")
+    named = [_named(row) for row in rows]
+    several = len({str(name) for name, _ in named}) > 1
+    for row, (name, variant) in zip(rows, named, strict=True):
         try:
             if several and _plain(name) in _MEANS | {_plain(benchmark)}:
                 raise Unreadable("the mean of the other rows")
-            variant = variant or str(metric.get("metric_id") or metric.get("metric_name") or "")
-            value = _proportion(row, metric, variant.partition(":")[0])
+            value = _proportion(row, mapping(row, "metric_config"), variant.partition(":")[0])
+            if named.count((name, variant)) > 1:
+                raise Unreadable("several rows of one metric, which nothing tells apart")
             n_trials = mapping(mapping(row, "score_details"), "uncertainty").get("num_samples")
             options = {"n_trials": n_trials, "variant": variant, "order": time}
             results.add(file, model_id, (benchmark, name), value, **options)
@@ -60,8 +61,13 @@ def _read_scores(file, results: Results) -> None:
 
 
 def _named(row: dict) -> tuple[str, str]:
-    """Name of an evaluation and its metric; a filter of lm-eval belongs to the metric."""
-    name, metric = row.get("evaluation_name"), str(row.get("evaluation_result_id") or "")
+    """Name of an evaluation and its metric, with filter (lm-eval) or split (HELM) after a colon."""
+    config, name = mapping(row, "metric_config"), row.get("evaluation_name")
+    stated = map(config.get, ("metric_id", "metric_name", "evaluation_description"))
+    metric = re.sub(r" \(filter: (.+)\)$", r":\1", next(filter(is_id, stated), ""))
+    # Elsewhere the id of a result may also hold the model or the run.
+    result = str(row.get("evaluation_result_id"))
+    metric = result if metric and result.startswith(f"{metric}:") else metric
     _, colon, filtered = metric.partition(":")
     return name.removesuffix(f"/{filtered}") if colon and is_text(name) else name, metric
 
