@@ -535,6 +535,16 @@ class TestScoresOfEveryEvalEver(ImporterContract):
         assert cells(snapshot) == {("org/a", "gsm"): 0.4, ("org/b", "gsm"): 0.4}
         assert messages == ""
 
+    def test_the_id_of_a_result_may_hold_the_model(self, run, tmp_path):
+        for score, model in enumerate(MODELS):
+            row = self.row("bench", score / 4, metric_name="Accuracy", evaluation_description="x")
+            row["evaluation_result_id"] = f"bench/{model}/1#accuracy"
+            write(tmp_path / f"files/{score}.json", self.evaluation(model, [row]))
+        _, snapshot, messages = run(tmp_path / "files")
+        assert cells(snapshot) == {(model, "bench"): n / 4 for n, model in enumerate(MODELS)}
+        assert snapshot.items["metric"].tolist() == ["Accuracy"]
+        assert messages == ""
+
     def test_rows_that_nothing_tells_apart_are_left_out(self, run, tmp_path):
         rows = [self.by("acc", 0.2, "x"), self.by("acc", 0.4, "x"), self.row("y", 0.5)]
         rows += [self.by("f1", 0.3, "z", evaluation_result_id=f"f1:{n}") for n in ("test", "valid")]
@@ -591,6 +601,30 @@ class TestAnswersOfEveryEvalEver(ImporterContract):
         _, snapshot, messages = run(write(tmp_path / "rows.jsonl", rows))
         assert list(cells(snapshot).values()) == [1.0, 0.0]
         assert "5 lines" in messages
+
+    def test_the_metric_of_answers_is_that_of_their_row(self, run, tmp_path):
+        of = TestScoresOfEveryEvalEver
+        for model in MODELS[:2]:
+            rows, answers = [], []
+            for metric, known in [("acc", True), ("f1", False)]:
+                result = {"evaluation_result_id": f"bench/{model}/7#{metric}"}
+                rows.append(of.row("law", 0.5, metric_id=metric) | result)
+                answers.append(self.answer(model, 1, known) | result)
+            content = of.evaluation(model, rows) | {"evaluation_id": answers[0]["evaluation_id"]}
+            write(tmp_path / f"files/answers/{model}.jsonl", answers)
+            write(tmp_path / f"files/scores/{model}.json", content)
+        _, snapshot, messages = run(tmp_path / "files")
+        assert snapshot.responses.tolist() == [[1], [1]]
+        assert snapshot.items["metric"].tolist() == ["acc"]
+        assert messages == ""
+        code, _, messages = run(tmp_path / "files/answers", out="alone")
+        assert code == 1 and "import the evaluation's .json" in messages
+
+    def test_answers_with_ids_of_their_own_need_no_other_file(self, run, tmp_path):
+        for model in MODELS[:2]:
+            answer = self.answer(model, 1, True, evaluation_result_id=f"{model}#acc")
+            write(tmp_path / f"files/{model}.jsonl", [answer])
+        assert run(tmp_path / "files")[1].responses.tolist() == [[1], [1]]
 
 
 class TestMteb(ImporterContract):

@@ -19,20 +19,26 @@ CITATION = "Every Eval Ever (2026), arXiv:2606.14516"
 NOTE = "Evaluations in the schema of Every Eval Ever."
 _MEANS = {"average", "overall", "mean", "meanscore", "meanwinrate", "averagescore", "macroaverage"}
 
+_KEYS = ("evaluation_result_id", "evaluation_name")  # by which answers may find their row
+
 
 def read(files: Iterable, results: Results) -> None:
-    """Read aggregates (.json) and single answers (.jsonl)."""
+    """Read aggregates (.json) first: they name the metrics of the single answers (.jsonl)."""
+    answers, metrics = [], defaultdict(set)
     for file in files:
         with results.reading(file):
             if file.name.endswith(".jsonl"):
-                _read_answers(file, results)
+                answers.append(file)
             elif file.name.endswith(".json"):
-                _read_scores(file, results)
+                _read_scores(file, metrics, results)
             else:
                 raise Unreadable("is neither .json nor .jsonl")
+    for file in answers:
+        with results.reading(file):
+            _read_answers(file, metrics, results)
 
 
-def _read_scores(file, results: Results) -> None:
+def _read_scores(file, metrics: dict, results: Results) -> None:
     content = load_json(file)
     rows, info = content.get("evaluation_results"), mapping(content, "model_info")
     if not isinstance(rows, list) or not info or not is_text(whole := content.get("evaluation_id")):
@@ -47,6 +53,8 @@ def _read_scores(file, results: Results) -> None:
     named = [_named(row) for row in rows]
     several = len({str(name) for name, _ in named}) > 1
     for row, (name, variant) in zip(rows, named, strict=True):
+        for key in filter(is_text, map(row.get, _KEYS)):
+            metrics[whole, key].add((name, variant))
         try:
             if several and _plain(name) in _MEANS | {_plain(benchmark)}:
                 raise Unreadable("the mean of the other rows")
@@ -91,29 +99,35 @@ def _proportion(row: dict, metric: dict, name: str) -> float:
     return (score - low) / (high - low)
 
 
-def _read_answers(file, results: Results) -> None:
+def _read_answers(file, metrics: dict, results: Results) -> None:
     """Answers by evaluation and question; of several lines of a question the first counts."""
-    runs, n_unusable = defaultdict(dict), 0
+    runs, n_unusable = defaultdict(lambda: defaultdict(dict)), 0
     with file.open("rb") as stream:
         for line in filter(bytes.strip, stream):
             try:
                 row = json.loads(line)
                 known, whole = row["evaluation"]["is_correct"], row["evaluation_id"]
-                name, metric = _named(row)
-                key = (known_id(row["model_id"]), whole, name, metric)
+                result, name = map(row.get, _KEYS)
+                found = metrics.get((whole, result)) or metrics.get((whole, name)) or {(name, "")}
+                # Of several metrics of a name it is not said which one decides on its answers.
+                name, metric = min(found)
+                key = (known_id(row["model_id"]), whole, name, metric if len(found) == 1 else "")
                 question = f"{name}/{row['sample_id'] or ''}"
                 if not isinstance(known, bool) or not is_id(question) or question.endswith("/"):
                     raise ValueError("is_correct is neither true nor false, or no name of a sample")
-                runs[key].setdefault(question, int(known))
+                runs[key][result].setdefault(question, int(known))
             except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
                 n_unusable += 1
     if not runs:
         raise Unreadable("has no line that is an answer of a model to a sample")
     if n_unusable:
         results.leave_out(file, f"{n_unusable} lines: no answer of a model to a sample")
-    for (model_id, whole, name, metric), answers in runs.items():
+    for (model_id, whole, name, metric), by_result in runs.items():
         options = {"variant": metric, "order": _time(whole)}
         with results.reading(file):
+            if len(by_result) > 1:
+                raise Unreadable(f"{name}: by several metrics; import the evaluation's .json, too")
+            (answers,) = by_result.values()
             task = (str(whole).partition("/")[0], name)
             results.add(file, model_id, task, answers, **options)
 
