@@ -405,11 +405,25 @@ class TestAnswersOfLmEval(ImporterContract):
     def test_lines_that_cannot_be_used_are_counted(self, run, tmp_path):
         rows = sample_lines([1, 0, 1])
         lines = [json.dumps(row) for row in rows]
-        lines[1:1] = ["{broken", "[]", json.dumps({"doc_id": 9, "acc": 0.5})]
+        lines[1:1] = ["{broken", "[]", json.dumps({"doc_id": 9, "acc": float("nan")})]
         path = write(tmp_path / "org__a/samples_arc.jsonl", "\n".join(lines))
         _, snapshot, messages = run(path)
         assert snapshot.responses.tolist() == [[1, 0, 1]]
         assert "3 lines" in messages
+
+    @pytest.mark.parametrize("values", [[1, 0.25, 0], [[1.0, 0.0], 1, 0], [0.5, 0.5, 0.5]])
+    def test_metrics_that_grade_have_no_single_answers(self, run, tmp_path, values):
+        expected = self.write_files(tmp_path / "files")
+        for model, graded in [(MODELS[0], values), (MODELS[1], [1, 0, 1])]:
+            place = lm_eval_folder(tmp_path / "files", model)
+            write(place / f"samples_qa_{TIME.format(1)}.jsonl", sample_lines(graded))
+            scores = {"arc": {"acc,none": 0.5}, "qa": {"acc,none": 0.25}}
+            write(place / f"results_{TIME.format(1)}.json", results_file(model, scores))
+        _, snapshot, messages = run(tmp_path / "files")
+        assert cells(snapshot) == expected
+        assert messages.count("qa: acc has also other values than 0 and 1 (--proportions") == 2
+        snapshot = run(tmp_path / "files", out="scores", options=["--proportions"])[1]
+        assert [cells(snapshot)[model, "qa"] for model in MODELS[:2]] == [0.25, 0.25]
 
     def test_numbers_of_questions_as_text(self, run, tmp_path):
         rows = sample_lines([1, 0, 1])
