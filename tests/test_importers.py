@@ -823,3 +823,23 @@ def test_a_broken_archive_is_named(tmp_path):
     path = write(tmp_path / "broken.zip", b"PK no archive")
     assert files_in([path], results) == []
     assert results.left_out[0][0] == str(path)
+
+
+@pytest.mark.parametrize("damage", ["flipped byte", "encrypted", "Deflate64"])
+def test_what_an_archive_does_not_give_back_is_left_out(tmp_path, damage):
+    archive = tmp_path / "matrices.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("arc.csv", "model,1\norg/a,1\n")
+        packed.writestr("notes.txt", "notes")
+    content = bytearray(archive.read_bytes())
+    place, entry = content.index(b"notes.txt") - 30, content.rindex(b"notes.txt") - 46
+    if damage == "flipped byte":
+        content[content.index(b"notes", place + 39)] ^= 1
+    for flags in (place + 6, entry + 8):  # then the method of compression
+        content[flags] |= damage == "encrypted"
+        content[flags + 2] = 9 if damage == "Deflate64" else content[flags + 2]
+    archive.write_bytes(content)
+    snapshot, left_out = import_files("atlas", [archive], tmp_path / "out")
+    assert cells(snapshot) == {("org/a", "arc/1"): 1.0}
+    assert [file for file, _ in left_out] == [f"{archive}/notes.txt"]
+    assert snapshot.provenance["imported"]["n_files"] == 1
