@@ -566,6 +566,37 @@ class TestScoresOfEveryEvalEver(ImporterContract):
         assert cells(snapshot) == {("org/a", "bench/y"): 0.5, ("org/a", "bench/z"): 0.3}
         assert messages.count("x: several rows of one metric") == messages.count("a.json") == 2
 
+    def test_the_overall_score_is_not_counted_beside_its_parts(self, run, tmp_path):
+        names = ["MMLU-Pro (overall)", "MMLU-Pro (law)", "MMLU-Pro (math)"]
+        rows = [self.row(name, n / 4) for n, name in enumerate(names, 1)]
+        write(tmp_path / "all.json", self.evaluation("org/a", rows, benchmark="mmlu-pro"))
+        write(tmp_path / "one.json", self.evaluation("org/b", rows[:1], benchmark="mmlu-pro"))
+        _, snapshot, messages = run(tmp_path / "all.json", tmp_path / "one.json")
+        assert [cells(snapshot)["org/a", f"mmlu-pro/{name}"] for name in names[1:]] == [0.5, 0.75]
+        assert ("org/a", f"mmlu-pro/{names[0]}") not in cells(snapshot)
+        assert messages.count("the mean of the other rows") == 1
+
+    @pytest.mark.parametrize(
+        "details, size",
+        [
+            ({"num_parameters": "7000000000"}, 7.0),
+            ({"params_billions": 7.242}, 7.242),
+            ({"params_billions": "7.242"}, 7.242),
+            ({"size_billions_parameters": "32"}, 32.0),
+            *[({"params_billions": size}, None) for size in (-1, 0, "7B", True, 7e9, None)],
+        ],
+    )
+    def test_facts_of_models(self, run, tmp_path, details, size):
+        content = self.evaluation("org/a", [self.row("law", 0.5)])
+        details = details | {"precision": "bfloat16", "architecture": "LlamaForCausalLM"}
+        content["model_info"]["additional_details"] = details
+        models = run(write(tmp_path / "a.json", content))[1].models
+        assert models.reindex(columns=["params_b"]).iloc[0].dropna().tolist() == [size] * bool(size)
+        assert models.loc[0, ["precision", "architecture"]].tolist() == [
+            "bfloat16",
+            "LlamaForCausalLM",
+        ]
+
     def test_rows_without_a_name_are_left_out_alone(self, run, tmp_path):
         nameless = {key: value for key, value in self.row("x", 0.5).items() if "name" not in key}
         rows = [7, nameless, self.row(["x"], 0.5), self.row("law", 0.5)]

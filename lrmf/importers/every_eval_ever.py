@@ -17,8 +17,10 @@ from .results import Results, Unreadable, known_id, load_json
 LICENSE = ""  # that of each evaluation's source
 CITATION = "Every Eval Ever (2026), arXiv:2606.14516"
 NOTE = "Evaluations in the schema of Every Eval Ever."
+# Names of means, after the name of the benchmark; or that name alone.
 _MEANS = {"average", "overall", "mean", "meanscore", "meanwinrate", "averagescore", "macroaverage"}
-
+_MEANS |= {""}
+_SIZES = {"num_parameters": 1, "params_billions": 1e9, "size_billions_parameters": 1e9}
 _KEYS = ("evaluation_result_id", "evaluation_name")  # by which answers may find their row
 
 
@@ -44,9 +46,7 @@ def _read_scores(file, metrics: dict, results: Results) -> None:
     if not isinstance(rows, list) or not info or not is_text(whole := content.get("evaluation_id")):
         raise Unreadable("is no evaluation: it lacks evaluation_results, model_info or its id")
     model_id, time = known_id(info.get("id")), _time(whole)
-    size = str(mapping(info, "additional_details").get("num_parameters"))
-    size = int(size) if re.fullmatch(r"[0-9]{1,20}", size) else None
-    results.add_model(model_id, order=time, n_parameters=size)
+    results.add_model(model_id, order=time, **_facts(mapping(info, "additional_details")))
     results.versions.add(text(content.get("schema_version")) or "unknown")
     benchmark = whole.partition("/")[0]  # benchmark/model/time
     rows = [mapping({"": row}, "") for row in rows]
@@ -56,7 +56,7 @@ def _read_scores(file, metrics: dict, results: Results) -> None:
         for key in filter(is_text, map(row.get, _KEYS)):
             metrics[whole, key].add((name, variant))
         try:
-            if several and _plain(name) in _MEANS | {_plain(benchmark)}:
+            if several and _plain(name).removeprefix(_plain(benchmark)) in _MEANS:
                 raise Unreadable("the mean of the other rows")
             value = _proportion(row, mapping(row, "metric_config"), variant.partition(":")[0])
             if named.count((name, variant)) > 1:
@@ -66,6 +66,16 @@ def _read_scores(file, metrics: dict, results: Results) -> None:
             results.add(file, model_id, (benchmark, name), value, **options)
         except (Unreadable, TypeError) as error:
             results.leave_out(file, f"{name}: {error}")
+
+
+def _facts(details: dict) -> dict:
+    """Size, precision and architecture of a model; numbers may be written as texts."""
+    facts = {name: text(details.get(name)) for name in ("precision", "architecture")}
+    facts = {name: value for name, value in facts.items() if str(value).lower() != "unknown"}
+    for name, unit in _SIZES.items():
+        if re.fullmatch(r"[0-9]{1,20}(\.[0-9]+)?", size := str(details.get(name))):
+            facts["n_parameters"] = float(size) * unit
+    return facts
 
 
 def _named(row: dict) -> tuple[str, str]:
