@@ -712,6 +712,7 @@ a = ModelMeta(name="org/alpha-7b", revision="rev2", n_parameters=int(1.5 * 1e9),
               adapted_from="org/beta-7b", loader=Loader, license="mit")
 b = ModelMeta(name="org/beta-7b", revision="r", adapted_from="/local/path")
 c = TaskMetadata(name="Bitext", eval_splits=["test"], dataset={"path": "x"})
+d = TaskMetadata(name="STS22", eval_splits=["test"], main_score="cosine_spearman")
 """
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("mteb/models/some_models.py", code)
@@ -757,6 +758,25 @@ c = TaskMetadata(name="Bitext", eval_splits=["test"], dataset={"path": "x"})
         assert cells(snapshot)["org/alpha-7b", "Bitext"] == pytest.approx(0.5)
         assert snapshot.items.set_index("item_id").loc["Bitext", "n_trials"] == 70
         assert "odd.py" in messages
+
+    def test_results_before_version_1_11(self, run, tmp_path):
+        old = {"mteb_dataset_name": "x", "mteb_version": "1.0.1", "dataset_revision": None}
+        similar = {"cos_sim": {"pearson": 0.1, "spearman": 0.6}, "max": {"ap": 0.2}}
+        files = {
+            "org__a/1/STS22": {"test": {"en": similar, "de": similar, "evaluation_time": 4.1}},
+            "org__a/1/STSB": {"test": {"main_score": 0.3, "f1": 0.4}, "train": {"main_score": 1}},
+            "org__a/1/Flat": {"test": similar | {"evaluation_time": 1}},
+            "org__b/1/STS22": {"test": {"en": similar, "de": {"cos_sim": {"pearson": 0.1}}}},
+        }
+        for name, content in files.items():
+            write(tmp_path / f"files/{name}.json", old | content)
+        scores = {"test": [("en", 0.5), ("de", 0.3)]}
+        write(tmp_path / "files/org__c/1/STS22.json", self.result("STS22", scores))
+        _, snapshot, messages = run(tmp_path / "files", self.wheel(tmp_path / "mteb.whl"))
+        expected = {("org/a", "STS22"): 0.6, ("org/a", "STSB"): 0.65, ("org/c", "STS22"): 0.4}
+        assert cells(snapshot) == expected
+        for name in ("org__a/1/Flat", "org__b/1/STS22"):
+            assert f"{name}.json: has no main_score; before mteb 1.11 it is looked up" in messages
 
     def test_experiments_are_no_models(self, run, tmp_path):
         expected = self.write_files(tmp_path / "files")
