@@ -425,6 +425,12 @@ class TestAnswersOfLmEval(ImporterContract):
         snapshot = run(tmp_path / "files", out="scores", options=["--proportions"])[1]
         assert [cells(snapshot)[model, "qa"] for model in MODELS[:2]] == [0.25, 0.25]
 
+    def test_samples_named_as_by_the_first_versions(self, run, tmp_path):
+        self.write_files(tmp_path / "files")
+        rows = json.dumps(sample_lines([0, 1]))
+        write(tmp_path / "files/pretrained__org__a_arc.jsonl", rows)
+        assert "org__a_arc.jsonl: has samples, named as by" in run(tmp_path / "files")[2]
+
     def test_numbers_of_questions_as_text(self, run, tmp_path):
         rows = sample_lines([1, 0, 1])
         for number, row in enumerate(rows):
@@ -849,6 +855,12 @@ class TestAtlas(ImporterContract):
         assert snapshot.responses.tolist() == [[1, MISSING], [0, 0]]
         assert snapshot.items["item_id"].tolist() == ["arc/1", "arc/2"]
         assert all(f"row {number}:" in messages for number in (3, 4, 5))
+
+    def test_spaces_blank_lines_and_any_case(self, run, tmp_path):
+        text = '\nmodel, 1, "2"\norg/a, 1 ,False\n\n , \norg/b,True,nan\norg/c,2,1\n\n'
+        _, snapshot, messages = run(write(tmp_path / "arc.csv", text))
+        assert snapshot.responses.tolist() == [[1, 0], [1, MISSING]]
+        assert messages.count("row") == messages.count("row 7:") == 1
 
 
 def test_the_command_line_offers_every_importer(tmp_path):

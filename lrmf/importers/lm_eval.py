@@ -131,6 +131,8 @@ def _read_samples(file, task: str, results: Results) -> list[tuple]:
 
 
 def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) -> _File:
+    if file.name.endswith(".jsonl") and file.read_bytes().lstrip().startswith(b"["):
+        raise Unreadable("has samples, named as by lm-eval before 0.4.3: not samples_<task>_<time>")
     content = load_json(file)
     if not isinstance(rows := content.get("results"), dict):
         raise Unreadable("is no results file of lm-eval: it has no 'results'")
