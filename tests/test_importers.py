@@ -405,11 +405,31 @@ class TestAnswersOfLmEval(ImporterContract):
     def test_lines_that_cannot_be_used_are_counted(self, run, tmp_path):
         rows = sample_lines([1, 0, 1])
         lines = [json.dumps(row) for row in rows]
-        lines[1:1] = ["{broken", "[]", json.dumps({"doc_id": 9, "acc": 0.5})]
+        lines[1:1] = ["{broken", "[]", json.dumps({"doc_id": 9, "acc": float("nan")})]
         path = write(tmp_path / "org__a/samples_arc.jsonl", "\n".join(lines))
         _, snapshot, messages = run(path)
         assert snapshot.responses.tolist() == [[1, 0, 1]]
         assert "3 lines" in messages
+
+    @pytest.mark.parametrize("values", [[1, 0.25, 0], [[1.0, 0.0], 1, 0], [0.5, 0.5, 0.5]])
+    def test_metrics_that_grade_have_no_single_answers(self, run, tmp_path, values):
+        expected = self.write_files(tmp_path / "files")
+        for model, graded in [(MODELS[0], values), (MODELS[1], [1, 0, 1])]:
+            place = lm_eval_folder(tmp_path / "files", model)
+            write(place / f"samples_qa_{TIME.format(1)}.jsonl", sample_lines(graded))
+            scores = {"arc": {"acc,none": 0.5}, "qa": {"acc,none": 0.25}}
+            write(place / f"results_{TIME.format(1)}.json", results_file(model, scores))
+        _, snapshot, messages = run(tmp_path / "files")
+        assert cells(snapshot) == expected
+        assert messages.count("qa: acc has also other values than 0 and 1 (--proportions") == 2
+        snapshot = run(tmp_path / "files", out="scores", options=["--proportions"])[1]
+        assert [cells(snapshot)[model, "qa"] for model in MODELS[:2]] == [0.25, 0.25]
+
+    def test_samples_named_as_by_the_first_versions(self, run, tmp_path):
+        self.write_files(tmp_path / "files")
+        rows = json.dumps(sample_lines([0, 1]))
+        write(tmp_path / "files/pretrained__org__a_arc.jsonl", rows)
+        assert "org__a_arc.jsonl: has samples, named as by" in run(tmp_path / "files")[2]
 
     def test_numbers_of_questions_as_text(self, run, tmp_path):
         rows = sample_lines([1, 0, 1])
@@ -500,20 +520,88 @@ class TestScoresOfEveryEvalEver(ImporterContract):
         assert snapshot.items["n_trials"].tolist() == [20] * 5
         assert all(f"{name}:" in messages for name in ("elo", "error", "loss", "unknown", "beyond"))
 
+    def by(self, metric, score, name="bench", **fields):
+        """A row as converters write it: only a description names the metric."""
+        return self.row(name, score, evaluation_description=metric) | fields
+
     def test_metrics_and_filters_of_one_evaluation_are_not_counted_twice(self, run, tmp_path):
-        rows = [
-            self.row("bench", 0.5) | {"evaluation_result_id": "acc"},
-            self.row("bench", 0.6) | {"evaluation_result_id": "acc_norm"},
-        ]
+        rows = [self.by("acc", 0.7), self.by("acc_norm", 0.6)]
         write(tmp_path / "files/a.json", self.evaluation("org/a", rows))
         rows = [
-            self.row(f"gen/{name}", score) | {"evaluation_result_id": f"exact_match:{name}"}
+            self.by(f"exact_match (filter: {name})", score, f"gen/{name}")
             for name, score in [("strict", 0.1), ("flexible", 0.2)]
         ]
         write(tmp_path / "files/b.json", self.evaluation("org/a", rows, benchmark="gen"))
         _, snapshot, messages = run(tmp_path / "files")
         assert cells(snapshot) == {("org/a", "bench"): 0.6, ("org/a", "gen"): 0.2}
+        assert snapshot.items["metric"].tolist() == ["acc_norm", "exact_match:flexible"]
         assert messages == ""
+
+    def test_all_models_are_compared_by_one_metric(self, run, tmp_path):
+        for model, scores in {"a": {"acc": 0.9}, "b": {"acc": 0.25, "acc_norm": 0.8}}.items():
+            rows = [self.by(metric, score) for metric, score in scores.items()]
+            write(tmp_path / f"files/{model}.json", self.evaluation(f"org/{model}", rows))
+        _, snapshot, messages = run(tmp_path / "files")
+        assert cells(snapshot) == {("org/a", "bench"): 0.9, ("org/b", "bench"): 0.25}
+        assert messages == ""
+
+    def test_the_result_without_a_filter_is_no_mean_of_those_with_one(self, run, tmp_path):
+        plain = self.by("exact_match", 0.4, "gsm")
+        strict = self.by("exact_match (filter: strict)", 0.2, "gsm/strict")
+        for model, rows in {"a": [plain, strict], "b": [plain]}.items():
+            content = self.evaluation(f"org/{model}", rows, benchmark="gsm")
+            write(tmp_path / f"files/{model}.json", content)
+        _, snapshot, messages = run(tmp_path / "files")
+        assert cells(snapshot) == {("org/a", "gsm"): 0.4, ("org/b", "gsm"): 0.4}
+        assert messages == ""
+
+    def test_the_id_of_a_result_may_hold_the_model(self, run, tmp_path):
+        for score, model in enumerate(MODELS):
+            row = self.row("bench", score / 4, metric_name="Accuracy", evaluation_description="x")
+            row["evaluation_result_id"] = f"bench/{model}/1#accuracy"
+            write(tmp_path / f"files/{score}.json", self.evaluation(model, [row]))
+        _, snapshot, messages = run(tmp_path / "files")
+        assert cells(snapshot) == {(model, "bench"): n / 4 for n, model in enumerate(MODELS)}
+        assert snapshot.items["metric"].tolist() == ["Accuracy"]
+        assert messages == ""
+
+    def test_rows_that_nothing_tells_apart_are_left_out(self, run, tmp_path):
+        rows = [self.by("acc", 0.2, "x"), self.by("acc", 0.4, "x"), self.row("y", 0.5)]
+        rows += [self.by("f1", 0.3, "z", evaluation_result_id=f"f1:{n}") for n in ("test", "valid")]
+        _, snapshot, messages = run(write(tmp_path / "a.json", self.evaluation("org/a", rows)))
+        assert cells(snapshot) == {("org/a", "bench/y"): 0.5, ("org/a", "bench/z"): 0.3}
+        assert messages.count("x: several rows of one metric") == messages.count("a.json") == 2
+
+    def test_the_overall_score_is_not_counted_beside_its_parts(self, run, tmp_path):
+        names = ["MMLU-Pro (overall)", "MMLU-Pro (law)", "MMLU-Pro (math)"]
+        rows = [self.row(name, n / 4) for n, name in enumerate(names, 1)]
+        write(tmp_path / "all.json", self.evaluation("org/a", rows, benchmark="mmlu-pro"))
+        write(tmp_path / "one.json", self.evaluation("org/b", rows[:1], benchmark="mmlu-pro"))
+        _, snapshot, messages = run(tmp_path / "all.json", tmp_path / "one.json")
+        assert [cells(snapshot)["org/a", f"mmlu-pro/{name}"] for name in names[1:]] == [0.5, 0.75]
+        assert ("org/a", f"mmlu-pro/{names[0]}") not in cells(snapshot)
+        assert messages.count("the mean of the other rows") == 1
+
+    @pytest.mark.parametrize(
+        "details, size",
+        [
+            ({"num_parameters": "7000000000"}, 7.0),
+            ({"params_billions": 7.242}, 7.242),
+            ({"params_billions": "7.242"}, 7.242),
+            ({"size_billions_parameters": "32"}, 32.0),
+            *[({"params_billions": size}, None) for size in (-1, 0, "7B", True, 7e9, None)],
+        ],
+    )
+    def test_facts_of_models(self, run, tmp_path, details, size):
+        content = self.evaluation("org/a", [self.row("law", 0.5)])
+        details = details | {"precision": "bfloat16", "architecture": "LlamaForCausalLM"}
+        content["model_info"]["additional_details"] = details
+        models = run(write(tmp_path / "a.json", content))[1].models
+        assert models.reindex(columns=["params_b"]).iloc[0].dropna().tolist() == [size] * bool(size)
+        assert models.loc[0, ["precision", "architecture"]].tolist() == [
+            "bfloat16",
+            "LlamaForCausalLM",
+        ]
 
     def test_rows_without_a_name_are_left_out_alone(self, run, tmp_path):
         nameless = {key: value for key, value in self.row("x", 0.5).items() if "name" not in key}
@@ -565,6 +653,30 @@ class TestAnswersOfEveryEvalEver(ImporterContract):
         assert list(cells(snapshot).values()) == [1.0, 0.0]
         assert "5 lines" in messages
 
+    def test_the_metric_of_answers_is_that_of_their_row(self, run, tmp_path):
+        of = TestScoresOfEveryEvalEver
+        for model in MODELS[:2]:
+            rows, answers = [], []
+            for metric, known in [("acc", True), ("f1", False)]:
+                result = {"evaluation_result_id": f"bench/{model}/7#{metric}"}
+                rows.append(of.row("law", 0.5, metric_id=metric) | result)
+                answers.append(self.answer(model, 1, known) | result)
+            content = of.evaluation(model, rows) | {"evaluation_id": answers[0]["evaluation_id"]}
+            write(tmp_path / f"files/answers/{model}.jsonl", answers)
+            write(tmp_path / f"files/scores/{model}.json", content)
+        _, snapshot, messages = run(tmp_path / "files")
+        assert snapshot.responses.tolist() == [[1], [1]]
+        assert snapshot.items["metric"].tolist() == ["acc"]
+        assert messages == ""
+        code, _, messages = run(tmp_path / "files/answers", out="alone")
+        assert code == 1 and "import the evaluation's .json" in messages
+
+    def test_answers_with_ids_of_their_own_need_no_other_file(self, run, tmp_path):
+        for model in MODELS[:2]:
+            answer = self.answer(model, 1, True, evaluation_result_id=f"{model}#acc")
+            write(tmp_path / f"files/{model}.jsonl", [answer])
+        assert run(tmp_path / "files")[1].responses.tolist() == [[1], [1]]
+
 
 class TestMteb(ImporterContract):
     source = "mteb"
@@ -606,6 +718,7 @@ a = ModelMeta(name="org/alpha-7b", revision="rev2", n_parameters=int(1.5 * 1e9),
               adapted_from="org/beta-7b", loader=Loader, license="mit")
 b = ModelMeta(name="org/beta-7b", revision="r", adapted_from="/local/path")
 c = TaskMetadata(name="Bitext", eval_splits=["test"], dataset={"path": "x"})
+d = TaskMetadata(name="STS22", eval_splits=["test"], main_score="cosine_spearman")
 """
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr("mteb/models/some_models.py", code)
@@ -651,6 +764,35 @@ c = TaskMetadata(name="Bitext", eval_splits=["test"], dataset={"path": "x"})
         assert cells(snapshot)["org/alpha-7b", "Bitext"] == pytest.approx(0.5)
         assert snapshot.items.set_index("item_id").loc["Bitext", "n_trials"] == 70
         assert "odd.py" in messages
+
+    def test_results_before_version_1_11(self, run, tmp_path):
+        old = {"mteb_dataset_name": "x", "mteb_version": "1.0.1", "dataset_revision": None}
+        similar = {"cos_sim": {"pearson": 0.1, "spearman": 0.6}, "max": {"ap": 0.2}}
+        files = {
+            "org__a/1/STS22": {"test": {"en": similar, "de": similar, "evaluation_time": 4.1}},
+            "org__a/1/STSB": {"test": {"main_score": 0.3, "f1": 0.4}, "train": {"main_score": 1}},
+            "org__a/1/Flat": {"test": similar | {"evaluation_time": 1}},
+            "org__b/1/STS22": {"test": {"en": similar, "de": {"cos_sim": {"pearson": 0.1}}}},
+        }
+        for name, content in files.items():
+            write(tmp_path / f"files/{name}.json", old | content)
+        scores = {"test": [("en", 0.5), ("de", 0.3)]}
+        write(tmp_path / "files/org__c/1/STS22.json", self.result("STS22", scores))
+        _, snapshot, messages = run(tmp_path / "files", self.wheel(tmp_path / "mteb.whl"))
+        expected = {("org/a", "STS22"): 0.6, ("org/a", "STSB"): 0.65, ("org/c", "STS22"): 0.4}
+        assert cells(snapshot) == expected
+        for name in ("org__a/1/Flat", "org__b/1/STS22"):
+            assert f"{name}.json: has no main_score; before mteb 1.11 it is looked up" in messages
+
+    def test_experiments_are_no_models(self, run, tmp_path):
+        expected = self.write_files(tmp_path / "files")
+        place = tmp_path / "files/results/org__alpha-7b/rev1/experiments/embed_dim_64"
+        write(place / "Bitext.json", self.result("Bitext", {"test": [("de", 0.9), ("en", 0.9)]}))
+        write(place / "model_meta.json", {"name": "org/alpha-7b", "n_parameters": 10**9})
+        _, snapshot, messages = run(tmp_path / "files")
+        assert cells(snapshot) == expected
+        assert snapshot.models["params_b"].tolist() == pytest.approx([0.033] * len(MODELS))
+        assert messages.count("embed_dim_64/") == messages.count("is of an experiment") == 2
 
     def test_the_latest_version_counts(self, run, tmp_path):
         for score, version in [(0.1, None), (0.2, "1.12.75"), (0.3, "1.9.0")]:
@@ -714,6 +856,12 @@ class TestAtlas(ImporterContract):
         assert snapshot.items["item_id"].tolist() == ["arc/1", "arc/2"]
         assert all(f"row {number}:" in messages for number in (3, 4, 5))
 
+    def test_spaces_blank_lines_and_any_case(self, run, tmp_path):
+        text = '\nmodel, 1, "2"\norg/a, 1 ,False\n\n , \norg/b,True,nan\norg/c,2,1\n\n'
+        _, snapshot, messages = run(write(tmp_path / "arc.csv", text))
+        assert snapshot.responses.tolist() == [[1, 0], [1, MISSING]]
+        assert messages.count("row") == messages.count("row 7:") == 1
+
 
 def test_the_command_line_offers_every_importer(tmp_path):
     (argument,) = (p for p in cli.program.commands["import"].params if p.name == "source")
@@ -738,3 +886,23 @@ def test_a_broken_archive_is_named(tmp_path):
     path = write(tmp_path / "broken.zip", b"PK no archive")
     assert files_in([path], results) == []
     assert results.left_out[0][0] == str(path)
+
+
+@pytest.mark.parametrize("damage", ["flipped byte", "encrypted", "Deflate64"])
+def test_what_an_archive_does_not_give_back_is_left_out(tmp_path, damage):
+    archive = tmp_path / "matrices.zip"
+    with zipfile.ZipFile(archive, "w") as packed:
+        packed.writestr("arc.csv", "model,1\norg/a,1\n")
+        packed.writestr("notes.txt", "notes")
+    content = bytearray(archive.read_bytes())
+    place, entry = content.index(b"notes.txt") - 30, content.rindex(b"notes.txt") - 46
+    if damage == "flipped byte":
+        content[content.index(b"notes", place + 39)] ^= 1
+    for flags in (place + 6, entry + 8):  # then the method of compression
+        content[flags] |= damage == "encrypted"
+        content[flags + 2] = 9 if damage == "Deflate64" else content[flags + 2]
+    archive.write_bytes(content)
+    snapshot, left_out = import_files("atlas", [archive], tmp_path / "out")
+    assert cells(snapshot) == {("org/a", "arc/1"): 1.0}
+    assert [file for file, _ in left_out] == [f"{archive}/notes.txt"]
+    assert snapshot.provenance["imported"]["n_files"] == 1

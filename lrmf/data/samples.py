@@ -10,19 +10,22 @@ from typing import NamedTuple
 from .benchmarks import LOWER_IS_BETTER, METRICS, metric_rank
 
 _WRITTEN = {"true": 1, "true_": 1, "false": 0, "false_": 0}
+_NO_VALUE = {"", "none", "nan"}
 
 
 class Samples(NamedTuple):
     """Answers of one file, sorted by doc_id, and how many lines were left out.
 
-    ``keys`` holds ``[doc_id, hash]`` of each answer, ``filters`` the names of all filters that
-    answers went through, "" for ``none``, and ``lacks`` what the unusable lines lack.
+    Of the unusable lines ``n_graded`` have a value, but another than 0 or 1. ``keys`` holds
+    ``[doc_id, hash]`` of each answer, ``filters`` the names of all filters that answers went
+    through, "" for ``none``, and ``lacks`` what the unusable lines lack.
     """
 
     keys: list[list]
     values: list[bool]
     n_repeated: int
     n_unusable: int
+    n_graded: int
     filters: list[str]
     lacks: str
 
@@ -39,11 +42,12 @@ def read_samples(
     """
     chosen: dict[int, tuple[str, bool, str]] = {}
     filters, lacking = set(), set()
-    n_repeated = n_unusable = 0
+    n_repeated = n_unusable = n_graded = 0
     for row in _rows(lines, strict=strict):
         doc_id, value = _whole(row.get("doc_id")), _truth(row.get(metric))
         if doc_id is None or value is None:
             n_unusable += 1
+            n_graded += value is None and str(row.get(metric)).strip().lower() not in _NO_VALUE
             by = f"0 or 1 by {metric or 'any metric'}"
             lacking.add(by if value is None else "a number as doc_id")
             continue
@@ -61,7 +65,7 @@ def read_samples(
     keys = [[doc_id, doc_hash] for doc_id, (_, _, doc_hash) in ordered]
     values = [value for _, (_, value, _) in ordered]
     lacks = " or ".join(sorted(lacking))
-    return Samples(keys, values, n_repeated, n_unusable, sorted(filters), lacks)
+    return Samples(keys, values, n_repeated, n_unusable, n_graded, sorted(filters), lacks)
 
 
 def read_samples_file(path, task: str, **options) -> tuple[Samples, str | None]:

@@ -58,12 +58,12 @@ def import_files(
         raise ValueError(f"unknown source {source!r}; use {', '.join(IMPORTERS)}")
     check_target(out)
     importer, results = IMPORTERS[source], Results()
-    files = files_in(paths, results)
-    importer.read(tqdm(files, source, unit=" file", disable=None, leave=False), results)
+    digests = _digests(files_in(paths, results), results)
+    importer.read(tqdm(digests, source, unit=" file", disable=None, leave=False), results)
     tables = results.snapshot_tables(proportions=proportions)
     imported = {
-        "n_files": len(files),
-        "sha256": _digest(files),
+        "n_files": len(digests),
+        "sha256": hashlib.sha256("".join(sorted(digests.values())).encode()).hexdigest(),
         "versions": sorted(results.versions),
         "n_left_out": len(results.left_out),
         "n_repeated_runs": results.n_repeated,
@@ -74,10 +74,10 @@ def import_files(
     return save_snapshot(out, **tables, **about, provenance=provenance), results.left_out
 
 
-def _digest(files: list) -> str:
-    """SHA-256 of the files' contents, independent of their order and names."""
-    digests = []
+def _digests(files: list, results: Results) -> dict:
+    """SHA-256 of the contents of each file that can be read; the others are left out."""
+    digests = {}
     for file in files:
-        with file.open("rb") as stream:
-            digests.append(hashlib.file_digest(stream, "sha256").hexdigest())
-    return hashlib.sha256("".join(sorted(digests)).encode()).hexdigest()
+        with results.reading(file), file.open("rb") as stream:
+            digests[file] = hashlib.file_digest(stream, "sha256").hexdigest()
+    return digests

@@ -21,8 +21,8 @@ NOTE = (
     "Open LLM Leaderboard v1: answers of its models to single questions, as ATLAS publishes them."
 )
 _PARTS = re.compile(r"gaussian_sampled_|cleaned?_|response_matrix|_(?:train|test|val)$|^tiny")
-_VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "FALSE": 0, "TRUE": 1}
-_MISSING = {"", "NA", "NaN", "nan"}
+_VALUES = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}  # in small letters
+_MISSING = {"", "na", "nan"}
 
 
 def read(files: Iterable, results: Results) -> None:
@@ -32,21 +32,25 @@ def read(files: Iterable, results: Results) -> None:
             if not file.name.endswith(".csv"):
                 raise Unreadable("is no matrix of answers (.csv)")
             text = file.read_bytes().decode("utf-8-sig")
-            _read_matrix(file, list(csv.reader(io.StringIO(text), strict=True)), results)
+            rows = csv.reader(io.StringIO(text), strict=True, skipinitialspace=True)
+            _read_matrix(file, rows, results)
 
 
 def _read_matrix(file, rows, results: Results) -> None:
     benchmark = file.name.removesuffix(".csv")
     while (shorter := _PARTS.sub("", benchmark).strip("_")) != benchmark:
         benchmark = shorter
-    header = rows[0] if rows else []
+    # Numbers of lines are those of the file, in which some may be blank.
+    stripped = ([*map(str.strip, row)] for row in rows)
+    lines = [(line, row) for line, row in enumerate(stripped, 1) if any(row)]
+    header = lines[0][1] if lines else []
     # R writes numbers as names of columns with an X in front.
     items = [re.sub(r"^X(?=\d)", "", name) for name in header[1:]]
     if not items or not all(map(str.isdecimal, items)) or len(set(items)) < len(items):
         raise Unreadable("is no matrix of answers: its header has no item numbers")
-    for line, row in enumerate(rows[1:], 2):
+    for line, row in lines[1:]:
         try:
-            answers = zip(items, row[1:], strict=True)
+            answers = zip(items, map(str.lower, row[1:]), strict=True)
             known = {item: _VALUES[value] for item, value in answers if value not in _MISSING}
             results.add(file, known_id(row[0]), (benchmark, benchmark), known)
         except (Unreadable, ValueError, LookupError) as error:

@@ -17,41 +17,50 @@ from .results import Results, Unreadable, known_id, load_json
 LICENSE = ""  # that of each evaluation's source
 CITATION = "Every Eval Ever (2026), arXiv:2606.14516"
 NOTE = "Evaluations in the schema of Every Eval Ever."
+# Names of means, after the name of the benchmark; or that name alone.
 _MEANS = {"average", "overall", "mean", "meanscore", "meanwinrate", "averagescore", "macroaverage"}
+_MEANS |= {""}
+_SIZES = {"num_parameters": 1, "params_billions": 1e9, "size_billions_parameters": 1e9}
+_KEYS = ("evaluation_result_id", "evaluation_name")  # by which answers may find their row
 
 
 def read(files: Iterable, results: Results) -> None:
-    """Read aggregates (.json) and single answers (.jsonl)."""
+    """Read aggregates (.json) first: they name the metrics of the single answers (.jsonl)."""
+    answers, metrics = [], defaultdict(set)
     for file in files:
         with results.reading(file):
             if file.name.endswith(".jsonl"):
-                _read_answers(file, results)
+                answers.append(file)
             elif file.name.endswith(".json"):
-                _read_scores(file, results)
+                _read_scores(file, metrics, results)
             else:
                 raise Unreadable("is neither .json nor .jsonl")
+    for file in answers:
+        with results.reading(file):
+            _read_answers(file, metrics, results)
 
 
-def _read_scores(file, results: Results) -> None:
+def _read_scores(file, metrics: dict, results: Results) -> None:
     content = load_json(file)
     rows, info = content.get("evaluation_results"), mapping(content, "model_info")
     if not isinstance(rows, list) or not info or not is_text(whole := content.get("evaluation_id")):
         raise Unreadable("is no evaluation: it lacks evaluation_results, model_info or its id")
     model_id, time = known_id(info.get("id")), _time(whole)
-    size = str(mapping(info, "additional_details").get("num_parameters"))
-    size = int(size) if re.fullmatch(r"[0-9]{1,20}", size) else None
-    results.add_model(model_id, order=time, n_parameters=size)
+    results.add_model(model_id, order=time, **_facts(mapping(info, "additional_details")))
     results.versions.add(text(content.get("schema_version")) or "unknown")
     benchmark = whole.partition("/")[0]  # benchmark/model/time
     rows = [mapping({"": row}, "") for row in rows]
-    several = len({str(_named(row)[0]) for row in rows}) > 1
-    for row in rows:
-        (name, variant), metric = _named(row), mapping(row, "metric_config")
+    named = [_named(row) for row in rows]
+    several = len({str(name) for name, _ in named}) > 1
+    for row, (name, variant) in zip(rows, named, strict=True):
+        for key in filter(is_text, map(row.get, _KEYS)):
+            metrics[whole, key].add((name, variant))
         try:
-            if several and _plain(name) in _MEANS | {_plain(benchmark)}:
+            if several and _plain(name).removeprefix(_plain(benchmark)) in _MEANS:
                 raise Unreadable("the mean of the other rows")
-            variant = variant or str(metric.get("metric_id") or metric.get("metric_name") or "")
-            value = _proportion(row, metric, variant.partition(":")[0])
+            value = _proportion(row, mapping(row, "metric_config"), variant.partition(":")[0])
+            if named.count((name, variant)) > 1:
+                raise Unreadable("several rows of one metric, which nothing tells apart")
             n_trials = mapping(mapping(row, "score_details"), "uncertainty").get("num_samples")
             options = {"n_trials": n_trials, "variant": variant, "order": time}
             results.add(file, model_id, (benchmark, name), value, **options)
@@ -59,9 +68,24 @@ def _read_scores(file, results: Results) -> None:
             results.leave_out(file, f"{name}: {error}")
 
 
+def _facts(details: dict) -> dict:
+    """Size, precision and architecture of a model; numbers may be written as texts."""
+    facts = {name: text(details.get(name)) for name in ("precision", "architecture")}
+    facts = {name: value for name, value in facts.items() if str(value).lower() != "unknown"}
+    for name, unit in _SIZES.items():
+        if re.fullmatch(r"[0-9]{1,20}(\.[0-9]+)?", size := str(details.get(name))):
+            facts["n_parameters"] = float(size) * unit
+    return facts
+
+
 def _named(row: dict) -> tuple[str, str]:
-    """Name of an evaluation and its metric; a filter of lm-eval belongs to the metric."""
-    name, metric = row.get("evaluation_name"), str(row.get("evaluation_result_id") or "")
+    """Name of an evaluation and its metric, with filter (lm-eval) or split (HELM) after a colon."""
+    config, name = mapping(row, "metric_config"), row.get("evaluation_name")
+    stated = map(config.get, ("metric_id", "metric_name", "evaluation_description"))
+    metric = re.sub(r" \(filter: (.+)\)$", r":\1", next(filter(is_id, stated), ""))
+    # Elsewhere the id of a result may also hold the model or the run.
+    result = str(row.get("evaluation_result_id"))
+    metric = result if metric and result.startswith(f"{metric}:") else metric
     _, colon, filtered = metric.partition(":")
     return name.removesuffix(f"/{filtered}") if colon and is_text(name) else name, metric
 
@@ -85,29 +109,35 @@ def _proportion(row: dict, metric: dict, name: str) -> float:
     return (score - low) / (high - low)
 
 
-def _read_answers(file, results: Results) -> None:
+def _read_answers(file, metrics: dict, results: Results) -> None:
     """Answers by evaluation and question; of several lines of a question the first counts."""
-    runs, n_unusable = defaultdict(dict), 0
+    runs, n_unusable = defaultdict(lambda: defaultdict(dict)), 0
     with file.open("rb") as stream:
         for line in filter(bytes.strip, stream):
             try:
                 row = json.loads(line)
                 known, whole = row["evaluation"]["is_correct"], row["evaluation_id"]
-                name, metric = _named(row)
-                key = (known_id(row["model_id"]), whole, name, metric)
+                result, name = map(row.get, _KEYS)
+                found = metrics.get((whole, result)) or metrics.get((whole, name)) or {(name, "")}
+                # Of several metrics of a name it is not said which one decides on its answers.
+                name, metric = min(found)
+                key = (known_id(row["model_id"]), whole, name, metric if len(found) == 1 else "")
                 question = f"{name}/{row['sample_id'] or ''}"
                 if not isinstance(known, bool) or not is_id(question) or question.endswith("/"):
                     raise ValueError("is_correct is neither true nor false, or no name of a sample")
-                runs[key].setdefault(question, int(known))
+                runs[key][result].setdefault(question, int(known))
             except (ValueError, TypeError, LookupError, AttributeError, RecursionError):
                 n_unusable += 1
     if not runs:
         raise Unreadable("has no line that is an answer of a model to a sample")
     if n_unusable:
         results.leave_out(file, f"{n_unusable} lines: no answer of a model to a sample")
-    for (model_id, whole, name, metric), answers in runs.items():
+    for (model_id, whole, name, metric), by_result in runs.items():
         options = {"variant": metric, "order": _time(whole)}
         with results.reading(file):
+            if len(by_result) > 1:
+                raise Unreadable(f"{name}: by several metrics; import the evaluation's .json, too")
+            (answers,) = by_result.values()
             task = (str(whole).partition("/")[0], name)
             results.add(file, model_id, task, answers, **options)
 

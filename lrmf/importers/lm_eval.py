@@ -96,12 +96,19 @@ def _add_answers(samples: list[tuple], beside: dict, groups: nx.DiGraph, results
             n_shots = shots.pop() if len(shots) == 1 else None
             for metric, name, found in _read_samples(file, task, results):
                 options = {"variant": _variant(metric, name, n_shots), "order": (time,)}
-                answers[task].append((file, *ids, found, options))
+                answers[task].append((file, *ids, metric, found, options))
     for task, runs in answers.items():
+        # A metric that grades answers of one model has single answers of none.
+        graded = {metric for *_, metric, found, _ in runs if found.n_graded}
+        for file, metric in dict.fromkeys((str(run[0]), run[2]) for run in runs):
+            if metric in graded:
+                reason = "also other values than 0 and 1 (--proportions takes the scores)"
+                results.leave_out(file, f"{task}: {metric} has {reason}")
+        runs = [run for run in runs if run[2] not in graded]
         place = _place_of(task, groups)
-        lists = {at: found.keys for at, (_, _, found, _) in enumerate(runs)}
+        lists = {at: found.keys for at, (*_, found, _) in enumerate(runs)}
         names = name_questions(lists, dict.fromkeys(lists, 1))
-        for at, (file, model_id, found, options) in enumerate(runs):
+        for at, (file, model_id, _, found, options) in enumerate(runs):
             questions = [f"{place[1]}/{name}" for name in names[at]]
             with results.reading(file):
                 known = dict(zip(questions, map(int, found.values), strict=True))
@@ -109,9 +116,11 @@ def _add_answers(samples: list[tuple], beside: dict, groups: nx.DiGraph, results
 
 
 def _read_samples(file, task: str, results: Results) -> list[tuple]:
-    """Metric, filter, and answers of 0 or 1 of each filter in a samples file."""
+    """Metric, filter, and answers of 0 or 1 of each filter in a samples file, or graded ones."""
     found, metric = read_samples_file(file, task)
     names = found.filters
+    if found.n_graded:
+        return [(metric, "", found)]
     if not found.keys:
         raise Unreadable(f"has no line with {found.lacks or 'an answer'}")
     if found.n_unusable:
@@ -122,6 +131,8 @@ def _read_samples(file, task: str, results: Results) -> list[tuple]:
 
 
 def _read_results(file, time: str | None, results: Results, groups: nx.DiGraph) -> _File:
+    if file.name.endswith(".jsonl") and file.read_bytes().lstrip().startswith(b"["):
+        raise Unreadable("has samples, named as by lm-eval before 0.4.3: not samples_<task>_<time>")
     content = load_json(file)
     if not isinstance(rows := content.get("results"), dict):
         raise Unreadable("is no results file of lm-eval: it has no 'results'")

@@ -2,7 +2,8 @@
 
 Results are ``<model>/<revision>/<task>.json`` with ``org__name`` for the model. The package (its
 wheel or its folder; nothing of it is run) says what the models are adapted from, which splits of a
-task count, and how many samples they have. Source: `mteb.TaskResult.get_score` of version 2.26.
+task count, how many samples they have, and which score was the main one before version 1.11.
+Source: `mteb.TaskResult` of version 2.26.
 """
 
 import ast
@@ -21,16 +22,20 @@ NOTE = (
     "MTEB: main score of each task, the mean over its splits and subsets; negative scores are 0. "
     "Models that lack a usual subset of a task have no score of it."
 )
+# Of scores that mteb wrote by kind before 1.11, the beginnings of their later names.
+_KINDS = {"cos_sim": "cosine"} | {
+    kind: kind for kind in ("dot", "euclidean", "manhattan", "max", "similarity", "v_measures")
+}
 
 
 def read(files: Iterable, results: Results) -> None:
-    """Read the package first: it says which splits and revisions count."""
-    models, splits, sizes, found = {}, {}, {}, defaultdict(list)
+    """Read the package first: it says which splits, scores and revisions count."""
+    models, tasks, sizes, found = {}, {}, {}, defaultdict(list)
     rest = []
     for file in files:
         with results.reading(file):
             if file.name.endswith(".py"):
-                _read_code(file, models, splits)
+                _read_code(file, models, tasks)
             elif "descriptive_stats" in str(file):
                 sizes[file.name.removesuffix(".json")] = _sizes(load_json(file))
             elif file.name.endswith(".json") and ".whl" not in str(file):
@@ -40,7 +45,10 @@ def read(files: Iterable, results: Results) -> None:
         results.add_model(model_id, order=(1,), **facts)
     for file in rest:
         with results.reading(file):
-            model_id = known_id(file.parent.parent.name.replace("__", "/", 1))
+            # <model>/<revision>/experiments/<settings>/<task>.json: mteb leaves these out, too.
+            if (name := file.parent.parent.name) == "experiments":
+                raise Unreadable("is of an experiment with other settings of the model")
+            model_id = known_id(name.replace("__", "/", 1))
             content = load_json(file)
             if file.name == "model_meta.json":
                 facts = _facts(content)
@@ -48,7 +56,7 @@ def read(files: Iterable, results: Results) -> None:
                 results.add_model(model_id, order=(0, facts["revision"] or ""), **facts)
                 continue
             task = content.get("task_name") or file.name.removesuffix(".json")
-            scores = _main_scores(content, splits.get(task))
+            scores = _main_scores(content, *tasks.get(task, (None, None)))
             # 1.12 is later than 1.9, and whatever is stated later than nothing.
             version = [*map(int, re.findall(r"\d+", str(content.get("mteb_version"))))]
             usual = file.parent.name == models.get(model_id, {}).get("revision")
@@ -70,18 +78,39 @@ def _add_task(task: str, runs: list, sizes: dict, results: Results) -> None:
             results.add(file, model_id, (task, task), mean, n_trials=n_trials, order=order)
 
 
-def _main_scores(content: dict, wanted: list | None) -> dict[tuple[str, str], float]:
+def _main_scores(
+    content: dict, wanted: list | None, main: str | None
+) -> dict[tuple[str, str], float]:
     """Main score by split and subset, of the splits that count."""
-    scores = mapping(content, "scores")
+    is_old = "mteb_dataset_name" in content and "scores" not in content
+    scores = _old_scores(content, main) if is_old else mapping(content, "scores")
     kept = [split for split in scores if not wanted or split in wanted] or list(scores)
     found = {
         (split, str(row["hf_subset"])): number(row.get("main_score"))
         for split in kept
         for row in scores[split]
     }
-    if not found or None in found.values():
-        raise Unreadable("has no main_score" if found else "is no result of mteb: it has no scores")
+    if not found:
+        raise Unreadable("is no result of mteb: it has no scores")
+    if None in found.values():
+        unknown = "; before mteb 1.11 it is looked up in the package (.whl)" if is_old else ""
+        raise Unreadable("has no main_score" + unknown)
     return found
+
+
+def _old_scores(content: dict, main: str | None) -> dict[str, list[dict]]:
+    """Scores of mteb before 1.11 as it writes them now: rows by split, one for each subset."""
+    splits = {split: rows for split, rows in content.items() if isinstance(rows, dict)}
+    names = {name for rows in splits.values() for name in rows if mapping(rows, name)}
+    scores = defaultdict(list)
+    for split, rows in splits.items():
+        for subset, row in rows.items() if names - _KINDS.keys() else [("default", rows)]:
+            if isinstance(row, dict):  # else it is a time
+                by_kind = ((new, mapping(row, old)) for old, new in _KINDS.items())
+                row |= {f"{kind}_{name}": each[name] for kind, each in by_kind for name in each}
+                value = row.get("main_score", row.get(main))
+                scores[split].append({"hf_subset": subset, "main_score": value})
+    return scores
 
 
 def _sizes(content: dict) -> dict[str, int]:
@@ -98,7 +127,7 @@ def _facts(stated: dict) -> dict:
     return texts | numbers | {"created_at": day(stated.get("release_date"), after=EARLIEST)}
 
 
-def _read_code(file, models: dict, splits: dict) -> None:
+def _read_code(file, models: dict, tasks: dict) -> None:
     """Literal arguments of ``ModelMeta(...)`` and ``TaskMetadata(...)``; the code is never run."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of strings that Python would read otherwise
@@ -107,10 +136,14 @@ def _read_code(file, models: dict, splits: dict) -> None:
         if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
             continue
         stated = {word.arg: _literal(word.value) for word in node.keywords}
-        if node.func.id == "ModelMeta" and isinstance(stated.get("name"), str):
-            models[stated["name"]] = _facts(stated)
-        elif node.func.id == "TaskMetadata" and isinstance(stated.get("eval_splits"), list):
-            splits[stated.get("name")] = stated["eval_splits"]
+        if not isinstance(name := stated.get("name"), str):
+            continue
+        if node.func.id == "ModelMeta":
+            models[name] = _facts(stated)
+        elif node.func.id == "TaskMetadata":
+            splits = stated.get("eval_splits")
+            splits = splits if isinstance(splits, list) else None
+            tasks[name] = splits, text(stated.get("main_score"))
 
 
 def _literal(node: ast.expr) -> object:
