@@ -212,7 +212,7 @@ def _status_table(visits: dict, repositories: dict) -> pd.DataFrame:
             about = (getattr(one, field, None) for field in _STATUS_FIELDS)
             rows.append((kind, name, *about))
             name = getattr(one, "resolved", name)
-            files_left = [f"{file}: {reason}" for file, reason in one.unread.items()]
+            files_left = [f"{file}: {reason}" for file, reason in sorted(one.unread.items())]
             unread += [("file", name, "error", reason) for reason in files_left]
     frame = pd.DataFrame(rows, columns=["kind", "id", *_STATUS_FIELDS])
     frame = pd.concat([frame, pd.DataFrame(unread, columns=["kind", "id", "status", "reason"])])
