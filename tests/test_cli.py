@@ -723,6 +723,35 @@ def test_out_of_memory(run, answers, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("where", "argv"),
+    [
+        ("lrmf.data.snapshot._read_table", ["validate", "{answers}"]),
+        ("numpy.load", ["ask", "--model", "{saved}", "--name", "org/new"]),
+        ("lrmf.importers.lm_eval.load_json", ["import", "lm-eval", "{results}", "--out", "{out}"]),
+    ],
+)
+def test_files_are_not_blamed_for_too_little_memory(
+    run, answers, saved, tmp_path, monkeypatch, where, argv
+):
+    def too_much(*_, **__):
+        raise MemoryError
+
+    (tmp_path / "results_2025-01-01T10-00-00.000000.json").touch()
+    places = {"answers": answers, "saved": saved, "results": tmp_path, "out": tmp_path / "out"}
+    monkeypatch.setattr(where, too_much)
+    assert_refused(run(*(argument.format(**places) for argument in argv)), "out of memory")
+
+
+def test_a_fit_is_not_called_damaged_for_an_error_of_the_program(saved, monkeypatch):
+    def wrong(*_, **__):
+        raise AttributeError("no such name")
+
+    monkeypatch.setattr("lrmf.forecaster.saved_fit.Describer", wrong)
+    with pytest.raises(AttributeError, match="no such name"):
+        lrmf.Forecaster.load(saved)
+
+
 # Processes of their own
 
 
