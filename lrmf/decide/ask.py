@@ -119,7 +119,7 @@ def answer(new, *, name=None, parents=(), relation=None, notes=(), level=0.9):
          "scores": _scores(fit, row)}
         for row in basis["nearest"]
     ]  # fmt: skip
-    report = {
+    return {
         "model_id": name or "a new model",
         "relation": relation,
         "parents": [
@@ -127,17 +127,12 @@ def answer(new, *, name=None, parents=(), relation=None, notes=(), level=0.9):
             for parent in parents
         ],
         "scores": [_plain(row) for row in frame.to_dict("records")],
-        "average": {"score": mean, "lower": lower, "upper": upper},
+        "average": _plain({"score": mean, "lower": lower, "upper": upper}),
         "known": _counts(new),
-        "basis": {
-            "lineage": basis["lineage"], "card_and_name": basis["card_and_name"],
-            "nearest": nearest, "n_models": len(evaluated),
-        },
+        "basis": _plain({key: basis[key] for key in ("lineage", "card_and_name")})
+        | {"nearest": nearest, "n_models": len(evaluated)},
         "notes": [*notes, *_notes(new, parents, rows, frame)],
     }  # fmt: skip
-    report["average"] = _plain(report["average"])
-    report["basis"] |= _plain({key: basis[key] for key in ("lineage", "card_and_name")})
-    return report
 
 
 def _ids(forecaster, parents):
