@@ -4,6 +4,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
+from ..data.describe import aligned
 from ..data.response_kinds import PROPORTIONS
 from ..data.responses import observed
 from ..forecaster.near_duplicates import RELATEDNESS
@@ -289,18 +290,6 @@ def _basis(report):
     ]
     return [f"It rests on {basis['n_models']:,} evaluated models: {text}.", "",
             *aligned([heads, *rows], n_left=2)]  # fmt: skip
-
-
-def aligned(rows, n_left=1):
-    """Lines of a table, the first `n_left` columns aligned to the left, others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place < n_left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]  # fmt: skip
 
 
 def _short(name):
