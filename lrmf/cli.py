@@ -179,10 +179,11 @@ def _known_scores(_, __, pairs: tuple) -> dict[str, float]:
 
 def _chosen(_, __, texts: tuple[str, ...]) -> list[str] | None:
     """Names between spaces or commas, each a benchmark of the leaderboard."""
-    known = ["ifeval", "bbh", "math", "gpqa", "musr", "mmlu_pro"]
+    from .data.benchmarks import BENCHMARKS
+
     names = " ".join(texts).replace(",", " ").split()
-    if unknown := [name for name in names if name not in known]:
-        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(known)}")
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(BENCHMARKS)}")
     if texts and not names:
         raise click.BadParameter("names no benchmark")
     return names or None
