@@ -39,17 +39,8 @@ class Result(NamedTuple):
 
 
 @pytest.fixture
-def run(capsys):
-    """Run a command line in this process."""
-
-    def run(*argv):
-        try:
-            code = cli.main([str(argument) for argument in argv])
-        except SystemExit as stop:
-            code = stop.code
-        return Result(code, *capsys.readouterr())
-
-    return run
+def run(command):
+    return lambda *argv: Result(*command(*argv))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,7 +81,7 @@ def saved(answers, folder):
     return folder / "fit.npz"
 
 
-def command(*argv, **options):
+def start(*argv, **options):
     """Start a command line in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "lrmf", *map(str, argv)],
@@ -708,7 +699,7 @@ def test_writes_that_fail_halfway_name_the_file(answers, saved, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
     argv = ("--out", tmp_path / "p.csv", "--item-probabilities", tmp_path / "p.npy")
-    process = command("predict", answers, "--model", saved, *argv, preexec_fn=small_files)
+    process = start("predict", answers, "--model", saved, *argv, preexec_fn=small_files)
     out, err = process.communicate()
     assert_refused(Result(process.returncode, out, err), tmp_path / "p.npy", "too large")
     assert not list(tmp_path.iterdir())
@@ -780,7 +771,7 @@ def large(folder):
 )
 def test_interruption_leaves_nothing(large, tmp_path, delay, number):
     # A shell's background jobs ignore SIGINT, and so would the process that they start.
-    process = command(
+    process = start(
         *("predict", large, "--rank", 64, "--out", tmp_path / "p.csv"),
         *("--item-probabilities", tmp_path / "p.npy"),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -798,7 +789,7 @@ def test_interruption_leaves_nothing(large, tmp_path, delay, number):
 
 @pytest.mark.parametrize("argv", [["--help"], ["validate", "{answers}"]])
 def test_reader_that_stops_reading(answers, argv):
-    process = command(*(argument.format(answers=answers) for argument in argv))
+    process = start(*(argument.format(answers=answers) for argument in argv))
     process.stdout.close()
     with process.stderr as messages:
         assert messages.read() == ""
@@ -818,7 +809,7 @@ def test_names_that_the_terminal_lacks(tmp_path):
     tables = tiny_tables()
     items = tables["items"].assign(benchmark=lambda t: t["benchmark"].replace("arc", "C-Eval 中文"))
     path = variant(tmp_path / "s", tables, items=items)
-    process = command("validate", path, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    process = start("validate", path, env=os.environ | {"PYTHONIOENCODING": "ascii"})
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     assert "C-Eval" in out

@@ -14,12 +14,8 @@ REAL = "openllm: 3 models, 2 items"
 
 
 @pytest.fixture(autouse=True)
-def look():
-    with plt.rc_context():
-        style.use_style()
-        plt.rcParams["figure.dpi"] = 50
-        yield
-    plt.close("all")
+def look(figure_style):
+    plt.rcParams["figure.dpi"] = 50
 
 
 @pytest.fixture
