@@ -1,5 +1,6 @@
 """The command line: what it writes, what it says, and that bad input ends in one message."""
 
+import errno
 import json
 import os
 import pickle
@@ -21,7 +22,7 @@ import pytest
 from builders import EDGES, MODELS, tiny_snapshot, tiny_tables
 
 import lrmf
-from lrmf import cli
+from lrmf import cli, hub
 from lrmf import files as outputs
 from lrmf.data.responses import MISSING, benchmark_scores, observed
 from lrmf.data.snapshot import load_snapshot, save_snapshot
@@ -802,6 +803,16 @@ def test_standard_output_that_is_full(answers):
         argv = [sys.executable, "-m", "lrmf", "validate", answers]
         result = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, text=True)
     assert_refused(Result(result.returncode, "", result.stderr), "No space left")
+
+
+def test_standard_output_is_not_blamed_for_the_error_of_a_command(run, tmp_path, monkeypatch):
+    def no_room(**_):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(hub, "estimate", no_room)
+    result = run("crawl", tmp_path / "out", "--dry-run")
+    assert_refused(result, "No usable temporary directory")
+    assert "standard output" not in result.err
 
 
 @pytest.mark.slow
