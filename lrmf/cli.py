@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 data or files cannot be used, 2 the options cannot, 130 in
 appear complete or not at all, and their places are tried before the long work.
 """
 
+import io
 import json
 import math
 import os
@@ -11,6 +12,7 @@ import re
 import signal
 import sys
 import warnings
+from contextlib import redirect_stdout
 from functools import partial, reduce
 from pathlib import Path
 
@@ -35,11 +37,14 @@ def main(argv: list[str] | None = None) -> int:
             # Ctrl-C in the middle of an import leaves its file to the garbage collector.
             warnings.simplefilter("ignore", ResourceWarning)
             warnings.showwarning = lambda message, *_: _say(f"warning: {message}")
-            code = _run(sys.argv[1:] if argv is None else argv)
-        print(end="", flush=True)
+            # Commands print when their work is done, so nothing is lost by printing it here, where
+            # a failure to print is told from a failure of the command.
+            with redirect_stdout(io.StringIO()) as printed:
+                code = _run(sys.argv[1:] if argv is None else argv)
+        print(printed.getvalue(), end="", flush=True)
         return code
     except OSError as error:
-        # Standard output: other files name themselves. Exiting would flush it and fail once more.
+        # Exiting would flush standard output and fail once more.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         if isinstance(error, BrokenPipeError):
             return 141  # the reader has seen enough, as in `lrmf validate ... | head -1`
@@ -63,7 +68,7 @@ def _run(argv: list[str]) -> int:
         command = error.ctx.command_path if error.ctx else f"lrmf {argv[0]}"
         return _fail(f"{message}; see {command} --help", 2)
     # A ValueError, such as SnapshotError, is how the modules refuse data.
-    except (OutputError, ValueError) as error:
+    except (OutputError, OSError, ValueError) as error:
         return _fail(str(error), 1)
     except MemoryError:
         return _fail("out of memory; use a larger machine or a smaller snapshot", 1)
@@ -179,10 +184,11 @@ def _known_scores(_, __, pairs: tuple) -> dict[str, float]:
 
 def _chosen(_, __, texts: tuple[str, ...]) -> list[str] | None:
     """Names between spaces or commas, each a benchmark of the leaderboard."""
-    known = ["ifeval", "bbh", "math", "gpqa", "musr", "mmlu_pro"]
+    from .data.benchmarks import BENCHMARKS
+
     names = " ".join(texts).replace(",", " ").split()
-    if unknown := [name for name in names if name not in known]:
-        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(known)}")
+    if unknown := [name for name in names if name not in BENCHMARKS]:
+        raise click.BadParameter(f"{unknown[0]!r} is not one of {', '.join(BENCHMARKS)}")
     if texts and not names:
         raise click.BadParameter("names no benchmark")
     return names or None

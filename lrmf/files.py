@@ -2,6 +2,8 @@
 
 import ctypes
 import errno
+import glob
+import hashlib
 import io
 import os
 import secrets
@@ -12,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-_KEPT = 40  # characters of a name that the name of its partial file repeats
+_KEPT = 40  # characters that the name of a partial file repeats of a longer name
 _UNSUPPORTED = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP}
 _AT_FDCWD, _RENAME_EXCHANGE, _RENAME_SWAP = -100, 2, 2  # of Linux and of macOS
 
@@ -145,6 +147,13 @@ def output_folder(
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def remove_partial_folders(path: Path) -> None:
+    """Remove what `output_folder` left of this path where its process was killed."""
+    for folder in (path.parent, path):
+        for partial in folder.glob(f".{glob.escape(_short(path.name))}.????????.partial"):
+            shutil.rmtree(partial, ignore_errors=True)
+
+
 def _swap_in(partial: Path, path: Path, *, keep_others: bool) -> bool:
     """Put `partial` in the place of `path` in one step; False if only single files can move.
 
@@ -261,7 +270,13 @@ def _sync(descriptor: int) -> None:
 
 def _beside(path: Path, kind: str) -> Path:
     """A hidden name of its own in the same folder; the name of `path` may be as long as allowed."""
-    return path.with_name(f".{path.name[:_KEPT]}.{secrets.token_hex(4)}.{kind}")
+    return path.with_name(f".{_short(path.name)}.{secrets.token_hex(4)}.{kind}")
+
+
+def _short(name: str) -> str:
+    """A name; of a long one its beginning and a hash, which tells it from others that begin so."""
+    digest = hashlib.sha256(os.fsencode(name)).hexdigest()[:8]
+    return name if len(name) <= _KEPT else f"{name[:_KEPT]}-{digest}"
 
 
 class _File(io.FileIO):

@@ -110,6 +110,19 @@ def command(capsys):
 
 
 @pytest.fixture
+def figure_style():
+    """The style of the figures, for one test, whose figures are closed at its end."""
+    import matplotlib.pyplot as plt
+
+    from lrmf.report.style import use_style
+
+    with plt.style.context("default"):
+        use_style()
+        yield
+    plt.close("all")
+
+
+@pytest.fixture
 def anonymous(monkeypatch, tmp_path):
     """No token of whoever runs the tests is found."""
     monkeypatch.delenv("HF_TOKEN", raising=False)

@@ -194,6 +194,11 @@ def client(served, **options) -> Client:
     return Client(served.url, **{"backoff": 0.01, "timeout": 5, **options})
 
 
+def backwards(_pool, function, tasks) -> list:
+    """What `ThreadPool.imap_unordered` may yield: the results of the last task come first."""
+    return [function(task) for task in reversed(tasks)]
+
+
 def edges_of(snapshot) -> set[tuple[str, str, str]]:
     columns = snapshot.lineage[["parent", "child", "relation"]]
     return set(columns.itertuples(index=False, name=None))

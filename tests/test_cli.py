@@ -1,5 +1,6 @@
 """The command line: what it writes, what it says, and that bad input ends in one message."""
 
+import errno
 import json
 import os
 import pickle
@@ -21,7 +22,7 @@ import pytest
 from builders import EDGES, MODELS, tiny_snapshot, tiny_tables
 
 import lrmf
-from lrmf import cli
+from lrmf import cli, hub
 from lrmf import files as outputs
 from lrmf.data.responses import MISSING, benchmark_scores, observed
 from lrmf.data.snapshot import load_snapshot, save_snapshot
@@ -39,17 +40,8 @@ class Result(NamedTuple):
 
 
 @pytest.fixture
-def run(capsys):
-    """Run a command line in this process."""
-
-    def run(*argv):
-        try:
-            code = cli.main([str(argument) for argument in argv])
-        except SystemExit as stop:
-            code = stop.code
-        return Result(code, *capsys.readouterr())
-
-    return run
+def run(command):
+    return lambda *argv: Result(*command(*argv))
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -90,7 +82,7 @@ def saved(answers, folder):
     return folder / "fit.npz"
 
 
-def command(*argv, **options):
+def start(*argv, **options):
     """Start a command line in a process of its own."""
     return subprocess.Popen(
         [sys.executable, "-m", "lrmf", *map(str, argv)],
@@ -708,7 +700,7 @@ def test_writes_that_fail_halfway_name_the_file(answers, saved, tmp_path):
         resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 
     argv = ("--out", tmp_path / "p.csv", "--item-probabilities", tmp_path / "p.npy")
-    process = command("predict", answers, "--model", saved, *argv, preexec_fn=small_files)
+    process = start("predict", answers, "--model", saved, *argv, preexec_fn=small_files)
     out, err = process.communicate()
     assert_refused(Result(process.returncode, out, err), tmp_path / "p.npy", "too large")
     assert not list(tmp_path.iterdir())
@@ -721,6 +713,35 @@ def test_out_of_memory(run, answers, tmp_path, monkeypatch):
     monkeypatch.setattr(lrmf.LRMF, "fit", too_much)
     assert_refused(run("predict", answers, "--out", tmp_path / "p.csv"), "out of memory")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("where", "argv"),
+    [
+        ("lrmf.data.snapshot._read_table", ["validate", "{answers}"]),
+        ("numpy.load", ["ask", "--model", "{saved}", "--name", "org/new"]),
+        ("lrmf.importers.lm_eval.load_json", ["import", "lm-eval", "{results}", "--out", "{out}"]),
+    ],
+)
+def test_files_are_not_blamed_for_too_little_memory(
+    run, answers, saved, tmp_path, monkeypatch, where, argv
+):
+    def too_much(*_, **__):
+        raise MemoryError
+
+    (tmp_path / "results_2025-01-01T10-00-00.000000.json").touch()
+    places = {"answers": answers, "saved": saved, "results": tmp_path, "out": tmp_path / "out"}
+    monkeypatch.setattr(where, too_much)
+    assert_refused(run(*(argument.format(**places) for argument in argv)), "out of memory")
+
+
+def test_a_fit_is_not_called_damaged_for_an_error_of_the_program(saved, monkeypatch):
+    def wrong(*_, **__):
+        raise AttributeError("no such name")
+
+    monkeypatch.setattr("lrmf.forecaster.saved_fit.Describer", wrong)
+    with pytest.raises(AttributeError, match="no such name"):
+        lrmf.Forecaster.load(saved)
 
 
 # Processes of their own
@@ -751,7 +772,7 @@ def large(folder):
 )
 def test_interruption_leaves_nothing(large, tmp_path, delay, number):
     # A shell's background jobs ignore SIGINT, and so would the process that they start.
-    process = command(
+    process = start(
         *("predict", large, "--rank", 64, "--out", tmp_path / "p.csv"),
         *("--item-probabilities", tmp_path / "p.npy"),
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -769,7 +790,7 @@ def test_interruption_leaves_nothing(large, tmp_path, delay, number):
 
 @pytest.mark.parametrize("argv", [["--help"], ["validate", "{answers}"]])
 def test_reader_that_stops_reading(answers, argv):
-    process = command(*(argument.format(answers=answers) for argument in argv))
+    process = start(*(argument.format(answers=answers) for argument in argv))
     process.stdout.close()
     with process.stderr as messages:
         assert messages.read() == ""
@@ -784,12 +805,22 @@ def test_standard_output_that_is_full(answers):
     assert_refused(Result(result.returncode, "", result.stderr), "No space left")
 
 
+def test_standard_output_is_not_blamed_for_the_error_of_a_command(run, tmp_path, monkeypatch):
+    def no_room(**_):
+        raise FileNotFoundError(errno.ENOENT, "No usable temporary directory found")
+
+    monkeypatch.setattr(hub, "estimate", no_room)
+    result = run("crawl", tmp_path / "out", "--dry-run")
+    assert_refused(result, "No usable temporary directory")
+    assert "standard output" not in result.err
+
+
 @pytest.mark.slow
 def test_names_that_the_terminal_lacks(tmp_path):
     tables = tiny_tables()
     items = tables["items"].assign(benchmark=lambda t: t["benchmark"].replace("arc", "C-Eval 中文"))
     path = variant(tmp_path / "s", tables, items=items)
-    process = command("validate", path, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    process = start("validate", path, env=os.environ | {"PYTHONIOENCODING": "ascii"})
     out, err = process.communicate()
     assert (process.returncode, err) == (0, "")
     assert "C-Eval" in out

@@ -613,19 +613,6 @@ def test_annotations_name_the_nearest_training_relatives():
     assert notes["family"].tolist() == lineage.families[:12].tolist()
 
 
-def test_bootstrap_of_a_predictor_with_itself_is_zero(zero_shot):
-    _, forecasts = zero_shot
-    twin = forecasts[forecasts["predictor"] == "knn"].assign(predictor="twin")
-    both = pd.concat([forecasts, twin])
-    for metric in ("pearson", "spearman", "mae", "log_loss"):
-        found = compared(both, "knn", "twin", metric=metric, n_boot=100)
-        assert (found["difference"], found["difference_lower"], found["difference_upper"]) == (
-            0,
-            0,
-            0,
-        )
-
-
 @pytest.mark.parametrize("cluster", ["family", None])
 def test_bootstrap_excludes_zero_for_a_clear_difference(zero_shot, cluster):
     results, forecasts = zero_shot

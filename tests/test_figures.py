@@ -15,9 +15,10 @@ from lrmf.evaluation.bootstrap import by_stratum
 from lrmf.evaluation.evaluate import add_strata
 from lrmf.report import forecast_figures as figures
 from lrmf.report import layout as plotting
-from lrmf.report.style import predictor_style, use_style
+from lrmf.report.style import predictor_style
 
 matplotlib.use("agg")
+pytestmark = pytest.mark.usefixtures("figure_style")
 DRAWN = shown_in(CURVES)
 WITHOUT_LINEAGE = labels(lambda entry: not entry.reads_lineage)
 ZERO_SHOT = {
@@ -26,14 +27,6 @@ ZERO_SHOT = {
     "MF": (0.0, 0.0, 0.0),
     "item mean": (0.0, 0.0, 0.0),
 }
-
-
-@pytest.fixture(autouse=True)
-def style():
-    with plt.style.context("default"):
-        use_style()
-        yield
-    plt.close("all")
 
 
 def curve_at(name, points, values, **columns):

@@ -109,7 +109,7 @@ def test_parents_in_a_card_are_found_however_they_are_written(parents, shape, qu
 @fuzz(250)
 @given(data=st.data(), name=st.sampled_from(edges.FILES))
 def test_a_merge_file_of_any_content_is_read(data, name):
-    assert_claims(edges.file_claims(name, data.draw(damaged(FILES[name]))))
+    assert_claims(edges.read_file(name, data.draw(damaged(FILES[name])))[0])
 
 
 LAYOUTS = {
@@ -161,9 +161,9 @@ def test_parents_in_a_merge_file_are_found(parents, layout, flow, write, fence):
     if fence and "---" not in text:
         indent = fence[: len(fence) - len(fence.lstrip())]
         text = "".join(f"{indent}{line}" for line in text.splitlines(keepends=True))
-        claims = edges.file_claims("README.md", f"# Merge\n\n{fence.format(text)}".encode())
+        claims = edges.read_file("README.md", f"# Merge\n\n{fence.format(text)}".encode())[0]
     else:
-        claims = edges.file_claims("mergekit_config.yml", text.encode())
+        claims = edges.read_file("mergekit_config.yml", text.encode())[0]
     assert {claim.parent for claim in claims} == set(parents)
 
 

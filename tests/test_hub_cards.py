@@ -7,9 +7,9 @@ from lrmf.hub.edges import (
     Claim,
     declared_claims,
     establish_edges,
-    file_claims,
     files_to_read,
     normalised_id,
+    read_file,
 )
 
 IDS = [
@@ -187,7 +187,7 @@ MERGEKIT = {
 
 @pytest.mark.parametrize("text", MERGEKIT.values(), ids=MERGEKIT)
 def test_merge_files(text):
-    claims = file_claims("mergekit_config.yml", text.encode())
+    claims = read_file("mergekit_config.yml", text.encode())[0]
     assert {claim.parent for claim in claims} == {"org/a", "org/b", "org/c"}
     assert {claim.relation for claim in claims} == {"merge"}
 
@@ -196,7 +196,7 @@ def test_readme_counts_only_in_its_yaml_blocks():
     text = (
         f"---\nbase_model: x/y\n---\n# T\n```yaml\n{MERGEKIT['models']}```\n```py\nmodels:\n```\n"
     )
-    found = {claim.parent for claim in file_claims("README.md", text.encode())}
+    found = {claim.parent for claim in read_file("README.md", text.encode())[0]}
     assert found == {"org/a", "org/b", "org/c"}
 
 
@@ -225,7 +225,7 @@ HOSTILE = {
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_yaml_names_no_parents(text, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    parents = {claim.parent for claim in file_claims("merge.yml", text.encode())}
+    parents = {claim.parent for claim in read_file("merge.yml", text.encode())[0]}
     assert parents <= {"org/x"}
     assert not list(tmp_path.iterdir())
 
@@ -245,13 +245,13 @@ def test_hostile_yaml_names_no_parents(text, tmp_path, monkeypatch):
     ],
 )
 def test_adapter_file(text, expected):
-    claims = file_claims("adapter_config.json", text.encode())
+    claims = read_file("adapter_config.json", text.encode())[0]
     assert [claim.parent for claim in claims] == expected
 
 
 def test_what_somebody_asks_a_server_for_is_no_parent():
     text = '```json\n{"model": "org/a", "messages": [{"content": "model: org/b"}]}\n```\n'
-    assert file_claims("README.md", text.encode()) == []
+    assert read_file("README.md", text.encode())[0] == []
 
 
 def test_a_relation_in_a_list_counts():

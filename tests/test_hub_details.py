@@ -6,13 +6,14 @@ import os
 import subprocess
 import sys
 import time
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pandas as pd
 import pytest
 from helpers import get_snapshot
 from hub_server import serve
-from hub_world import add_details, make_world, samples
+from hub_world import add_details, backwards, make_world, samples
 
 from lrmf.data.benchmarks import BENCHMARKS, TASKS
 from lrmf.data.responses import MISSING
@@ -226,6 +227,20 @@ def test_a_second_crawl_downloads_only_new_files(tmp_path):
     assert len(served.asked("storage:")) == 1
     assert len([path for path in served.record.requests if "/tree/" in path]) == 1
     assert answers_to(snapshot, name, "snarks") == [1] * 178
+
+
+def test_unread_files_are_listed_in_the_same_order(tmp_path, monkeypatch):
+    world = make_world(3)
+    add_details(world, {SNARKS: 178, IFEVAL: 541})
+    for repo, path in world.hub.files:
+        world.hub.files[repo, path] += b"{\n" if "/samples_" in path else b""
+    with serve(world.hub) as served:
+        crawl(tmp_path / "a", instances=True, client=client(served))
+        monkeypatch.setattr(ThreadPool, "imap_unordered", backwards)
+        crawl(tmp_path / "b", instances=True, client=client(served))
+    first, again = (pd.read_parquet(tmp_path / name / STATUS_FILE) for name in "ab")
+    pd.testing.assert_frame_equal(first.drop(columns="time"), again.drop(columns="time"))
+    assert (again["kind"] == "file").sum() >= 2 * len(world.scores)
 
 
 def test_a_corrupt_file_is_left_out_and_said(tmp_path):

@@ -1,13 +1,14 @@
 """Other sources than the leaderboard: the models of a snapshot, and Community Evals."""
 
 import json
+from multiprocessing.pool import ThreadPool
 
 import numpy as np
 import pandas as pd
 import pytest
 from builders import tiny_tables
 from hub_server import Hub, serve
-from hub_world import client, edges_of
+from hub_world import backwards, client, edges_of
 from huggingface_hub import HfApi
 from importer_contract import cells
 
@@ -254,6 +255,15 @@ class TestCommunityEvals:
         assert "percent" in reasons["org/b"]  # 0.5 beside 20.5
         assert len(reasons.loc[["user/c"]]) == 2
         assert len(reasons.loc[[self.GPQA]]) == 1
+
+    def test_answers_in_another_order_give_the_same_bytes(self, hub, tmp_path, monkeypatch):
+        hub.models["org/d"]["evalResults"] = [{"error": "invalid"}]  # as a row of user/c
+        with serve(hub) as served:
+            crawl(tmp_path / "a", source="community", client=client(served))
+            monkeypatch.setattr(ThreadPool, "imap_unordered", backwards)
+            crawl(tmp_path / "b", source="community", client=client(served))
+        first, again = (tmp_path / name / "score_sources.parquet" for name in "ab")
+        assert again.read_bytes() == first.read_bytes()
 
     def test_requests_are_those_of_the_installed_client(self, hub, found):
         ours = set(found[2].record.requests)

@@ -20,7 +20,7 @@ from lrmf.data.samples import read_samples
 from lrmf.data.snapshot import load_snapshot
 from lrmf.hub import Client, CrawlError, crawl, unread_files
 from lrmf.hub import client as client_module
-from lrmf.hub.edges import file_claims, read_file
+from lrmf.hub.edges import read_file
 from lrmf.hub.errors import Refusal
 
 A, B, C = "alpha/a-7b", "beta/b-7b", "gamma/c-7b"
@@ -71,7 +71,7 @@ FENCES = {
 
 @pytest.mark.parametrize("text", MERGE_FILES.values(), ids=MERGE_FILES)
 def test_merge_files_as_people_write_them(text):
-    assert {claim.parent for claim in file_claims("mergekit_config.yml", text.encode())} == {
+    assert {claim.parent for claim in read_file("mergekit_config.yml", text.encode())[0]} == {
         A,
         B,
         C,
@@ -82,15 +82,15 @@ def test_merge_files_as_people_write_them(text):
 @pytest.mark.parametrize("codec", ["utf-8", "utf-8-sig", "utf-16"])
 def test_fences_of_all_kinds(text, codec):
     content = f"---\ntags: [merge]\ntags: [twice]\n---\n# Title\n\n{text}\n".replace("\n", "\r\n")
-    found = {claim.parent for claim in file_claims("README.md", content.encode(codec))}
+    found = {claim.parent for claim in read_file("README.md", content.encode(codec))[0]}
     assert found == {A, B}
 
 
 @pytest.mark.parametrize("codec", ["utf-8-sig", "utf-16", "utf-16-le", "utf-32"])
 def test_marks_of_byte_order(codec):
     adapter = json.dumps({"base_model_name_or_path": A}).encode(codec)
-    assert [claim.parent for claim in file_claims("adapter_config.json", adapter)] == [A]
-    assert {claim.parent for claim in file_claims("merge.yml", MERGE.encode(codec))} == {A, B}
+    assert [claim.parent for claim in read_file("adapter_config.json", adapter)[0]] == [A]
+    assert {claim.parent for claim in read_file("merge.yml", MERGE.encode(codec))[0]} == {A, B}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,5 @@
 """Figures are checked by their numbers and texts, never by their pixels."""
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,16 +12,10 @@ from lrmf.analysis.spectrum import spectral_energy
 from lrmf.data.responses import benchmark_scores
 from lrmf.report import lineage_figures as figures
 from lrmf.report.family_tree import family_picture
-from lrmf.report.style import COLUMN, PAGE, RELATIONS, note_data, use_style
+from lrmf.report.style import COLUMN, PAGE, RELATIONS, note_data
 from lrmf.simulation.simulate import simulate
 
-
-@pytest.fixture(autouse=True)
-def _style():
-    with plt.rc_context():
-        use_style()
-        yield
-    plt.close("all")
+pytestmark = pytest.mark.usefixtures("figure_style")
 
 
 @pytest.fixture(scope="module")

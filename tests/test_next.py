@@ -3,6 +3,7 @@
 import asyncio
 import json
 import sys
+from copy import copy
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -146,6 +147,23 @@ class TestNextItems:
         for same in ((chosen.RANDOM, 4), (chosen.RANDOM, 12), (chosen.CHOSEN, 4)):
             np.testing.assert_array_equal(one.loc[same], other.loc[same])
         assert (one.loc[chosen.CHOSEN, 12] != other.loc[chosen.CHOSEN, 12]).any()
+
+    def test_ridge_takes_nothing_from_items_that_no_training_model_has_answered(
+        self, simulated_hub, forecaster
+    ):
+        """Without any training answers its forecasts are the means of the training scores."""
+        snapshot, lineage = simulated_hub
+        for step in (2, 1):
+            fitted = copy(forecaster)
+            fitted.trained_responses_ = np.array(forecaster.trained_responses_)
+            fitted.trained_responses_[:, ::step] = 255
+            frame = chosen.forecasts(
+                fitted, snapshot.responses, lineage, [140, 141], numbers=(20,),
+                strategies=(chosen.RIDGE,),
+            )  # fmt: skip
+            assert len(frame) and frame["score"].notna().all()
+        means = dict(zip(fitted.scores_.names, np.nanmean(fitted.trained_scores_, 0), strict=True))
+        np.testing.assert_allclose(frame["score"], frame["benchmark"].map(means), atol=1e-6)
 
     @pytest.mark.slow
     def test_chosen_answers_forecast_better_than_random_ones(self, simulated_hub, forecaster):

@@ -172,6 +172,17 @@ def test_killed_at_any_step(out, monkeypatch, n_steps):
     assert (out / "notes.txt").read_text() == "mine"
 
 
+def test_partial_folders_of_other_outputs_are_left_alone(tmp_path):
+    """Also of those whose names begin with the same forty characters."""
+    mine, other = (tmp_path / f"{'a' * 40} 2025-{month}" for month in ("08", "09"))
+    with files.output_folder(other) as partial, files.output_folder(mine) as left:
+        (partial / "page").touch()
+        files.remove_partial_folders(mine)
+        assert (partial / "page").exists() and not left.exists()
+        left.mkdir()
+    assert (other / "page").exists()
+
+
 def test_a_failing_clean_up_does_not_hide_the_error(tmp_path, monkeypatch):
     monkeypatch.setattr(files.Path, "unlink", refuse(errno.EIO))
     with pytest.raises(KeyError, match="first"), files.output(tmp_path / "a.csv"):

@@ -14,12 +14,8 @@ REAL = "openllm: 3 models, 2 items"
 
 
 @pytest.fixture(autouse=True)
-def look():
-    with plt.rc_context():
-        style.use_style()
-        plt.rcParams["figure.dpi"] = 50
-        yield
-    plt.close("all")
+def look(figure_style):
+    plt.rcParams["figure.dpi"] = 50
 
 
 @pytest.fixture
@@ -61,7 +57,9 @@ def test_the_same_figure_has_the_same_bytes_whatever_the_screen(tmp_path, frame)
         assert (tmp_path / "one" / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def test_an_empty_frame_is_one_line_and_no_file(tmp_path, frame, capsys):
+def test_an_empty_frame_is_one_line_and_no_file_also_of_an_earlier_run(tmp_path, frame, capsys):
+    plotting.draw(scatter, frame, name="rise", label=SIMULATED, folder=tmp_path)
+    capsys.readouterr()
     plotting.draw(scatter, frame[:0], name="rise", label=SIMULATED, folder=tmp_path)
     assert list(tmp_path.iterdir()) == []
     assert capsys.readouterr().out == "rise: skipped, this snapshot has no such results.\n"

@@ -202,6 +202,12 @@ def test_tables_are_written_twice_with_the_same_bytes(tmp_path, capsys):
     assert "nothing: skipped" in capsys.readouterr().out
 
 
+def test_an_empty_table_leaves_no_files_of_an_earlier_run(tmp_path):
+    tables.write_table(pd.DataFrame({"r": ["0.5"]}, index=["a"]), "release", folder=tmp_path)
+    tables.write_table(pd.DataFrame(), "release", folder=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
 def test_macros_quote_values_intervals_and_leads(tmp_path):
     few_shot = compared({"Forecaster": (0.7, 0.6, 0.8), "MF": (0.5, np.nan, np.nan)}, k=20)
     macros = tables.macros_of(few_shot, "openllm-v2", "few shot", by="k")

@@ -6,7 +6,7 @@ import scipy.sparse as sp
 
 from ..data.lineage import Lineage
 from ..data.schema import RELATIONS
-from ..data.statistics import pearson
+from ..data.statistics import pearson, percentile_interval, resample_weights
 
 AVERAGE = "average"
 ANY_RELATION = "any"
@@ -203,12 +203,10 @@ def _correlate_families(group, rng, n_resamples):
     """Correlation of parents and children, and its interval over resampled families."""
     family = pd.factorize(group["family"])[0]
     x, y = group["parent_score"].to_numpy(), group["child_score"].to_numpy()
-    r, n_families = pearson(x, y), family.max() + 1
-    if n_families < _MIN_FAMILIES:
-        return r, np.nan, np.nan
-    # Every pair counts as often as its family is drawn.
-    counts = rng.multinomial(n_families, np.full(n_families, 1 / n_families), size=n_resamples)
-    return r, *np.nanpercentile(pearson(x, y, counts[:, family]), [2.5, 97.5])
+    if family.max() + 1 < _MIN_FAMILIES:
+        return pearson(x, y), np.nan, np.nan
+    weights = resample_weights(family, n_resamples, rng)[1:]
+    return pearson(x, y), *percentile_interval(pearson(x, y, weights))
 
 
 def principal_coordinates(

@@ -1,5 +1,7 @@
 """A snapshot in a screenful of text, for `lrmf validate`."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 
@@ -70,7 +72,16 @@ def _by_benchmark(frame: pd.DataFrame) -> str:
         "mean_score": ("mean score", lambda score: "-" if np.isnan(score) else percent(score)),
     }
     texts = [[header, *frame[key].map(write)] for key, (header, write) in columns.items()]
-    widths = [max(map(len, column)) for column in texts]
-    names = [name.ljust(widths[0]) for name in texts[0]]
-    numbers = [[text.rjust(w) for text in c] for c, w in zip(texts[1:], widths[1:], strict=True)]
-    return "\n".join("  ".join(row) for row in zip(names, *numbers, strict=True))
+    return "\n".join(aligned([*zip(*texts, strict=True)]))
+
+
+def aligned(rows: list[Sequence[str]], n_left: int = 1) -> list[str]:
+    """Lines of a table, the first `n_left` columns aligned to the left, others to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(
+            cell.ljust(width) if place < n_left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]

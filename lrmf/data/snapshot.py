@@ -501,6 +501,8 @@ def _read_or_report(read, path: Path, problems: list[str]):
         return None
     try:
         return read(path)
+    except MemoryError:
+        raise
     # Damaged files make the parsers raise nearly anything, from OverflowError to SyntaxError.
     except Exception as error:
         reason = f"cannot be read ({one_line(error)})"

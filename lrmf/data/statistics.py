@@ -122,5 +122,23 @@ def pearson(x, y, weights=None):
     return np.where(variance_y <= smallest, np.nan, np.where(variance_x <= smallest, 0.0, r))
 
 
+def resample_weights(
+    clusters: np.ndarray, n_resamples: int, rng: np.random.Generator
+) -> np.ndarray:
+    """Weights (1 + n_resamples, n) of a bootstrap of whole clusters; all ones in the first row.
+
+    ``clusters`` (n,) are numbered from 0. How often one is drawn is the weight of all its members.
+    """
+    n = clusters.max() + 1
+    counts = rng.multinomial(n, np.full(n, 1 / n), size=n_resamples)
+    return np.concatenate([np.ones((1, len(clusters))), counts[:, clusters]])
+
+
+def percentile_interval(resampled: np.ndarray) -> tuple[float, float]:
+    """Bounds of the middle 95% of the finite values; NaN if there are none."""
+    finite = resampled[np.isfinite(resampled)]
+    return tuple(np.quantile(finite, [0.025, 0.975])) if finite.size else (np.nan, np.nan)
+
+
 def _sums(values, weights):
     return weights @ values if values.ndim == 1 else (weights * values).sum(axis=1)

@@ -4,6 +4,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
+from ..data.describe import aligned
 from ..data.response_kinds import PROPORTIONS
 from ..data.responses import observed
 from ..forecaster.near_duplicates import RELATEDNESS
@@ -119,7 +120,7 @@ def answer(new, *, name=None, parents=(), relation=None, notes=(), level=0.9):
          "scores": _scores(fit, row)}
         for row in basis["nearest"]
     ]  # fmt: skip
-    report = {
+    return {
         "model_id": name or "a new model",
         "relation": relation,
         "parents": [
@@ -127,17 +128,12 @@ def answer(new, *, name=None, parents=(), relation=None, notes=(), level=0.9):
             for parent in parents
         ],
         "scores": [_plain(row) for row in frame.to_dict("records")],
-        "average": {"score": mean, "lower": lower, "upper": upper},
+        "average": _plain({"score": mean, "lower": lower, "upper": upper}),
         "known": _counts(new),
-        "basis": {
-            "lineage": basis["lineage"], "card_and_name": basis["card_and_name"],
-            "nearest": nearest, "n_models": len(evaluated),
-        },
+        "basis": _plain({key: basis[key] for key in ("lineage", "card_and_name")})
+        | {"nearest": nearest, "n_models": len(evaluated)},
         "notes": [*notes, *_notes(new, parents, rows, frame)],
     }  # fmt: skip
-    report["average"] = _plain(report["average"])
-    report["basis"] |= _plain({key: basis[key] for key in ("lineage", "card_and_name")})
-    return report
 
 
 def _ids(forecaster, parents):
@@ -294,18 +290,6 @@ def _basis(report):
     ]
     return [f"It rests on {basis['n_models']:,} evaluated models: {text}.", "",
             *aligned([heads, *rows], n_left=2)]  # fmt: skip
-
-
-def aligned(rows, n_left=1):
-    """Lines of a table, the first `n_left` columns aligned to the left, others to the right."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return [
-        "  ".join(
-            cell.ljust(width) if place < n_left else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]  # fmt: skip
 
 
 def _short(name):

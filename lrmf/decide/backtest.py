@@ -15,6 +15,7 @@ from ..data.features import model_dates
 from ..data.lineage import Lineage
 from ..data.responses import has_responses, observed
 from ..data.snapshot import Snapshot, load_snapshot
+from ..data.statistics import percentile_interval, resample_weights
 from ..evaluation.bootstrap import verdict
 from ..evaluation.metrics import mean_of_finite
 from ..files import output
@@ -182,7 +183,8 @@ def plan_quality(tested: pd.DataFrame, *, n_boot=1000, seed=0) -> pd.DataFrame:
         difference_lower, difference_upper, verdict, n_merges, n_cutoffs
     """
     # Every metric of every planner on the data and on all resamples, (1 + n_boot,) each.
-    weights = _resamples(tested["cluster"], n_boot, seed)
+    clusters = pd.factorize(tested["cluster"])[0]
+    weights = resample_weights(clusters, n_boot, np.random.default_rng(seed))
     draws = {
         (planner, metric): measure(tested, planner, weights)
         for planner in PLANNERS for metric, measure in _MEASURES.items()
@@ -194,29 +196,15 @@ def plan_quality(tested: pd.DataFrame, *, n_boot=1000, seed=0) -> pd.DataFrame:
     rows = []
     for (planner, metric), values in draws.items():
         difference = draws[FORECAST, metric] - values
-        bounds = _bounds(difference)
+        interval, bounds = map(percentile_interval, (values[1:], difference[1:]))
         gain = bounds if metric in HIGHER_IS_BETTER else (-bounds[1], -bounds[0])
         found = "" if planner == FORECAST else str(verdict(*gain))
-        row = planner, metric, values[0], *_bounds(values), difference[0], *bounds, found
+        row = planner, metric, values[0], *interval, difference[0], *bounds, found
         rows.append(row)
     columns = ["planner", "metric", "value", "lower", "upper", "difference"]
     columns += ["difference_lower", "difference_upper", "verdict"]
     counts = {"n_merges": tested["model_id"].nunique(), "n_cutoffs": tested["cutoff"].nunique()}
     return pd.DataFrame(rows, columns=columns).assign(**counts)
-
-
-def _bounds(draws):
-    """95% interval of the resamples with a value; NaN if there are none."""
-    finite = draws[1:][np.isfinite(draws[1:])]
-    return np.quantile(finite, [0.025, 0.975]) if finite.size else (np.nan, np.nan)
-
-
-def _resamples(clusters, n_boot, seed):
-    """Bootstrap weights (1 + n_boot, n) by cluster, the first row all ones."""
-    codes, names = pd.factorize(clusters)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(names), np.full(len(names), 1 / len(names)), size=n_boot)
-    return np.concatenate([np.ones((1, len(codes))), counts[:, codes]])
 
 
 def _tau(tested, planner, weights):

@@ -8,6 +8,7 @@ import pandas as pd
 from ..data.lineage import Lineage
 from ..data.responses import benchmark_scores, observed, reveal
 from ..data.snapshot import Snapshot
+from ..data.statistics import percentile_interval, resample_weights
 from ..evaluation.splits import zero_shot
 from ..forecaster.forecaster import Forecaster
 
@@ -192,12 +193,11 @@ def first_quality(measured: pd.DataFrame, *, n_boot=1000, seed=0) -> pd.DataFram
             # Errors (n_models, n_strategies), and bootstrap weights of the models.
             wide = part.pivot(index="row", columns="strategy", values=error)
             n = len(wide)
-            weights = rng.multinomial(n, np.full(n, 1 / n), size=n_boot) / n
+            weights = resample_weights(np.arange(n), n_boot, rng)[1:] / n
             for strategy in wide:
                 values = []
                 for column in (wide[strategy], wide[GREEDY] - wide[strategy]):
-                    bounds = np.quantile(weights @ column.to_numpy(), [0.025, 0.975])
-                    values += [column.mean(), *bounds]
+                    values += [column.mean(), *percentile_interval(weights @ column.to_numpy())]
                 rows.append((strategy, n_run, error, *values, n))
     columns = ["strategy", "n_run", "error", "value", "lower", "upper"]
     columns += ["difference", "difference_lower", "difference_upper", "n_models"]

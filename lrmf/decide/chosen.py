@@ -4,10 +4,11 @@ from itertools import pairwise
 
 import numpy as np
 import pandas as pd
+from sklearn.linear_model import Ridge
 
 from ..baselines.irt import ItemResponse
 from ..baselines.knn import KNN
-from ..data.responses import MISSING, observed, reveal, without
+from ..data.responses import observed, reveal, without
 from ..solver.scores import interval
 
 NUMBERS = (5, 10, 20, 50, 100)  # of revealed answers
@@ -231,20 +232,18 @@ class _Task:
         slope = (X'X + ridge I)^-1 X'y over the training models, with standardised answers X to the
         same items and scores y of a benchmark.
         """
-        scores = np.empty_like(self.actual)
-        trained_scores = self.forecaster.trained_scores_
+        scores = np.full_like(self.actual, np.nan)
+        trained = self.forecaster.trained_responses_
         for place, items in enumerate(self.order[:, :n]):
-            answers = self.forecaster.trained_responses_[:, items].astype(float)
-            answers[answers == MISSING] = np.nan
-            mean, std = np.nanmean(answers, axis=0), np.nanstd(answers, axis=0) + 0.05
-            x = np.nan_to_num((answers - mean) / std)
-            new_x = (self.truth[place, items] - mean) / std
-            for b in range(trained_scores.shape[1]):
-                has_score = np.isfinite(trained_scores[:, b])
-                centre = x[has_score].mean(axis=0)
-                xc, y = x[has_score] - centre, trained_scores[has_score, b]
-                slope = np.linalg.solve(xc.T @ xc + _RIDGE * np.eye(n), xc.T @ (y - y.mean()))
-                scores[place, b] = np.clip(y.mean() + (new_x - centre) @ slope, 0, 1)
+            # An item that no training model has answered says nothing: its column is 0.
+            answers = trained[:, items]
+            answers = np.ma.masked_array(answers.astype(float), ~observed(answers))
+            mean, std = answers.mean(axis=0).filled(0), answers.std(axis=0).filled(0) + 0.05
+            x, new_x = ((answers - mean) / std).filled(0), (self.truth[place, items] - mean) / std
+            for b, y in enumerate(self.forecaster.trained_scores_.T):
+                if (has_score := np.isfinite(y)).any():
+                    fit = Ridge(alpha=_RIDGE).fit(x[has_score], y[has_score])
+                    scores[place, b] = np.clip(fit.predict(new_x[None])[0], 0, 1)
         return scores
 
     def _adaptive(self):

@@ -12,9 +12,9 @@ import json
 
 import numpy as np
 
+from ..data.describe import aligned
 from ..data.response_kinds import PROPORTIONS
 from .answers import AnswersError, Questions
-from .ask import aligned
 
 BUDGET = 50  # number of answers by default
 

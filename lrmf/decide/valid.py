@@ -18,10 +18,10 @@ Angelopoulos et al. (2023), "Prediction-powered inference"; FAQ (2601.20251).
 import numpy as np
 import pandas as pd
 
+from ..data.describe import aligned
 from ..data.response_kinds import PROPORTIONS
 from ..data.responses import observed
 from .answers import AnswersError
-from .ask import aligned
 
 LEVEL = 0.95
 _UNIFORM_SHARE = 0.3  # share of the probabilities that is equal for all items

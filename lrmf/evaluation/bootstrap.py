@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from ..baselines.registry import FORECASTER, LEADS, shown_in
+from ..data.statistics import percentile_interval, resample_weights
 from .metrics import METRICS, _Table, mean_of_finite, score_forecasts
 
 BOOTSTRAP_BLOCK = 250
-TAILS = (0.025, 0.975)  # of the resamples: 95% intervals
 MIN_CLUSTERS = 5  # below that resampling says little
 CLAIM = (0.07, 0.10)
 COMPARISON = ["predictor", "metric", "benchmark", "value", "lower", "upper"]
@@ -97,8 +97,7 @@ def within_families(
         rows += [(str(family), *row, sizes[family], sizes[family]) for row in _interval_rows(draws)]
     # Every family counts once in the value, and as often as it is drawn in a resample.
     rng, n = np.random.default_rng([seed, 2]), len(large)
-    drawn = rng.multinomial(n, np.full(n, 1 / n), size=n_boot if n >= MIN_CLUSTERS else 0)
-    weights = np.concatenate([np.ones((1, n)), drawn]) / n
+    weights = resample_weights(np.arange(n), n_boot if n >= MIN_CLUSTERS else 0, rng) / n
     means = {
         key: (weights * np.stack([draws[key][: len(weights)] for draws in parts], 1)).sum(axis=1)
         for key in parts[0]
@@ -144,12 +143,8 @@ def _resamples(forecasts, *, n_boot, seed, cluster) -> tuple[np.ndarray, pd.Seri
     """Weights (1 + n_boot, n_models), the first row all ones, and the cluster of each model."""
     models = forecasts.drop_duplicates("model_id").set_index("model_id")
     codes = np.arange(len(models)) if cluster is None else pd.factorize(models[cluster])[0]
-    n_clusters = codes.max() + 1
-    n_boot = n_boot if n_clusters >= MIN_CLUSTERS else 0
-    # How often each cluster is drawn; its models count as often.
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(n_clusters, np.full(n_clusters, 1 / n_clusters), size=n_boot)
-    weights = np.concatenate([np.ones((1, len(models))), counts[:, codes].astype(float)])
+    n_boot = n_boot if codes.max() + 1 >= MIN_CLUSTERS else 0
+    weights = resample_weights(codes, n_boot, np.random.default_rng(seed))
     return weights, pd.Series(codes, index=models.index)
 
 
@@ -178,9 +173,7 @@ def _interval_rows(draws, benchmark="all", reference=FORECASTER.label) -> Iterat
         difference = draws.get((reference, metric), np.full_like(own, np.nan)) - own
         row = [name, metric, benchmark]
         for values in (own, difference):
-            resampled = values[1:][np.isfinite(values[1:])]
-            bounds = np.quantile(resampled, TAILS) if len(resampled) else (np.nan, np.nan)
-            row += [values[0], *bounds]
+            row += [values[0], *percentile_interval(values[1:])]
         yield tuple(row)
 
 

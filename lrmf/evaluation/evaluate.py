@@ -21,11 +21,12 @@ from sklearn.base import clone
 
 from ..data.lineage import Lineage
 from ..data.response_kinds import ANSWERS, kind_of
+from ..data.responses import has_responses
 from ..data.schema import RELATIONS
 from ..data.statistics import item_means
 from .metrics import mean_of_finite, score_forecasts
 from .parallel import run
-from .splits import Split, _relatives, _scored
+from .splits import Split, relatives_within
 
 AUC_BINS = 4096
 ROW_KEYS = ["protocol", "predictor", "seed"]
@@ -96,7 +97,7 @@ def _evaluate_group(
 ) -> list[tuple[pd.DataFrame, tuple[dict, np.ndarray]]]:
     """Forecast frame, label and AUC histogram of a predictor on each split of a group."""
     first = group[0]
-    train_mask, expected = _scored(first.train), item_means(first.train, items)
+    train_mask, expected = has_responses(first.train), item_means(first.train, items)
     known = known if first.lineage is None else first.lineage
     known = known.shuffled(first.seed) if shuffle_lineage else known
     fitted = seeded(predictor, first.seed).fit(first.train, known, items=items, models=models)
@@ -247,7 +248,7 @@ def annotate_forecasts(
     kinds = lineage.edges["relation"].to_numpy()
     for kind in RELATIONS[::-1]:
         relation[children[trained[parents] & (kinds == kind)]] = kind
-    n_relatives = np.diff(_relatives(lineage, train_mask, 2).indptr)
+    n_relatives = np.diff(relatives_within(lineage, train_mask, 2).indptr)
     row = pd.Index(lineage.node_ids[: lineage.n_models]).get_indexer(forecasts["model_id"])
     return forecasts.assign(
         relation=relation[row],

@@ -12,11 +12,12 @@ import pandas as pd
 from joblib import delayed
 
 from ..data.lineage import Lineage
+from ..data.responses import has_responses
 from ..data.statistics import item_means
 from .evaluate import annotate_forecasts, forecast_split, seeded
 from .metrics import score_forecasts
 from .parallel import run
-from .splits import Split, _scored
+from .splits import Split
 
 COMPLETE = "complete"
 SINGLE_FIELDS = ("params_b", "architecture", "type", "chat_template", "created_at")
@@ -127,7 +128,8 @@ def _forecast_variants(name, predictor, split, lineage, items, truth, models) ->
         label = {"protocol": "incomplete_cards", "predictor": name, "seed": split.seed}
         label |= split.label | {"variant": variant}
         frames.append(forecast_split(adapted, split, expected, lineage, items, truth, label)[0])
-    return annotate_forecasts(pd.concat(frames, ignore_index=True), lineage, _scored(split.train))
+    frame = pd.concat(frames, ignore_index=True)
+    return annotate_forecasts(frame, lineage, has_responses(split.train))
 
 
 def summarize(forecasts: pd.DataFrame) -> pd.DataFrame:

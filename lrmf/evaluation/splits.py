@@ -11,7 +11,14 @@ from scipy.sparse.csgraph import dijkstra
 from ..data.features import DATE_COLUMNS, model_dates
 from ..data.lineage import Lineage
 from ..data.response_kinds import kind_of
-from ..data.responses import benchmark_scores, observed, random_places, reveal, without
+from ..data.responses import (
+    benchmark_scores,
+    has_responses,
+    observed,
+    random_places,
+    reveal,
+    without,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +60,7 @@ def random_holdout(
     """
     if not densities or not all(0 < density < 1 for density in densities):
         raise ValueError(f"densities must lie strictly between 0 and 1, got {list(densities)}")
-    scored = np.flatnonzero(_scored(responses))
+    scored = np.flatnonzero(has_responses(responses))
     for seed in seeds:
         rng = np.random.default_rng([seed, 1])
         rows = np.sort(rng.permutation(scored)[:max_rows])
@@ -114,7 +121,7 @@ def as_at_release(
     many hops) may learn from it by way of a common ancestor; a covariance by parents, as that of
     the Forecaster, does not. Dates are those of `date_split`.
     """
-    scored = _scored(responses)
+    scored = has_responses(responses)
     dates = model_dates(models, scored)
     dated = _related(scored, lineage, max_hops) & dates.notna().to_numpy()
     if dated.any():
@@ -176,7 +183,7 @@ def homogeneous(
 ) -> Iterator[Split]:
     """Zero-shot within the family with most scored models, trained on it only and on all."""
     families = lineage.families[: lineage.n_models]
-    family = int(np.bincount(families[_scored(responses)]).argmax())
+    family = int(np.bincount(families[has_responses(responses)]).argmax())
     members_only = without(responses, np.flatnonzero(families != family))
     for seed in seeds:
         folds = list(_cold_start_folds(members_only, lineage, n_folds, [seed], max_hops))
@@ -202,7 +209,7 @@ def date_split(
     With a `lineage`, only models with an earlier scored relative within `max_hops` are scored, and
     edges are hidden as in `as_at_release`: later models have parents, but no children.
     """
-    scored = _scored(responses)
+    scored = has_responses(responses)
     dates = model_dates(models, scored)
     dated = dates[scored & dates.notna().to_numpy()]
     if dated.empty:
@@ -218,7 +225,7 @@ def date_split(
         known = None
         if lineage is not None:
             known = _as_released(lineage, np.flatnonzero(late), early)
-            late &= np.diff(_relatives(known, early, max_hops).indptr) > 0
+            late &= np.diff(relatives_within(known, early, max_hops).indptr) > 0
             known = _as_released(lineage, np.flatnonzero(late), early)
         if not early.any() or not late.any():
             raise ValueError(
@@ -242,7 +249,7 @@ def evaluated_by_others(responses: np.ndarray, models: pd.DataFrame) -> list[Spl
         If there are no models of a second evaluator.
     """
     evaluator = models.get("evaluated_by", pd.Series(index=models.index, dtype=object))
-    evaluator = evaluator.where(_scored(responses))
+    evaluator = evaluator.where(has_responses(responses))
     others = (evaluator.notna() & (evaluator != evaluator.mode().get(0))).to_numpy()
     if not others.any():
         raise ValueError("the column evaluated_by of models has no second evaluator")
@@ -268,9 +275,9 @@ def extrapolation(
     # Each benchmark centred, so that a model's average does not depend on which it was tested on.
     scores = benchmark_scores(responses, items)
     average = (scores - scores.mean()).mean(axis=1).to_numpy()
-    scored = _scored(responses)
+    scored = has_responses(responses)
     low = scored & (average < np.quantile(average[scored], quantile))
-    high = scored & ~low & (np.diff(_relatives(lineage, low, max_hops).indptr) > 0)
+    high = scored & ~low & (np.diff(relatives_within(lineage, low, max_hops).indptr) > 0)
     if not low.any() or not high.any():
         raise ValueError(
             f"quantile {quantile:g} leaves {low.sum()} models to train on and {high.sum()} with a "
@@ -285,11 +292,6 @@ def _hold_out(protocol, seed, responses, rows, label, hidden=None, lineage=None)
     train = without(responses, rows if hidden is None else hidden)
     target = observed(responses[rows])
     return Split(protocol, seed, train, rows, None, target, label, lineage)
-
-
-def _scored(responses: np.ndarray) -> np.ndarray:
-    """Models with at least one observed response."""
-    return np.array([observed(row).any() for row in responses])
 
 
 def _thin(
@@ -309,7 +311,7 @@ def _thin(
     return train, target
 
 
-def _relatives(lineage: Lineage, scored: np.ndarray, max_hops: int) -> sparse.csr_array:
+def relatives_within(lineage: Lineage, scored: np.ndarray, max_hops: int) -> sparse.csr_array:
     """(n_models, n_models) pattern: the scored models within `max_hops` undirected steps."""
     n_nodes, edges = lineage.n_nodes, (lineage.parent_index, lineage.child_index)
     step = sparse.coo_array((np.ones(len(edges[0]), np.float32), edges), (n_nodes, n_nodes)).tocsr()
@@ -336,7 +338,7 @@ def _periods(dates: pd.Series, dated: np.ndarray, n_periods: int) -> list[tuple]
 
 def _related(scored: np.ndarray, lineage: Lineage, max_hops: int) -> np.ndarray:
     """(n_models,) mask of the scored models with another scored one within reach."""
-    return scored & (np.diff(_relatives(lineage, scored, max_hops).indptr) > 0)
+    return scored & (np.diff(relatives_within(lineage, scored, max_hops).indptr) > 0)
 
 
 def _reached(lineage: Lineage, sources: np.ndarray, *, upwards: bool = False) -> np.ndarray:
@@ -375,8 +377,8 @@ def _cold_start_folds(
 
     The folds of a seed are disjoint, and cover all models that have a scored relative.
     """
-    scored = _scored(responses)
-    relatives = _relatives(lineage, scored, max_hops)
+    scored = has_responses(responses)
+    relatives = relatives_within(lineage, scored, max_hops)
     eligible = np.flatnonzero(scored & (np.diff(relatives.indptr) > 0))
     if n_folds < 2 or len(eligible) < n_folds:
         raise ValueError(

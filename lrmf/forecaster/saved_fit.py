@@ -129,7 +129,10 @@ def load_fit(path: str | os.PathLike, forecaster_class):
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
-            return _restored(dict(archive), forecaster_class)
+            arrays = dict(archive)
+        header = _checked_header(arrays)
+    except MemoryError:
+        raise
     # The parsers raise many kinds of errors for damaged files, from EOFError to TypeError.
     except Exception as error:
         if isinstance(error, OSError) and error.errno:
@@ -140,6 +143,8 @@ def load_fit(path: str | os.PathLike, forecaster_class):
                 reason = "it is no archive of plain arrays"
             problem = f"is damaged, or not from this version's `lrmf fit` ({reason}); fit it anew"
         raise SavedFitError(f"{path}: {problem}") from error
+    # The file is as `save_fit` wrote it: what fails from here on is not its fault.
+    return _restored(arrays, header, forecaster_class)
 
 
 def check_items(path: str | os.PathLike, fitted, items: pd.DataFrame) -> None:
@@ -161,13 +166,18 @@ def check_items(path: str | os.PathLike, fitted, items: pd.DataFrame) -> None:
                 )
 
 
-def _restored(arrays, forecaster_class):
-    """The fitted `Forecaster` from the arrays of `save_fit`."""
+def _checked_header(arrays):
+    """The header, taken out of the arrays; a ValueError unless version and checksum are right."""
     header = json.loads(str(arrays.pop(_HEADER)))
     if header["version"] != VERSION:
         raise ValueError(f"it has version {header['version']}, this program reads {VERSION}")
     if header["sha256"] != _checksum(arrays):
         raise ValueError("its checksum does not match")
+    return header
+
+
+def _restored(arrays, header, forecaster_class):
+    """The fitted `Forecaster` from arrays and header of `save_fit`."""
     fitted = forecaster_class(**header["parameters"])
     fitted._set_items(LRMF.from_arrays(_part(arrays, "items_")))
     # Ids, lineage and cards of the models, and their descriptions from these.

@@ -139,7 +139,9 @@ class Community(Source):
         there = visits_by_id(visits)
         facts = {name: {"revision": visit.sha, **visit.facts} for name, visit in there.items()}
         models = pd.DataFrame([{"model_id": name} | facts.get(name, {}) for name in matrix.index])
-        sources = pd.concat([frame, pd.DataFrame(self._left_out)], ignore_index=True)
+        # The workers find what is left out in any order.
+        left_out = sorted(self._left_out, key=lambda row: (row["model_id"], row["reason"]))
+        sources = pd.concat([frame, pd.DataFrame(left_out)], ignore_index=True)
         numbers = ["value", "score", "verified", "used", "pull_request"]
         texts = dict.fromkeys(sources.columns.difference(numbers), "string")
         return {

@@ -1,8 +1,6 @@
 """The crawl: scores, lineage and, if asked for, single answers, as one snapshot."""
 
-import glob
 import os
-import shutil
 from collections.abc import Callable, Iterable
 from contextlib import closing
 from functools import partial
@@ -186,9 +184,7 @@ def _write(out: Path, found: dict, status: pd.DataFrame) -> Snapshot:
         f"{found['provenance']['crawled_at'][:10]}. The licences are those of the authors."
     )
     # Whoever dies while folders change places leaves copies of this crawl's files behind.
-    for folder in (out.parent, out):
-        for path in folder.glob(f".{glob.escape(out.name[:40])}.????????.partial"):
-            shutil.rmtree(path, ignore_errors=True)
+    files.remove_partial_folders(out)
     snapshot = save_snapshot(
         out,
         **found["tables"],
@@ -212,7 +208,7 @@ def _status_table(visits: dict, repositories: dict) -> pd.DataFrame:
             about = (getattr(one, field, None) for field in _STATUS_FIELDS)
             rows.append((kind, name, *about))
             name = getattr(one, "resolved", name)
-            files_left = [f"{file}: {reason}" for file, reason in one.unread.items()]
+            files_left = [f"{file}: {reason}" for file, reason in sorted(one.unread.items())]
             unread += [("file", name, "error", reason) for reason in files_left]
     frame = pd.DataFrame(rows, columns=["kind", "id", *_STATUS_FIELDS])
     frame = pd.concat([frame, pd.DataFrame(unread, columns=["kind", "id", "status", "reason"])])

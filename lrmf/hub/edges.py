@@ -113,11 +113,6 @@ def files_to_read(answer: dict, *, merged: bool, own_ids: set[str]) -> list[str]
     return [name for name in wanted if present is None or name in present]
 
 
-def file_claims(name: str, content: bytes) -> list[Claim]:
-    """Parents that a file of a model's repository names."""
-    return read_file(name, content)[0]
-
-
 def read_file(name: str, content: bytes) -> tuple[list[Claim], str]:
     """Parents that a file names, and why it could not be read (or nothing)."""
     text = content.decode(json.detect_encoding(content), errors="replace").removeprefix("\ufeff")

@@ -95,6 +95,8 @@ class Results(Runs):
             yield
         except Unreadable as error:
             self.leave_out(file, str(error))
+        except MemoryError:
+            raise
         except Exception as error:  # whatever a foreign file makes a parser do
             self.leave_out(file, f"is not as expected ({type(error).__name__}: {error})")
 

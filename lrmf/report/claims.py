@@ -18,7 +18,7 @@ from ..baselines.registry import (
     find,
 )
 from ..evaluation.bootstrap import CLAIM, verdict
-from .tables import interval, number
+from .tables import interval, number, rows_of
 
 PUBLISHED_CLAIM = (0.15, 0.30)  # of r, in the published version; `CLAIM` is the first preprint's
 REACHED, OPEN, MISSED = "reached", "not told apart", "not reached"
@@ -98,10 +98,7 @@ def _rows_of(frame, metric="pearson", **labels) -> pd.DataFrame:
     """Rows of a metric with these labels, by predictor; none if there is no such frame."""
     if frame.empty:
         return pd.DataFrame()
-    frame = frame[frame["metric"] == metric]
-    for label, value in labels.items():
-        frame = frame[frame[label] == value]
-    return frame.set_index("predictor")
+    return rows_of(frame, metric=metric, **labels).set_index("predictor")
 
 
 def _steps(frame, label) -> list:

@@ -9,7 +9,7 @@ from matplotlib.ticker import NullLocator
 
 from ..baselines.registry import FORECASTER, find
 from .style import GREY, SIMULATED, note_data, predictor_style, save_figure
-from .tables import order_predictors
+from .tables import order_predictors, skip
 
 NAMES = ["model_id", "child"]
 LAYOUT_DPI = 90  # at which text is measured
@@ -37,8 +37,7 @@ def draw(plot, *frames, name, label, folder, data=None, single_models=False, **o
         Whether that holds scores of single models.
     """
     if any(frame.empty for frame in frames):
-        print(f"{name}: skipped, this snapshot has no such results.")
-        return
+        return skip(name, (".pdf", ".png", ".csv"), folder=folder)
     figure = plot(*frames, **options)
     note_data(figure, label)
     _lay_out(figure)

@@ -426,13 +426,19 @@ def write_table(frame: pd.DataFrame, name: str, *, folder, note: str = "") -> Pa
     Returns the path of the LaTeX file, or None.
     """
     if frame.empty:
-        print(f"{name}: skipped, this snapshot has no such results.")
-        return None
+        return skip(name, (".csv", ".tex"), folder=folder)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / f"{name}.csv", frame.to_csv())
     write_text(folder / f"{name}.tex", to_latex(frame, note=note))
     return folder / f"{name}.tex"
+
+
+def skip(name: str, suffixes: tuple[str, ...], *, folder) -> None:
+    """Say that there are no results of this name, and remove those of an earlier run."""
+    print(f"{name}: skipped, this snapshot has no such results.")
+    for suffix in suffixes:
+        Path(folder, f"{name}{suffix}").unlink(missing_ok=True)
 
 
 def macro_name(*words) -> str:
