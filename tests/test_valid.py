@@ -71,6 +71,13 @@ def test_intervals_need_all_the_answers_that_were_drawn(new):
         draw(answered, 10)
 
 
+def test_nothing_is_drawn_for_a_model_of_which_a_score_is_known(command, saved_fit, tmp_path):
+    options = ("--name", "x", "--score", "bbh=30", "--valid", "--out", tmp_path / "samples.json")
+    code, out, err = command("next", "--model", saved_fit, *options)
+    assert code == 1 and out == "" and err.count("\n") == 1 and "--score" in err
+    assert not list(tmp_path.iterdir())
+
+
 def test_all_answers_give_the_score_itself(new):
     forecaster = new.forecasts
     drawn = draw(new, len(forecaster.item_ids_))

@@ -62,7 +62,7 @@ def draw(new, budget, *, seed=0):
 
     Parameters
     ----------
-    new : NewModel, without answers
+    new : NewModel, without answers and known scores
     budget : float, expected number of items
     seed : int
 
@@ -73,13 +73,15 @@ def draw(new, budget, *, seed=0):
     Raises
     ------
     ValueError
-        If the fit has scores of benchmarks only, or the model has answers already.
+        If the fit has scores of benchmarks only, or the model has answers or scores already.
     """
     fit = new.forecasts
     if fit.kind_ is PROPORTIONS:
         raise ValueError("--valid draws single questions, and this fit has scores of benchmarks")
-    if observed(new.answers).any():
-        raise ValueError("--valid draws before any answer is known; leave --answers out")
+    if observed(new.answers).any() or new.known_scores:
+        raise ValueError(
+            "--valid draws before any answer or score is known; leave --answers and --score out"
+        )
     forecast = new.predict_proba().astype(float)
     # Uncertainty w_i sqrt(p_i (1 - p_i)), with w_i the sum of the item's shares in all scores.
     weight = (fit.scores_.weights / fit.scores_.weights.sum(axis=0)).sum(axis=1)
