@@ -121,6 +121,14 @@ class TestNextItems:
         known = new.with_scores(dict.fromkeys(forecaster.scores_.names, 0.5))
         assert known.next_items(3) == []
 
+    def test_no_item_of_a_known_score_is_asked(self, forecaster, new):
+        name, other = forecaster.scores_.names[:2]
+        known = new.with_scores({name: 0.5})
+        assert known.next_items(5, benchmarks=[name]) == []
+        for options in ({}, {"benchmarks": [other]}, {"benchmarks": [name, other]}):
+            items = known.next_items(10**6, **options)
+            assert items and known.update(dict.fromkeys(items, 1)).known_scores == {name: 0.5}
+
     def test_one_benchmark_needs_no_list(self, new):
         name = new.scores()["benchmark"][1]
         assert new.next_items(3, benchmarks=name) == new.next_items(3, benchmarks=[name])
@@ -192,6 +200,11 @@ class TestCommand:
         (average,) = [line.split() for line in text.splitlines() if line.startswith("average")]
         now = new.update(dict.fromkeys(first, 1))
         assert float(average[1]) == pytest.approx(100 * now.mean_score()[0], abs=0.06)
+
+    def test_nothing_to_ask_is_said_where_the_score_is_known(self, command, saved_fit):
+        options = ("--name", "x", "--score", "bbh=50", "--benchmarks", "bbh")
+        code, out, _ = command("next", "--model", saved_fit, *options)
+        assert code == 0 and out.startswith("Nothing to ask")
 
     def test_no_input_is_overwritten(self, command, saved_fit, tmp_path):
         before = Path(saved_fit).read_bytes()

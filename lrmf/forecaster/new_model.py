@@ -295,12 +295,19 @@ class NewModel(prediction.NewModel):
     def _choose(self, n, *, benchmarks=None, cost=None, until=None):
         """Columns and expected covariance, as of `JointResponses.choose`, of unknown items."""
         price = None if cost is None else self._prices(cost)
-        allowed = ~observed(self.answers)
+        # Items of a known score are not asked: their answers would count twice.
+        allowed = ~observed(self.answers) & ~self._has_known_score
         if price is not None:
             allowed &= np.isfinite(price)
         with threads(1):
             joint = self._joint(benchmarks)
             return joint.choose(n, cost=price, allowed=allowed, until=until)
+
+    @property
+    def _has_known_score(self):
+        """Whether an item belongs to a benchmark whose score is known, bool (n_items,)."""
+        known = np.isin(self.forecasts.scores_.names, list(self.known_scores))
+        return (self.forecasts.scores_.weights[:, known] > 0).any(axis=1)
 
     def _joint(self, benchmarks=None):
         """`JointResponses` of the items without a response; those of all benchmarks are cached."""
@@ -319,11 +326,10 @@ class NewModel(prediction.NewModel):
         # Shares of the items in the scores; 0 for revealed items and known scores.
         fit = self.forecasts
         weights = fit.scores_.weights / fit.scores_.weights.sum(axis=0)
+        weights = np.where(observed(self.answers)[:, None], 0, weights)
+        weights[:, [fit.scores_.number(name) for name in self.known_scores]] = 0
         if benchmarks is not None:
             weights = weights[:, [fit.scores_.number(name) for name in benchmarks]]
-        weights = np.where(observed(self.answers)[:, None], 0, weights)
-        if benchmarks is None:
-            weights[:, [fit.scores_.number(name) for name in self.known_scores]] = 0
         mixture = None
         if fit.near_duplicates_ is not None:
             candidates = fit._candidate_weights(self._row, self._states, fit.responses_)
