@@ -578,6 +578,7 @@ def next_(model, budget, precision, benchmarks, cost, out, valid, drawn, seed, *
     """Say which answers to collect next: those that say most about the scores."""
     from .decide import next_answers
     from .decide.answers import Questions
+    from .decide.ask import as_note
 
     if budget and precision:
         raise click.UsageError("--budget and --precision: give one of them")
@@ -616,7 +617,7 @@ def next_(model, budget, precision, benchmarks, cost, out, valid, drawn, seed, *
             )  # fmt: skip
         print(next_answers.as_text(new, items, questions, is_drawn=valid))
         for note in notes:
-            print(f"Note: {note}.")
+            print(as_note(note))
         if samples:
             samples.write(next_answers.as_samples(new, items, questions).encode())
             print(f"\nWrote {out}: {next_answers.how_to_run(new, out)}")

@@ -223,6 +223,14 @@ class TestAsk:
         code, out, _ = command("ask", "--model", saved_fit, *options)
         assert code == 0 and json.loads(out)["scores"][0]["score"] == pytest.approx(0.481)
 
+    def test_a_score_that_looks_like_a_fraction_is_noted(self, command, saved_fit):
+        for verb in ("ask", "next"):
+            model = verb, "--model", saved_fit, "--name", "x"
+            _, out, _ = command(*model, "--score", "mmlu_pro=0.4")
+            assert "mmlu_pro is 0.4 points" in out and "did you mean 40?" in out
+            _, out, _ = command(*model, "--score", "mmlu_pro=40")
+            assert "did you mean" not in out
+
     def test_a_model_without_parents_is_forecast_too(self, command, saved_fit):
         code, out, _ = command("ask", "--model", saved_fit, "--size", "7", "--name", "me/x-7b")
         assert code == 0 and "me/x-7b" in out and "beats" not in out

@@ -14,6 +14,7 @@ _N_PARENTS = 4  # parents at most that have a column in the table
 _N_BENCHMARKS = 8  # number of benchmarks up to which the nearest models' scores are listed
 _WIDTH = 20  # letters of a model's name
 _TOLERANCE = 1e-6  # difference up to which scores are equal
+_POINT = 0.01
 _A = {"finetune": "finetune of", "merge": "merge of", "adapter": "adapter on",
       "quantized": "quantized copy of"}  # fmt: skip
 _HOW = {"other": "by card and name", "family": "same family", "two steps": "two steps away",
@@ -38,7 +39,7 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
     Returns
     -------
     new : NewModel
-    notes : list of str, on answers that were skipped
+    notes : list of str, on answers that were skipped and scores that look like fractions
 
     Raises
     ------
@@ -52,7 +53,7 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
     for benchmark in scores:
         forecaster.scores_.number(benchmark)
     # Answers and scores of the file; a score of both file and options must be the same.
-    found, notes = None, []
+    found, notes = None, list(_score_notes(forecaster, scores))
     if answers is not None:
         questions = Questions(forecaster.item_ids_, set(benchmarks))
         found = read_answers(answers, questions, benchmarks)
@@ -66,6 +67,17 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
     new = forecaster.fold_in(parents=[(parent, relation) for parent in parents], card=card)
     new = new.update(found.answers) if found else new
     return (new.with_scores(scores) if scores else new), notes
+
+
+def _score_notes(forecaster, scores):
+    """Yield a sentence on each score up to a point where those of the fit are all above one."""
+    lowest = np.fmin.reduce(forecaster.trained_scores_, axis=0)
+    for name, score in scores.items():
+        if 0 < score <= _POINT < lowest[forecaster.scores_.number(name)]:
+            yield (
+                f"the score of {name} is {100 * score:g} points, below every score of the fit; "
+                f"did you mean {10_000 * score:g}?"
+            )
 
 
 def relation_of(parents, relation):
