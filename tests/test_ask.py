@@ -13,7 +13,7 @@ import pytest
 from lrmf import Forecaster, Lineage
 from lrmf.data.responses import MISSING
 from lrmf.decide.answers import Questions, read_answers
-from lrmf.decide.ask import fold_in
+from lrmf.decide.ask import answer, fold_in
 
 COLUMNS = ["benchmark", "score", "lower", "upper", "n_observed", "parents_best", "p_better",
            "relatives", "extrapolates"]  # fmt: skip
@@ -230,6 +230,15 @@ class TestAsk:
             assert "mmlu_pro is 0.4 points" in out and "did you mean 40?" in out
             _, out, _ = command(*model, "--score", "mmlu_pro=40")
             assert "did you mean" not in out
+
+    def test_little_is_known_of_a_model_that_the_fit_does_not_explain(
+        self, parents, new, monkeypatch
+    ):
+        """The note says so, and not that no similar model is known: its parents are."""
+        monkeypatch.setitem(new.explanation, "is_far", True)
+        notes = answer(new, parents=parents, relation="merge")["notes"]
+        assert any("less than a fifth" in note for note in notes)
+        assert not any("no similar model" in note for note in notes)
 
     def test_a_model_without_parents_is_forecast_too(self, command, saved_fit):
         code, out, _ = command("ask", "--model", saved_fit, "--size", "7", "--name", "me/x-7b")

@@ -193,10 +193,13 @@ def _notes(new, parents, rows, frame):
         elif parent not in rows:
             yield f"the parent {parent} was never evaluated; the forecast uses its relatives"
     yield from (note.removeprefix(": ") for note in new.notes if not note.startswith("the parent "))
-    # Extrapolation: far from all evaluated models, or a score above theirs.
+    # Extrapolation: evaluated models say little, or a score is above theirs.
     above = frame.loc[frame["extrapolates"], "benchmark"].tolist()
     if new.explanation["is_far"]:
-        yield "no similar model has been evaluated: the forecast extrapolates"
+        yield (
+            "family tree, card and name say little about this model: evaluated models explain "
+            "less than a fifth of the variance of its scores"
+        )
     elif above:
         yield f"the forecast is above every score of the fit on {_listed(above)}"
     # Benchmarks without scores, of any model or of relatives.

@@ -331,8 +331,8 @@ class Forecaster(Forecasts, Estimator):
         Returns
         -------
         DataFrame : row, nearest, relatedness, lineage, card_and_name (see
-            `lrmf.forecaster.explanation.explain`), extrapolates (far from all evaluated models, or
-            a forecast above every score of the fit)
+            `lrmf.forecaster.explanation.explain`), extrapolates (evaluated models explain less
+            than a fifth of the variance, or a forecast is above every score of the fit)
         """
         rows = self._check_request(rows)
         if not rows.size:

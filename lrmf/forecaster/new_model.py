@@ -93,8 +93,8 @@ class NewModel(prediction.NewModel):
             benchmark, score, lower, upper, n_observed, parents_best (highest score of an evaluated
             parent, NaN without any), p_better (probability of a higher score than that), relatives
             (number of evaluated models with a score within two steps of the lineage), extrapolates
-            (whether the score is above all scores of the fit, or the model far from all evaluated
-            models)
+            (whether the score is above all scores of the fit, or evaluated models explain less
+            than a fifth of the variance of every score before any answer)
         """
         check_level(level)
         fit = self.forecasts
