@@ -1,5 +1,6 @@
 """`lrmf ask` and what stands behind it: one model that is in no snapshot."""
 
+import copy
 import gc
 import json
 import subprocess
@@ -13,7 +14,7 @@ import pytest
 from lrmf import Forecaster, Lineage
 from lrmf.data.responses import MISSING
 from lrmf.decide.answers import Questions, read_answers
-from lrmf.decide.ask import answer, fold_in
+from lrmf.decide.ask import answer, as_text, fold_in
 
 COLUMNS = ["benchmark", "score", "lower", "upper", "n_observed", "parents_best", "p_better",
            "relatives", "extrapolates"]  # fmt: skip
@@ -69,6 +70,14 @@ class TestNewModel:
         rows = forecaster.adapt(train, lineage, models=snapshot.models).predict([row]).scores
         for column in ("score", "lower", "upper"):
             np.testing.assert_allclose(one.scores()[column], rows[column], atol=1e-4)
+
+    def test_nothing_beats_a_parent_that_has_everything_right(self, forecaster, parents):
+        fit = copy.copy(forecaster)
+        fit.trained_scores_ = np.ones_like(forecaster.trained_scores_)
+        said = answer(fit.fold_in(parents=parents), parents=parents, relation="merge")
+        assert [row["p_better"] for row in said["scores"]] == [0] * len(said["scores"])
+        rows = as_text(said).split("\n\n")[1].splitlines()[1:-1]
+        assert {row.split()[-1] for row in rows} == {"0%"}
 
     def test_updates_add_up_and_leave_the_first_model_as_it_was(self, forecaster, new):
         before = new.scores()

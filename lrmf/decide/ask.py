@@ -268,9 +268,9 @@ def _known(report):
     return [f"Known of it: {' and '.join(counts)}."] if counts else []
 
 
-def _percent(chance, is_known):
-    """A chance in percent; a forecast is never certain, a known score is."""
-    return f"{100 * (chance if is_known else min(max(chance, 0.01), 0.99)):.0f}%"
+def _percent(chance, is_certain):
+    """A chance in percent; a forecast is never certain, unlike known and highest scores."""
+    return f"{100 * (chance if is_certain else min(max(chance, 0.01), 0.99)):.0f}%"
 
 
 def _table(report, parents):
@@ -284,7 +284,8 @@ def _table(report, parents):
         cells += [_points(parent["scores"][name]) for parent in parents]
         if parents:
             better = row["p_better"]
-            cells.append("" if better is None else _percent(better, is_known))
+            is_certain = is_known or better == 0  # as where a parent has the highest score
+            cells.append("" if better is None else _percent(better, is_certain))
         rows.append(cells)
     if len(rows) > 1:
         average = report["average"]
