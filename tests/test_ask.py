@@ -14,7 +14,8 @@ import pytest
 from lrmf import Forecaster, Lineage
 from lrmf.data.responses import MISSING
 from lrmf.decide.answers import Questions, read_answers
-from lrmf.decide.ask import answer, as_text, fold_in
+from lrmf.decide.ask import answer as report_on
+from lrmf.decide.ask import as_text, fold_in
 
 COLUMNS = ["benchmark", "score", "lower", "upper", "n_observed", "parents_best", "p_better",
            "relatives", "extrapolates"]  # fmt: skip
@@ -74,7 +75,7 @@ class TestNewModel:
     def test_nothing_beats_a_parent_that_has_everything_right(self, forecaster, parents):
         fit = copy.copy(forecaster)
         fit.trained_scores_ = np.ones_like(forecaster.trained_scores_)
-        said = answer(fit.fold_in(parents=parents), parents=parents, relation="merge")
+        said = report_on(fit.fold_in(parents=parents), parents=parents, relation="merge")
         assert [row["p_better"] for row in said["scores"]] == [0] * len(said["scores"])
         rows = as_text(said).split("\n\n")[1].splitlines()[1:-1]
         assert {row.split()[-1] for row in rows} == {"0%"}
@@ -245,7 +246,7 @@ class TestAsk:
     ):
         """The note says so, and not that no similar model is known: its parents are."""
         monkeypatch.setitem(new.explanation, "is_far", True)
-        notes = answer(new, parents=parents, relation="merge")["notes"]
+        notes = report_on(new, parents=parents, relation="merge")["notes"]
         assert any("less than a fifth" in note for note in notes)
         assert not any("no similar model" in note for note in notes)
 
