@@ -208,6 +208,19 @@ class TestAsk:
         (note,) = [note for note in json.loads(out)["notes"] if f"{parents[0]}x" in note]
         assert code == 0 and parents[0] in note.replace(f"{parents[0]}x", "")
 
+    def test_a_parent_that_was_never_evaluated_is_noted(self):
+        """With its relatives, or as one without any."""
+        edges = [("org/base", "org/a", "finetune"), ("org/other", "org/lone", "finetune")]
+        lineage = Lineage.from_edges(edges, ["org/a", "org/b", "org/lone"])
+        responses = np.array([[1, 0] * 5, [1, 1] * 5, [MISSING] * 10], np.uint8)
+        fit = Forecaster(rank=1).fit(responses, lineage)
+        for parent, said in (
+            ("org/base", "org/base was never evaluated; the forecast uses its relatives"),
+            ("org/other", "neither the parent org/other nor any of its relatives"),
+        ):
+            notes = report_on(fit.fold_in(parents=[parent]), parents=[parent])["notes"]
+            assert any(said in note for note in notes)
+
     def test_urls_and_revisions_name_parents_too(self, command, saved_fit, forecaster, parents):
         urls = f"https://huggingface.co/{parents[0]}", f"hf.co/{parents[0]}/tree/main"
         for verb in ("ask", "next"):

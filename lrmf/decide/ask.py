@@ -183,7 +183,8 @@ def _notes(new, parents, rows, frame):
     """Yield a sentence on each limitation of the forecast."""
     # Parents that are not nodes of the lineage, or not evaluated.
     fit = new.forecasts
-    known = fit._relatedness.lineage.node_ids
+    lineage = fit._relatedness.lineage
+    known = lineage.node_ids
     nodes = set(known)
     for parent in parents:
         if parent not in nodes:
@@ -191,7 +192,10 @@ def _notes(new, parents, rows, frame):
             hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
             yield f"the parent {parent} is not known and is ignored{hint}"
         elif parent not in rows:
-            yield f"the parent {parent} was never evaluated; the forecast uses its relatives"
+            if (fit._relatedness.of_leaf([lineage.index_of(parent)]) > 0).any():
+                yield f"the parent {parent} was never evaluated; the forecast uses its relatives"
+            else:
+                yield f"neither the parent {parent} nor any of its relatives was ever evaluated"
     yield from (note.removeprefix(": ") for note in new.notes if not note.startswith("the parent "))
     # Extrapolation: evaluated models say little, or a score is above theirs.
     above = frame.loc[frame["extrapolates"], "benchmark"].tolist()
