@@ -138,6 +138,15 @@ class TestDoubt:
             found, notes = described().describe(card, edges)
             assert (size(found) == pytest.approx(own)) == is_believed == (notes == [])
 
+    def test_a_level_that_no_evaluated_model_has_is_noted_once(self):
+        card = pd.DataFrame({"model_id": ["me/new", "me/newer"], "architecture": ["Foo", "Foo"]})
+        found, (note,) = described().describe(card, [])
+        assert "architecture Foo" in note and "unlike" in note
+        assert not found.levels["architecture"].any()
+        for known in ({"architecture": LLAMA}, {"architecture": None}, {"type": "odd"}):
+            card = pd.DataFrame({"model_id": ["me/new"]}).assign(**known)
+            assert described().describe(card, [])[1] == []
+
     def test_a_size_against_the_name_is_unknown_where_there_are_no_parents(self):
         card = pd.DataFrame({"model_id": ["me/new-70b", "me/other-8b"], "params_b": [0.07, 8.0]})
         found, notes = described().describe(card, [])

@@ -199,7 +199,17 @@ class Describer:
             rows, ids, values[rows], known[rows], ancestry[rows], change, self._parents | parents
         )
         found = self._with_names(found, rows, ids, parents)
-        return found, [note for name, note in notes if name in set(ids)]
+        notes = [note for name, note in notes if name in set(ids)]
+        return found, [*notes, *self._unseen(table)]
+
+    def _unseen(self, table):
+        """Yield a sentence on each level of a card that no evaluated model has."""
+        for field, found in self.levels.items():
+            for level in sorted({*table.get(field, ())} - {*found, UNKNOWN}):
+                yield (
+                    f"no evaluated model has the {field.replace('_', ' ')} {level}, which counts "
+                    "as unlike all others"
+                )
 
     def _with_names(self, found, rows, ids, parents):
         """A model without a name is called like its parents, on average."""
