@@ -134,7 +134,7 @@ def expected(new, item_ids):
     Returns
     -------
     list of dict : benchmark, n (answers to collect), score, lower, upper, half_width (of the 90%
-        interval, before and after); the last row is the mean score
+        interval, before and after); the last row is the mean score, if of several benchmarks
     """
     # Ratio of the scores' standard deviations after and before.
     fit, frame = new.forecasts, new.scores()
@@ -147,6 +147,8 @@ def expected(new, item_ids):
          "half_width": [half, half * min(1.0, share[number])]}
         for number, row in enumerate(frame.itertuples()) for half in [(row.upper - row.lower) / 2]
     ]  # fmt: skip
+    if len(rows) == 1:
+        return rows
     mean, lower, upper = new.mean_score()
     half = [(upper - lower) / 2, new.half_width_after(after)]
     rows.append({"benchmark": "average", "n": len(columns), "score": mean, "lower": lower,

@@ -138,7 +138,7 @@ def intervals(drawn, new, *, level=LEVEL):
 
     Returns
     -------
-    DataFrame : benchmark, score, lower, upper, n_drawn; the last row is the mean of all
+    DataFrame : benchmark, score, lower, upper, n_drawn; the last row is the mean, if of several
         A score all of whose items are drawn is exact: lower and upper equal it.
 
     Raises
@@ -155,14 +155,17 @@ def intervals(drawn, new, *, level=LEVEL):
     # The forecast before any answer, and the shares of the items in all scores and their mean.
     before = new.before.predict_proba().astype(float)
     weights = fit.scores_.weights / fit.scores_.weights.sum(axis=0)
-    weights = np.column_stack([weights, weights.mean(axis=1)])
+    names = list(fit.scores_.names)
+    if len(names) > 1:
+        names.append("average")
+        weights = np.column_stack([weights, weights.mean(axis=1)])
     numbers = drawn[["forecast", "probability"]].to_numpy(float).T
     estimates = estimate(before @ weights, weights[columns], *numbers, answers, level=level)
     # A score all of whose items are drawn is known: estimate and bounds are the score itself.
     is_known = (weights[columns] > 0).sum(axis=0) == (weights > 0).sum(axis=0)
     estimates = np.where(is_known, answers @ weights[columns], estimates)
     frame = pd.DataFrame(dict(zip(("score", "lower", "upper"), estimates, strict=True)))
-    frame.insert(0, "benchmark", [*fit.scores_.names, "average"])
+    frame.insert(0, "benchmark", names)
     return frame.assign(n_drawn=(weights[columns] > 0).sum(axis=0))
 
 
@@ -222,9 +225,11 @@ def as_text(drawn, new):
     """Valid intervals and those of the forecast as text, in points."""
     rows = intervals(drawn, new).to_dict("records")
     frame = new.scores(level=LEVEL).to_dict("records")
-    mean = dict(zip(("score", "lower", "upper"), new.mean_score(level=LEVEL), strict=True))
+    if len(rows) > 1:
+        mean = new.mean_score(level=LEVEL)
+        frame.append(dict(zip(("score", "lower", "upper"), mean, strict=True)))
     lines = [["benchmark", "estimate", "valid 95% interval", "answers", "forecast", "95% interval"]]
-    for row, own in zip(rows, [*frame, mean], strict=True):
+    for row, own in zip(rows, frame, strict=True):
         valid = "too few answers" if np.isnan(row["lower"]) else _range(row)
         score = f"{100 * np.clip(row['score'], 0, 1):.1f}"  # unbiased, so possibly out of [0, 1]
         lines.append([row["benchmark"], score, valid, str(row["n_drawn"]),
