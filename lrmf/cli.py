@@ -601,23 +601,25 @@ def next_(model, budget, precision, benchmarks, cost, out, valid, drawn, seed, *
 
         print(valid_.as_text(valid_.read_draw(drawn, new), new))
         return
-    with output(outputs[0]) as samples, output(outputs[1]) as draw:
-        if valid:
-            from .decide import valid as valid_
+    if valid:
+        from .decide import valid as valid_
 
-            drawn = valid_.draw(new, budget or next_answers.BUDGET, seed=seed)
-            items = drawn["item_id"].tolist()
-            if draw:
-                draw.write(drawn.to_csv(index=False, lineterminator="\n").encode())
-        else:
-            items = next_answers.choose(
-                new, budget=budget, precision=precision and precision / 100,
-                benchmarks=[name for part in benchmarks for name in part.split(",")] or None,
-                cost=next_answers.costs_of(costs, new, questions),
-            )  # fmt: skip
-        print(next_answers.as_text(new, items, questions, is_drawn=valid))
-        for note in notes:
-            print(as_note(note))
+        drawn = valid_.draw(new, budget or next_answers.BUDGET, seed=seed)
+        items = drawn["item_id"].tolist()
+    else:
+        items = next_answers.choose(
+            new, budget=budget, precision=precision and precision / 100,
+            benchmarks=[name for part in benchmarks for name in part.split(",")] or None,
+            cost=next_answers.costs_of(costs, new, questions),
+        )  # fmt: skip
+    print(next_answers.as_text(new, items, questions, is_drawn=valid))
+    for note in notes:
+        print(as_note(note))
+    if not items:
+        return  # an empty plan would be nothing to run
+    with output(outputs[0]) as samples, output(outputs[1]) as draw:
+        if draw:
+            draw.write(drawn.to_csv(index=False, lineterminator="\n").encode())
         if samples:
             samples.write(next_answers.as_samples(new, items, questions).encode())
             print(f"\nWrote {out}: {next_answers.how_to_run(new, out)}")

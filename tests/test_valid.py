@@ -78,6 +78,15 @@ def test_nothing_is_drawn_for_a_model_of_which_a_score_is_known(command, saved_f
     assert not list(tmp_path.iterdir())
 
 
+def test_nothing_is_written_where_nothing_is_drawn_or_asked(command, saved_fit, new, tmp_path):
+    seed = next(seed for seed in range(60) if draw(new, 1, seed=seed).empty)
+    options = ("--parents", new.forecasts.trained_ids_[0], "--out", tmp_path / "samples.json")
+    for more in (("--valid", "--budget", 1, "--seed", seed), ("--precision", 99)):
+        code, out, _ = command("next", "--model", saved_fit, *options, *more)
+        assert code == 0 and out.startswith("Nothing") and "Wrote" not in out
+        assert not list(tmp_path.iterdir())
+
+
 def test_one_benchmark_has_no_average_beside_it(command, tmp_path):
     path, out, answers = (tmp_path / name for name in ("fit.npz", "samples.json", "answers.csv"))
     data = np.random.default_rng(0).integers(0, 2, (20, 30), np.uint8)
