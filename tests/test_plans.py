@@ -162,6 +162,7 @@ def test_only_models_of_a_size(fitted, plans):
         ({"n_parents": 4}, "4"),
         ({"objective": "chess"}, "chess"),
         ({"top": 0}, "top"),
+        ({"size": 1000}, "got 0 of about 1000 B"),
     ],
 )
 def test_bad_arguments_name_the_culprit(fitted, arguments, culprit):
