@@ -342,8 +342,9 @@ class EvaluatedModels:
         r"""Diversity of the parents' errors (n_sets,), 0 to 1: the mean over pairs of parents.
 
         For answers it is the Jaccard distance of their wrong answers over the items that both
-        answered, 1 - |both wrong| / |either wrong|. For proportions it is the mean absolute
-        difference over the benchmarks that both have. It is NaN without common items.
+        answered, 1 - |both wrong| / |either wrong|, or 0 where neither has any. For proportions it
+        is the mean absolute difference over the benchmarks that both have. It is NaN without common
+        items.
 
         Parameters
         ----------
@@ -358,7 +359,7 @@ class EvaluatedModels:
             wrong, answered = (responses == 0).astype(np.float32), known.astype(np.float32)
             both = wrong @ wrong.T
             either = wrong @ answered.T + answered @ wrong.T - both
-            distance = 1 - np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+            distance = 1 - np.divide(both, either, out=np.ones_like(both), where=either > 0)
             distance[answered @ answered.T == 0] = np.nan
         else:
             responses = np.where(known, responses, 0).astype(float)
