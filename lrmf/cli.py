@@ -102,11 +102,15 @@ class _Command(click.Command):
         expanded, option = [], None
         for argument in args:
             if argument.startswith("-"):
-                option = argument if argument in several else None
+                name = argument.partition("=")[0]
+                option = name if name in several else None
             elif option and expanded[-1] != option:
                 expanded.append(option)
             expanded.append(argument)
-        return super().parse_args(context, expanded)
+        context.allow_extra_args = True
+        if rest := super().parse_args(context, expanded):
+            context.fail(f"{rest[0]!r} belongs to no option; put values with spaces in quotes")
+        return rest
 
 
 class _Number(click.FloatRange):
@@ -149,18 +153,27 @@ _POSITIVE = _Number(0, 1e9, min_open=True)
 
 
 def _ids(_, __, texts: tuple[str, ...]) -> list[str]:
-    """Ids between spaces or commas."""
-    ids = [part.strip() for text in texts for part in text.split(",")]
-    if not all(ids):
+    """Ids between spaces, commas or both."""
+    given = [named for text in texts if (named := text.strip(" ,"))]
+    ids = [part.strip() for text in given for part in text.split(",")]
+    if not all(ids) or (texts and not ids):
         raise click.BadParameter(f"{','.join(texts)!r} names no model between two commas")
     return ids
+
+
+def _benchmarks(_, __, texts: tuple[str, ...]) -> list[str] | None:
+    """Names between commas, None without any."""
+    names = [name for text in texts for part in text.split(",") if (name := part.strip())]
+    if texts and not names:
+        raise click.BadParameter("names no benchmark")
+    return names or None
 
 
 def _known_scores(_, __, pairs: tuple) -> dict[str, float]:
     """Scores in [0, 1] by benchmark, from BENCHMARK=POINTS."""
     scores = {}
     for pair in pairs:
-        name, _, text = pair.rpartition("=")
+        name, _, text = pair.rstrip(" ,").rpartition("=")
         try:
             points = float(text)
         except ValueError:
@@ -560,6 +573,7 @@ def ask(model, as_json: bool, **options) -> None:
 @click.option(
     "--benchmarks",
     multiple=True,
+    callback=_benchmarks,
     metavar="NAME...",
     show_default="all",
     help="benchmarks whose scores matter",
@@ -608,8 +622,7 @@ def next_(model, budget, precision, benchmarks, cost, out, valid, drawn, seed, *
         items = drawn["item_id"].tolist()
     else:
         items = next_answers.choose(
-            new, budget=budget, precision=precision and precision / 100,
-            benchmarks=[name for part in benchmarks for name in part.split(",")] or None,
+            new, budget=budget, precision=precision and precision / 100, benchmarks=benchmarks,
             cost=next_answers.costs_of(costs, new, questions),
         )  # fmt: skip
     print(next_answers.as_text(new, items, questions, is_drawn=valid))

@@ -206,6 +206,19 @@ class TestCommand:
         code, out, _ = command("next", "--model", saved_fit, *options)
         assert code == 0 and out.startswith("Nothing to ask")
 
+    def test_lists_may_have_spaces_behind_commas(self, command, saved_fit, forecaster):
+        first, second = forecaster.trained_ids_[:2]
+        for plain, spaced in (
+            (["--parents", f"{first},{second}"], ["--parents", f"{first},", second]),
+            (["--parents", f"{first},{second}"], [f"--parents={first},", f"{second},"]),
+            (["--parents", first, "--benchmarks", "bbh,math"],
+             ["--parents", first, "--benchmarks", " bbh,", "math,"]),
+            (["--name", "x", "--score", "bbh=30", "math=20"],
+             ["--name", "x", "--score", "bbh=30,", "math=20"]),
+        ):  # fmt: skip
+            outputs = [command("next", "--model", saved_fit, *given) for given in (plain, spaced)]
+            assert outputs[0] == outputs[1] and outputs[0][0] == 0
+
     def test_no_input_is_overwritten(self, command, saved_fit, tmp_path):
         before = Path(saved_fit).read_bytes()
         code, _, err = command("next", "--model", saved_fit, "--name", "x", "--out", saved_fit)
@@ -242,6 +255,9 @@ class TestCommand:
             (("--budget", "0"), "0"),
             (("--precision", "-1"), "-1"),
             (("--benchmarks", "nothing"), "nothing"),
+            (("--benchmarks", ","), "names no benchmark"),
+            (("--parents", ","), "names no model"),
+            (("--seed", "3", "over"), "'over' belongs to no option"),
             (("--cost", "/nowhere.csv"), "/nowhere.csv"),
             (("--valid", "--precision", "2"), "--valid"),
             (("--drawn", "x.csv"), "--answers"),
