@@ -240,6 +240,18 @@ class TestAsk:
         twice = command("ask", "--model", saved_fit, "--parents", f"{urls[0]},{parents[0]}")
         assert twice[0] == 1 and parents[0] in twice[2]
 
+    def test_a_parent_in_another_case_is_the_known_one(self, command, saved_fit, parents):
+        first, other = parents[0], parents[0].upper()
+        right, wrong = (
+            json.loads(command("ask", "--model", saved_fit, "--parents", name, "--json")[1])
+            for name in (first, other)
+        )
+        (note,) = [note for note in wrong.pop("notes") if note not in right["notes"]]
+        del right["notes"]
+        assert wrong == right and first in note and other in note
+        code, _, err = command("ask", "--model", saved_fit, "--parents", first, other)
+        assert code == 1 and "given twice" in err
+
     def test_known_scores_are_in_points(self, command, saved_fit, parents, new):
         name = new.scores()["benchmark"][0]
         options = ("--parents", parents[0], "--score", f"{name}=48.1", "--json")

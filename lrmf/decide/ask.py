@@ -4,6 +4,7 @@ from difflib import get_close_matches
 
 import numpy as np
 
+from ..data.ids import normalised_id
 from ..data.response_kinds import PROPORTIONS
 from ..data.responses import observed
 from ..forecaster.near_duplicates import RELATEDNESS
@@ -39,7 +40,8 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
     Returns
     -------
     new : NewModel
-    notes : list of str, on answers that were skipped and scores that look like fractions
+    notes : list of str, on answers that were skipped, scores that look like fractions, and parents
+        in another spelling
 
     Raises
     ------
@@ -47,13 +49,14 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
         If a benchmark is unknown, or options contradict each other.
     """
     # Relation and benchmarks must be valid before files are read.
-    scores, parents = dict(scores or {}), _ids(forecaster, parents)
+    scores, notes = dict(scores or {}), list(_spelling_notes(forecaster, parents))
+    parents = _ids(forecaster, parents)
     relation = relation_of(parents, relation)
     benchmarks = forecaster.scores_.names
     for benchmark in scores:
         forecaster.scores_.number(benchmark)
     # Answers and scores of the file; a score of both file and options must be the same.
-    found, notes = None, list(_score_notes(forecaster, scores))
+    found, notes = None, [*notes, *_score_notes(forecaster, scores)]
     if answers is not None:
         questions = Questions(forecaster.item_ids_, set(benchmarks))
         found = read_answers(answers, questions, benchmarks)
@@ -67,6 +70,14 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
     new = forecaster.fold_in(parents=[(parent, relation) for parent in parents], card=card)
     new = new.update(found.answers) if found else new
     return (new.with_scores(scores) if scores else new), notes
+
+
+def _spelling_notes(forecaster, parents):
+    """Yield a sentence on each parent whose known id differs in case."""
+    for text in [parents] if isinstance(parents, str) else parents or ():
+        name, known = normalised_id(text), forecaster._relatedness.lineage.id_of(text)
+        if name and text != known != name:
+            yield f"the parent {name} was taken for {known}, which differs in case only"
 
 
 def _score_notes(forecaster, scores):
