@@ -345,7 +345,7 @@ class TestAnswers:
     def test_a_table(self, tmp_path):
         path = tmp_path / "answers.csv"
         path.write_text(
-            "item_id,answer,why\nbbh/snarks/2,1,\nifeval/ifeval/7,0,x\nbbh/snarks/0,,\n"
+            "item_id,answer,why\n bbh/snarks/2 , 1 ,\nifeval/ifeval/7,0,x\nbbh/snarks/0,,\n"
         )
         assert self.read(path).answers == {"bbh/snarks/2": 1, "ifeval/ifeval/7": 0}
 
@@ -364,6 +364,12 @@ class TestAnswers:
         path.write_text(text)
         with pytest.raises(ValueError, match="answers.csv"):
             self.read(path)
+
+    def test_half_an_answer_is_refused_by_its_line(self, command, saved_fit, forecaster, tmp_path):
+        path = tmp_path / "answers.csv"
+        path.write_text(f"item_id,answer\n{forecaster.item_ids_[0]},0.5\n")
+        code, _, err = command("ask", "--model", saved_fit, "--name", "x", "--answers", path)
+        assert code == 1 and "answers.csv, line 2" in err and "must be 0 or 1, got '0.5'" in err
 
     def test_a_samples_folder(self, tmp_path):
         folder = tmp_path / "me__x"

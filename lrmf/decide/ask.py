@@ -59,7 +59,7 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
     found, notes = None, [*notes, *_score_notes(forecaster, scores)]
     if answers is not None:
         questions = Questions(forecaster.item_ids_, set(benchmarks))
-        found = read_answers(answers, questions, benchmarks)
+        found = read_answers(answers, questions, benchmarks, forecaster.kind_)
         notes += found.notes
         differ = [b for b in scores if abs(found.scores.get(b, scores[b]) - scores[b]) > _TOLERANCE]
         if differ:

@@ -72,18 +72,19 @@ def read_costs(path):
                 raise AnswersError(f"{path}: the first line must be item_id,cost or task,cost")
             key, costs = keys.pop(), {}
             for row in reader:
+                name = (row[key] or "").strip()
                 try:
                     cost = float(row["cost"])
                 except (TypeError, ValueError):
                     cost = np.nan
                 if not cost > 0:
                     raise AnswersError(
-                        f"{path}, line {reader.line_num}: the cost of {row[key]} must be a number "
+                        f"{path}, line {reader.line_num}: the cost of {name} must be a number "
                         f"above 0, got {row['cost']!r}"
                     )
-                if costs.setdefault(row[key], cost) != cost:
+                if costs.setdefault(name, cost) != cost:
                     raise AnswersError(
-                        f"{path}, line {reader.line_num}: {row[key]} has two different costs"
+                        f"{path}, line {reader.line_num}: {name} has two different costs"
                     )
     except OSError as error:
         raise AnswersError(f"{path}: cannot be read ({error.strerror})") from error
