@@ -80,6 +80,14 @@ class TestNewModel:
         rows = as_text(said).split("\n\n")[1].splitlines()[1:-1]
         assert {row.split()[-1] for row in rows} == {"0%"}
 
+    def test_above_all_scores_is_by_more_than_rounding(self, forecaster, parents, new):
+        score = new.scores()["score"].to_numpy()
+        for margin, is_above in ((0.0015, False), (0.003, True)):
+            fit = copy.copy(forecaster)
+            fit.trained_scores_ = np.tile(score - margin, (len(forecaster.trained_ids_), 1))
+            model = fit.fold_in(parents=[(parent, "merge") for parent in parents])
+            assert (model.scores()["extrapolates"] == is_above).all()
+
     def test_updates_add_up_and_leave_the_first_model_as_it_was(self, forecaster, new):
         before = new.scores()
         answers = some_answers(forecaster, 12)

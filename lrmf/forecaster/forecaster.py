@@ -45,7 +45,7 @@ from .near_duplicates import (
     RevealedAnswers,
     forecast_in_turn,
 )
-from .new_model import NewModel
+from .new_model import ROUNDING, NewModel
 from .saved_fit import load_fit, save_fit
 from .state_prior import StatePrior
 
@@ -340,7 +340,8 @@ class Forecaster(Forecasts, Estimator):
         # Forecasts without responses that are above the best score of the fit.
         blank = reveal(self.responses_[rows], False)
         scores = self.predict(rows, revealed=blank).scores["score"].to_numpy()
-        above = (scores.reshape(len(rows), -1) > np.nanmax(self.trained_scores_, axis=0)).any(1)
+        best = np.nanmax(self.trained_scores_, axis=0) + ROUNDING
+        above = (scores.reshape(len(rows), -1) > best).any(axis=1)
         # Training models and other models, in blocks.
         place, parts = self.place_[rows], []
         for group in (np.flatnonzero(place >= 0), np.flatnonzero(place < 0)):

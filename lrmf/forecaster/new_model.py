@@ -20,6 +20,7 @@ from .selection import JointResponses, mixture_of
 _N_LINEARISATIONS = 10  # iterations of `with_scores`
 _SCORE_RANGE = 1e-4, 1 - 1e-4  # where derivatives on the arcsine scale are finite
 _MIN_SCORE_VARIANCE = 1e-4  # sampling variance of a known score on the arcsine scale
+ROUNDING = 2e-3  # difference of scores that hardly shows in points with one decimal
 
 
 class NewModel(prediction.NewModel):
@@ -104,7 +105,7 @@ class NewModel(prediction.NewModel):
         best = _best(fit.trained_scores_[self.parents])
         better = chance_above(score, deviation, best)
         related = np.isfinite(fit.trained_scores_[fit._relatedness_to(self._row)[0] >= 2])
-        above = score > np.nan_to_num(_best(fit.trained_scores_), nan=np.inf)
+        above = score > np.nan_to_num(_best(fit.trained_scores_), nan=np.inf) + ROUNDING
         return pd.DataFrame({
             "benchmark": fit.scores_.names, "score": score, "lower": lower, "upper": upper,
             "n_observed": n_observed, "parents_best": best, "p_better": better,
