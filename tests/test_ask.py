@@ -287,6 +287,17 @@ class TestAsk:
         code, out, _ = command("ask", "--model", saved_fit, "--size", "7", "--name", "me/x-7b")
         assert code == 0 and "me/x-7b" in out and "beats" not in out
 
+    def test_a_size_that_the_fit_does_without_is_noted(self, simulated_hub, forecaster):
+        snapshot, lineage = simulated_hub
+        tables = {"items": snapshot.items, "models": snapshot.models}
+        without = Forecaster(rank=1, use_cards=False).fit(snapshot.responses, lineage, **tables)
+        for fit, options, is_noted in (
+            (without, {"size": 7}, True), (without, {"name": "x"}, False),
+            (forecaster, {"size": 7}, False),
+        ):  # fmt: skip
+            _, notes = fold_in(fit, **options)
+            assert any("size is not used" in note for note in notes) == is_noted
+
     def test_proportions(self, command, saved_proportions):
         name = Forecaster.load(saved_proportions).scores_.names[0]
         options = ("--name", "me/x-7b", "--score", f"{name}=30", "--json")

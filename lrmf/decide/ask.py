@@ -40,8 +40,8 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
     Returns
     -------
     new : NewModel
-    notes : list of str, on answers that were skipped, scores that look like fractions, and parents
-        in another spelling
+    notes : list of str, on answers that were skipped, scores that look like fractions, parents in
+        another spelling, and a size that is not used
 
     Raises
     ------
@@ -67,6 +67,8 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
         scores = found.scores | scores
     # The model, its answers, then its scores.
     card = {"model_id": name or ""} | ({} if size is None else {"params_b": size})
+    if size is not None and not forecaster.reads_sizes:
+        notes.append("the fit does without the sizes on cards, so this size is not used")
     new = forecaster.fold_in(parents=[(parent, relation) for parent in parents], card=card)
     new = new.update(found.answers) if found else new
     return (new.with_scores(scores) if scores else new), notes

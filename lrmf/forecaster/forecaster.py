@@ -398,6 +398,11 @@ class Forecaster(Forecasts, Estimator):
         return bool({"size", "type", "architecture"} & set(self.prior_.covariance_.parameters))
 
     @property
+    def reads_sizes(self):
+        """Whether forecasts depend on the sizes on model cards."""
+        return self.use_cards and "size" in self.prior_.covariance_.parameters
+
+    @property
     def chosen_(self):
         """How near forecasts are drawn to the parents, the one parameter chosen from a grid."""
         return {"reach": self.prior_.reach}
