@@ -108,11 +108,15 @@ class _Command(click.Command):
         expanded, option = [], None
         for argument in args:
             if argument.startswith("-"):
-                option = argument if argument in several else None
+                name = argument.partition("=")[0]
+                option = name if name in several else None
             elif option and expanded[-1] != option:
                 expanded.append(option)
             expanded.append(argument)
-        return super().parse_args(context, expanded)
+        context.allow_extra_args = True
+        if rest := super().parse_args(context, expanded):
+            context.fail(f"{rest[0]!r} belongs to no option; put values with spaces in quotes")
+        return rest
 
 
 class _Number(click.FloatRange):
@@ -157,18 +161,27 @@ _POSITIVE = _Number(0, 1e9, min_open=True)
 
 
 def _ids(_, __, texts: tuple[str, ...]) -> list[str]:
-    """Ids between spaces or commas."""
-    ids = [part.strip() for text in texts for part in text.split(",")]
-    if not all(ids):
+    """Ids between spaces, commas or both."""
+    given = [named for text in texts if (named := text.strip(" ,"))]
+    ids = [part.strip() for text in given for part in text.split(",")]
+    if not all(ids) or (texts and not ids):
         raise click.BadParameter(f"{','.join(texts)!r} names no model between two commas")
     return ids
+
+
+def _benchmarks(_, __, texts: tuple[str, ...]) -> list[str] | None:
+    """Names between commas, None without any."""
+    names = [name for text in texts for part in text.split(",") if (name := part.strip())]
+    if texts and not names:
+        raise click.BadParameter("names no benchmark")
+    return names or None
 
 
 def _known_scores(_, __, pairs: tuple) -> dict[str, float]:
     """Scores in [0, 1] by benchmark, from BENCHMARK=POINTS."""
     scores = {}
     for pair in pairs:
-        name, _, text = pair.rpartition("=")
+        name, _, text = pair.rstrip(" ,").rpartition("=")
         try:
             points = float(text)
         except ValueError:
@@ -569,6 +582,7 @@ def ask(model, as_json: bool, **options) -> None:
 @click.option(
     "--benchmarks",
     multiple=True,
+    callback=_benchmarks,
     metavar="NAME...",
     show_default="all",
     help="benchmarks whose scores matter",
@@ -587,6 +601,7 @@ def next_(model, budget, precision, benchmarks, cost, out, valid, drawn, seed, *
     """Say which answers to collect next: those that say most about the scores."""
     from .decide import next_answers
     from .decide.answers import Questions
+    from .decide.ask import as_note
 
     if budget and precision:
         raise click.UsageError("--budget and --precision: give one of them")
@@ -609,23 +624,24 @@ def next_(model, budget, precision, benchmarks, cost, out, valid, drawn, seed, *
 
         print(valid_.as_text(valid_.read_draw(drawn, new), new))
         return
-    with output(outputs[0]) as samples, output(outputs[1]) as draw:
-        if valid:
-            from .decide import valid as valid_
+    if valid:
+        from .decide import valid as valid_
 
-            drawn = valid_.draw(new, budget or next_answers.BUDGET, seed=seed)
-            items = drawn["item_id"].tolist()
-            if draw:
-                draw.write(drawn.to_csv(index=False, lineterminator="\n").encode())
-        else:
-            items = next_answers.choose(
-                new, budget=budget, precision=precision and precision / 100,
-                benchmarks=[name for part in benchmarks for name in part.split(",")] or None,
-                cost=next_answers.costs_of(costs, new, questions),
-            )  # fmt: skip
-        print(next_answers.as_text(new, items, questions, is_drawn=valid))
-        for note in notes:
-            print(f"Note: {note}.")
+        drawn = valid_.draw(new, budget or next_answers.BUDGET, seed=seed)
+        items = drawn["item_id"].tolist()
+    else:
+        items = next_answers.choose(
+            new, budget=budget, precision=precision and precision / 100, benchmarks=benchmarks,
+            cost=next_answers.costs_of(costs, new, questions),
+        )  # fmt: skip
+    print(next_answers.as_text(new, items, questions, is_drawn=valid))
+    for note in notes:
+        print(as_note(note))
+    if not items:
+        return  # an empty plan would be nothing to run
+    with output(outputs[0]) as samples, output(outputs[1]) as draw:
+        if draw:
+            draw.write(drawn.to_csv(index=False, lineterminator="\n").encode())
         if samples:
             samples.write(next_answers.as_samples(new, items, questions).encode())
             print(f"\nWrote {out}: {next_answers.how_to_run(new, out)}")

@@ -87,11 +87,11 @@ def findings(root: Path = ROOT) -> str:
         f"and 90% intervals cover {_best(v1, 'coverage')} and {_best(v2, 'coverage')}.",
         "**Tree, card and name are largely redundant, and on v1 a few dozen answers are worth as "
         f"much as all three.** Leaving out the tree costs {added['tree']} points of r on v1, v2 and "
-        f"MTEB, the card {added['card']}, the name {added['name']}. Lineage changes the r of a factorization "
-        f"that reads cards by {claimed['zero-shot']} points zero-shot (the original authors report "
-        f"7 to 10, then 15 to 30), by {claimed['2% of cells']} with a random 2% of all cells, and "
-        f"by {claimed['10% of cells']} with 10%. On v1, kNN, which reads none of the three, reaches r = "
-        f"{_curve(v1, (50,), 'kNN')} from 50 answers of a model, the Forecaster "
+        f"MTEB, the card {added['card']}, the name {added['name']}. Lineage changes the r of a "
+        f"factorization that reads cards by {claimed['zero-shot']} points zero-shot (the original "
+        f"authors report 7 to 10, then 15 to 30), by {claimed['2% of cells']} with a random 2% of "
+        f"all cells, and by {claimed['10% of cells']} with 10%. On v1, kNN, which reads none of the "
+        f"three, reaches r = {_curve(v1, (50,), 'kNN')} from 50 answers of a model, the Forecaster "
         f"{_curve(v1, (50,))}. With 20 answers chosen one at a time by `lrmf next`, the "
         f"Forecaster's error is {_chosen(v1, 'chosen')} points, with 20 random answers "
         f"{_chosen(v1, 'random')} ({_asked(v1)} models).",

@@ -1,5 +1,6 @@
 """`lrmf ask` and what stands behind it: one model that is in no snapshot."""
 
+import copy
 import gc
 import json
 import subprocess
@@ -13,7 +14,8 @@ import pytest
 from lrmf import Forecaster, Lineage
 from lrmf.data.responses import MISSING
 from lrmf.decide.answers import Questions, read_answers
-from lrmf.decide.ask import fold_in
+from lrmf.decide.ask import answer as report_on
+from lrmf.decide.ask import as_text, fold_in
 
 COLUMNS = ["benchmark", "score", "lower", "upper", "n_observed", "parents_best", "p_better",
            "relatives", "extrapolates"]  # fmt: skip
@@ -69,6 +71,22 @@ class TestNewModel:
         rows = forecaster.adapt(train, lineage, models=snapshot.models).predict([row]).scores
         for column in ("score", "lower", "upper"):
             np.testing.assert_allclose(one.scores()[column], rows[column], atol=1e-4)
+
+    def test_nothing_beats_a_parent_that_has_everything_right(self, forecaster, parents):
+        fit = copy.copy(forecaster)
+        fit.trained_scores_ = np.ones_like(forecaster.trained_scores_)
+        said = report_on(fit.fold_in(parents=parents), parents=parents, relation="merge")
+        assert [row["p_better"] for row in said["scores"]] == [0] * len(said["scores"])
+        rows = as_text(said).split("\n\n")[1].splitlines()[1:-1]
+        assert {row.split()[-1] for row in rows} == {"0%"}
+
+    def test_above_all_scores_is_by_more_than_rounding(self, forecaster, parents, new):
+        score = new.scores()["score"].to_numpy()
+        for margin, is_above in ((0.0015, False), (0.003, True)):
+            fit = copy.copy(forecaster)
+            fit.trained_scores_ = np.tile(score - margin, (len(forecaster.trained_ids_), 1))
+            model = fit.fold_in(parents=[(parent, "merge") for parent in parents])
+            assert (model.scores()["extrapolates"] == is_above).all()
 
     def test_updates_add_up_and_leave_the_first_model_as_it_was(self, forecaster, new):
         before = new.scores()
@@ -198,6 +216,19 @@ class TestAsk:
         (note,) = [note for note in json.loads(out)["notes"] if f"{parents[0]}x" in note]
         assert code == 0 and parents[0] in note.replace(f"{parents[0]}x", "")
 
+    def test_a_parent_that_was_never_evaluated_is_noted(self):
+        """With its relatives, or as one without any."""
+        edges = [("org/base", "org/a", "finetune"), ("org/other", "org/lone", "finetune")]
+        lineage = Lineage.from_edges(edges, ["org/a", "org/b", "org/lone"])
+        responses = np.array([[1, 0] * 5, [1, 1] * 5, [MISSING] * 10], np.uint8)
+        fit = Forecaster(rank=1).fit(responses, lineage)
+        for parent, said in (
+            ("org/base", "org/base was never evaluated; the forecast uses its relatives"),
+            ("org/other", "neither the parent org/other nor any of its relatives"),
+        ):
+            notes = report_on(fit.fold_in(parents=[parent]), parents=[parent])["notes"]
+            assert any(said in note for note in notes)
+
     def test_urls_and_revisions_name_parents_too(self, command, saved_fit, forecaster, parents):
         urls = f"https://huggingface.co/{parents[0]}", f"hf.co/{parents[0]}/tree/main"
         for verb in ("ask", "next"):
@@ -217,15 +248,55 @@ class TestAsk:
         twice = command("ask", "--model", saved_fit, "--parents", f"{urls[0]},{parents[0]}")
         assert twice[0] == 1 and parents[0] in twice[2]
 
+    def test_a_parent_in_another_case_is_the_known_one(self, command, saved_fit, parents):
+        first, other = parents[0], parents[0].upper()
+        right, wrong = (
+            json.loads(command("ask", "--model", saved_fit, "--parents", name, "--json")[1])
+            for name in (first, other)
+        )
+        (note,) = [note for note in wrong.pop("notes") if note not in right["notes"]]
+        del right["notes"]
+        assert wrong == right and first in note and other in note
+        code, _, err = command("ask", "--model", saved_fit, "--parents", first, other)
+        assert code == 1 and "given twice" in err
+
     def test_known_scores_are_in_points(self, command, saved_fit, parents, new):
         name = new.scores()["benchmark"][0]
         options = ("--parents", parents[0], "--score", f"{name}=48.1", "--json")
         code, out, _ = command("ask", "--model", saved_fit, *options)
         assert code == 0 and json.loads(out)["scores"][0]["score"] == pytest.approx(0.481)
 
+    def test_a_score_that_looks_like_a_fraction_is_noted(self, command, saved_fit):
+        for verb in ("ask", "next"):
+            model = verb, "--model", saved_fit, "--name", "x"
+            _, out, _ = command(*model, "--score", "mmlu_pro=0.4")
+            assert "mmlu_pro is 0.4 points" in out and "did you mean 40?" in out
+            _, out, _ = command(*model, "--score", "mmlu_pro=40")
+            assert "did you mean" not in out
+
+    def test_little_is_known_of_a_model_that_the_fit_does_not_explain(
+        self, parents, new, monkeypatch
+    ):
+        """The note says so, and not that no similar model is known: its parents are."""
+        monkeypatch.setitem(new.explanation, "is_far", True)
+        notes = report_on(new, parents=parents, relation="merge")["notes"]
+        assert any("less than a fifth" in note for note in notes)
+        assert not any("no similar model" in note for note in notes)
+
     def test_a_model_without_parents_is_forecast_too(self, command, saved_fit):
         code, out, _ = command("ask", "--model", saved_fit, "--size", "7", "--name", "me/x-7b")
         assert code == 0 and "me/x-7b" in out and "beats" not in out
+
+    def test_a_size_that_the_fit_does_without_is_noted(self, simulated_hub, forecaster):
+        snapshot, lineage = simulated_hub
+        tables = {"items": snapshot.items, "models": snapshot.models}
+        without = Forecaster(rank=1, use_cards=False).fit(snapshot.responses, lineage, **tables)
+        for fit, options, is_noted in (
+            (without, {"size": 7}, True), (without, {"name": "x"}, False),
+            (forecaster, {"size": 7}, False),
+        ):  # fmt: skip
+            _, notes = fold_in(fit, **options)
+            assert any("size is not used" in note for note in notes) == is_noted
 
     def test_proportions(self, command, saved_proportions):
         name = Forecaster.load(saved_proportions).scores_.names[0]
@@ -293,7 +364,7 @@ class TestAnswers:
     def test_a_table(self, tmp_path):
         path = tmp_path / "answers.csv"
         path.write_text(
-            "item_id,answer,why\nbbh/snarks/2,1,\nifeval/ifeval/7,0,x\nbbh/snarks/0,,\n"
+            "item_id,answer,why\n bbh/snarks/2 , 1 ,\nifeval/ifeval/7,0,x\nbbh/snarks/0,,\n"
         )
         assert self.read(path).answers == {"bbh/snarks/2": 1, "ifeval/ifeval/7": 0}
 
@@ -312,6 +383,12 @@ class TestAnswers:
         path.write_text(text)
         with pytest.raises(ValueError, match="answers.csv"):
             self.read(path)
+
+    def test_half_an_answer_is_refused_by_its_line(self, command, saved_fit, forecaster, tmp_path):
+        path = tmp_path / "answers.csv"
+        path.write_text(f"item_id,answer\n{forecaster.item_ids_[0]},0.5\n")
+        code, _, err = command("ask", "--model", saved_fit, "--name", "x", "--answers", path)
+        assert code == 1 and "answers.csv, line 2" in err and "must be 0 or 1, got '0.5'" in err
 
     def test_a_samples_folder(self, tmp_path):
         folder = tmp_path / "me__x"

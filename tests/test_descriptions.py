@@ -115,12 +115,15 @@ class TestInheritance:
 
 class TestDoubt:
     @pytest.mark.parametrize("wrong", [0.008, 8 / 6.1, 8 * 6, 8000, 8e9])
-    def test_a_size_far_from_the_parents_is_unknown_and_a_note_says_so(self, wrong):
+    def test_a_size_far_from_the_parents_is_unknown_and_a_note_says_why(self, wrong):
         describer = described()
         card = pd.DataFrame({"model_id": ["me/new"], "params_b": [wrong]})
         found, notes = describer.describe(card, [("lab/small", "me/new", "finetune")])
         assert size(found) == pytest.approx(8)
         assert len(notes) == 1 and "me/new" in notes[0]
+        is_possible = 0.3 < wrong < 700  # without these parents
+        why = "of these parents (credible: 2 B to 32 B)" if is_possible else "every size of the fit"
+        assert why in notes[0]
 
     @pytest.mark.parametrize("right", [8.03, 4.5, 16])
     def test_a_size_of_the_parents_order_is_believed(self, right):
@@ -135,16 +138,27 @@ class TestDoubt:
             found, notes = described().describe(card, edges)
             assert (size(found) == pytest.approx(own)) == is_believed == (notes == [])
 
+    def test_a_level_that_no_evaluated_model_has_is_noted_once(self):
+        card = pd.DataFrame({"model_id": ["me/new", "me/newer"], "architecture": ["Foo", "Foo"]})
+        found, (note,) = described().describe(card, [])
+        assert "architecture Foo" in note and "unlike" in note
+        assert not found.levels["architecture"].any()
+        for known in ({"architecture": LLAMA}, {"architecture": None}, {"type": "odd"}):
+            card = pd.DataFrame({"model_id": ["me/new"]}).assign(**known)
+            assert described().describe(card, [])[1] == []
+
     def test_a_size_against_the_name_is_unknown_where_there_are_no_parents(self):
         card = pd.DataFrame({"model_id": ["me/new-70b", "me/other-8b"], "params_b": [0.07, 8.0]})
         found, notes = described().describe(card, [])
         np.testing.assert_allclose(np.exp(found.size), [70, 8], rtol=1e-4)
-        assert len(notes) == 1 and "me/new-70b" in notes[0]
+        (note,) = notes
+        assert note.startswith("me/new-70b: a size of 0.07 B contradicts the 70 B of the name")
 
     def test_without_parents_and_name_a_size_beyond_all_others_is_unknown(self):
         card = pd.DataFrame({"model_id": ["me/new", "me/fine"], "params_b": [4e9, 100.0]})
         found, notes = described().describe(card, [])
-        assert np.isnan(found.size[0]) and found.open["size"][0] and len(notes) == 1
+        assert np.isnan(found.size[0]) and found.open["size"][0]
+        assert len(notes) == 1 and "far from every size of the fit" in notes[0]
         assert np.exp(found.size[1]) == pytest.approx(100)
 
     @pytest.mark.parametrize("nonsense", [0.0, -7.0, np.nan, np.inf])

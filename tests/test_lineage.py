@@ -172,10 +172,14 @@ def test_an_unknown_id_names_the_way_out():
         ("org/a@awq", "org/a@awq"),  # as imported models are called
         ("hf.co/org/b", "org/b"),
         ("./local", "./local"),
+        ("hf.co/ORG/A", "org/a"),
+        ("ORG/c", "ORG/c"),  # which of the two is unknown
+        ("org/C", "org/C"),
     ],
 )
 def test_the_node_that_a_text_names(text, expected):
-    assert Lineage.from_edges([], ["org/a", "org/a@awq"]).id_of(text) == expected
+    lineage = Lineage.from_edges([], ["org/a", "org/a@awq", "org/c", "org/C"])
+    assert lineage.id_of(text) == expected
 
 
 def test_self_loops_duplicates_and_cycles_are_reported():

@@ -122,6 +122,14 @@ class TestNextItems:
         known = new.with_scores(dict.fromkeys(forecaster.scores_.names, 0.5))
         assert known.next_items(3) == []
 
+    def test_no_item_of_a_known_score_is_asked(self, forecaster, new):
+        name, other = forecaster.scores_.names[:2]
+        known = new.with_scores({name: 0.5})
+        assert known.next_items(5, benchmarks=[name]) == []
+        for options in ({}, {"benchmarks": [other]}, {"benchmarks": [name, other]}):
+            items = known.next_items(10**6, **options)
+            assert items and known.update(dict.fromkeys(items, 1)).known_scores == {name: 0.5}
+
     def test_one_benchmark_needs_no_list(self, new):
         name = new.scores()["benchmark"][1]
         assert new.next_items(3, benchmarks=name) == new.next_items(3, benchmarks=[name])
@@ -211,6 +219,24 @@ class TestCommand:
         now = new.update(dict.fromkeys(first, 1))
         assert float(average[1]) == pytest.approx(100 * now.mean_score()[0], abs=0.06)
 
+    def test_nothing_to_ask_is_said_where_the_score_is_known(self, command, saved_fit):
+        options = ("--name", "x", "--score", "bbh=50", "--benchmarks", "bbh")
+        code, out, _ = command("next", "--model", saved_fit, *options)
+        assert code == 0 and out.startswith("Nothing to ask")
+
+    def test_lists_may_have_spaces_behind_commas(self, command, saved_fit, forecaster):
+        first, second = forecaster.trained_ids_[:2]
+        for plain, spaced in (
+            (["--parents", f"{first},{second}"], ["--parents", f"{first},", second]),
+            (["--parents", f"{first},{second}"], [f"--parents={first},", f"{second},"]),
+            (["--parents", first, "--benchmarks", "bbh,math"],
+             ["--parents", first, "--benchmarks", " bbh,", "math,"]),
+            (["--name", "x", "--score", "bbh=30", "math=20"],
+             ["--name", "x", "--score", "bbh=30,", "math=20"]),
+        ):  # fmt: skip
+            outputs = [command("next", "--model", saved_fit, *given) for given in (plain, spaced)]
+            assert outputs[0] == outputs[1] and outputs[0][0] == 0
+
     def test_no_input_is_overwritten(self, command, saved_fit, tmp_path):
         before = Path(saved_fit).read_bytes()
         code, _, err = command("next", "--model", saved_fit, "--name", "x", "--out", saved_fit)
@@ -247,6 +273,9 @@ class TestCommand:
             (("--budget", "0"), "0"),
             (("--precision", "-1"), "-1"),
             (("--benchmarks", "nothing"), "nothing"),
+            (("--benchmarks", ","), "names no benchmark"),
+            (("--parents", ","), "names no model"),
+            (("--seed", "3", "over"), "'over' belongs to no option"),
             (("--cost", "/nowhere.csv"), "/nowhere.csv"),
             (("--valid", "--precision", "2"), "--valid"),
             (("--drawn", "x.csv"), "--answers"),

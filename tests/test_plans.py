@@ -162,6 +162,7 @@ def test_only_models_of_a_size(fitted, plans):
         ({"n_parents": 4}, "4"),
         ({"objective": "chess"}, "chess"),
         ({"top": 0}, "top"),
+        ({"size": 1000}, "got 0 of about 1000 B"),
     ],
 )
 def test_bad_arguments_name_the_culprit(fitted, arguments, culprit):
@@ -179,6 +180,19 @@ def test_diversity_of_answers_is_the_share_of_errors_that_only_one_makes(of_answ
         either = both & ((x == 0) | (y == 0))
         apart = (both & (x != y)).sum() / either.sum() if both.any() else np.nan
         assert value == pytest.approx(apart, nan_ok=True)
+
+
+def test_models_without_errors_are_alike(of_answers):
+    models = EvaluatedModels(of_answers[1])
+    models.responses = np.ones_like(models.responses)
+    assert models.diversity(np.array([3, 8]), np.array([[0, 1]])) == 0
+
+
+def test_what_is_unknown_of_a_plan_is_a_dash(plans):
+    unknown = plans.head(1).assign(size_b=np.nan, p_best_of_size=np.nan, diversity=np.nan)
+    unknown.attrs = plans.attrs
+    row = plan_text(unknown).splitlines()[1].split()
+    assert row.count("-") == 3 and "nan" not in row
 
 
 def test_models_without_a_name_are_called_like_their_parents(fitted):

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from lrmf import Forecaster
+from lrmf import Forecaster, Lineage
 from lrmf.decide.answers import AnswersError
 from lrmf.decide.valid import draw, estimate, intervals, probabilities, read_draw
 
@@ -69,6 +69,39 @@ def test_intervals_need_all_the_answers_that_were_drawn(new):
     assert found["benchmark"].iloc[-1] == "average" and len(found) == 1 + len(new.scores())
     with pytest.raises(ValueError, match="before any answer"):
         draw(answered, 10)
+
+
+def test_nothing_is_drawn_for_a_model_of_which_a_score_is_known(command, saved_fit, tmp_path):
+    options = ("--name", "x", "--score", "bbh=30", "--valid", "--out", tmp_path / "samples.json")
+    code, out, err = command("next", "--model", saved_fit, *options)
+    assert code == 1 and out == "" and err.count("\n") == 1 and "--score" in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_written_where_nothing_is_drawn_or_asked(command, saved_fit, new, tmp_path):
+    seed = next(seed for seed in range(60) if draw(new, 1, seed=seed).empty)
+    options = ("--parents", new.forecasts.trained_ids_[0], "--out", tmp_path / "samples.json")
+    for more in (("--valid", "--budget", 1, "--seed", seed), ("--precision", 99)):
+        code, out, _ = command("next", "--model", saved_fit, *options, *more)
+        assert code == 0 and out.startswith("Nothing") and "Wrote" not in out
+        assert not list(tmp_path.iterdir())
+
+
+def test_one_benchmark_has_no_average_beside_it(command, tmp_path):
+    path, out, answers = (tmp_path / name for name in ("fit.npz", "samples.json", "answers.csv"))
+    data = np.random.default_rng(0).integers(0, 2, (20, 30), np.uint8)
+    items = pd.DataFrame({"item_id": [f"arc/{n}" for n in range(30)], "benchmark": "arc"})
+    lineage = Lineage.from_edges([], [f"o/m{n}" for n in range(20)])
+    Forecaster(rank=1).fit(data, lineage, items=items.assign(n_trials=1)).save(path)
+    options = ("next", "--model", path, "--name", "x")
+    for more in ((), ("--valid", "--out", out)):
+        code, text, _ = command(*options, "--budget", "20", *more)
+        assert code == 0 and "\narc " in text and "average" not in text
+    drawn = pd.read_csv(f"{out}.draw.csv")
+    drawn.assign(answer=1)[["item_id", "answer"]].to_csv(answers, index=False)
+    again = ("--drawn", f"{out}.draw.csv", "--answers", answers)
+    code, text, _ = command(*options, *again)
+    assert code == 0 and "\narc " in text and "average" not in text
 
 
 def test_all_answers_give_the_score_itself(new):

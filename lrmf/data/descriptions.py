@@ -199,7 +199,17 @@ class Describer:
             rows, ids, values[rows], known[rows], ancestry[rows], change, self._parents | parents
         )
         found = self._with_names(found, rows, ids, parents)
-        return found, [note for name, note in notes if name in set(ids)]
+        notes = [note for name, note in notes if name in set(ids)]
+        return found, [*notes, *self._unseen(table)]
+
+    def _unseen(self, table):
+        """Yield a sentence on each level of a card that no evaluated model has."""
+        for field, found in self.levels.items():
+            for level in sorted({*table.get(field, ())} - {*found, UNKNOWN}):
+                yield (
+                    f"no evaluated model has the {field.replace('_', ' ')} {level}, which counts "
+                    "as unlike all others"
+                )
 
     def _with_names(self, found, rows, ids, parents):
         """A model without a name is called like its parents, on average."""
@@ -268,22 +278,21 @@ class Describer:
         return np.nan_to_num(values), known
 
     def _inherit(self, names, values, known, parents, order, children):
-        """Unknown fields, and sizes that cannot be, are those of relatives, on average.
+        """Unknown fields, and sizes that are not credible, are those of relatives, on average.
 
         Of the parents; of an ancestor that nobody has evaluated, of its children first.
         """
         notes = []
-        for relatives, nodes in ((children, order[::-1]), (parents, order)):
+        for relatives, nodes, kin in (
+            (children, order[::-1], "parent of these children"),
+            (parents, order, "child of these parents"),
+        ):
             for node in nodes:
                 found = relatives.get(node, ((), ()))[0]
-                found = np.array(found, int)
-                if known[node, 0] and not self._is_credible(
-                    names[node], values, known, node, found
-                ):
+                found, name = np.array(found, int), names[node]
+                if known[node, 0] and (doubt := self._doubt(name, values, known, node, found, kin)):
                     known[node, 0] = False
-                    notes.append((names[node], f"{names[node]}: a size of "
-                                  f"{np.exp(values[node, 0]):.3g} B cannot be, and was taken as "
-                                  "unknown"))  # fmt: skip
+                    notes.append((name, f"{name}: {doubt}, and was taken as unknown"))
                 if found.size:
                     self._average(values, known, node, found)
         for node in order:
@@ -296,18 +305,22 @@ class Describer:
         """`size_in_name`; None if names are not to be used."""
         return size_in_name(name) if self.use_names else None
 
-    def _is_credible(self, name, values, known, node, relatives):
-        """Whether a size is of the order of the relatives' sizes, or of the one in the name."""
-        sizes = values[relatives[known[relatives, 0]], 0]
+    def _doubt(self, name, values, known, node, relatives, kin):
+        """Why a size is not credible: it is far from the relatives' sizes, or from the name's."""
+        sizes, why = values[relatives[known[relatives, 0]], 0], f"is not that of a {kin}"
         named = self._size_in_name(name)
         if not sizes.size and named:
-            sizes = np.log([named])
+            sizes, why = np.log([named]), f"contradicts the {named:g} B of the name"
         if sizes.size:
-            low, high = sizes.min() + np.log(SMALLEST), np.logaddexp.reduce(sizes)
-            return low <= values[node, 0] <= high + np.log(LARGEST)
-        # Where no evaluated model tells its size there is nothing to doubt one by.
-        low, high = np.nan_to_num(self.range, nan=values[node, 0]) + np.log([1 / _RANGE, _RANGE])
-        return low <= values[node, 0] <= high
+            low, high = sizes.min() + np.log(SMALLEST), np.logaddexp.reduce(sizes) + np.log(LARGEST)
+        else:
+            # Where no evaluated model tells its size there is nothing to doubt one by.
+            why, margin = "is far from every size of the fit", np.log([1 / _RANGE, _RANGE])
+            low, high = np.nan_to_num(self.range, nan=values[node, 0]) + margin
+        if low <= values[node, 0] <= high:
+            return None
+        size, low, high = (f"{np.exp(x):.3g} B" for x in (values[node, 0], low, high))
+        return f"a size of {size} {why} (credible: {low} to {high})"
 
     def _average(self, values, known, node, others):
         for column, (field, part) in enumerate(self.parts.items()):

@@ -213,8 +213,23 @@ class Lineage:
             ) from None
 
     def id_of(self, text: str) -> str:
-        """The id of the node that a text names, else the id in the text, as in `normalised_id`."""
-        return text if text in self._positions else normalised_id(text) or text
+        """The id of the node that a text names, else the id in the text, as in `normalised_id`.
+
+        Where no id is the same, that of the only node that differs in case alone.
+        """
+        if text in self._positions:
+            return text
+        name = normalised_id(text) or text
+        nodes = () if name in self._positions else self._by_lower.get(str(name).lower(), ())
+        return nodes[0] if len(nodes) == 1 else name
+
+    @cached_property
+    def _by_lower(self) -> dict[str, list[str]]:
+        """Nodes by their ids in lower case."""
+        nodes = {}
+        for name in self.node_ids:
+            nodes.setdefault(str(name).lower(), []).append(name)
+        return nodes
 
     def parents(self, node_id: str) -> list[str]:
         """Ids of the parents, sorted."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.benchmarks import BENCHMARKS, METRICS, PREFIX, metric_rank
+from ..data.response_kinds import PROPORTIONS
 from ..data.samples import name_questions, read_samples_file
 
 _SAMPLES = re.compile(r"samples_(.+?)(_\d{4}-\d\d-\d\dT[\d\-:.]+)?\.jsonl?")
@@ -138,7 +139,7 @@ class Found:
     notes: list = field(default_factory=list)
 
 
-def read_answers(path, questions: Questions, benchmarks) -> Found:
+def read_answers(path, questions: Questions, benchmarks, kind=PROPORTIONS) -> Found:
     """Read answers from a CSV ``item_id,answer``, or samples or a results file of lm-eval.
 
     Parameters
@@ -147,6 +148,7 @@ def read_answers(path, questions: Questions, benchmarks) -> Found:
         A file, or a folder with files ``samples_<task>_<time>.jsonl``.
     questions : Questions
     benchmarks : list of str
+    kind : ResponseKind, of the fit
 
     Returns
     -------
@@ -170,7 +172,7 @@ def read_answers(path, questions: Questions, benchmarks) -> Found:
         elif path.suffix.lower() == ".json":
             _read_results(path, questions, benchmarks, found)
         else:
-            _read_table(path, questions, found)
+            _read_table(path, questions, kind, found)
     except OSError as error:
         raise AnswersError(f"{path}: cannot be read ({error.strerror})") from error
     except AnswersError:
@@ -201,7 +203,7 @@ def _samples_in(folder):
     return sorted(files, key=lambda file: (times[file], file))
 
 
-def _read_table(path, questions, found):
+def _read_table(path, questions, kind, found):
     """Add the answers of a CSV to `found`."""
     known = set(questions.item_ids)
     with open(path, newline="", encoding="utf-8-sig") as file:
@@ -209,7 +211,7 @@ def _read_table(path, questions, found):
         if not {"item_id", "answer"} <= set(reader.fieldnames or ()):
             raise AnswersError(f"{path}: the first line must be item_id,answer")
         for row in reader:
-            item, text = row["item_id"], (row["answer"] or "").strip()
+            item, text = ((row[name] or "").strip() for name in ("item_id", "answer"))
             if item not in known:
                 raise AnswersError(f"{path}, line {reader.line_num}: {item!r} is not an item of "
                                    f"the fit, such as {questions.item_ids[0]}")  # fmt: skip
@@ -219,9 +221,9 @@ def _read_table(path, questions, found):
                 value = float(text)
             except ValueError:
                 value = np.nan
-            if not 0 <= value <= 1:
+            if not kind.is_legal(value):
                 raise AnswersError(f"{path}, line {reader.line_num}: the answer to {item} must be "
-                                   f"a number from 0 to 1, got {text!r}")  # fmt: skip
+                                   f"{kind.legal}, got {text!r}")  # fmt: skip
             if found.answers.get(item, value) != value:
                 raise AnswersError(f"{path}, line {reader.line_num}: {item} has two different "
                                    "answers; keep one of them")  # fmt: skip

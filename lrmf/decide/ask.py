@@ -5,6 +5,7 @@ from difflib import get_close_matches
 import numpy as np
 
 from ..data.describe import aligned
+from ..data.ids import normalised_id
 from ..data.response_kinds import PROPORTIONS
 from ..data.responses import observed
 from ..forecaster.near_duplicates import RELATEDNESS
@@ -15,6 +16,7 @@ _N_PARENTS = 4  # parents at most that have a column in the table
 _N_BENCHMARKS = 8  # number of benchmarks up to which the nearest models' scores are listed
 _WIDTH = 20  # letters of a model's name
 _TOLERANCE = 1e-6  # difference up to which scores are equal
+_POINT = 0.01
 _A = {"finetune": "finetune of", "merge": "merge of", "adapter": "adapter on",
       "quantized": "quantized copy of"}  # fmt: skip
 _HOW = {"other": "by card and name", "family": "same family", "two steps": "two steps away",
@@ -39,7 +41,8 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
     Returns
     -------
     new : NewModel
-    notes : list of str, on answers that were skipped
+    notes : list of str, on answers that were skipped, scores that look like fractions, parents in
+        another spelling, and a size that is not used
 
     Raises
     ------
@@ -47,16 +50,17 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
         If a benchmark is unknown, or options contradict each other.
     """
     # Relation and benchmarks must be valid before files are read.
-    scores, parents = dict(scores or {}), _ids(forecaster, parents)
+    scores, notes = dict(scores or {}), list(_spelling_notes(forecaster, parents))
+    parents = _ids(forecaster, parents)
     relation = relation_of(parents, relation)
     benchmarks = forecaster.scores_.names
     for benchmark in scores:
         forecaster.scores_.number(benchmark)
     # Answers and scores of the file; a score of both file and options must be the same.
-    found, notes = None, []
+    found, notes = None, [*notes, *_score_notes(forecaster, scores)]
     if answers is not None:
         questions = Questions(forecaster.item_ids_, set(benchmarks))
-        found = read_answers(answers, questions, benchmarks)
+        found = read_answers(answers, questions, benchmarks, forecaster.kind_)
         notes += found.notes
         differ = [b for b in scores if abs(found.scores.get(b, scores[b]) - scores[b]) > _TOLERANCE]
         if differ:
@@ -64,9 +68,30 @@ def fold_in(forecaster, parents=(), *, relation=None, size=None, name=None, scor
         scores = found.scores | scores
     # The model, its answers, then its scores.
     card = {"model_id": name or ""} | ({} if size is None else {"params_b": size})
+    if size is not None and not forecaster.reads_sizes:
+        notes.append("the fit does without the sizes on cards, so this size is not used")
     new = forecaster.fold_in(parents=[(parent, relation) for parent in parents], card=card)
     new = new.update(found.answers) if found else new
     return (new.with_scores(scores) if scores else new), notes
+
+
+def _spelling_notes(forecaster, parents):
+    """Yield a sentence on each parent whose known id differs in case."""
+    for text in [parents] if isinstance(parents, str) else parents or ():
+        name, known = normalised_id(text), forecaster._relatedness.lineage.id_of(text)
+        if name and text != known != name:
+            yield f"the parent {name} was taken for {known}, which differs in case only"
+
+
+def _score_notes(forecaster, scores):
+    """Yield a sentence on each score up to a point where those of the fit are all above one."""
+    lowest = np.fmin.reduce(forecaster.trained_scores_, axis=0)
+    for name, score in scores.items():
+        if 0 < score <= _POINT < lowest[forecaster.scores_.number(name)]:
+            yield (
+                f"the score of {name} is {100 * score:g} points, below every score of the fit; "
+                f"did you mean {10_000 * score:g}?"
+            )
 
 
 def relation_of(parents, relation):
@@ -167,7 +192,8 @@ def _notes(new, parents, rows, frame):
     """Yield a sentence on each limitation of the forecast."""
     # Parents that are not nodes of the lineage, or not evaluated.
     fit = new.forecasts
-    known = fit._relatedness.lineage.node_ids
+    lineage = fit._relatedness.lineage
+    known = lineage.node_ids
     nodes = set(known)
     for parent in parents:
         if parent not in nodes:
@@ -175,12 +201,18 @@ def _notes(new, parents, rows, frame):
             hint = f"; did you mean {' or '.join(similar)}?" if similar else ""
             yield f"the parent {parent} is not known and is ignored{hint}"
         elif parent not in rows:
-            yield f"the parent {parent} was never evaluated; the forecast uses its relatives"
+            if (fit._relatedness.of_leaf([lineage.index_of(parent)]) > 0).any():
+                yield f"the parent {parent} was never evaluated; the forecast uses its relatives"
+            else:
+                yield f"neither the parent {parent} nor any of its relatives was ever evaluated"
     yield from (note.removeprefix(": ") for note in new.notes if not note.startswith("the parent "))
-    # Extrapolation: far from all evaluated models, or a score above theirs.
+    # Extrapolation: evaluated models say little, or a score is above theirs.
     above = frame.loc[frame["extrapolates"], "benchmark"].tolist()
     if new.explanation["is_far"]:
-        yield "no similar model has been evaluated: the forecast extrapolates"
+        yield (
+            "family tree, card and name say little about this model: evaluated models explain "
+            "less than a fifth of the variance of its scores"
+        )
     elif above:
         yield f"the forecast is above every score of the fit on {_listed(above)}"
     # Benchmarks without scores, of any model or of relatives.
@@ -249,9 +281,9 @@ def _known(report):
     return [f"Known of it: {' and '.join(counts)}."] if counts else []
 
 
-def _percent(chance, is_known):
-    """A chance in percent; a forecast is never certain, a known score is."""
-    return f"{100 * (chance if is_known else min(max(chance, 0.01), 0.99)):.0f}%"
+def _percent(chance, is_certain):
+    """A chance in percent; a forecast is never certain, unlike known and highest scores."""
+    return f"{100 * (chance if is_certain else min(max(chance, 0.01), 0.99)):.0f}%"
 
 
 def _table(report, parents):
@@ -265,7 +297,8 @@ def _table(report, parents):
         cells += [_points(parent["scores"][name]) for parent in parents]
         if parents:
             better = row["p_better"]
-            cells.append("" if better is None else _percent(better, is_known))
+            is_certain = is_known or better == 0  # as where a parent has the highest score
+            cells.append("" if better is None else _percent(better, is_certain))
         rows.append(cells)
     if len(rows) > 1:
         average = report["average"]

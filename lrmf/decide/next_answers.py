@@ -72,18 +72,19 @@ def read_costs(path):
                 raise AnswersError(f"{path}: the first line must be item_id,cost or task,cost")
             key, costs = keys.pop(), {}
             for row in reader:
+                name = (row[key] or "").strip()
                 try:
                     cost = float(row["cost"])
                 except (TypeError, ValueError):
                     cost = np.nan
                 if not cost > 0:
                     raise AnswersError(
-                        f"{path}, line {reader.line_num}: the cost of {row[key]} must be a number "
+                        f"{path}, line {reader.line_num}: the cost of {name} must be a number "
                         f"above 0, got {row['cost']!r}"
                     )
-                if costs.setdefault(row[key], cost) != cost:
+                if costs.setdefault(name, cost) != cost:
                     raise AnswersError(
-                        f"{path}, line {reader.line_num}: {row[key]} has two different costs"
+                        f"{path}, line {reader.line_num}: {name} has two different costs"
                     )
     except OSError as error:
         raise AnswersError(f"{path}: cannot be read ({error.strerror})") from error
@@ -134,7 +135,7 @@ def expected(new, item_ids):
     Returns
     -------
     list of dict : benchmark, n (answers to collect), score, lower, upper, half_width (of the 90%
-        interval, before and after); the last row is the mean score
+        interval, before and after); the last row is the mean score, if of several benchmarks
     """
     # Ratio of the scores' standard deviations after and before.
     fit, frame = new.forecasts, new.scores()
@@ -147,6 +148,8 @@ def expected(new, item_ids):
          "half_width": [half, half * min(1.0, share[number])]}
         for number, row in enumerate(frame.itertuples()) for half in [(row.upper - row.lower) / 2]
     ]  # fmt: skip
+    if len(rows) == 1:
+        return rows
     mean, lower, upper = new.mean_score()
     half = [(upper - lower) / 2, new.half_width_after(after)]
     rows.append({"benchmark": "average", "n": len(columns), "score": mean, "lower": lower,

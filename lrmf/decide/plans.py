@@ -44,7 +44,7 @@ def plan_text(plans: pd.DataFrame, *, n=20) -> str:
 def _table(plans):
     """Lines of the table of plans, with the names of the parents last."""
     frame = plans.assign(
-        size_b=plans["size_b"].map("{:.3g}".format).replace("nan", "-"),
+        size_b=plans["size_b"].map("{:.3g}".format),
         parents=plans["parents"].map(" + ".join),
         interval=[
             f"{100 * low:.1f} to {100 * high:.1f}"
@@ -54,7 +54,8 @@ def _table(plans):
         **{name: plans[name].map("{:.0%}".format) for name in ("p_better", "p_best_of_size")},
         diversity=plans["diversity"].map("{:.3f}".format),
     )
-    cells = [list(_HEADINGS.values()), *frame[list(_HEADINGS)].replace("nan%", "-").to_numpy()]
+    frame = frame[list(_HEADINGS)].replace(["nan", "nan%"], "-")
+    cells = [list(_HEADINGS.values()), *frame.to_numpy()]
     widths = [max(len(row[column]) for row in cells) for column in range(len(_HEADINGS) - 1)]
     lines = []
     for row in cells:

@@ -62,7 +62,7 @@ def draw(new, budget, *, seed=0):
 
     Parameters
     ----------
-    new : NewModel, without answers
+    new : NewModel, without answers and known scores
     budget : float, expected number of items
     seed : int
 
@@ -73,13 +73,15 @@ def draw(new, budget, *, seed=0):
     Raises
     ------
     ValueError
-        If the fit has scores of benchmarks only, or the model has answers already.
+        If the fit has scores of benchmarks only, or the model has answers or scores already.
     """
     fit = new.forecasts
     if fit.kind_ is PROPORTIONS:
         raise ValueError("--valid draws single questions, and this fit has scores of benchmarks")
-    if observed(new.answers).any():
-        raise ValueError("--valid draws before any answer is known; leave --answers out")
+    if observed(new.answers).any() or new.known_scores:
+        raise ValueError(
+            "--valid draws before any answer or score is known; leave --answers and --score out"
+        )
     forecast = new.predict_proba().astype(float)
     # Uncertainty w_i sqrt(p_i (1 - p_i)), with w_i the sum of the item's shares in all scores.
     weight = (fit.scores_.weights / fit.scores_.weights.sum(axis=0)).sum(axis=1)
@@ -136,7 +138,7 @@ def intervals(drawn, new, *, level=LEVEL):
 
     Returns
     -------
-    DataFrame : benchmark, score, lower, upper, n_drawn; the last row is the mean of all
+    DataFrame : benchmark, score, lower, upper, n_drawn; the last row is the mean, if of several
         A score all of whose items are drawn is exact: lower and upper equal it.
 
     Raises
@@ -153,14 +155,17 @@ def intervals(drawn, new, *, level=LEVEL):
     # The forecast before any answer, and the shares of the items in all scores and their mean.
     before = new.before.predict_proba().astype(float)
     weights = fit.scores_.weights / fit.scores_.weights.sum(axis=0)
-    weights = np.column_stack([weights, weights.mean(axis=1)])
+    names = list(fit.scores_.names)
+    if len(names) > 1:
+        names.append("average")
+        weights = np.column_stack([weights, weights.mean(axis=1)])
     numbers = drawn[["forecast", "probability"]].to_numpy(float).T
     estimates = estimate(before @ weights, weights[columns], *numbers, answers, level=level)
     # A score all of whose items are drawn is known: estimate and bounds are the score itself.
     is_known = (weights[columns] > 0).sum(axis=0) == (weights > 0).sum(axis=0)
     estimates = np.where(is_known, answers @ weights[columns], estimates)
     frame = pd.DataFrame(dict(zip(("score", "lower", "upper"), estimates, strict=True)))
-    frame.insert(0, "benchmark", [*fit.scores_.names, "average"])
+    frame.insert(0, "benchmark", names)
     return frame.assign(n_drawn=(weights[columns] > 0).sum(axis=0))
 
 
@@ -220,9 +225,11 @@ def as_text(drawn, new):
     """Valid intervals and those of the forecast as text, in points."""
     rows = intervals(drawn, new).to_dict("records")
     frame = new.scores(level=LEVEL).to_dict("records")
-    mean = dict(zip(("score", "lower", "upper"), new.mean_score(level=LEVEL), strict=True))
+    if len(rows) > 1:
+        mean = new.mean_score(level=LEVEL)
+        frame.append(dict(zip(("score", "lower", "upper"), mean, strict=True)))
     lines = [["benchmark", "estimate", "valid 95% interval", "answers", "forecast", "95% interval"]]
-    for row, own in zip(rows, [*frame, mean], strict=True):
+    for row, own in zip(rows, frame, strict=True):
         valid = "too few answers" if np.isnan(row["lower"]) else _range(row)
         score = f"{100 * np.clip(row['score'], 0, 1):.1f}"  # unbiased, so possibly out of [0, 1]
         lines.append([row["benchmark"], score, valid, str(row["n_drawn"]),

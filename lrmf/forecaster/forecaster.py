@@ -45,7 +45,7 @@ from .near_duplicates import (
     RevealedAnswers,
     forecast_in_turn,
 )
-from .new_model import NewModel
+from .new_model import ROUNDING, NewModel
 from .saved_fit import load_fit, save_fit
 from .state_prior import StatePrior
 
@@ -333,8 +333,8 @@ class Forecaster(Forecasts, Estimator):
         Returns
         -------
         DataFrame : row, nearest, relatedness, lineage, card_and_name (see
-            `lrmf.forecaster.explanation.explain`), extrapolates (far from all evaluated models, or
-            a forecast above every score of the fit)
+            `lrmf.forecaster.explanation.explain`), extrapolates (evaluated models explain less
+            than a fifth of the variance, or a forecast is above every score of the fit)
         """
         rows = self._check_request(rows)
         if not rows.size:
@@ -342,7 +342,8 @@ class Forecaster(Forecasts, Estimator):
         # Forecasts without responses that are above the best score of the fit.
         blank = reveal(self.responses_[rows], False)
         scores = self.predict(rows, revealed=blank).scores["score"].to_numpy()
-        above = (scores.reshape(len(rows), -1) > np.nanmax(self.trained_scores_, axis=0)).any(1)
+        best = np.nanmax(self.trained_scores_, axis=0) + ROUNDING
+        above = (scores.reshape(len(rows), -1) > best).any(axis=1)
         # Training models and other models, in blocks.
         place, parts = self.place_[rows], []
         for group in (np.flatnonzero(place >= 0), np.flatnonzero(place < 0)):
@@ -397,6 +398,11 @@ class Forecaster(Forecasts, Estimator):
     def reads_cards(self):
         """Whether forecasts depend on model cards."""
         return bool({"size", "type", "architecture"} & set(self.prior_.covariance_.parameters))
+
+    @property
+    def reads_sizes(self):
+        """Whether forecasts depend on the sizes on model cards."""
+        return self.use_cards and "size" in self.prior_.covariance_.parameters
 
     @property
     def chosen_(self):

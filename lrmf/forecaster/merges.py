@@ -91,7 +91,7 @@ def plan_merges(
     config = MergeConfig()
     models = EvaluatedModels(forecaster, objective)
     chosen = models.choose(config.n_candidates if candidates is None else candidates, size, config)
-    _check(n_parents, top, len(chosen), config.max_sets)
+    _check(n_parents, top, len(chosen), config.max_sets, size)
     models.complete(chosen)
     # All sets of parents, and those that can be merged.
     flat = chain.from_iterable(combinations(range(len(chosen)), n_parents))
@@ -112,16 +112,17 @@ def plan_merges(
     return plans.head(top)
 
 
-def _check(n_parents, top, n_candidates, max_sets):
+def _check(n_parents, top, n_candidates, max_sets, size):
     """ValueError if an argument of `plan_merges` is out of range."""
     if n_parents not in (2, 3):
         raise ValueError(f"n_parents must be 2 or 3, got {n_parents!r}")
     if not isinstance(top, int | np.integer) or top < 1:
         raise ValueError(f"top must be a whole number from 1, got {top!r}")
     if n_candidates < n_parents:
+        of_size = "" if size is None else f" of about {size:g} B"
         raise ValueError(
-            f"a merge of {n_parents} needs at least as many candidates, got {n_candidates}; "
-            "name more evaluated models"
+            f"a merge of {n_parents} needs at least as many candidates, got {n_candidates}{of_size}"
+            f"; name {'another size or ' if of_size else ''}more evaluated models"
         )
     if comb(n_candidates, n_parents) > max_sets:
         raise ValueError(
@@ -341,8 +342,9 @@ class EvaluatedModels:
         r"""Diversity of the parents' errors (n_sets,), 0 to 1: the mean over pairs of parents.
 
         For answers it is the Jaccard distance of their wrong answers over the items that both
-        answered, 1 - |both wrong| / |either wrong|. For proportions it is the mean absolute
-        difference over the benchmarks that both have. It is NaN without common items.
+        answered, 1 - |both wrong| / |either wrong|, or 0 where neither has any. For proportions it
+        is the mean absolute difference over the benchmarks that both have. It is NaN without common
+        items.
 
         Parameters
         ----------
@@ -357,7 +359,7 @@ class EvaluatedModels:
             wrong, answered = (responses == 0).astype(np.float32), known.astype(np.float32)
             both = wrong @ wrong.T
             either = wrong @ answered.T + answered @ wrong.T - both
-            distance = 1 - np.divide(both, either, out=np.zeros_like(both), where=either > 0)
+            distance = 1 - np.divide(both, either, out=np.ones_like(both), where=either > 0)
             distance[answered @ answered.T == 0] = np.nan
         else:
             responses = np.where(known, responses, 0).astype(float)

@@ -20,6 +20,7 @@ from .selection import JointResponses, mixture_of
 _N_LINEARISATIONS = 10  # iterations of `with_scores`
 _SCORE_RANGE = 1e-4, 1 - 1e-4  # where derivatives on the arcsine scale are finite
 _MIN_SCORE_VARIANCE = 1e-4  # sampling variance of a known score on the arcsine scale
+ROUNDING = 2e-3  # difference of scores that hardly shows in points with one decimal
 
 
 class NewModel(prediction.NewModel):
@@ -93,8 +94,8 @@ class NewModel(prediction.NewModel):
             benchmark, score, lower, upper, n_observed, parents_best (highest score of an evaluated
             parent, NaN without any), p_better (probability of a higher score than that), relatives
             (number of evaluated models with a score within two steps of the lineage), extrapolates
-            (whether the score is above all scores of the fit, or the model far from all evaluated
-            models)
+            (whether the score is above all scores of the fit, or evaluated models explain less
+            than a fifth of the variance of every score before any answer)
         """
         check_level(level)
         fit = self.forecasts
@@ -104,7 +105,7 @@ class NewModel(prediction.NewModel):
         best = _best(fit.trained_scores_[self.parents])
         better = chance_above(score, deviation, best)
         related = np.isfinite(fit.trained_scores_[fit._relatedness_to(self._row)[0] >= 2])
-        above = score > np.nan_to_num(_best(fit.trained_scores_), nan=np.inf)
+        above = score > np.nan_to_num(_best(fit.trained_scores_), nan=np.inf) + ROUNDING
         return pd.DataFrame({
             "benchmark": fit.scores_.names, "score": score, "lower": lower, "upper": upper,
             "n_observed": n_observed, "parents_best": best, "p_better": better,
@@ -295,12 +296,19 @@ class NewModel(prediction.NewModel):
     def _choose(self, n, *, benchmarks=None, cost=None, until=None):
         """Columns and expected covariance, as of `JointResponses.choose`, of unknown items."""
         price = None if cost is None else self._prices(cost)
-        allowed = ~observed(self.answers)
+        # Items of a known score are not asked: their answers would count twice.
+        allowed = ~observed(self.answers) & ~self._has_known_score
         if price is not None:
             allowed &= np.isfinite(price)
         with threads(1):
             joint = self._joint(benchmarks)
             return joint.choose(n, cost=price, allowed=allowed, until=until)
+
+    @property
+    def _has_known_score(self):
+        """Whether an item belongs to a benchmark whose score is known, bool (n_items,)."""
+        known = np.isin(self.forecasts.scores_.names, list(self.known_scores))
+        return (self.forecasts.scores_.weights[:, known] > 0).any(axis=1)
 
     def _joint(self, benchmarks=None):
         """`JointResponses` of the items without a response; those of all benchmarks are cached."""
@@ -319,11 +327,10 @@ class NewModel(prediction.NewModel):
         # Shares of the items in the scores; 0 for revealed items and known scores.
         fit = self.forecasts
         weights = fit.scores_.weights / fit.scores_.weights.sum(axis=0)
+        weights = np.where(observed(self.answers)[:, None], 0, weights)
+        weights[:, [fit.scores_.number(name) for name in self.known_scores]] = 0
         if benchmarks is not None:
             weights = weights[:, [fit.scores_.number(name) for name in benchmarks]]
-        weights = np.where(observed(self.answers)[:, None], 0, weights)
-        if benchmarks is None:
-            weights[:, [fit.scores_.number(name) for name in self.known_scores]] = 0
         mixture = None
         if fit.near_duplicates_ is not None:
             candidates = fit._candidate_weights(self._row, self._states, fit.responses_)

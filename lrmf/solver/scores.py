@@ -13,6 +13,7 @@ LEVEL = 0.9  # nominal coverage at which intervals are calibrated
 _MIN_ERRORS = 20  # number of errors below which nothing is calibrated
 _N_ROUNDS = 10  # of reweighted least squares
 _MIN_VARIANCE = 1e-5  # of a score; smaller ones have the same weight
+_HIGHEST = 1 - 1e-6  # score that counts as 1, but for rounding
 
 
 class BenchmarkScores:
@@ -210,9 +211,13 @@ def interval(score, deviation, level):
 
 
 def chance_above(score, deviation, bar):
-    """Probability that the actual score is above `bar`, normal on the arcsine scale."""
+    """Probability that the actual score is above `bar`, normal on the arcsine scale.
+
+    Nothing is above the highest score of all.
+    """
     gap = to_arcsine(score) - to_arcsine(bar)
-    return ndtr(gap / np.maximum(arcsine_deviation(score, deviation), 1e-12))
+    chance = ndtr(gap / np.maximum(arcsine_deviation(score, deviation), 1e-12))
+    return np.where(np.asarray(bar) > _HIGHEST, 0.0, chance)
 
 
 def standardised_error(score, deviation, actual):

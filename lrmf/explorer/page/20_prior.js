@@ -265,11 +265,11 @@ class Prior {
     let size = this.ask.uses.cards && card.size > 0 ? Math.log(card.size) : NaN;
     const sizes = rows.map((row) => this.cards.size[row]).filter((x) => !Number.isNaN(x));
     if (!Number.isNaN(size) && !(this.isCredible(size, [], id) && this.isCredible(size, sizes, id))) {
-      notes.push(`A size of ${card.size} billion cannot be for these parents; it was taken as unknown.`);
+      notes.push(`A size of ${card.size} billion is not that of such a model; it was taken as unknown.`);
       size = NaN;
     }
     if (Number.isNaN(size) && sizes.length) size = mean(sizes);
-    if (Number.isNaN(size)) size = Math.log(sizeInName(id));
+    if (Number.isNaN(size)) size = Math.log(this.sizeNamed(id));
     if (Number.isNaN(size)) open.add("size");
     open.add("date");
     const shares = this.meanAncestry(rows);
@@ -299,8 +299,13 @@ class Prior {
     return [[...sum.keys()], Array.from(sum.values(), (value) => value / length)];
   }
 
+  /** The size in a name, NaN if names are not used. */
+  sizeNamed(id) {
+    return this.ask.uses.names ? sizeInName(id) : NaN;
+  }
+
   isCredible(size, others, id) {
-    const named = Math.log(sizeInName(id));
+    const named = Math.log(this.sizeNamed(id));
     const sizes = others.length || Number.isNaN(named) ? others : [named];
     const [smallest, largestSize] = this.cards.credible;
     if (sizes.length) {

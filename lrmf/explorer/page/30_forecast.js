@@ -255,7 +255,8 @@ function interval(score, deviation, half) {
   return { lower: Math.min(back(y - width), score), upper: Math.max(back(y + width), score) };
 }
 
-/** Chance that a score is above another one. */
+/** Chance that a score is above another one; none is above the highest. */
 function chanceAbove({ score, deviation }, other) {
+  if (other > 1 - 1e-6) return 0;
   return normalCdf((toArcsine(score) - toArcsine(other)) / Math.max(deviation / Math.sqrt(unit(score)), 1e-9));
 }
