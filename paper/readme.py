@@ -91,8 +91,8 @@ def findings(root: Path = ROOT) -> str:
         f"factorization that reads cards by {claimed['zero-shot']} points zero-shot (the original "
         f"authors report 7 to 10, then 15 to 30), by {claimed['2% of cells']} with a random 2% "
         f"of all cells, and by {claimed['10% of cells']} with 10%. On v1, kNN, which reads none of "
-        f"the three, reaches r = {_curve(v1, (50,), 'kNN')} from 50 answers of a model, the Forecaster "
-        f"{_curve(v1, (50,))}. With 20 answers chosen one at a time by `lrmf next`, the "
+        f"the three, reaches r = {_curve(v1, (50,), 'kNN')} from 50 answers of a model, the "
+        f"Forecaster {_curve(v1, (50,))}. With 20 answers chosen one at a time by `lrmf next`, the "
         f"Forecaster's error is {_chosen(v1, 'chosen')} points, with 20 random answers "
         f"{_chosen(v1, 'random')} ({_asked(v1)} models).",
     ]

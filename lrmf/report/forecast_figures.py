@@ -266,8 +266,7 @@ def calibration(bins, intervals):
     color = predictor_style(FORECASTER.label)["color"]
     panels[0].axline((0, 0), slope=1, color=GREY, lw=0.6)
     panels[0].plot(100 * bins["predicted"], 100 * bins["actual"], "o", color=color)
-    panels[0].set(xlabel="forecast less the\nmean of all models, points")
-    panels[0].set(ylabel="actual score less that, points")
+    panels[0].set(xlabel="forecast less mean, points", ylabel="actual less mean, points")
     intervals = rows_of(intervals, predictor=FORECASTER.label)
     single = intervals[~intervals["benchmark"].isin(["all", "average"])]
     shown = most_evaluated(single.groupby("benchmark", sort=False)["n"].max())
