@@ -176,9 +176,7 @@ good_lines = st.tuples(st.integers(0, 30), st.sampled_from([0, 1, 0.0, 1.0, True
 bad_lines = st.one_of(
     st.text(min_size=1, max_size=12).filter(lambda text: not text.isspace()),
     json_values().map(json.dumps),
-    st.sampled_from([0.5, 2, None, "perhaps", [1, 0], float("nan")]).map(
-        lambda v: json.dumps(sample(1, v))
-    ),
+    st.sampled_from([None, "perhaps", "", float("nan")]).map(lambda v: json.dumps(sample(1, v))),
     st.sampled_from([None, "x", 1.5, [0]]).map(lambda i: json.dumps({"doc_id": i, "acc": 1})),
 ).map(lambda text: " ".join(text.split("\n")))
 

@@ -405,11 +405,12 @@ class TestAnswersOfLmEval(ImporterContract):
     def test_lines_that_cannot_be_used_are_counted(self, run, tmp_path):
         rows = sample_lines([1, 0, 1])
         lines = [json.dumps(row) for row in rows]
-        lines[1:1] = ["{broken", "[]", json.dumps({"doc_id": 9, "acc": float("nan")})]
+        values = (float("nan"), "perhaps", [])
+        lines[1:1] = ["{broken", "[]", *(json.dumps({"doc_id": 9, "acc": v}) for v in values)]
         path = write(tmp_path / "org__a/samples_arc.jsonl", "\n".join(lines))
         _, snapshot, messages = run(path)
         assert snapshot.responses.tolist() == [[1, 0, 1]]
-        assert "3 lines" in messages
+        assert "5 lines" in messages
 
     @pytest.mark.parametrize("values", [[1, 0.25, 0], [[1.0, 0.0], 1, 0], [0.5, 0.5, 0.5]])
     def test_metrics_that_grade_have_no_single_answers(self, run, tmp_path, values):

@@ -5,19 +5,19 @@ import re
 from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import suppress
+from math import inf
 from typing import NamedTuple
 
 from .benchmarks import LOWER_IS_BETTER, METRICS, metric_rank
 
 _WRITTEN = {"true": 1, "true_": 1, "false": 0, "false_": 0}
-_NO_VALUE = {"", "none", "nan"}
 
 
 class Samples(NamedTuple):
     """Answers of one file, sorted by doc_id, and how many lines were left out.
 
-    Of the unusable lines ``n_graded`` have a value, but another than 0 or 1. ``keys`` holds
-    ``[doc_id, hash]`` of each answer, ``filters`` the names of all filters that answers went
+    Of the unusable lines ``n_graded`` have a number, but another than 0 or 1, or several. ``keys``
+    holds ``[doc_id, hash]`` of each answer, ``filters`` the names of all filters that answers went
     through, "" for ``none``, and ``lacks`` what the unusable lines lack.
     """
 
@@ -47,7 +47,7 @@ def read_samples(
         doc_id, value = _whole(row.get("doc_id")), _truth(row.get(metric))
         if doc_id is None or value is None:
             n_unusable += 1
-            n_graded += value is None and str(row.get(metric)).strip().lower() not in _NO_VALUE
+            n_graded += _is_grade(row.get(metric))
             by = f"0 or 1 by {metric or 'any metric'}"
             lacking.add(by if value is None else "a number as doc_id")
             continue
@@ -156,10 +156,24 @@ def _whole(value: object) -> int | None:
 
 def _truth(value: object) -> bool | None:
     """0 or 1, also as a text, as versions of lm-evaluation-harness wrote it; else None."""
+    number = _number(value)
+    return bool(number) if number in (0, 1) else None
+
+
+def _is_grade(value: object) -> bool:
+    """Whether a value is a number other than 0 and 1, or several."""
+    number = _number(value)
+    if number is None:
+        return isinstance(value, list) and len(value) > 1
+    return -inf < number < inf and number not in (0, 1)
+
+
+def _number(value: object) -> float | None:
+    """A number, also in a list of one or as a text, or None."""
     if isinstance(value, list) and len(value) == 1:
         value = value[0]
     if isinstance(value, str):  # also `np.True_` and `np.float64(1.0)`, as NumPy 2 writes them
         text = value.strip().lower().removeprefix("np.").removesuffix(")").rpartition("(")[2]
         with suppress(ValueError):
             value = _WRITTEN[text] if text in _WRITTEN else float(text)
-    return bool(value) if isinstance(value, int | float) and value in (0, 1) else None
+    return value if isinstance(value, int | float) else None
