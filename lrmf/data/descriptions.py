@@ -302,8 +302,8 @@ class Describer:
         return values, known, notes
 
     def _size_in_name(self, name):
-        """`size_in_name`; None if names are not to be used."""
-        return size_in_name(name) if self.use_names else None
+        """The function of this name; None if names are not to be used."""
+        return _size_in_name(name) if self.use_names else None
 
     def _doubt(self, name, values, known, node, relatives, kin):
         """Why a size is not credible: it is far from the relatives' sizes, or from the name's."""
@@ -414,7 +414,7 @@ def _ancestry(parents, order, above):
     return sparse.csr_array((shares, tuple(places)), shape=known.shape), change
 
 
-def size_in_name(name):
+def _size_in_name(name):
     """Billions of parameters that a name like "llama-3-8b" or "bge-110m" tells; None if none."""
     found = _SIZE.findall(name.rpartition("/")[2].lower())
     return float(found[-1][0]) * {"b": 1, "m": 1e-3}[found[-1][1]] if len(found) == 1 else None

@@ -243,9 +243,10 @@ class Forecaster(Forecasts, Estimator):
         return new
 
     def fold_in(self, *, parents=(), card=None, answers=None):
-        """Forecast a new model, as if it were a row of the snapshot without responses.
+        """Forecast a new model, as if it were a row of the snapshot.
 
-        A model of the fit, by its id, is forecast without its own responses, with a note.
+        A model of the fit, by its id, is forecast without the responses that the fit has of it,
+        with a note.
 
         Parameters
         ----------

@@ -156,8 +156,9 @@ class Process:
         rows = np.flatnonzero(left_out >= 0)
         cells = rows, left_out[rows]
         if self.groups[0].precision is None:
-            cross = cross.copy()
-            cross[cells] = -np.inf
+            if rows.size:
+                cross = cross.copy()
+                cross[cells] = -np.inf
             return self._from_neighbours(cross, prior_variance)
         mean, variance = np.empty((2, len(cross), self.outputs.shape[1]))
         for group in self.groups:
